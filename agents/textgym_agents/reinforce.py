@@ -1,0 +1,228 @@
+"""REINFORCE with a learned baseline and a KL penalty to the language model that training started from."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+from tqdm import tqdm
+
+from textgym_agents.checkpoint import load_json, load_optimizer, save_json, save_optimizer
+from textgym_agents.losses import baseline_loss, explained_variance, masked_mean, normalized, policy_gradient_loss
+from textgym_agents.policy import LMPolicy
+from textgym_agents.returns import discounted_returns
+from textgym_agents.rollout import Episodes, collect, token_window
+
+__all__ = ["Reinforce", "ReinforceConfig"]
+
+Callback = Callable[["Reinforce", dict[str, float]], bool | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceConfig:
+    """What decides a run besides the policy and the environment."""
+
+    num_episodes: int = 64
+    """Episodes per update; one gradient step is taken on all of them."""
+    learning_rate: float = 1e-3
+    """Of AdamW, for the language model and the value head."""
+    gamma: float = 1.0
+    """Discount per token."""
+    kl_coef: float = 0.05
+    """Reward that a nat of KL to the reference costs, token by token."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus in the loss."""
+    vf_coef: float = 0.5
+    """Weight of the baseline's loss."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    normalize_advantage: bool = True
+    """Whether advantages are shifted and scaled to mean 0 and standard deviation 1 in each batch."""
+    bootstrap_truncated: bool = False
+    """Whether V of the last state is added where the budget cut an episode off. Off, the budget's end counts as the
+    text's end, which is right where the score of the cut text was already given."""
+    seed: int = 0
+    """Decides the prompts and the sampling."""
+
+
+class Reinforce:
+    """Monte-Carlo policy gradient on whole episodes.
+
+    Per update: collect B episodes; subtract ``kl_coef * (log pi(a_t|s_t) - log pi_ref(a_t|s_t))`` from each reward;
+    G_t = discounted return; A_t = G_t - V(s_t); one step of AdamW on
+
+        loss = -mean[A_t log pi(a_t|s_t)] + vf_coef * mean[(V(s_t) - G_t)^2 / 2] - ent_coef * mean[H(pi(.|s_t))]
+
+    What differs from Williams 1992: the learned baseline, normalised advantages, the KL penalty (Ziegler et al. 2019,
+    arXiv:1909.08593), and AdamW. One forward and backward over the (B, W) ids serve all T steps.
+
+    Args:
+        policy: An ``LMPolicy``, or what its constructor takes (``"tiny"``).
+        env: A vector environment of the TextGen family whose actions are the model's vocabulary.
+        config: The settings.
+
+    Raises:
+        TypeError: If ``env`` is no vector environment.
+        ValueError: If the action space is not the model's vocabulary.
+
+    >>> import gymnasium, textgym
+    >>> env = gymnasium.make_vec("TextGen-v0", num_envs=4, max_new_tokens=4, autoreset_mode="SameStep")
+    >>> agent = Reinforce("tiny", env, ReinforceConfig(num_episodes=4)).learn(16)
+    >>> agent.num_timesteps >= 16
+    True
+    """
+
+    def __init__(
+        self, policy: LMPolicy | Any, env: VectorEnv[Any, Any, Any], config: ReinforceConfig | None = None
+    ) -> None:
+        if not isinstance(env, VectorEnv):
+            raise TypeError(f"env must be a vector environment, as gym.make_vec gives it; got {type(env).__name__}")
+        self.policy = policy if isinstance(policy, LMPolicy) else LMPolicy(policy)
+        if env.single_action_space.n != self.policy.vocab_size:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"the environment has {env.single_action_space}, the model a vocabulary of {self.policy.vocab_size}; "
+                "an LM policy needs the model's own tokenizer and actions='vocabulary'"
+            )
+        self.env = env
+        self.config = ReinforceConfig() if config is None else config
+        self.reference = self.policy.frozen_copy()
+        # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
+        # its cache is out of date.
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=self.config.learning_rate, weight_decay=0.0)
+        self.generator = torch.Generator(self.policy.device).manual_seed(self.config.seed)
+        self.num_timesteps = 0
+        self.num_updates = 0
+
+    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> "Reinforce":
+        """Train until at least ``total_timesteps`` further tokens have been written.
+
+        Args:
+            total_timesteps: Tokens, over all slots.
+            callback: Called as ``callback(agent, metrics)`` after each update; False stops the training.
+            progress_bar: Whether to show tokens/s, mean return and KL.
+        """
+        start, until = time.perf_counter(), self.num_timesteps + total_timesteps
+        first = self.num_timesteps
+        with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
+            while self.num_timesteps < until:
+                seed = self.config.seed if self.num_timesteps == 0 else None
+                episodes = collect(
+                    self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator
+                )
+                self.num_timesteps += int(episodes.num_steps.sum())
+                metrics = self.update(episodes)
+                elapsed = time.perf_counter() - start
+                metrics["time/time_elapsed"] = elapsed
+                metrics["time/fps"] = (self.num_timesteps - first) / elapsed
+                bar.update(int(episodes.num_steps.sum()))
+                bar.set_postfix_str(
+                    f"return {metrics['rollout/ep_rew_mean']:+.3f}  KL {metrics['train/kl_reference']:.3f} nats/token"
+                )
+                if callback is not None and callback(self, metrics) is False:
+                    break
+        return self
+
+    def update(self, episodes: Episodes) -> dict[str, float]:
+        """Take one gradient step on B episodes and return metrics under SB3's names."""
+        config, mask = self.config, episodes.mask
+        with torch.no_grad():
+            reference = self.reference.evaluate(episodes) if config.kl_coef > 0 else None
+        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        kl = now.log_probs.detach() - reference.log_probs if reference is not None else torch.zeros(mask.shape)
+        returns = discounted_returns(
+            episodes.rewards - config.kl_coef * kl,
+            episodes.num_steps,
+            config.gamma,
+            now.last_values * episodes.truncated if config.bootstrap_truncated else None,
+        )
+        advantages = returns - now.values.detach()
+        if config.normalize_advantage:
+            advantages = normalized(advantages, mask)
+        policy_loss = policy_gradient_loss(now.log_probs, advantages, mask)
+        value_loss = baseline_loss(now.values, returns, mask)
+        entropy = masked_mean(now.entropies, mask)
+        loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        self.num_updates += 1
+        return {
+            "rollout/ep_rew_mean": float(episodes.returns.mean()),
+            "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
+            "rollout/score_mean": float(np.mean([info["score"] for info in episodes.infos])),
+            "time/total_timesteps": self.num_timesteps,
+            "train/n_updates": self.num_updates,
+            "train/loss": float(loss.detach()),
+            "train/policy_gradient_loss": float(policy_loss.detach()),
+            "train/value_loss": float(value_loss.detach()),
+            "train/entropy_loss": -float(entropy.detach()),
+            "train/explained_variance": explained_variance(now.values.detach(), returns, mask),
+            "train/kl_reference": float(masked_mean(kl, mask)),
+            "train/grad_norm": float(grad_norm),
+        }
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """Choose actions, with SB3's signature, so that its ``evaluate_policy`` takes this agent.
+
+        Args:
+            observation: (N, L) or (L,) ids, or a dict that holds them.
+            state: Returned as it came: the observation is the whole state.
+            episode_start: Not needed, for the same reason.
+            deterministic: Choose the likeliest token instead of sampling.
+            action_masks: (N, V) or (V,) bool, the legal tokens.
+
+        Returns:
+            (N,) or () int64 actions, and ``state``.
+        """
+        ids = token_window(observation)
+        masks = None if action_masks is None else np.atleast_2d(action_masks)
+        choice = self.policy.act(np.atleast_2d(ids), masks, deterministic=deterministic, generator=self.generator)
+        return (choice.actions[0] if ids.ndim == 1 else choice.actions), state
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder from which ``load`` continues exactly: weights, reference, optimizer, generators, counters."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self.policy.save_pretrained(path / "policy")
+        self.reference.save_pretrained(path / "reference")
+        save_optimizer(path / "optimizer.safetensors", self.optimizer)
+        content = {
+            "algorithm": "Reinforce",
+            "config": asdict(self.config),
+            "num_timesteps": self.num_timesteps,
+            "num_updates": self.num_updates,
+            "generator": self.generator.get_state().tolist(),
+            "env_rngs": self.env.unwrapped.get_rng_states(),  # type: ignore[attr-defined]
+        }
+        save_json(path / "agent.json", content)
+
+    @classmethod
+    def load(cls, path: str | Path, env: VectorEnv[Any, Any, Any]) -> "Reinforce":
+        """Continue from a folder that ``save`` wrote, on an environment configured as it was.
+
+        Raises:
+            FileNotFoundError: If the folder holds no checkpoint.
+            ValueError: If the environment has another number of slots.
+        """
+        path = Path(path)
+        content = load_json(path / "agent.json")
+        agent = cls(LMPolicy.from_pretrained(path / "policy"), env, ReinforceConfig(**content["config"]))
+        agent.reference = LMPolicy.from_pretrained(path / "reference").requires_grad_(False)
+        load_optimizer(path / "optimizer.safetensors", agent.optimizer)
+        agent.num_timesteps, agent.num_updates = content["num_timesteps"], content["num_updates"]
+        agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
+        env.unwrapped.set_rng_states(content["env_rngs"])  # type: ignore[attr-defined]
+        return agent

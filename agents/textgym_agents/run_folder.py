@@ -1,0 +1,84 @@
+"""A run on disk: its settings, its metrics as CSV and TensorBoard, its learning curve, its language model."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from torch.utils.tensorboard import SummaryWriter
+
+from textgym_agents.checkpoint import save_json
+from textgym_agents.policy import LMPolicy
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Logs a training run; give it to ``learn`` as the callback.
+
+    The folder then holds ``config.json``, ``metrics.csv`` (a row per update), TensorBoard events, and after
+    ``finish`` the picture ``learning_curve.png`` and the trained language model in ``lm/``, a plain Hugging Face folder.
+
+    Args:
+        path: The folder; made if it is not there.
+        config: What decided the run; must fit into JSON.
+
+    Raises:
+        FileExistsError: If the folder already holds a run.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
+        self.path = Path(path)
+        if (self.path / "metrics.csv").exists():
+            raise FileExistsError(f"{self.path} already holds a run; choose another folder or delete it")
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_json(self.path / "config.json", config)
+        self.rows: list[dict[str, float]] = []
+        self._tensorboard = SummaryWriter(str(self.path))  # type: ignore[no-untyped-call]
+
+    def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
+        """Append one update's metrics."""
+        with (self.path / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(metrics))
+            if not self.rows:
+                writer.writeheader()
+            writer.writerow(metrics)
+        self.rows.append(metrics)
+        step = int(metrics["time/total_timesteps"])
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def finish(self, policy: LMPolicy) -> None:
+        """Write the learning curve and the language model, and close the TensorBoard file."""
+        self._tensorboard.close()  # type: ignore[no-untyped-call]
+        policy.save_pretrained(self.path / "lm")
+        self.plot(self.path / "learning_curve.png")
+
+    def plot(self, path: str | Path) -> None:
+        """Draw mean score and KL to the reference against tokens."""
+        tokens = [row["time/total_timesteps"] for row in self.rows]
+        figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 5), height_ratios=(2, 1))
+        scores = [row["rollout/score_mean"] for row in self.rows]
+        above.plot(tokens, scores, color="tab:blue", alpha=0.3, linewidth=1, label="each update")
+        above.plot(tokens, _smoothed(scores), color="tab:blue", label="running mean")
+        above.set_ylabel("mean score")
+        above.legend(loc="lower right")
+        below.plot(tokens, [row["train/kl_reference"] for row in self.rows], color="tab:orange")
+        below.set_ylabel("KL to the starting LM\n(nats per token)")
+        below.set_xlabel("tokens written")
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+
+
+def _smoothed(values: list[float], weight: float = 0.9) -> list[float]:
+    smooth, mean = [], values[0]
+    for value in values:
+        mean = weight * mean + (1 - weight) * value
+        smooth.append(mean)
+    return smooth

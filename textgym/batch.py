@@ -1,0 +1,133 @@
+"""What scorers, endings, constraints, rewards and observations look at: B episodes, with text decoded on first use."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.prompts.base import Sample
+from textgym.tokenizers import ByteTokenizer, Tokenizer
+
+__all__ = ["TextBatch"]
+
+
+class TextBatch:
+    """B episodes at one moment, as read-only arrays of token ids plus lazily decoded text.
+
+    Args:
+        tokenizer: Turns ids into text.
+        ids: (B, L) int64, prompt then completion, right-padded.
+        lengths: (B,) int64, tokens of prompt and completion together.
+        prompt_lengths: (B,) int64.
+        samples: B samples that the episodes started from.
+        done: (B,) bool, whether the text is finished.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        ids: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        prompt_lengths: npt.NDArray[np.int64],
+        samples: Sequence[Sample],
+        done: npt.NDArray[np.bool_],
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.ids = ids
+        self.lengths = lengths
+        self.prompt_lengths = prompt_lengths
+        self.samples = samples
+        self.done = done
+
+    @classmethod
+    def from_texts(
+        cls,
+        completions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        references: Sequence[Sequence[str]] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> "TextBatch":
+        """Build a batch of finished episodes from plain texts, to try a scorer without an environment.
+
+        Args:
+            completions: B texts to be scored.
+            prompts: B prompts; empty by default.
+            references: B sequences of reference texts; empty by default.
+            metadata: B mappings; empty by default.
+            tokenizer: Gives the ids; bytes by default.
+
+        Raises:
+            ValueError: If the sequences differ in length.
+
+        >>> TextBatch.from_texts(["a cat", "b"]).num_new_tokens
+        array([5, 1])
+        """
+        size = len(completions)
+        prompts = [""] * size if prompts is None else prompts
+        references = [()] * size if references is None else references
+        metadata = [{}] * size if metadata is None else metadata
+        for name, column in (("prompts", prompts), ("references", references), ("metadata", metadata)):
+            if len(column) != size:
+                raise ValueError(f"{name} has {len(column)} entries for {size} completions")
+        tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
+        prompt_rows = [tokenizer.encode(prompt) for prompt in prompts]
+        rows = [prompt + tokenizer.encode(text) for prompt, text in zip(prompt_rows, completions, strict=True)]
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        ids = np.full((size, int(lengths.max(initial=0))), tokenizer.vocab_size, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+        samples = [Sample(*columns) for columns in zip(prompts, map(tuple, references), metadata, strict=True)]
+        prompt_lengths = np.array([len(row) for row in prompt_rows], dtype=np.int64)
+        batch = cls(tokenizer, ids, lengths, prompt_lengths, samples, np.ones(size, dtype=np.bool_))
+        batch.completions = list(completions)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_new_tokens(self) -> npt.NDArray[np.int64]:
+        """(B,) int64, tokens of the completions."""
+        return self.lengths - self.prompt_lengths
+
+    @property
+    def prompts(self) -> list[str]:
+        """B prompt texts."""
+        return [sample.prompt for sample in self.samples]
+
+    @property
+    def references(self) -> list[tuple[str, ...]]:
+        """B tuples of reference texts."""
+        return [sample.references for sample in self.samples]
+
+    @property
+    def metadata(self) -> list[Mapping[str, Any]]:
+        """B mappings of further columns."""
+        return [sample.metadata for sample in self.samples]
+
+    @cached_property
+    def completion_ids(self) -> list[list[int]]:
+        """B lists of token ids, an EOS included where it was chosen."""
+        spans = zip(self.ids, self.prompt_lengths.tolist(), self.lengths.tolist(), strict=True)
+        return [row[start:end].tolist() for row, start, end in spans]
+
+    @cached_property
+    def completions(self) -> list[str]:
+        """B completion texts, without special tokens."""
+        return [self.tokenizer.decode(ids) for ids in self.completion_ids]
+
+    def select(self, index: npt.NDArray[Any]) -> "TextBatch":
+        """Return the episodes at ``index`` ((K,) int64, or (B,) bool) as a batch of their own."""
+        if index.dtype == np.bool_:
+            index = np.flatnonzero(index)
+        samples = [self.samples[i] for i in index.tolist()]
+        part = TextBatch(
+            self.tokenizer, self.ids[index], self.lengths[index], self.prompt_lengths[index], samples, self.done[index]
+        )
+        for name in ("completion_ids", "completions"):
+            if name in self.__dict__:
+                setattr(part, name, [self.__dict__[name][i] for i in index.tolist()])
+        return part

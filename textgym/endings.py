@@ -1,0 +1,108 @@
+"""When an episode stops, besides EOS and the budget, which the core itself knows: stop strings and any callable."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+
+__all__ = ["Ending", "StopStrings", "StopWhen", "as_endings"]
+
+
+class Ending(Protocol):
+    """Decides after each token which texts are finished. Ends of this kind are terminations."""
+
+    reason: str
+    """What ``info["end_reason"]`` says of an episode that it ended."""
+
+    def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B,) bool: True where the text is finished."""
+        ...
+
+
+class StopStrings:
+    """Ends a text as soon as its completion contains one of the given strings, which may span several tokens.
+
+    Only the end of the completion is decoded, so that a step costs the same however long the text is.
+
+    Args:
+        strings: Non-empty strings. They stay part of the completion, as in Hugging Face's ``stop_strings``.
+
+    Raises:
+        ValueError: If there is no string, or an empty one.
+    """
+
+    reason = "stop_string"
+
+    def __init__(self, *strings: str) -> None:
+        if not strings or not all(strings):
+            raise ValueError(f"stop strings must be non-empty, got {strings!r}")
+        self.strings = strings
+        # A token holds at least one byte; the slack covers tokens without text and characters cut in half.
+        self.tail = max(len(string.encode("utf-8", "surrogatepass")) for string in strings) + 4
+
+    def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B,) bool: True where a stop string occurs in the end of the completion."""
+        starts = np.maximum(batch.prompt_lengths, batch.lengths - self.tail)
+        tails = (
+            batch.tokenizer.decode(row[start:end].tolist())
+            for row, start, end in zip(batch.ids, starts.tolist(), batch.lengths.tolist(), strict=True)
+        )
+        return np.array([any(string in tail for string in self.strings) for tail in tails], dtype=np.bool_)
+
+
+class StopWhen:
+    """Ends a text when a function says so.
+
+    Args:
+        function: ``f(completion: str) -> bool``, or ``f(batch: TextBatch) -> (B,) bool``, told apart by the
+            name of its one required parameter: ``batch`` asks for the batched form.
+
+    Raises:
+        TypeError: If the function does not take exactly one required positional argument.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        parameters = inspect.signature(function).parameters.values()
+        required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if len(required) != 1:
+            raise TypeError(f"a stop function takes one argument, the completion or the batch; {function!r} takes {required}")
+        self.function = function
+        self.batched = required[0] == "batch"
+        self.reason = str(getattr(function, "reason", getattr(function, "__name__", type(function).__name__)))
+
+    def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B,) bool, the function's answers.
+
+        Raises:
+            ValueError: If a batched function returns another shape than (B,).
+        """
+        if not self.batched:
+            return np.array([bool(self.function(text)) for text in batch.completions], dtype=np.bool_)
+        stops = np.asarray(self.function(batch), dtype=np.bool_)
+        if stops.shape != (len(batch),):
+            raise ValueError(f"stop function {self.reason!r} returned shape {stops.shape} for {len(batch)} episodes")
+        return stops
+
+
+def as_endings(stop: str | Callable[[Any], Any] | Sequence[str | Callable[[Any], Any]]) -> tuple[Ending, ...]:
+    """Turn the ``stop`` keyword into endings: strings are gathered into one, callables follow in their order.
+
+    Raises:
+        TypeError: If an entry is neither a string nor callable.
+    """
+    entries = [stop] if isinstance(stop, str) or callable(stop) else list(stop)
+    for entry in entries:
+        if not isinstance(entry, str) and not callable(entry):
+            raise TypeError(f"stop takes strings and callables, got {entry!r}")
+    strings = [entry for entry in entries if isinstance(entry, str)]
+    endings: list[Ending] = [StopStrings(*strings)] if strings else []
+    for entry in entries:
+        if isinstance(entry, StopStrings | StopWhen):
+            endings.append(entry)
+        elif callable(entry):
+            endings.append(StopWhen(entry))
+    return tuple(endings)

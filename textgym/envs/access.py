@@ -1,0 +1,76 @@
+"""What each of the three faces lets agents and tools read and restore, through ``env.unwrapped``."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from textgym.envs.core import Core
+from textgym.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["CoreAccess"]
+
+
+class CoreAccess:
+    """The part of the public surface that is the same for one episode and for N."""
+
+    core: Core
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer between ids and text."""
+        return self.core.parts.tokenizer
+
+    @property
+    def pad_token_id(self) -> int:
+        """V, the id that fills the token window after the text; no token has it."""
+        return self.core.pad_token_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends an episode, if the tokenizer has one."""
+        return self.core.parts.tokenizer.eos_token_id
+
+    @property
+    def window(self) -> int:
+        """L, tokens of the longest prompt and the longest completion together."""
+        return self.core.parts.window
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The budget of an episode, in tokens."""
+        return self.core.parts.max_new_tokens
+
+    @property
+    def has_illegal_actions(self) -> bool:
+        """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
+        return not self.core.all_legal
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""
+        return self.core.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of this or an equally configured environment.
+
+        Raises:
+            ValueError: If the snapshot is of another number of slots or another window.
+        """
+        self.core.set_state(state)
+
+    def get_rng_states(self) -> list[dict[str, Any]]:
+        """Return the N generators' states, which JSON can hold."""
+        return self.core.get_rng_states()
+
+    def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Set the N generators' states."""
+        self.core.set_rng_states(states)
+
+    def clone(self) -> "Self":
+        """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.core = Core(self.core.parts, self.core.num_envs)
+        twin.set_state(self.get_state())
+        return twin

@@ -1,0 +1,166 @@
+"""The keywords that all three faces share, and how they become parts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from textgym.actions import Actions, as_actions
+from textgym.constraints import Constraint, as_constraint
+from textgym.endings import as_endings
+from textgym.envs.parts import KLTerm, Parts, Reference
+from textgym.errors import unknown_name
+from textgym.observations import Observation, as_observation
+from textgym.prompts import PromptEncoder, PromptSource, as_prompts
+from textgym.rewards import Reward, as_reward
+from textgym.scorers import Scorer, as_scorer
+from textgym.tokenizers import Tokenizer, as_tokenizer
+
+__all__ = ["TextGenConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGenConfig:
+    """What an environment is made of. Strings, numbers and lists of them keep the ``EnvSpec`` serialisable."""
+
+    model: Any = None
+    """Language model whose tokenizer and vocabulary are used: ``"tiny"`` (embedded; the default where no tokenizer
+    is given), a Hugging Face name, a local folder, a GGUF file, or a loaded model together with ``tokenizer``.
+    The network itself is loaded only where something needs it: the KL term."""
+    tokenizer: Any = None
+    """Tokenizer, by default the model's: ``"char"``, ``"byte"``, a folder, a Hugging Face tokenizer, any object of
+    the contract ``textgym.tokenizers.Tokenizer``."""
+    prompts: Any = None
+    """Where episodes start, by default the built-in story openings: a list of strings, samples or mappings, a text,
+    JSONL or CSV file, a ``datasets.Dataset``, a generator, or a ``PromptSource``."""
+    prompt_truncation: Literal["left", "right"] | None = None
+    """Which end of a prompt longer than ``max_prompt_tokens`` is cut. ``None`` raises instead."""
+    scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
+    """What a text is worth: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
+    reward: str | Reward = "terminal"
+    """How scores become step rewards: ``"terminal"``, ``"potential"`` or a ``Reward``."""
+    kl_coef: float = 0.0
+    """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat."""
+    reference: Any = None
+    """Language model of the KL term, by default ``model``; a name, a loaded model, or a ``Reference``."""
+    max_new_tokens: int = 32
+    """Budget of an episode, in tokens of the completion."""
+    max_prompt_tokens: int = 32
+    """Room for the prompt, in tokens. The window L is the sum of both."""
+    group_size: int = 1
+    """How many successive episodes share one drawn prompt, whichever slots they start in."""
+    stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
+    """What ends a text besides EOS: strings, ``f(completion) -> bool``, ``f(batch) -> (B,) bool``."""
+    time_limit: Literal["truncated", "terminated"] = "truncated"
+    """What the end of the budget counts as: a truncation, or a termination where the budget is part of the task."""
+    actions: str | Actions = "vocabulary"
+    """What an action means: ``"vocabulary"``, ``Subset([...])``, or an object of the contract."""
+    constraints: Constraint | Sequence[Constraint | str] | str = ()
+    """Which tokens are legal now: constraints, all of which must agree."""
+    observation: str | Observation = "tokens"
+    """What the agent sees: ``"tokens"``, ``"dict"``, or an object of the contract."""
+    on_illegal_action: Literal["raise", "terminate", "ignore"] = "raise"
+    """What a masked action does: raise ``IllegalActionError``; end the episode without writing the token; or write
+    nothing and go on, one action of the budget spent."""
+    illegal_action_penalty: float = 1.0
+    """What a masked action costs under ``"terminate"`` and ``"ignore"``, in reward."""
+    on_scorer_error: str | float = "raise"
+    """What a failing scorer does: ``"raise"`` ``ScorerError``, the step undone; ``"invalid"``, reward 0, score NaN and
+    ``info["scorer_error"]``; or a number, the score instead, and ``info["scorer_error"]``."""
+    step_info: Sequence[str] = ()
+    """What each step's ``info`` holds besides the last one's: ``"action_mask"``, (num_actions,) int8 as
+    ``Discrete.sample(mask)`` takes it."""
+
+    @classmethod
+    def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
+        """Build from a face's keywords.
+
+        Raises:
+            ValueError: For an unknown keyword; it lists the known ones and suggests the nearest.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in kwargs:
+            if name not in names:
+                raise unknown_name("keyword", name, names)
+        return cls(**kwargs)
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("group_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        _choose("time_limit", self.time_limit, ("truncated", "terminated"))
+        _choose("on_illegal_action", self.on_illegal_action, ("raise", "terminate", "ignore"))
+        if isinstance(self.on_scorer_error, str):
+            _choose("on_scorer_error", self.on_scorer_error, ("raise", "invalid"))
+        for name in self.step_info:
+            _choose("step_info", name, ("action_mask",))
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef must be at least 0, got {self.kl_coef!r}")
+
+    def build(self) -> Parts:
+        """Resolve names into objects.
+
+        Raises:
+            ValueError: If a name is unknown, a source is empty, a prompt leaves no room, or the vocabulary does
+                not fit the model.
+            TypeError: If an object does not fit its contract.
+        """
+        tokenizer = self._build_tokenizer()
+        prompts: PromptSource = as_prompts(self.prompts)
+        encoder = PromptEncoder(tokenizer, self.max_prompt_tokens, self.prompt_truncation)
+        encoder.check(prompts)
+        return Parts(
+            tokenizer=tokenizer,
+            prompts=prompts,
+            encoder=encoder,
+            scorer=as_scorer(self.scorer),
+            on_scorer_error=self.on_scorer_error,
+            reward=as_reward(self.reward),
+            endings=as_endings(self.stop),
+            constraint=as_constraint(self.constraints) if self.constraints != () else None,
+            actions=as_actions(self.actions),
+            observation=as_observation(self.observation),
+            kl=KLTerm(self.kl_coef, self._build_reference()) if self.kl_coef > 0 else None,
+            max_new_tokens=self.max_new_tokens,
+            window=self.max_prompt_tokens + self.max_new_tokens,
+            group_size=self.group_size,
+            budget_terminates=self.time_limit == "terminated",
+            on_illegal_action=self.on_illegal_action,
+            illegal_action_penalty=self.illegal_action_penalty,
+        )
+
+    @property
+    def model_or_default(self) -> Any:
+        """``model``, or ``"tiny"`` where neither it nor a tokenizer is given."""
+        return "tiny" if self.model is None and self.tokenizer is None else self.model
+
+    def _build_tokenizer(self) -> Tokenizer:
+        model = self.model_or_default
+        if self.tokenizer is None and not isinstance(model, str | Path):
+            raise TypeError(f"a loaded model needs tokenizer=... beside it, got only {type(model).__name__}")
+        width = None if model is None or self.tokenizer is None else logits_width(model)
+        return as_tokenizer(model if self.tokenizer is None else self.tokenizer, vocab_size=width)
+
+    def _build_reference(self) -> Reference:
+        reference = self.model_or_default if self.reference is None else self.reference
+        if reference is None:
+            raise ValueError("kl_coef > 0 needs a language model: give model=... or reference=...")
+        if callable(getattr(reference, "log_probs", None)):
+            built: Reference = reference
+            return built
+        from textgym.lm import ReferenceLM  # imports torch
+
+        return ReferenceLM(reference)
+
+
+def logits_width(model: Any) -> int:
+    """Return V of a model given by object, folder or name, without loading its weights."""
+    if hasattr(model, "config"):
+        return int(model.config.get_text_config().vocab_size)
+    return as_tokenizer(model).vocab_size
+
+
+def _choose(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise unknown_name(name, value, choices)

@@ -1,0 +1,389 @@
+"""The Markov decision process itself: N episodes as arrays of token ids, stepped and reset together.
+
+The three faces translate between this and their frameworks; nothing here knows about any of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.error import ResetNeeded
+
+from textgym.batch import TextBatch
+from textgym.envs.finished import Finished
+from textgym.envs.parts import Parts
+from textgym.envs.starts import Start, starts_from_options
+from textgym.errors import IllegalActionError
+from textgym.prompts import Sample
+from textgym.rewards import kl_penalty
+from textgym.scorers import evaluate
+
+__all__ = ["Core", "Step"]
+
+Slots = slice | npt.NDArray[np.int64]
+ALL = slice(None)
+
+
+class Step(NamedTuple):
+    """What one step of n slots gave."""
+
+    rewards: npt.NDArray[np.float64]
+    """(n,) float64."""
+    terminated: npt.NDArray[np.bool_]
+    """(n,) bool."""
+    truncated: npt.NDArray[np.bool_]
+    """(n,) bool."""
+    illegal: npt.NDArray[np.bool_] | None
+    """(n,) bool where some action was illegal and the policy is not to raise, else None."""
+    finished: Finished | None
+    """The episodes that ended in this step, or None."""
+
+
+Reason = tuple[str, npt.NDArray[np.bool_]]
+"""Why episodes end, and (n,) bool, True where they do for this reason."""
+
+
+class Core:
+    """N episodes of text generation.
+
+    Every slot has a generator of its own and draws from it once per episode, so slot i seeded with s is the very
+    episode of a single environment seeded with s (as long as ``group_size`` is 1).
+
+    Attributes:
+        ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
+        lengths: (N,) int64, tokens of prompt and completion.
+        prompt_lengths: (N,) int64.
+        steps: (N,) int64, actions taken; more than the new tokens only where illegal actions were ignored.
+        running: (N,) bool, False before the first reset and after an episode's end.
+    """
+
+    def __init__(self, parts: Parts, num_envs: int) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.parts = parts
+        self.num_envs = num_envs
+        self.pad_token_id = parts.tokenizer.vocab_size
+        self.num_actions = parts.actions.size(parts.tokenizer)
+        self.ids = np.full((num_envs, parts.window), self.pad_token_id, dtype=np.int64)
+        self.lengths = np.zeros(num_envs, dtype=np.int64)
+        self.prompt_lengths = np.zeros(num_envs, dtype=np.int64)
+        self.steps = np.zeros(num_envs, dtype=np.int64)
+        self.running = np.zeros(num_envs, dtype=np.bool_)
+        self.memory = np.zeros(num_envs, dtype=np.float64)
+        self.kl = np.zeros(num_envs, dtype=np.float64)
+        self.groups = np.zeros(num_envs, dtype=np.int64)
+        self.samples = [Sample("")] * num_envs
+        self.rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(num_envs)]
+        self._group_count = 0
+        self._group_left = 0
+        self._group_start: Start | None = None
+        self._rows = np.arange(num_envs)
+        self._log_probs: npt.NDArray[np.float64] | None = None
+        self._masks: npt.NDArray[np.bool_] | None = None
+        self._now: TextBatch | None = None
+        self._all_running = False
+        # -1 equals no token: a tokenizer without EOS never ends an episode by it.
+        self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
+        self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
+
+    # Starting episodes ------------------------------------------------------------------------------------------
+
+    def seed(self, rngs: Sequence[np.random.Generator | None]) -> None:
+        """Replace generators where one is given. Replacing all of them also restarts the dealing of groups."""
+        self.rngs = [old if new is None else new for old, new in zip(self.rngs, rngs, strict=True)]
+        if all(rng is not None for rng in rngs):
+            self._group_count = self._group_left = 0
+
+    def reset(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None) -> None:
+        """Start a new episode in each of ``slots``.
+
+        Args:
+            slots: (n,) int64.
+            options: Where the episodes start instead of at drawn prompts; see ``textgym.envs.starts``.
+
+        Raises:
+            ValueError: If a prompt or prefix does not fit; no slot has changed then.
+        """
+        if options:
+            starts = starts_from_options(options, len(slots), self.parts, [self.rngs[i] for i in slots.tolist()])
+            groups = [0] * len(slots)
+        else:
+            starts, groups = self._deal(slots)
+        for slot, start, group in zip(slots.tolist(), starts, groups, strict=True):
+            size = start.prompt_ids.size
+            row = self.ids[slot]
+            row[:size] = start.prompt_ids
+            row[size:] = self.pad_token_id
+            if start.prefix_ids is not None:
+                row[size : size + start.prefix_ids.size] = start.prefix_ids
+            self.samples[slot] = start.sample
+            self.prompt_lengths[slot] = size
+            self.steps[slot] = 0 if start.prefix_ids is None else start.prefix_ids.size
+            self.groups[slot] = group
+        self.lengths[slots] = self.prompt_lengths[slots] + self.steps[slots]
+        self.kl[slots] = 0.0
+        self.running[slots] = True
+        self._all_running = bool(self.running.all())
+        self._masks = self._now = None
+        self.memory[slots] = self.parts.reward.start(self._score, self._batch(slots))
+
+    def _deal(self, slots: npt.NDArray[np.int64]) -> tuple[list[Start], list[int]]:
+        """Draw a start for each slot; with groups, one draw serves the next ``group_size`` episodes."""
+        draw, encode, group_size = self.parts.prompts.draw, self.parts.encoder, self.parts.group_size
+        starts, groups = [], []
+        for slot in slots.tolist():
+            if self._group_left == 0 or self._group_start is None:
+                sample = draw(self.rngs[slot])
+                self._group_start = Start(sample, encode(sample), None)
+                self._group_count += 1
+                self._group_left = group_size
+            self._group_left -= 1
+            starts.append(self._group_start)
+            groups.append(self._group_count)
+        return starts, groups
+
+    # Stepping ---------------------------------------------------------------------------------------------------
+
+    def step(self, actions: npt.ArrayLike, slots: Slots = ALL) -> Step:
+        """Write one token in each of n slots.
+
+        Args:
+            actions: (n,) integers in ``0 .. num_actions-1``.
+            slots: Which slots, all of them by default.
+
+        Raises:
+            ResetNeeded: If one of the slots has no running episode.
+            ValueError: If ``actions`` has another shape, type or range.
+            IllegalActionError: If the constraints forbid an action and the policy is to raise.
+            ScorerError: If the scorer fails and the policy is to raise.
+
+        After an exception every slot is as it was, so the step can be repeated.
+        """
+        actions = self._checked(actions, slots)
+        tokens = self.parts.actions.token_ids(actions, self._batch(slots))
+        illegal = None if self.all_legal else self._illegal(actions, tokens, slots)
+        penalty = None if self.parts.kl is None else self._kl_penalty(tokens, slots, illegal)
+        rows = self._rows[slots]
+        written = tokens
+        if illegal is not None:
+            rows, written = rows[~illegal], tokens[~illegal]
+        positions = self.lengths[rows]
+        self.ids[rows, positions] = written
+        self.lengths[rows] += 1
+        self.steps[slots] += 1
+        self._now = None
+        try:
+            return self._outcome(tokens, slots, illegal, penalty)
+        except BaseException:
+            self.ids[rows, positions] = self.pad_token_id
+            self.lengths[rows] -= 1
+            self.steps[slots] -= 1
+            self._now = None
+            raise
+
+    def _checked(self, actions: npt.ArrayLike, slots: Slots) -> npt.NDArray[np.int64]:
+        running = self.running[slots]
+        if not (self._all_running or running.all()):
+            raise ResetNeeded("step() needs a running episode: call reset() before the first step and after an end")
+        array = np.asarray(actions)
+        if array.dtype.kind not in "iu" or array.shape != running.shape:
+            raise ValueError(
+                f"actions must be integers of shape {running.shape}, got dtype {array.dtype} and shape {array.shape}"
+            )
+        array = array.astype(np.int64, copy=False)
+        # One reduction finds both ends: a negative number is huge as an unsigned one.
+        if array.view(np.uint64).max() >= self.num_actions:
+            outside = array[(array < 0) | (array >= self.num_actions)]
+            raise ValueError(f"actions {outside.tolist()} are outside Discrete({self.num_actions})")
+        return array
+
+    def _illegal(
+        self, actions: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], slots: Slots
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return (n,) bool where some action is illegal, else None."""
+        legal = self.action_masks()[self._rows[slots], actions]
+        if legal.all():
+            return None
+        if self.parts.on_illegal_action == "raise":
+            token = int(tokens[~legal][0])
+            raise IllegalActionError(
+                f"action {int(actions[~legal][0])} (token {token}, {self.parts.tokenizer.token_text(token)!r}) is not "
+                "legal here; sample from action_masks(), or choose on_illegal_action='terminate' or 'ignore'"
+            )
+        return ~legal
+
+    def _kl_penalty(
+        self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.float64]:
+        """Return (n,) float64, what the KL term takes from the rewards; 0 where no token is written."""
+        assert self.parts.kl is not None
+        everyone = np.zeros(self.num_envs, dtype=np.int64)
+        everyone[slots] = tokens
+        reference = self.parts.kl.reference.log_probs(self.ids, np.maximum(self.lengths, 1), everyone)[slots]
+        log_probs = None if self._log_probs is None else self._log_probs[slots]
+        penalty = kl_penalty(self.parts.kl.coef, reference, log_probs)
+        return penalty if illegal is None else np.where(illegal, 0.0, penalty)
+
+    def _outcome(
+        self,
+        tokens: npt.NDArray[np.int64],
+        slots: Slots,
+        illegal: npt.NDArray[np.bool_] | None,
+        penalty: npt.NDArray[np.float64] | None,
+    ) -> Step:
+        """Find the ends, score them and turn scores into rewards; changes nothing until all of it has worked."""
+        parts = self.parts
+        batch = self._batch(slots)
+        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
+        batch.done = terminated | truncated
+        rewards = np.zeros(len(batch), dtype=np.float64)
+        ended = batch.done.nonzero()[0]
+        finished = None
+        if ended.size:
+            texts = batch.select(ended)
+            scores = evaluate(parts.scorer, texts, parts.on_scorer_error)
+            rewards[ended] = scores.total
+            finished = Finished(
+                slots=self._rows[slots][ended],
+                batch=texts,
+                scores=scores,
+                end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
+                groups=self.groups[slots][ended] if parts.group_size > 1 else None,
+            )
+        rewards, memory = parts.reward(self._score, batch, rewards, self.memory[slots])
+        if finished is not None and finished.scores.error is not None:
+            rewards = np.nan_to_num(rewards, nan=0.0)
+        if illegal is not None:
+            rewards = rewards - np.where(illegal, parts.illegal_action_penalty, 0.0)
+        if penalty is not None and parts.kl is not None:
+            rewards = rewards - penalty
+            self.kl[slots] += penalty / parts.kl.coef
+            if finished is not None:
+                finished.kl = self.kl[finished.slots]
+        self.memory[slots] = memory
+        if finished is not None:
+            self.running[finished.slots] = False
+            self._all_running = False
+        self._masks = self._log_probs = None
+        return Step(rewards, terminated, truncated, illegal, finished)
+
+    def _ends(
+        self,
+        tokens: npt.NDArray[np.int64],
+        slots: Slots,
+        illegal: npt.NDArray[np.bool_] | None,
+        batch: TextBatch,
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[Reason]]:
+        """Return (n,) terminated and truncated, and the reasons, of which the first that is True counts."""
+        terminated = tokens == self._eos
+        reasons = [("eos", terminated)]
+        if illegal is not None:
+            terminated = terminated & ~illegal
+            reasons = [("eos", terminated)]
+            if self.parts.on_illegal_action == "terminate":
+                reasons.append(("illegal_action", illegal))
+                terminated = terminated | illegal
+        for ending in self.parts.endings:
+            reasons.append((ending.reason, ending(batch)))
+            terminated = terminated | reasons[-1][1]
+        budget = self.steps[slots] >= self.parts.max_new_tokens
+        reasons.append(("max_new_tokens", budget))
+        if self.parts.budget_terminates:
+            return terminated | budget, np.zeros_like(budget), reasons
+        return terminated, budget & ~terminated, reasons
+
+    # Looking ----------------------------------------------------------------------------------------------------
+
+    def observe(self, slots: Slots = ALL) -> Any:
+        """Return fresh observations of n slots, with n in front."""
+        return self.parts.observation(self._batch(slots))
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Return (N, num_actions) bool, True where an action is legal now; do not write into it.
+
+        Where the constraints leave nothing, EOS alone is legal, so that an agent never stands before an empty set.
+        """
+        if self._masks is None:
+            batch = self._batch(ALL)
+            tokens = np.broadcast_to(self.parts.tokenizer.token_mask, (self.num_envs, self.pad_token_id))
+            if self.parts.constraint is not None:
+                tokens = tokens & self.parts.constraint.mask(batch)
+                self._open_dead_ends(tokens)
+            self._masks = self.parts.actions.mask(tokens, batch)
+        return self._masks
+
+    def _open_dead_ends(self, tokens: npt.NDArray[np.bool_]) -> None:
+        stuck = ~tokens.any(axis=1)
+        if stuck.any():
+            if self._eos < 0:
+                raise IllegalActionError("the constraints leave no legal token, and the tokenizer has no EOS to fall back to")
+            tokens[stuck, self._eos] = True
+
+    def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
+        """Tell the KL term log pi(a|s) of the (N,) actions of the next step, in nats.
+
+        Raises:
+            ValueError: If the shape is not (N,).
+        """
+        array = np.asarray(log_probs, dtype=np.float64)
+        if array.shape != (self.num_envs,):
+            raise ValueError(f"log_probs must have shape ({self.num_envs},), got {array.shape}")
+        self._log_probs = array
+
+    def _batch(self, slots: Slots) -> TextBatch:
+        """Return n slots as they are now; the batch of all slots is made once per state."""
+        if not isinstance(slots, slice):
+            return self._batch(ALL).select(slots)
+        if self._now is None:
+            self._now = TextBatch(
+                self.parts.tokenizer, self.ids, self.lengths, self.prompt_lengths, self.samples, ~self.running
+            )
+        return self._now
+
+    def _score(self, batch: TextBatch) -> npt.NDArray[np.float64]:
+        return evaluate(self.parts.scorer, batch, self.parts.on_scorer_error).total
+
+    # Snapshots --------------------------------------------------------------------------------------------------
+
+    _ARRAYS = ("ids", "lengths", "prompt_lengths", "steps", "running", "memory", "kl", "groups")
+
+    def get_state(self) -> dict[str, Any]:
+        """Return copies of all that ``set_state`` needs to continue exactly here: arrays, samples, generators."""
+        return {
+            **{name: getattr(self, name).copy() for name in self._ARRAYS},
+            "samples": list(self.samples),
+            "rngs": self.get_rng_states(),
+            "group": (self._group_count, self._group_left, self._group_start),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of ``get_state``, taken from this or an equally configured core.
+
+        Raises:
+            ValueError: If the state is of another number of slots or another window.
+        """
+        if state["ids"].shape != self.ids.shape:
+            raise ValueError(f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}")
+        for name in self._ARRAYS:
+            getattr(self, name)[...] = state[name]
+        self.samples = list(state["samples"])
+        self.set_rng_states(state["rngs"])
+        self._group_count, self._group_left, self._group_start = state["group"]
+        self._all_running = bool(self.running.all())
+        self._masks = self._now = self._log_probs = None
+
+    def get_rng_states(self) -> list[dict[str, Any]]:
+        """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""
+        return [dict(rng.bit_generator.state) for rng in self.rngs]
+
+    def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Set the N generators' states.
+
+        Raises:
+            ValueError: If there are not N of them.
+        """
+        if len(states) != self.num_envs:
+            raise ValueError(f"{len(states)} generator states for {self.num_envs} slots")
+        for rng, state in zip(self.rngs, states, strict=True):
+            rng.bit_generator.state = state

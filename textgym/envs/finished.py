@@ -1,0 +1,84 @@
+"""The episodes that ended in one step, and what ``info`` says of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+from textgym.scorers import Scores
+
+__all__ = ["Finished"]
+
+
+@dataclass
+class Finished:
+    """K episodes at their end, one column per key of ``info``."""
+
+    slots: npt.NDArray[np.int64]
+    """(K,) int64."""
+    batch: TextBatch
+    """The K final texts."""
+    scores: Scores
+    """Total and components, (K,) each."""
+    end_reasons: list[str]
+    """``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's name."""
+    groups: npt.NDArray[np.int64] | None = None
+    """(K,) int64, the groups of prompts they belong to, where ``group_size`` exceeds 1."""
+    kl: npt.NDArray[np.float64] | None = None
+    """(K,) float64 nats, the KL term's sum over the episode before its coefficient, where there is one."""
+
+    def columns(self) -> dict[str, Any]:
+        """Return the keys of ``info`` with K values each; ``scores`` is a dict of such columns."""
+        columns = {
+            "prompt": self.batch.prompts,
+            "completion": self.batch.completions,
+            "completion_ids": self.batch.completion_ids,
+            "score": self.scores.total,
+            "scores": self.scores.components,
+            "length": self.batch.num_new_tokens,
+            "end_reason": self.end_reasons,
+        }
+        if self.groups is not None:
+            columns["group"] = self.groups
+        if self.kl is not None:
+            columns["kl"] = self.kl
+        if self.scores.error is not None:
+            columns["scorer_error"] = [self.scores.error] * len(self.slots)
+        return columns
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Return K ``info`` dicts of Python values, as a single environment gives them."""
+        columns = {key: _python_values(column) for key, column in self.columns().items()}
+        return [{key: column[k] for key, column in columns.items()} for k in range(len(self.slots))]
+
+    def vector_info(self, num_envs: int) -> dict[str, Any]:
+        """Return one ``info`` of (N,) arrays and ``_key`` masks, as Gymnasium's vector environments give them."""
+        mask = np.zeros(num_envs, dtype=np.bool_)
+        mask[self.slots] = True
+        return _spread(self.columns(), self.slots, mask)
+
+
+def _python_values(column: Any) -> list[Any]:
+    if isinstance(column, dict):
+        parts = {name: values.tolist() for name, values in column.items()}
+        size = len(next(iter(parts.values())))
+        return [{name: values[k] for name, values in parts.items()} for k in range(size)]
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+def _spread(columns: dict[str, Any], slots: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    spread: dict[str, Any] = {}
+    for key, column in columns.items():
+        if isinstance(column, dict):
+            spread[key] = _spread(column, slots, mask)
+        elif isinstance(column, np.ndarray):
+            spread[key] = np.zeros(len(mask), dtype=column.dtype)
+            spread[key][slots] = column
+        else:
+            spread[key] = np.full(len(mask), None, dtype=object)
+            for slot, value in zip(slots.tolist(), column, strict=True):
+                spread[key][slot] = value
+        spread[f"_{key}"] = mask.copy()
+    return spread

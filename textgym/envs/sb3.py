@@ -1,0 +1,151 @@
+"""The Stable-Baselines3 face. The only file of this package that imports it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+
+import gymnasium as gym
+from textgym.envs.access import CoreAccess
+from textgym.envs.config import TextGenConfig
+from textgym.envs.core import Core
+from textgym.rendering import render_ansi
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as error:
+    raise ImportError("TextGenVecEnv needs Stable-Baselines3: pip install 'textgym[sb3]'") from error
+
+__all__ = ["TextGenVecEnv"]
+
+
+class TextGenVecEnv(CoreAccess, VecEnv):
+    """N texts as an SB3 ``VecEnv``: ``PPO("MlpPolicy", TextGenVecEnv(8))`` trains as it is.
+
+    Episodes, spaces and the last step's info are those of ``TextGenEnv``. Ended slots restart in the same step; the
+    last observation is in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]`` says whether the
+    budget ended it. Wrap it in SB3's ``VecMonitor`` to log episode returns.
+
+    Args:
+        num_envs: N.
+        render_mode: ``"ansi"`` or None.
+        **kwargs: The fields of ``TextGenConfig``.
+
+    Raises:
+        ImportError: If Stable-Baselines3 is not installed; it gives the pip command.
+    """
+
+    def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        self.config = TextGenConfig.from_kwargs(kwargs)
+        self.core = Core(self.config.build(), num_envs)
+        self.render_mode = render_mode
+        parts = self.core.parts
+        observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        self._actions: Any = None
+        self._no_options: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+        super().__init__(num_envs, observation_space, gym.spaces.Discrete(self.core.num_actions))
+
+    def reset(self) -> Any:
+        """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``."""
+        self.core.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
+        for slot, options in enumerate(self._options):
+            self.core.reset(np.array([slot]), options)
+        self.reset_infos = self._infos()
+        self._reset_seeds()
+        self._reset_options()
+        return self.core.observe()
+
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
+        """Keep the (N,) actions for ``step_wait``."""
+        self._actions = actions
+
+    def step_wait(
+        self,
+    ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
+        """Write one token in each slot; see ``Core.step`` for the errors."""
+        step = self.core.step(self._actions)
+        dones = step.terminated | step.truncated
+        ended = []
+        if step.finished is not None:
+            slots = step.finished.slots
+            last = self.core.observe(slots)
+            ended = step.finished.infos()
+            for k, (slot, info) in enumerate(zip(slots.tolist(), ended, strict=True)):
+                info["terminal_observation"] = _row(last, k)
+                info["TimeLimit.truncated"] = bool(step.truncated[slot])
+            self.core.reset(slots)
+        infos = self._infos()
+        if step.finished is not None:
+            for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
+                infos[slot] |= info
+        if step.illegal is not None:
+            for slot in np.flatnonzero(step.illegal).tolist():
+                infos[slot]["illegal_action"] = True
+        return self.core.observe(), step.rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Return (N, num_actions) bool, True where an action is legal now."""
+        return self.core.action_masks()
+
+    def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
+        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats."""
+        self.core.set_log_probs(log_probs)
+
+    def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
+        """Return N times None: a text has no picture."""
+        return [None] * self.num_envs
+
+    def render(self, mode: str | None = None) -> Any:
+        """Return N texts so far with ``render_mode="ansi"``."""
+        if (mode or self.render_mode) != "ansi":
+            return None
+        return [render_ansi(self.core, slot) for slot in range(self.num_envs)]
+
+    def get_attr(self, attr_name: str, indices: None | int | Iterable[int] = None) -> list[Any]:
+        """Return the attribute once per slot; all slots share one object.
+
+        Raises:
+            AttributeError: If there is no such attribute.
+        """
+        value = getattr(self, attr_name)
+        return [value] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: None | int | Iterable[int] = None) -> None:
+        """Set the attribute for all slots.
+
+        Raises:
+            ValueError: If ``indices`` names only some of them: the slots are one object.
+        """
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError(f"{attr_name!r} can only be set for all {self.num_envs} slots: they are one object")
+        setattr(self, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: None | int | Iterable[int] = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method that answers per slot, such as ``"action_masks"``, and return the answers of ``indices``.
+
+        Raises:
+            AttributeError: If there is no such method.
+        """
+        answers = getattr(self, method_name)(*method_args, **method_kwargs)
+        slots = list(self._get_indices(indices))
+        return [answers] * len(slots) if answers is None else [answers[i] for i in slots]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: None | int | Iterable[int] = None) -> list[bool]:
+        """Return False per slot: there are no wrapped environments inside."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def _infos(self) -> list[dict[str, Any]]:
+        if not self.config.step_info:
+            return [{} for _ in range(self.num_envs)]
+        return [{"action_mask": mask} for mask in self.action_masks().astype(np.int8)]
+
+
+def _row(observation: Any, k: int) -> Any:
+    return {key: value[k] for key, value in observation.items()} if isinstance(observation, dict) else observation[k]

@@ -1,0 +1,137 @@
+"""The single environment: the core at N = 1."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from textgym.envs.access import CoreAccess
+from textgym.envs.config import TextGenConfig
+from textgym.envs.core import Core
+from textgym.rendering import render_ansi
+
+__all__ = ["TextGenEnv"]
+
+
+class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
+    """Write a text, one token a step.
+
+    ## Description
+    The state is the token ids written so far, an action is the next token, and a scorer says what the finished text
+    is worth. Text is a view of the ids and is decoded only where a scorer or a renderer asks.
+
+    ## Action Space
+    ``Discrete(V)``, V being the width of the model's logits: action i writes token i. ``actions=Subset([...])`` makes
+    it smaller. ``action_masks()`` says what is legal now.
+
+    ## Observation Space
+    ``Box(0, V, (L,), int64)``: prompt and completion ids, right-padded with the id V, which no token has. L is
+    ``max_prompt_tokens + max_new_tokens``. ``observation="dict"`` adds attention mask, prompt length and step.
+
+    ## Rewards
+    By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"`` spreads
+    it over the steps. ``kl_coef`` subtracts that much per nat of KL to ``reference``, token by token.
+
+    ## Starting State
+    A prompt drawn from ``prompts`` by the environment's generator, or given to ``reset(options=...)`` as ``prompt``,
+    ``prompt_ids`` or ``index``, with ``prefix`` or ``prefix_ids`` for a completion already begun.
+
+    ## Episode End
+    Terminated by EOS or by ``stop``; truncated after ``max_new_tokens`` (``time_limit="terminated"`` makes that a
+    termination). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says.
+
+    ## Information
+    At an episode's last step:
+
+    | key | value |
+    |---|---|
+    | ``prompt`` | str |
+    | ``completion`` | str, without special tokens |
+    | ``completion_ids`` | list of int, an EOS included |
+    | ``score`` | float, the scorer's total |
+    | ``scores`` | dict of float by component |
+    | ``length`` | int, tokens of the completion |
+    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's name |
+
+    And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
+    ``scorer_error`` (str), ``illegal_action`` (True, at any step), ``action_mask`` (at every step and reset, with
+    ``step_info=("action_mask",)``).
+
+    ## Arguments
+    The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).
+
+    ## References
+    Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732), posed text
+    generation as this decision process; Ramamurthy et al. 2023 (arXiv:2210.01241) built a library on it.
+
+    ## Version History
+    * v0: initial version.
+
+    >>> import gymnasium, textgym
+    >>> env = gymnasium.make("TextGen-v0", tokenizer="char", prompts=["Hello"], max_new_tokens=8)
+    >>> observation, info = env.reset(seed=0)
+    >>> env.action_space
+    Discrete(97)
+    """
+
+    metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
+
+    def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        self.config = TextGenConfig.from_kwargs(kwargs)
+        self.core = Core(self.config.build(), num_envs=1)
+        parts = self.core.parts
+        self.action_space = gym.spaces.Discrete(self.core.num_actions)
+        self.observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        self.render_mode = render_mode
+        self.np_random = self.core.rngs[0]
+        self._slot = np.zeros(1, dtype=np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; see the class for the options."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.core.seed([self.np_random])
+        self.core.reset(self._slot, options)
+        if self.render_mode == "human":
+            print(render_ansi(self.core, 0))
+        return self._observation(), self._step_info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Write one token; see ``Core.step`` for the errors."""
+        step = self.core.step([action])
+        info = self._step_info()
+        if step.illegal is not None:
+            info["illegal_action"] = True
+        if step.finished is not None:
+            info |= step.finished.infos()[0]
+        if self.render_mode == "human":
+            print(render_ansi(self.core, 0))
+        return self._observation(), float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
+
+    def render(self) -> str | None:
+        """Return the text so far, the prompt set apart, with ``render_mode="ansi"``."""
+        return render_ansi(self.core, 0) if self.render_mode == "ansi" else None
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Return (num_actions,) bool, as sb3-contrib's MaskablePPO asks for it."""
+        return self.core.action_masks()[0]
+
+    def set_log_probs(self, log_prob: float) -> None:
+        """Tell the KL term log pi(a|s) of the next action, in nats."""
+        self.core.set_log_probs([log_prob])
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of this or an equally configured environment."""
+        super().set_state(state)
+        self.np_random = self.core.rngs[0]
+
+    def _observation(self) -> Any:
+        observation = self.core.observe()
+        if isinstance(observation, dict):
+            return {key: value[0] for key, value in observation.items()}
+        return observation[0]
+
+    def _step_info(self) -> dict[str, Any]:
+        return {"action_mask": self.action_masks().astype(np.int8)} if self.config.step_info else {}

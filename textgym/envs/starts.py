@@ -1,0 +1,105 @@
+"""Where an episode starts, when ``reset(options=...)`` says so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.errors import unknown_name
+from textgym.prompts import Sample
+
+if TYPE_CHECKING:
+    from textgym.envs.parts import Parts
+
+__all__ = ["OPTIONS", "Start", "starts_from_options"]
+
+OPTIONS = {
+    "prompt": "a text",
+    "prompt_ids": "a sequence of token ids",
+    "index": "the index of a sample in the prompt source",
+    "prefix": "a text: the beginning of the completion, counted against max_new_tokens",
+    "prefix_ids": "the same as token ids",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A sample, its token ids, and the ids of a completion already begun."""
+
+    sample: Sample
+    prompt_ids: npt.NDArray[np.int64]
+    """(P,) int64."""
+    prefix_ids: npt.NDArray[np.int64] | None
+    """(Q,) int64, or None."""
+
+
+def starts_from_options(
+    options: Mapping[str, Any], num: int, parts: "Parts", rngs: Sequence[np.random.Generator]
+) -> list[Start]:
+    """Read the reset options of ``num`` episodes.
+
+    Each option (``OPTIONS`` lists them) is one value for all episodes, or a list of ``num`` values. At most one of
+    ``prompt``, ``prompt_ids`` and ``index``, and at most one of ``prefix`` and ``prefix_ids``; without the former
+    the prompt is drawn as always.
+
+    Raises:
+        ValueError: For an unknown or contradictory option, a list of the wrong length, or a text that leaves
+            no room for a completion.
+        TypeError: If ``index`` is given and the prompt source cannot be indexed.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            raise unknown_name("reset option", name, OPTIONS)
+    for rivals in ({"prompt", "prompt_ids", "index"}, {"prefix", "prefix_ids"}):
+        if len(rivals & options.keys()) > 1:
+            raise ValueError(f"give only one of the reset options {sorted(rivals & options.keys())}")
+    columns = {name: _column(name, value, num) for name, value in options.items()}
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(num)]
+    return [_start(row, parts, rng) for row, rng in zip(rows, rngs, strict=True)]
+
+
+def _column(name: str, value: Any, num: int) -> Sequence[Any]:
+    """Return ``num`` values: a plain value is repeated, a list of values must have that many."""
+    if name.endswith("_ids"):
+        is_list = len(value) > 0 and not isinstance(value[0], int | np.integer)
+    else:
+        is_list = not isinstance(value, str | int | np.integer)
+    if not is_list:
+        return [value] * num
+    if len(value) != num:
+        raise ValueError(f"reset option {name!r} has {len(value)} values for {num} episodes")
+    return list(value)
+
+
+def _start(row: Mapping[str, Any], parts: "Parts", rng: np.random.Generator) -> Start:
+    encoder, tokenizer = parts.encoder, parts.tokenizer
+    if "prompt_ids" in row:
+        prompt_ids = encoder.encode_ids(row["prompt_ids"])
+        sample = Sample(tokenizer.decode(prompt_ids.tolist()))
+    else:
+        if "prompt" in row:
+            sample = Sample(row["prompt"])
+        elif "index" in row:
+            sample = _sample_at(row["index"], parts)
+        else:
+            sample = parts.prompts.draw(rng)
+        prompt_ids = encoder(sample)
+    prefix = row["prefix_ids"] if "prefix_ids" in row else tokenizer.encode(row.get("prefix", ""))
+    prefix_ids = np.asarray(prefix, dtype=np.int64)
+    if prefix_ids.size >= parts.max_new_tokens:
+        raise ValueError(f"a prefix of {prefix_ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}")
+    if prefix_ids.size and not (0 <= prefix_ids.min() and prefix_ids.max() < tokenizer.vocab_size):
+        raise ValueError(f"prefix_ids {prefix_ids.tolist()} are outside the vocabulary of {tokenizer.vocab_size}")
+    return Start(sample, prompt_ids, prefix_ids)
+
+
+def _sample_at(index: int, parts: "Parts") -> Sample:
+    prompts: Any = parts.prompts
+    if not hasattr(prompts, "__getitem__") or not hasattr(prompts, "__len__"):
+        raise TypeError(f"the reset option 'index' needs prompts that can be indexed, {type(prompts).__name__} cannot")
+    if not 0 <= index < len(prompts):
+        raise ValueError(f"prompt index {index} is outside 0 .. {len(prompts) - 1}")
+    sample: Sample = prompts[int(index)]
+    return sample

@@ -1,0 +1,181 @@
+"""The vector environment: N episodes stepped as arrays, in Gymnasium's three autoreset modes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+import gymnasium as gym
+from textgym.envs.access import CoreAccess
+from textgym.envs.config import TextGenConfig
+from textgym.envs.core import ALL, Core
+from textgym.envs.finished import Finished
+from textgym.envs.single import TextGenEnv
+from textgym.rendering import render_ansi
+
+__all__ = ["TextGenVectorEnv"]
+
+
+class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """N texts written side by side; ``gym.make_vec("TextGen-v0", num_envs=N)`` makes one.
+
+    Episodes, spaces and ``info`` are those of ``TextGenEnv``. Seeded with s, it gives the very episodes that
+    Gymnasium's ``SyncVectorEnv`` over N single environments gives (with ``group_size=1``).
+
+    Args:
+        num_envs: N.
+        autoreset_mode: ``"NextStep"`` (Gymnasium's default), ``"SameStep"`` (no step is lost; the last observation
+            and info are in ``info["final_obs"]`` and ``info["final_info"]``), or ``"Disabled"`` (reset ended slots
+            with ``reset(options={"reset_mask": mask})``).
+        render_mode: ``"ansi"`` or None.
+        **kwargs: The fields of ``TextGenConfig``.
+
+    >>> import gymnasium, textgym
+    >>> envs = gymnasium.make_vec("TextGen-v0", num_envs=3, tokenizer="char", prompts=["Hello"])
+    >>> observations, infos = envs.reset(seed=0)
+    >>> observations.shape
+    (3, 64)
+    """
+
+    metadata = TextGenEnv.metadata
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.config = TextGenConfig.from_kwargs(kwargs)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.core = Core(self.config.build(), num_envs)
+        parts = self.core.parts
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.metadata = {**TextGenEnv.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_action_space = gym.spaces.Discrete(self.core.num_actions)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.single_observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._all_slots = np.arange(num_envs)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all slots, or in those of ``options["reset_mask"]`` ((N,) bool).
+
+        Args:
+            seed: One for all, from which slot i gets ``seed + i``, or a list of N.
+            options: As for ``TextGenEnv``, each one value for all slots or a list with a value per reset slot.
+
+        Raises:
+            ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty.
+        """
+        options = dict(options or {})
+        slots = self._masked_slots(options.pop("reset_mask", None))
+        if seed is not None:
+            self._seed(seed, slots)
+        self.core.reset(slots, options)
+        return self.core.observe(), self._step_info()
+
+    def step(
+        self, actions: npt.ArrayLike
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
+        """Write one token in each running slot; see ``Core.step`` for the errors."""
+        waiting = None
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and not self.core.running.all():
+            running, waiting = np.flatnonzero(self.core.running), np.flatnonzero(~self.core.running)
+            rewards, terminated, truncated, info, finished = self._step_some(np.asarray(actions), running, waiting)
+        else:
+            step = self.core.step(actions)
+            rewards, terminated, truncated, finished = step.rewards, step.terminated, step.truncated, step.finished
+            info = {} if step.illegal is None else _flag("illegal_action", step.illegal)
+        if finished is not None:
+            if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                info |= self._final(finished)
+                self.core.reset(finished.slots)
+            else:
+                info |= finished.vector_info(self.num_envs)
+        return self.core.observe(), rewards, terminated, truncated, info | self._step_info()
+
+    def render(self) -> tuple[str, ...] | None:
+        """Return N texts so far with ``render_mode="ansi"``."""
+        if self.render_mode != "ansi":
+            return None
+        return tuple(render_ansi(self.core, slot) for slot in range(self.num_envs))
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Return (N, num_actions) bool, True where an action is legal now."""
+        return self.core.action_masks()
+
+    def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
+        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats."""
+        self.core.set_log_probs(log_probs)
+
+    def _masked_slots(self, mask: Any) -> npt.NDArray[np.int64]:
+        if mask is None:
+            return self._all_slots
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"reset_mask must be bool of shape ({self.num_envs},) with a True in it, "
+                f"got dtype {mask.dtype}, shape {mask.shape}"
+            )
+        return np.flatnonzero(mask)
+
+    def _seed(self, seed: int | Sequence[int | None], slots: npt.NDArray[np.int64]) -> None:
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
+        chosen = set(slots.tolist())
+        self.core.seed(
+            [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
+        )
+
+    def _step_some(
+        self, actions: npt.NDArray[Any], running: npt.NDArray[np.int64], waiting: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any], Finished | None]:
+        """Step the running slots and reset those that ended in the last step, whose actions are ignored."""
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        info: dict[str, Any] = {}
+        finished = None
+        if actions.shape != (self.num_envs,):
+            raise ValueError(f"actions must have shape ({self.num_envs},), got {actions.shape}")
+        if running.size:
+            step = self.core.step(actions[running], running)
+            rewards[running], terminated[running], truncated[running] = step.rewards, step.terminated, step.truncated
+            finished = step.finished
+            if step.illegal is not None:
+                illegal = np.zeros(self.num_envs, dtype=np.bool_)
+                illegal[running] = step.illegal
+                info = _flag("illegal_action", illegal)
+        self.core.reset(waiting)
+        return rewards, terminated, truncated, info, finished
+
+    def _final(self, finished: Finished) -> dict[str, Any]:
+        """Return ``final_obs`` (N,) objects and ``final_info``, with their masks, before the slots are reset."""
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[finished.slots] = True
+        last = self.core.observe(finished.slots)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for k, slot in enumerate(finished.slots.tolist()):
+            final_obs[slot] = {key: value[k] for key, value in last.items()} if isinstance(last, dict) else last[k]
+        info = finished.vector_info(self.num_envs)
+        return {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask.copy()}
+
+    def _step_info(self) -> dict[str, Any]:
+        if not self.config.step_info:
+            return {}
+        masks = self.action_masks().astype(np.int8)
+        return {"action_mask": masks, "_action_mask": np.ones(self.num_envs, dtype=np.bool_)}
+
+
+def _flag(name: str, mask: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.bool_]]:
+    return {name: mask, f"_{name}": mask.copy()}

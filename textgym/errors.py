@@ -1,0 +1,43 @@
+"""What can go wrong, in one place: the exceptions a caller may want to catch, and the wording of look-up errors."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["IllegalActionError", "PromptsExhaustedError", "ScorerError", "TextGymError", "unknown_name"]
+
+
+class TextGymError(Exception):
+    """Base of the exceptions that are textgym's own."""
+
+
+class ScorerError(TextGymError):
+    """A scorer raised, or returned something that is not one finite score per episode."""
+
+
+class IllegalActionError(TextGymError):
+    """An action inside the action space that the constraints forbid in this state."""
+
+
+class PromptsExhaustedError(TextGymError):
+    """A finite stream of prompts has no further prompt for a new episode."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "") -> ValueError:
+    """Build the error for a name that is not registered.
+
+    Args:
+        kind: What was looked up, in the singular (``"scorer"``).
+        name: What the caller wrote.
+        known: The names that exist.
+        also: What else the argument accepts, as the end of a sentence.
+
+    Returns:
+        A ``ValueError`` that lists the known names and suggests the nearest one.
+
+    >>> print(unknown_name("scorer", "sentimant", ["repetition", "sentiment"]))
+    unknown scorer 'sentimant'; did you mean 'sentiment'? Known: repetition, sentiment.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}.{' ' + also if also else ''}")

@@ -1,0 +1,120 @@
+"""The second way to keep a cache: transformers' `Cache` interface, served from own rows of keys and values.
+
+It suits models that attend to all earlier tokens and ignore `AttentionInterface`, such as BLOOM and GPT-J. The newest tokens
+are one batch of shape (n, 1). Slots that miss more are fed again from their first token, in a padded batch before it.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from .head import head_input
+from .store import KeyValueStore, Layout
+from .way import Integers, Step
+
+_WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
+"""Names under which configurations keep how far a layer sees; such a layer would count columns from the wrong end."""
+
+
+class _RowLayer(DynamicLayer):
+    """One layer's rows, seen as a cache that holds `width - 1` columns and takes each slot's newest token at its own place."""
+
+    def __init__(
+        self, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, last: torch.Tensor, width: int
+    ) -> None:
+        super().__init__()
+        self._stored, self._slots, self._last, self._width = (keys, values), slots, last, width
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the newest token and return all columns, (n, heads, width, head dimension) each."""
+        for stored, new in zip(self._stored, (key_states, value_states), strict=True):
+            stored[self._slots, :, self._last] = new[:, :, 0]
+        keys, values = (stored[:, :, : self._width].index_select(0, self._slots) for stored in self._stored)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Columns before the newest token's, as the model is told."""
+        return self._width - 1
+
+
+class BatchedRows:
+    """Serves rows through the `Cache` interface; see `way.Way`."""
+
+    caching = "batch"
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, window: int) -> None:
+        self._model = model
+        self._device = model.get_input_embeddings().weight.device
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        config = model.config.get_text_config(decoder=True)
+        for name in _WINDOWS:
+            if (getattr(config, name, None) or window) < window:
+                raise NotImplementedError(f"attention limited by {name}")
+        self._store = KeyValueStore(self._layout(config.num_hidden_layers), num_slots, window, pool_size=0)
+
+    def clear(self) -> None:
+        """Which rows hold something the stream itself knows."""
+        self._store.clear()
+
+    def __call__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (n, V) and hidden states (n, H) of each text's newest token."""
+        last, width = step.lengths - 1, int(step.lengths.max())
+        self._store.reserve(width)
+        missing = (step.start < last).nonzero()[0]
+        if len(missing):
+            self._refill(step.ids[missing], last[missing], step.slots[missing])
+        slots, columns = self._tensor(step.slots), self._tensor(last)
+        layers = [_RowLayer(*pair, slots, columns, width) for _, pair in sorted(self._store.layers.items())]
+        with head_input(self._model, lambda hidden: hidden[:, -1:]) as read:
+            newest = step.ids[np.arange(len(last)), last][:, None]
+            logits = self._forward(newest, np.arange(width) <= last[:, None], last[:, None], Cache(layers=layers))
+        return logits[:, 0], read[0][:, 0]
+
+    def _refill(self, ids: Integers, lengths: Integers, slots: Integers) -> None:
+        """Feed the first `lengths` tokens of texts and write what they leave behind to the rows of `slots`."""
+        width = int(lengths.max())
+        is_token = np.arange(width) < lengths[:, None]
+        positions = np.broadcast_to(np.arange(width), is_token.shape)
+        cache = DynamicCache()
+        with head_input(self._model, lambda hidden: hidden[:, -1:]):
+            self._forward(np.where(is_token, ids[:, :width], 0), is_token, positions, cache)
+        index = self._tensor(slots)
+        for number, pair in self._store.layers.items():
+            for stored, new in zip(pair, (cache.layers[number].keys, cache.layers[number].values), strict=True):
+                stored[index, :, :width] = new
+
+    def _layout(self, num_layers: int) -> Layout:
+        """Feed one token to see what each layer leaves in a cache."""
+        cache = DynamicCache()
+        with head_input(self._model, lambda hidden: hidden):
+            self._forward(np.zeros((1, 1), np.int64), np.ones((1, 1), bool), np.zeros((1, 1), np.int64), cache)
+        layout = {
+            number: (layer.keys, layer.values)
+            for number, layer in enumerate(cache.layers)
+            if type(layer) is DynamicLayer and layer.is_initialized
+        }
+        if len(layout) != num_layers:
+            raise NotImplementedError(f"{len(layout)} of {num_layers} layers keep keys and values")
+        return layout
+
+    def _forward(self, ids: Integers, is_token: NDArray[np.bool_], positions: Integers, cache: Cache) -> torch.Tensor:
+        options = {"position_ids": self._tensor(positions)} if self._takes_positions else {}
+        logits: torch.Tensor = self._model(
+            input_ids=self._tensor(ids),
+            attention_mask=self._tensor(is_token.astype(np.int64)),
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        ).logits
+        return logits
+
+    def _tensor(self, array: Integers) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -1,0 +1,51 @@
+"""A frozen language model as a reference: how likely it finds the actions of a policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from .sampling import log_prob
+from .stream import LMStream
+
+
+class ReferenceLM:
+    """Log-probabilities of actions under a language model that is not trained.
+
+    Args:
+        model: The language model.
+        window: The longest text in tokens.
+
+    >>> from textgym.lm import load_lm
+    >>> reference = ReferenceLM(load_lm("tiny"), window=4)
+    >>> ids, lengths, actions = np.array([[5, 6, 0, 0]]), np.array([2]), np.array([7])
+    >>> bool(reference.log_probs(ids, lengths, actions)[0] < 0)
+    True
+    """
+
+    def __init__(self, model: PreTrainedModel, window: int) -> None:
+        self.model, self.window = model, window
+        self._stream: LMStream | None = None
+
+    def log_probs(
+        self, ids: NDArray[np.integer], lengths: NDArray[np.integer], actions: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """Return log p(action | text) in nats for each of N texts.
+
+        Args:
+            ids: (N, L) integers, each text left-aligned, L at most `window`.
+            lengths: (N,) tokens of each text, at least 1.
+            actions: (N,) next tokens.
+
+        Returns:
+            (N,) float64, at most 0.
+
+        Raises:
+            ValueError: What `LMStream` refuses.
+        """
+        if self._stream is None or self._stream.num_slots != len(ids):
+            self._stream = LMStream(self.model, len(ids), self.window)
+        logits = self._stream(ids, lengths).logits
+        return log_prob(logits, torch.as_tensor(actions, device=logits.device)).double().numpy(force=True)

@@ -1,0 +1,109 @@
+"""From a prompt's text to its token ids, and what happens to a prompt that does not fit."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.prompts.base import PromptSource, Sample
+from textgym.prompts.lists import IndexedPrompts
+from textgym.tokenizers import Tokenizer
+
+__all__ = ["PromptEncoder"]
+
+CACHE_SIZE = 65_536
+NUM_CHECKED = 1024
+
+
+class PromptEncoder:
+    """Encodes prompts, each text once, and sees to it that they fit.
+
+    Args:
+        tokenizer: Gives the ids.
+        max_prompt_tokens: The most tokens that a prompt may have.
+        truncation: None refuses a longer prompt, ``"left"`` drops tokens at its start, ``"right"`` at its end.
+
+    Raises:
+        ValueError: If ``max_prompt_tokens`` is less than 1 or ``truncation`` is something else.
+
+    >>> from textgym.tokenizers import ByteTokenizer
+    >>> PromptEncoder(ByteTokenizer(), max_prompt_tokens=2, truncation="left")(Sample("abc"))
+    array([98, 99])
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_prompt_tokens: int, truncation: Literal["left", "right"] | None = None
+    ) -> None:
+        if max_prompt_tokens < 1:
+            raise ValueError(f"max_prompt_tokens must be at least 1, got {max_prompt_tokens}")
+        if truncation not in (None, "left", "right"):
+            raise ValueError(f"prompt_truncation must be None, 'left' or 'right', got {truncation!r}")
+        self.tokenizer = tokenizer
+        self.max_prompt_tokens = max_prompt_tokens
+        self.truncation = truncation
+        self._cache: dict[str, npt.NDArray[np.int64]] = {}
+
+    def __call__(self, sample: Sample) -> npt.NDArray[np.int64]:
+        """Return the ids of a sample's prompt, (n,) int64, 1 <= n <= max_prompt_tokens, read-only.
+
+        An empty prompt is the tokenizer's BOS.
+
+        Raises:
+            ValueError: If the prompt is too long and nothing is to be dropped, or is empty and there is no BOS.
+        """
+        ids = self._cache.get(sample.prompt)
+        if ids is None:
+            ids = self._fit(self.tokenizer.encode(sample.prompt), repr(sample.prompt))
+            if len(self._cache) == CACHE_SIZE:
+                self._cache.clear()
+            self._cache[sample.prompt] = ids
+        return ids
+
+    def encode_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return a prompt that is given as token ids, checked and made to fit as one that is given as text.
+
+        Raises:
+            TypeError: If the ids are not integers.
+            ValueError: If they have more than one axis, an id is not a token, or as for a text.
+        """
+        array = np.asarray(ids)
+        if array.ndim != 1:
+            raise ValueError(f"prompt ids must have one axis, got shape {array.shape}")
+        if array.size and array.dtype.kind not in "iu":
+            raise TypeError(f"prompt ids must be integers, got {array.dtype}")
+        array = array.astype(np.int64)
+        mask = self.tokenizer.token_mask
+        for token_id in array.tolist():
+            if not (0 <= token_id < len(mask) and mask[token_id]):
+                raise ValueError(f"prompt id {token_id} is not a token of the vocabulary of {len(mask)} ids")
+        return self._fit(array.tolist(), repr(array.tolist()))
+
+    def check(self, source: PromptSource) -> None:
+        """Encode the first 1024 samples of an indexed source, so that a prompt that does not fit shows at once.
+
+        Raises:
+            ValueError: For the first of them that does not fit, with its number.
+        """
+        if isinstance(source, IndexedPrompts):
+            for i in range(min(len(source), NUM_CHECKED)):
+                try:
+                    self(source[i])
+                except ValueError as error:
+                    raise ValueError(f"prompt {i}: {error}") from None
+
+    def _fit(self, ids: list[int], shown: str) -> npt.NDArray[np.int64]:
+        if not ids:
+            bos_token_id: int | None = getattr(self.tokenizer, "bos_token_id", None)
+            if bos_token_id is None:
+                raise ValueError(f"the prompt {shown} has no tokens, and the tokenizer has no BOS to stand for it")
+            ids = [bos_token_id]
+        limit = self.max_prompt_tokens
+        if len(ids) > limit and self.truncation is None:
+            raise ValueError(
+                f"the prompt {shown if len(shown) <= 60 else shown[:57] + '...'} has {len(ids)} tokens, "
+                f"max_prompt_tokens is {limit}; set prompt_truncation='left' or a larger max_prompt_tokens"
+            )
+        array = np.array(ids[-limit:] if self.truncation == "left" else ids[:limit], dtype=np.int64)
+        array.setflags(write=False)
+        return array

@@ -1,0 +1,99 @@
+"""From what a caller writes as ``prompts=`` to a prompt source, and the built-in set."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textgym.errors import unknown_name
+from textgym.prompts.base import PromptSource
+from textgym.prompts.files import FilePrompts
+from textgym.prompts.generators import GeneratorPrompts
+from textgym.prompts.hf_datasets import DatasetPrompts
+from textgym.prompts.lists import IndexedPrompts, ListPrompts
+from textgym.prompts.splits import train_eval_split
+
+__all__ = ["as_prompts", "builtin_prompts"]
+
+BUILTIN_SETS = {"openings": "all", "openings:train": "train", "openings:eval": "eval"}
+
+
+@cache
+def builtin_prompts(split: str = "all") -> IndexedPrompts:
+    """Return the openings of stories that come with textgym.
+
+    Args:
+        split: ``"all"``, ``"train"`` (nine tenths) or ``"eval"`` (one tenth).
+
+    Raises:
+        ValueError: If there is no such split.
+
+    >>> len(builtin_prompts("train")) + len(builtin_prompts("eval")) == len(builtin_prompts())
+    True
+    """
+    if split == "all":
+        return FilePrompts(Path(__file__).parent / "openings.txt")
+    if split not in ("train", "eval"):
+        raise unknown_name("split", split, ("all", "eval", "train"))
+    train, held_out = train_eval_split(builtin_prompts())
+    return train if split == "train" else held_out
+
+
+def as_prompts(spec: Any = None) -> PromptSource:
+    """Return the prompt source that ``spec`` means.
+
+    Args:
+        spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its parts; a
+            list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
+            ``datasets.Dataset``; a function ``f(rng) -> prompt``; an iterator; or a prompt source.
+
+    Raises:
+        ValueError: If the source is empty, or a text names neither a built-in set nor a file.
+        FileNotFoundError: If a ``Path`` names no file.
+        TypeError: If ``spec`` is nothing of these.
+
+    >>> as_prompts(["Once upon a time"]).draw(np.random.default_rng(0)).prompt
+    'Once upon a time'
+    """
+    if spec is None:
+        return builtin_prompts()
+    if isinstance(spec, Path):
+        return FilePrompts(spec)
+    if isinstance(spec, str):
+        return prompts_by_name(spec)
+    if isinstance(spec, PromptSource) and not isinstance(spec, type):
+        return spec
+    if isinstance(spec, Sequence | np.ndarray):
+        return ListPrompts(list(spec))
+    if hasattr(spec, "column_names") and hasattr(spec, "__getitem__"):
+        return DatasetPrompts(spec)
+    if hasattr(spec, "column_names"):  # a datasets.IterableDataset
+        return GeneratorPrompts(iter(spec))
+    if isinstance(spec, Iterator) or (callable(spec) and not isinstance(spec, type)):
+        return GeneratorPrompts(spec)
+    raise TypeError(
+        f"prompts cannot be taken from {type(spec).__name__} {spec!r:.60}; expected a list of prompts, a path, "
+        "a datasets.Dataset, a function of a random generator, an iterator or a prompt source"
+    )
+
+
+def prompts_by_name(name: str) -> PromptSource:
+    """Look for a built-in set, then for a file."""
+    if name in BUILTIN_SETS:
+        return builtin_prompts(BUILTIN_SETS[name])
+    if is_file(name):
+        return FilePrompts(name)
+    also = "Also accepted: the path of an existing .txt, .jsonl or .csv file; give a single prompt as a list: ["
+    raise unknown_name(
+        "prompts", name if len(name) <= 80 else f"{name[:77]}...", BUILTIN_SETS, also=f"{also}{name!r:.60}]."
+    )
+
+
+def is_file(name: str) -> bool:
+    """Return whether there is a file of this name; a text that cannot be a name is none."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long, or with a NUL character
+        return False

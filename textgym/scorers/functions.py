@@ -1,0 +1,96 @@
+"""What makes a plain function a scorer: one of the completion, or one with TRL's keyword signature."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import ScorerError
+from textgym.scorers.base import FloatArray, Scores, as_number, as_values, scorer_name
+
+__all__ = ["ColumnFunctionScorer", "FunctionScorer"]
+
+
+class FunctionScorer:
+    """Calls ``function(completion)`` for each episode; ``None`` or NaN where it does not apply.
+
+    A text for which the function raises fails alone: the scores of the others do not depend on it.
+
+    >>> FunctionScorer(len)(TextBatch.from_texts(["a", "abc"]))
+    array([1., 3.])
+    """
+
+    def __init__(self, function: Callable[[str], Any]) -> None:
+        self.function = function
+        self.name = scorer_name(function)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        scores = self.score_components(batch)
+        if scores.cause is not None:
+            raise scores.cause
+        return scores.total
+
+    def score_components(self, batch: TextBatch) -> Scores:
+        """Return the scores, and which episodes failed."""
+        values = np.full(len(batch), np.nan)
+        failed = np.zeros(len(batch), dtype=np.bool_)
+        error, cause = None, None
+        for i, completion in enumerate(batch.completions):
+            try:
+                values[i] = as_number(self.function(completion))
+            except Exception as problem:  # noqa: BLE001  user code; what it raises is reported by the error policy
+                failed[i] = True
+                if cause is None:
+                    said = "" if isinstance(problem, ScorerError) else f"raised {type(problem).__name__}: "
+                    error = f"scorer {self.name!r} {said}{problem}, for the completion {completion[:80]!r}"
+                    cause = problem
+        return Scores(values, {}, error, None if cause is None else failed, cause)
+
+
+class ColumnFunctionScorer:
+    """Calls ``function(prompts=..., completions=..., completion_ids=..., **columns)`` once for all episodes.
+
+    This is the signature of TRL's reward functions. A column is a list of B values: the metadata of the samples by
+    key, ``None`` where a sample lacks it, and ``references``. A function without ``**kwargs`` receives those that
+    it names. It returns B numbers or ``None``.
+
+    Source: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function
+
+    >>> def solved(completions, answer):
+    ...     return [float(text == right) for text, right in zip(completions, answer)]
+    >>> ColumnFunctionScorer(solved)(TextBatch.from_texts(["4", "5"], metadata=[{"answer": "4"}, {"answer": "6"}]))
+    array([1., 0.])
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = scorer_name(function)
+        parameters = inspect.signature(function).parameters.values()
+        self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self._known = frozenset(p.name for p in named)
+        self._required = tuple(p.name for p in named if p.default is p.empty)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If the function requires a column that no sample has, or does not return B numbers.
+        """
+        metadata = batch.metadata
+        columns: dict[str, list[Any]] = {"references": list(batch.references)}
+        for key in dict.fromkeys(key for row in metadata for key in row):
+            columns[key] = [row.get(key) for row in metadata]
+        columns |= {"prompts": batch.prompts, "completions": list(batch.completions)}
+        if self._takes_all or "completion_ids" in self._known:
+            columns["completion_ids"] = list(batch.completion_ids)
+        missing = [name for name in self._required if name not in columns]
+        if missing and len(batch) > 0:
+            raise ScorerError(f"needs the column {missing[0]!r}; the samples have {', '.join(sorted(columns))}")
+        columns |= {name: [] for name in missing}
+        if not self._takes_all:
+            columns = {name: column for name, column in columns.items() if name in self._known}
+        return as_values(self.function(**columns), len(batch))

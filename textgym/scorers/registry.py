@@ -1,0 +1,99 @@
+"""How a scorer is given: by name, as weights by name, as a function, as an object."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from textgym.errors import unknown_name
+from textgym.scorers.base import Scorer, scorer_name
+from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
+
+__all__ = ["as_scorer", "register_scorer", "scorer_names"]
+
+_FACTORIES: dict[str, Callable[[], Scorer]] = {}
+_EXPECTED = (
+    "a registered name, {name: weight}, a Scorer (a callable whose parameter is called batch), "
+    "f(completion) -> float, or f(prompts, completions, **columns) -> list"
+)
+
+
+def register_scorer(name: str, factory: Callable[[], Scorer]) -> None:
+    """Make ``scorer=name`` mean ``factory()``.
+
+    Raises:
+        ValueError: If the name is taken by another factory.
+    """
+    if _FACTORIES.setdefault(name, factory) is not factory:
+        raise ValueError(f"a scorer named {name!r} is registered already")
+
+
+def scorer_names() -> list[str]:
+    """Return the registered names, sorted."""
+    return sorted(_FACTORIES)
+
+
+def as_scorer(spec: Any) -> Scorer:
+    """Return the scorer that ``spec`` describes.
+
+    Args:
+        spec: One of
+
+            - a registered name: ``"sentiment"``;
+            - weights by name: ``{"sentiment": 1.0, "repetition": -0.5}``. A value may be a pair ``(spec, weight)``,
+              which puts any scorer under a name of its own; a key may be a scorer, which keeps its own name;
+            - a :class:`Scorer`, recognised by its only required parameter being called ``batch``;
+            - ``f(completion) -> float``, with one required positional parameter of another name;
+            - ``f(prompts, completions, **columns) -> list``, TRL's signature, recognised by a parameter called
+              ``completions`` or ``completion_ids``.
+
+    Raises:
+        ValueError: If a name is unknown, or weights are empty or not finite.
+        TypeError: If ``spec`` is none of these.
+
+    >>> as_scorer({"length_band": 1.0, "repetition": -0.5}).parts.keys()
+    dict_keys(['length_band', 'repetition'])
+    """
+    if isinstance(spec, str):
+        if spec not in _FACTORIES:
+            raise unknown_name("scorer", spec, _FACTORIES, also="A function or a Scorer object is accepted too.")
+        return _FACTORIES[spec]()
+    if isinstance(spec, Mapping):
+        return _weighted_sum(spec)
+    if isinstance(spec, type):
+        raise TypeError(f"scorer is the class {spec.__name__}; give an object of it, such as {spec.__name__}(...)")
+    if not callable(spec):
+        raise TypeError(f"scorer is {spec!r} of type {type(spec).__name__}; expected {_EXPECTED}")
+    return _as_scorer_callable(spec)
+
+
+def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
+    if inspect.iscoroutinefunction(spec):
+        raise TypeError(f"scorer {scorer_name(spec)!r} is a coroutine function; expected {_EXPECTED}")
+    try:
+        signature = inspect.signature(spec)
+    except ValueError as error:  # some built-in functions do not tell theirs
+        raise TypeError(f"scorer {scorer_name(spec)!r} has no readable signature; expected {_EXPECTED}") from error
+    parameters = list(signature.parameters.values())
+    if any(p.name in ("completions", "completion_ids") for p in parameters):
+        return ColumnFunctionScorer(spec)
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"scorer {scorer_name(spec)!r} has the signature {signature}; expected {_EXPECTED}")
+    if required[0].name == "batch":
+        scorer: Scorer = spec
+        return scorer
+    return FunctionScorer(spec)
+
+
+def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
+    from textgym.scorers.combine import WeightedSum  # which itself accepts whatever as_scorer does
+
+    parts: dict[str, tuple[Any, Any]] = {}
+    for key, value in spec.items():
+        part, weight = value if isinstance(value, tuple | list) and len(value) == 2 else (key, value)
+        scorer = as_scorer(part)
+        name = key if isinstance(key, str) else scorer_name(scorer)
+        if name in parts:
+            raise ValueError(f"two scorers are named {name!r}; name them with {{name: (scorer, weight)}}")
+        parts[name] = (scorer, weight)
+    return WeightedSum(parts)

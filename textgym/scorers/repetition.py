@@ -1,0 +1,51 @@
+"""How much a text repeats itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.text import words_and_marks
+
+__all__ = ["Repetition"]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Share of the completion's word n-grams that occurred before in it: a flaw, to be used with a negative weight.
+
+    Formula: ``(total - distinct) / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji
+    counts as a word, so that ``"!!!!!!"`` is a repetition too. Range: [0, 1). A completion of fewer than ``n`` words,
+    an empty one among them, scores 0. Deterministic. Not incremental.
+
+    Source: Welleck et al., Neural Text Generation with Unlikelihood Training, ICLR 2020 (seq-rep-n),
+    https://arxiv.org/abs/1908.04319
+
+    Raises:
+        ValueError: If ``n`` is not a positive integer.
+
+    >>> Repetition(n=2)(TextBatch.from_texts(["the cat and the cat", "the cat", ""]))
+    array([0.25, 0.  , 0.  ])
+    """
+
+    n: int = 3
+    """Words of an n-gram."""
+
+    score_range = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ValueError(f"n must be a positive integer, got {self.n!r}")
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array([self._score(text) for text in batch.completions], dtype=np.float64)
+
+    def _score(self, text: str) -> float:
+        units = words_and_marks(text.lower())
+        total = len(units) - self.n + 1
+        if total < 1:
+            return 0.0
+        distinct = len(set(zip(*(units[i:] for i in range(self.n)), strict=False)))
+        return (total - distinct) / total
