@@ -1,6 +1,5 @@
 """Constraints: what they forbid, by definition, by Hugging Face's word for it, and what they refuse."""
 
-import itertools
 import pickle
 from typing import Any
 
@@ -145,17 +144,13 @@ def test_a_least_length_below_one_is_refused() -> None:
 # Repetition -----------------------------------------------------------------------------------------------------
 
 
-def grams(ids: list[int], n: int) -> set[tuple[int, ...]]:
-    return set(itertools.pairwise(ids)) if n == 2 else {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}
-
-
 @given(texts, st.integers(1, 4), st.integers(0, 3))
 def test_a_token_is_illegal_exactly_if_it_ends_an_n_gram_that_is_there(
     texts: list[list[int]], n: int, spare: int
 ) -> None:
     mask = NoRepeatNGram(n).mask(batch_of(texts, spare=spare))
     for row, ids in zip(mask, texts, strict=True):
-        there = grams(ids, n)
+        there = {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}
         new = [tuple([*ids, token][-n:]) for token in range(LETTERS.vocab_size)]
         assert row.tolist() == [gram not in there for gram in new]
 
@@ -179,7 +174,7 @@ def test_an_n_gram_without_tokens_is_refused() -> None:
 
 @given(texts)
 def test_all_of_is_legal_where_all_are(texts: list[list[int]]) -> None:
-    parts = [NoRepeatNGram(2), MinNewTokens(3), BanTokens(["b"])]
+    parts: list[Constraint] = [NoRepeatNGram(2), MinNewTokens(3), BanTokens(["b"])]
     batch = batch_of(texts)
     expected = parts[0].mask(batch) & parts[1].mask(batch) & parts[2].mask(batch)
     np.testing.assert_array_equal(AllOf(*parts).mask(batch), expected)

@@ -107,8 +107,12 @@ def test_a_sample_is_made_from_text_mapping_or_sample() -> None:
         ({}, ValueError, "there are: none"),
         ({"prompt": 5}, TypeError, "column 'prompt' must be str, got int: 5"),
         ({"prompt": [{"role": "user"}]}, TypeError, "must be str, got list"),
-        ({"prompt": "a", "references": [1]}, TypeError, "references in column 'references' must be str, got int"),
-        ({"prompt": "a", "references": 1}, TypeError, "references in column 'references' must be .* got int"),
+        (
+            {"prompt": "a", "references": [1]},
+            TypeError,
+            r"the references in column 'references' must be str, got \(1,\)",
+        ),
+        ({"prompt": "a", "references": 1}, TypeError, "the references in column 'references' must be str, got "),
         (7, TypeError, "expected a prompt as str, Sample or mapping of columns, got int"),
     ],
 )
@@ -260,7 +264,7 @@ def test_an_iterator_is_dealt_in_order_until_it_ends() -> None:
 
 
 def test_what_a_function_makes_must_be_a_prompt() -> None:
-    with pytest.raises(TypeError, match="expected a prompt as str, .* got int"):
+    with pytest.raises(TypeError, match=r"expected a prompt as str, .* got int"):
         as_prompts(lambda generator: 5).draw(rng())
     with pytest.raises(TypeError, match="a function of a random generator or an iterator, got list"):
         GeneratorPrompts(["a"])  # type: ignore[arg-type]
@@ -288,7 +292,7 @@ def test_openings_are_plain_and_leave_the_sentence_open() -> None:
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown split 'test'.* Known: all, eval, train"):
+    with pytest.raises(ValueError, match=r"unknown split 'test'.* Known: all, eval, train"):
         builtin_prompts("test")
 
 
@@ -390,7 +394,7 @@ def test_truncation_drops_the_named_side() -> None:
 
 def test_an_empty_prompt_is_bos_or_refused() -> None:
     for truncation in (None, "left", "right"):
-        encoder = PromptEncoder(WithBos(), 2, truncation)  # type: ignore[arg-type]
+        encoder = PromptEncoder(WithBos(), 2, truncation)
         assert encoder(Sample("")).tolist() == [256]
         assert encoder.encode_ids([]).tolist() == [256]
     with pytest.raises(ValueError, match="the prompt '' has no tokens, and the tokenizer has no BOS"):

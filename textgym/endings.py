@@ -67,9 +67,15 @@ class StopWhen:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         parameters = inspect.signature(function).parameters.values()
-        required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required = [
+            p.name
+            for p in parameters
+            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         if len(required) != 1:
-            raise TypeError(f"a stop function takes one argument, the completion or the batch; {function!r} takes {required}")
+            raise TypeError(
+                f"a stop function takes one argument, the completion or the batch; {function!r} takes {required}"
+            )
         self.function = function
         self.batched = required[0] == "batch"
         self.reason = str(getattr(function, "reason", getattr(function, "__name__", type(function).__name__)))

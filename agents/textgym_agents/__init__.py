@@ -1,12 +1,12 @@
 """Agents whose policy is a language model.
 
-    policy      the language model as a policy with a value head
-    rollout     whole episodes, collected from a vector environment
-    returns     discounted returns
-    losses      the loss of each algorithm's paper, as pure functions
-    reinforce   REINFORCE with a learned baseline
-    checkpoint  weights as safetensors, settings as JSON
-    run_folder  metrics as CSV and TensorBoard, the learning curve as PNG
+policy      the language model as a policy with a value head
+rollout     whole episodes, collected from a vector environment
+returns     discounted returns
+losses      the loss of each algorithm's paper, as pure functions
+reinforce   REINFORCE with a learned baseline
+checkpoint  weights as safetensors, settings as JSON
+run_folder  metrics as CSV and TensorBoard, the learning curve as PNG
 """
 
 from textgym_agents.policy import LMPolicy

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from textgym.lm.head import head_input
 from torch import nn
 from transformers import AutoTokenizer
 
-from textgym.lm import LMStream, head_input, load_lm, sample
+from textgym.lm import LMStream, load_lm, sample
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes

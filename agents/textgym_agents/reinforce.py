@@ -16,7 +16,7 @@ from textgym_agents.checkpoint import load_json, load_optimizer, save_json, save
 from textgym_agents.losses import baseline_loss, explained_variance, masked_mean, normalized, policy_gradient_loss
 from textgym_agents.policy import LMPolicy
 from textgym_agents.returns import discounted_returns
-from textgym_agents.rollout import Episodes, collect, token_window
+from textgym_agents.rollout import Episodes, collect, text_env, token_window
 
 __all__ = ["Reinforce", "ReinforceConfig"]
 
@@ -67,7 +67,7 @@ class Reinforce:
         config: The settings.
 
     Raises:
-        TypeError: If ``env`` is no vector environment.
+        TypeError: If ``env`` is not the batched TextGen environment.
         ValueError: If the action space is not the model's vocabulary.
 
     >>> import gymnasium, textgym
@@ -80,15 +80,14 @@ class Reinforce:
     def __init__(
         self, policy: LMPolicy | Any, env: VectorEnv[Any, Any, Any], config: ReinforceConfig | None = None
     ) -> None:
-        if not isinstance(env, VectorEnv):
-            raise TypeError(f"env must be a vector environment, as gym.make_vec gives it; got {type(env).__name__}")
+        self.env = env
         self.policy = policy if isinstance(policy, LMPolicy) else LMPolicy(policy)
-        if env.single_action_space.n != self.policy.vocab_size:  # type: ignore[attr-defined]
+        num_actions = text_env(env).num_actions
+        if num_actions != self.policy.vocab_size:
             raise ValueError(
-                f"the environment has {env.single_action_space}, the model a vocabulary of {self.policy.vocab_size}; "
+                f"the environment has {num_actions} actions, the model a vocabulary of {self.policy.vocab_size}; "
                 "an LM policy needs the model's own tokenizer and actions='vocabulary'"
             )
-        self.env = env
         self.config = ReinforceConfig() if config is None else config
         self.reference = self.policy.frozen_copy()
         # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
@@ -111,9 +110,7 @@ class Reinforce:
         with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
             while self.num_timesteps < until:
                 seed = self.config.seed if self.num_timesteps == 0 else None
-                episodes = collect(
-                    self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator
-                )
+                episodes = collect(self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator)
                 self.num_timesteps += int(episodes.num_steps.sum())
                 metrics = self.update(episodes)
                 elapsed = time.perf_counter() - start
@@ -148,7 +145,7 @@ class Reinforce:
         entropy = masked_mean(now.entropies, mask)
         loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.num_updates += 1
@@ -205,7 +202,7 @@ class Reinforce:
             "num_timesteps": self.num_timesteps,
             "num_updates": self.num_updates,
             "generator": self.generator.get_state().tolist(),
-            "env_rngs": self.env.unwrapped.get_rng_states(),  # type: ignore[attr-defined]
+            "env_rngs": text_env(self.env).get_rng_states(),
         }
         save_json(path / "agent.json", content)
 
@@ -224,5 +221,5 @@ class Reinforce:
         load_optimizer(path / "optimizer.safetensors", agent.optimizer)
         agent.num_timesteps, agent.num_updates = content["num_timesteps"], content["num_updates"]
         agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
-        env.unwrapped.set_rng_states(content["env_rngs"])  # type: ignore[attr-defined]
+        text_env(env).set_rng_states(content["env_rngs"])
         return agent

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from textgym import TextGenVectorEnv
 from textgym_agents.policy import LMPolicy
 
 __all__ = ["Episodes", "collect"]
@@ -128,10 +129,11 @@ def collect(
 
     Raises:
         ValueError: If ``num_episodes`` is less than 1.
+        TypeError: If the environment is of another family.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
-    base = env.unwrapped
+    base = text_env(env)
     mode = env.metadata["autoreset_mode"]
     recorder = _Recorder(
         num_episodes, base.window, base.max_new_tokens, policy.vocab_size if base.has_illegal_actions else None
@@ -175,6 +177,21 @@ def collect(
             recorder.start(episode[slots], token_window(observations)[slots], base.pad_token_id)
         fresh = done if mode is AutoresetMode.NEXT_STEP else fresh
     return recorder.episodes()
+
+
+def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
+    """Return the TextGen environment under any wrappers.
+
+    Raises:
+        TypeError: If there is none: a single environment, or another vector environment around single ones.
+    """
+    base = getattr(env, "unwrapped", env)
+    if not isinstance(base, TextGenVectorEnv):
+        raise TypeError(
+            "an LM policy needs the batched environment that gym.make_vec('TextGen-v0', num_envs=...) gives, "
+            f"got {type(base).__name__}"
+        )
+    return base
 
 
 def token_window(observation: Any) -> npt.NDArray[np.int64]:

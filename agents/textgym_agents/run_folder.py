@@ -20,7 +20,8 @@ class RunFolder:
     """Logs a training run; give it to ``learn`` as the callback.
 
     The folder then holds ``config.json``, ``metrics.csv`` (a row per update), TensorBoard events, and after
-    ``finish`` the picture ``learning_curve.png`` and the trained language model in ``lm/``, a plain Hugging Face folder.
+    ``finish`` the picture ``learning_curve.png`` and the trained language model in ``lm/``, a plain Hugging Face
+    folder.
 
     Args:
         path: The folder; made if it is not there.
@@ -37,7 +38,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         save_json(self.path / "config.json", config)
         self.rows: list[dict[str, float]] = []
-        self._tensorboard = SummaryWriter(str(self.path))  # type: ignore[no-untyped-call]
+        self._tensorboard = SummaryWriter(str(self.path))
 
     def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
         """Append one update's metrics."""
@@ -49,11 +50,11 @@ class RunFolder:
         self.rows.append(metrics)
         step = int(metrics["time/total_timesteps"])
         for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._tensorboard.add_scalar(name, value, step)
 
     def finish(self, policy: LMPolicy) -> None:
         """Write the learning curve and the language model, and close the TensorBoard file."""
-        self._tensorboard.close()  # type: ignore[no-untyped-call]
+        self._tensorboard.close()
         policy.save_pretrained(self.path / "lm")
         self.plot(self.path / "learning_curve.png")
 

@@ -17,9 +17,13 @@ def as_actions(spec: "str | Actions") -> Actions:
     """
     if isinstance(spec, str):
         if spec != "vocabulary":
-            raise unknown_name("action space", spec, ["vocabulary"], also="Objects such as Subset([...]) are accepted too.")
+            raise unknown_name(
+                "action space", spec, ["vocabulary"], also="Objects such as Subset([...]) are accepted too."
+            )
         return Vocabulary()
     for method in ("size", "token_ids", "mask"):
         if not callable(getattr(spec, method, None)):
-            raise TypeError(f"actions must be a name or an object with size, token_ids and mask; {spec!r} has no {method}")
+            raise TypeError(
+                f"actions must be a name or an object with size, token_ids and mask; {spec!r} has no {method}"
+            )
     return spec

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.tokenizers import Tokenizer
+from textgym.tokenizers import Tokenizer, token_ids
 
 __all__ = ["Subset"]
 
@@ -18,12 +18,11 @@ class Subset:
     agent without masks, such as SB3's PPO with an MLP policy, explores only what is meant.
 
     Args:
-        tokens: Token ids, or strings that are one token each.
+        tokens: Token ids, or texts of single tokens as ``tokenizer.token_text`` shows them (``" good"``).
         eos: Whether EOS is appended as the last action, where the tokenizer has one and it is not given.
 
     Raises:
-        ValueError: If ``tokens`` is empty or holds one token twice; from ``size``, if a string is not
-            exactly one token or an id is outside the vocabulary.
+        ValueError: If ``tokens`` is empty; from ``size``, if one of them is not a token of the tokenizer.
 
     >>> from textgym.tokenizers import ByteTokenizer
     >>> Subset(["a", "b"]).size(ByteTokenizer())
@@ -31,8 +30,8 @@ class Subset:
     """
 
     def __init__(self, tokens: Sequence[int | str], *, eos: bool = True) -> None:
-        if len(tokens) == 0 or len(set(tokens)) != len(tokens):
-            raise ValueError(f"actions need at least one token and each only once, got {list(tokens)!r}")
+        if len(tokens) == 0:
+            raise ValueError("actions need at least one token, got none")
         self.tokens = tuple(tokens)
         self.eos = eos
         self._ids: npt.NDArray[np.int64] | None = None
@@ -51,18 +50,8 @@ class Subset:
 
     def _resolve(self, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
         if self._ids is None:
-            ids = [token if isinstance(token, int) else _single_token(token, tokenizer) for token in self.tokens]
-            outside = [i for i in ids if not 0 <= i < tokenizer.vocab_size]
-            if outside:
-                raise ValueError(f"token ids {outside} are outside the vocabulary of {tokenizer.vocab_size}")
+            ids = token_ids(tokenizer, self.tokens)
             if self.eos and tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
-                ids.append(tokenizer.eos_token_id)
-            self._ids = np.array(ids, dtype=np.int64)
+                ids = np.append(ids, tokenizer.eos_token_id)
+            self._ids = ids
         return self._ids
-
-
-def _single_token(text: str, tokenizer: Tokenizer) -> int:
-    ids = tokenizer.encode(text)
-    if len(ids) != 1:
-        raise ValueError(f"{text!r} is {len(ids)} tokens {ids}, an action writes exactly one")
-    return ids[0]

@@ -43,6 +43,11 @@ class CoreAccess:
         return self.core.parts.max_new_tokens
 
     @property
+    def num_actions(self) -> int:
+        """Number of actions, V with ``actions="vocabulary"``."""
+        return self.core.num_actions
+
+    @property
     def has_illegal_actions(self) -> bool:
         """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
         return not self.core.all_legal

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,10 @@ class TextGenConfig:
         _choose("on_illegal_action", self.on_illegal_action, ("raise", "terminate", "ignore"))
         if isinstance(self.on_scorer_error, str):
             _choose("on_scorer_error", self.on_scorer_error, ("raise", "invalid"))
+        elif isinstance(self.on_scorer_error, bool) or not isfinite(self.on_scorer_error):
+            raise ValueError(
+                f"on_scorer_error must be 'raise', 'invalid' or a finite number, got {self.on_scorer_error!r}"
+            )
         for name in self.step_info:
             _choose("step_info", name, ("action_mask",))
         if self.kl_coef < 0:
@@ -149,9 +154,9 @@ class TextGenConfig:
         if callable(getattr(reference, "log_probs", None)):
             built: Reference = reference
             return built
-        from textgym.lm import ReferenceLM  # imports torch
+        from textgym.lm import ReferenceLM, load_lm  # imports torch
 
-        return ReferenceLM(reference)
+        return ReferenceLM(load_lm(reference), window=self.max_prompt_tokens + self.max_new_tokens)
 
 
 def logits_width(model: Any) -> int:

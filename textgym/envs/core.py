@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium.error import ResetNeeded
 
 from textgym.batch import TextBatch
+from textgym.constraints import checked_mask
 from textgym.envs.finished import Finished
 from textgym.envs.parts import Parts
 from textgym.envs.starts import Start, starts_from_options
@@ -38,6 +39,8 @@ class Step(NamedTuple):
     """(n,) bool where some action was illegal and the policy is not to raise, else None."""
     finished: Finished | None
     """The episodes that ended in this step, or None."""
+    scorer_errors: dict[int, str]
+    """What went wrong in the scorer, by the slot it affects, where the policy is not to raise."""
 
 
 Reason = tuple[str, npt.NDArray[np.bool_]]
@@ -83,6 +86,7 @@ class Core:
         self._masks: npt.NDArray[np.bool_] | None = None
         self._now: TextBatch | None = None
         self._all_running = False
+        self._unfinished_error: str | None = None
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
         self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
@@ -142,6 +146,11 @@ class Core:
             starts.append(self._group_start)
             groups.append(self._group_count)
         return starts, groups
+
+    @property
+    def has_started(self) -> bool:
+        """Whether every slot has had an episode."""
+        return bool(self.prompt_lengths.all())
 
     # Stepping ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +260,7 @@ class Core:
                 end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
                 groups=self.groups[slots][ended] if parts.group_size > 1 else None,
             )
+        self._unfinished_error = None
         rewards, memory = parts.reward(self._score, batch, rewards, self.memory[slots])
         if finished is not None and finished.scores.error is not None:
             rewards = np.nan_to_num(rewards, nan=0.0)
@@ -266,7 +276,10 @@ class Core:
             self.running[finished.slots] = False
             self._all_running = False
         self._masks = self._log_probs = None
-        return Step(rewards, terminated, truncated, illegal, finished)
+        errors = {} if finished is None else finished.scorer_errors()
+        if self._unfinished_error is not None:
+            errors = dict.fromkeys(self._rows[slots].tolist(), self._unfinished_error) | errors
+        return Step(rewards, terminated, truncated, illegal, finished, errors)
 
     def _ends(
         self,
@@ -308,7 +321,7 @@ class Core:
             batch = self._batch(ALL)
             tokens = np.broadcast_to(self.parts.tokenizer.token_mask, (self.num_envs, self.pad_token_id))
             if self.parts.constraint is not None:
-                tokens = tokens & self.parts.constraint.mask(batch)
+                tokens = tokens & checked_mask(self.parts.constraint, batch)
                 self._open_dead_ends(tokens)
             self._masks = self.parts.actions.mask(tokens, batch)
         return self._masks
@@ -317,7 +330,9 @@ class Core:
         stuck = ~tokens.any(axis=1)
         if stuck.any():
             if self._eos < 0:
-                raise IllegalActionError("the constraints leave no legal token, and the tokenizer has no EOS to fall back to")
+                raise IllegalActionError(
+                    "the constraints leave no legal token, and the tokenizer has no EOS to fall back to"
+                )
             tokens[stuck, self._eos] = True
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
@@ -342,7 +357,10 @@ class Core:
         return self._now
 
     def _score(self, batch: TextBatch) -> npt.NDArray[np.float64]:
-        return evaluate(self.parts.scorer, batch, self.parts.on_scorer_error).total
+        """Score texts that a reward asks about; which of them failed matters less than that some did."""
+        scores = evaluate(self.parts.scorer, batch, self.parts.on_scorer_error)
+        self._unfinished_error = scores.error or self._unfinished_error
+        return scores.total
 
     # Snapshots --------------------------------------------------------------------------------------------------
 
@@ -364,7 +382,9 @@ class Core:
             ValueError: If the state is of another number of slots or another window.
         """
         if state["ids"].shape != self.ids.shape:
-            raise ValueError(f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}")
+            raise ValueError(
+                f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"
+            )
         for name in self._ARRAYS:
             getattr(self, name)[...] = state[name]
         self.samples = list(state["samples"])

@@ -44,9 +44,13 @@ class Finished:
             columns["group"] = self.groups
         if self.kl is not None:
             columns["kl"] = self.kl
-        if self.scores.error is not None:
-            columns["scorer_error"] = [self.scores.error] * len(self.slots)
         return columns
+
+    def scorer_errors(self) -> dict[int, str]:
+        """Return what went wrong in the scorer, by the slot that it affects."""
+        if self.scores.error is None or self.scores.failed is None:
+            return {}
+        return dict.fromkeys(self.slots[self.scores.failed].tolist(), self.scores.error)
 
     def infos(self) -> list[dict[str, Any]]:
         """Return K ``info`` dicts of Python values, as a single environment gives them."""

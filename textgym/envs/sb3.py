@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 
-import gymnasium as gym
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig
 from textgym.envs.core import Core
@@ -80,6 +80,8 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         if step.finished is not None:
             for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
                 infos[slot] |= info
+        for slot, error in step.scorer_errors.items():
+            infos[slot]["scorer_error"] = error
         if step.illegal is not None:
             for slot in np.flatnonzero(step.illegal).tolist():
                 infos[slot]["illegal_action"] = True
@@ -137,7 +139,9 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         slots = list(self._get_indices(indices))
         return [answers] * len(slots) if answers is None else [answers[i] for i in slots]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: None | int | Iterable[int] = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper], indices: None | int | Iterable[int] = None
+    ) -> list[bool]:
         """Return False per slot: there are no wrapped environments inside."""
         return [False] * len(list(self._get_indices(indices)))
 

@@ -56,7 +56,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's name |
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
-    ``scorer_error`` (str), ``illegal_action`` (True, at any step), ``action_mask`` (at every step and reset, with
+    ``scorer_error`` (str) and ``illegal_action`` (True), both at any step, ``action_mask`` (at every step and reset, with
     ``step_info=("action_mask",)``).
 
     ## Arguments
@@ -106,6 +106,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
             info["illegal_action"] = True
         if step.finished is not None:
             info |= step.finished.infos()[0]
+        if step.scorer_errors:
+            info["scorer_error"] = step.scorer_errors[0]
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
         return self._observation(), float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0]), info

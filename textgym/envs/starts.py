@@ -89,8 +89,10 @@ def _start(row: Mapping[str, Any], parts: "Parts", rng: np.random.Generator) -> 
     prefix = row["prefix_ids"] if "prefix_ids" in row else tokenizer.encode(row.get("prefix", ""))
     prefix_ids = np.asarray(prefix, dtype=np.int64)
     if prefix_ids.size >= parts.max_new_tokens:
-        raise ValueError(f"a prefix of {prefix_ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}")
-    if prefix_ids.size and not (0 <= prefix_ids.min() and prefix_ids.max() < tokenizer.vocab_size):
+        raise ValueError(
+            f"a prefix of {prefix_ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}"
+        )
+    if prefix_ids.size and not (prefix_ids.min() >= 0 and prefix_ids.max() < tokenizer.vocab_size):
         raise ValueError(f"prefix_ids {prefix_ids.tolist()} are outside the vocabulary of {tokenizer.vocab_size}")
     return Start(sample, prompt_ids, prefix_ids)
 

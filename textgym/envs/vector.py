@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-import gymnasium as gym
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig
-from textgym.envs.core import ALL, Core
+from textgym.envs.core import Core, Step
 from textgym.envs.finished import Finished
 from textgym.envs.single import TextGenEnv
 from textgym.rendering import render_ansi
@@ -63,6 +63,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         self.single_observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._all_slots = np.arange(num_envs)
+        self._everyone = np.ones(num_envs, dtype=np.bool_)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -86,22 +87,25 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Write one token in each running slot; see ``Core.step`` for the errors."""
-        waiting = None
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP and not self.core.running.all():
-            running, waiting = np.flatnonzero(self.core.running), np.flatnonzero(~self.core.running)
-            rewards, terminated, truncated, info, finished = self._step_some(np.asarray(actions), running, waiting)
+        """Write one token in each running slot; see ``Core.step`` for the errors.
+
+        With ``"NextStep"``, slots that ended in the last step are reset instead and their actions ignored.
+        """
+        waiting = np.flatnonzero(~self.core.running)
+        if waiting.size and self.autoreset_mode is AutoresetMode.NEXT_STEP and self.core.has_started:
+            step = self._step_running(np.asarray(actions))
+            self.core.reset(waiting)
         else:
             step = self.core.step(actions)
-            rewards, terminated, truncated, finished = step.rewards, step.terminated, step.truncated, step.finished
-            info = {} if step.illegal is None else _flag("illegal_action", step.illegal)
-        if finished is not None:
-            if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                info |= self._final(finished)
-                self.core.reset(finished.slots)
-            else:
-                info |= finished.vector_info(self.num_envs)
-        return self.core.observe(), rewards, terminated, truncated, info | self._step_info()
+        if step.finished is not None and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            ended = step.terminated | step.truncated
+            info = self._notes(step, ~ended) | self._final(step, step.finished, ended)
+            self.core.reset(step.finished.slots)
+        else:
+            info = self._notes(step, self._everyone)
+            if step.finished is not None:
+                info |= step.finished.vector_info(self.num_envs)
+        return self.core.observe(), step.rewards, step.terminated, step.truncated, info | self._step_info()
 
     def render(self) -> tuple[str, ...] | None:
         """Return N texts so far with ``render_mode="ansi"``."""
@@ -137,45 +141,54 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
         )
 
-    def _step_some(
-        self, actions: npt.NDArray[Any], running: npt.NDArray[np.int64], waiting: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any], Finished | None]:
-        """Step the running slots and reset those that ended in the last step, whose actions are ignored."""
-        rewards = np.zeros(self.num_envs, dtype=np.float64)
-        terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        info: dict[str, Any] = {}
-        finished = None
+    def _step_running(self, actions: npt.NDArray[Any]) -> Step:
+        """Step the slots that run, and return (N,) arrays that are 0 and False for the others."""
         if actions.shape != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions.shape}")
-        if running.size:
-            step = self.core.step(actions[running], running)
-            rewards[running], terminated[running], truncated[running] = step.rewards, step.terminated, step.truncated
-            finished = step.finished
-            if step.illegal is not None:
-                illegal = np.zeros(self.num_envs, dtype=np.bool_)
-                illegal[running] = step.illegal
-                info = _flag("illegal_action", illegal)
-        self.core.reset(waiting)
-        return rewards, terminated, truncated, info, finished
+        running = np.flatnonzero(self.core.running)
+        if running.size == 0:
+            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, {})
+        step = self.core.step(actions[running], running)
 
-    def _final(self, finished: Finished) -> dict[str, Any]:
+        def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            everyone = np.zeros(self.num_envs, dtype=values.dtype)
+            everyone[running] = values
+            return everyone
+
+        return step._replace(
+            rewards=spread(step.rewards),
+            terminated=spread(step.terminated),
+            truncated=spread(step.truncated),
+            illegal=None if step.illegal is None else spread(step.illegal),
+        )
+
+    def _notes(self, step: Step, slots: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """Return what ``info`` says of illegal actions and scorer errors in some of the slots."""
+        notes: dict[str, Any] = {}
+        if step.illegal is not None and (illegal := step.illegal & slots).any():
+            notes |= {"illegal_action": illegal, "_illegal_action": illegal.copy()}
+        errors = {slot: error for slot, error in step.scorer_errors.items() if slots[slot]}
+        if errors:
+            column = np.full(self.num_envs, None, dtype=object)
+            column[list(errors)] = list(errors.values())
+            notes |= {"scorer_error": column, "_scorer_error": column != None}  # noqa: E711 (elementwise)
+        return notes
+
+    def _final(self, step: Step, finished: Finished, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """Return ``final_obs`` (N,) objects and ``final_info``, with their masks, before the slots are reset."""
-        mask = np.zeros(self.num_envs, dtype=np.bool_)
-        mask[finished.slots] = True
         last = self.core.observe(finished.slots)
         final_obs = np.full(self.num_envs, None, dtype=object)
         for k, slot in enumerate(finished.slots.tolist()):
             final_obs[slot] = {key: value[k] for key, value in last.items()} if isinstance(last, dict) else last[k]
-        info = finished.vector_info(self.num_envs)
-        return {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask.copy()}
+        info = finished.vector_info(self.num_envs) | self._notes(step, ended)
+        if self.config.step_info:
+            masks = self.action_masks().astype(np.int8)
+            masks[~ended] = 0
+            info |= {"action_mask": masks, "_action_mask": ended.copy()}
+        return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": info, "_final_info": ended.copy()}
 
     def _step_info(self) -> dict[str, Any]:
         if not self.config.step_info:
             return {}
         masks = self.action_masks().astype(np.int8)
-        return {"action_mask": masks, "_action_mask": np.ones(self.num_envs, dtype=np.bool_)}
-
-
-def _flag(name: str, mask: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.bool_]]:
-    return {name: mask, f"_{name}": mask.copy()}
+        return {"action_mask": masks, "_action_mask": self._everyone.copy()}

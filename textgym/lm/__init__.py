@@ -1,9 +1,8 @@
-"""Language models: loading them, and one incremental forward over many texts. The only part of textgym that imports torch."""
+"""Language models: loading them, sampling, and one incremental forward over many texts. Only this imports torch."""
 
-from .head import head_input
-from .loading import load_lm
-from .reference import ReferenceLM
-from .sampling import log_prob, sample
-from .stream import LMStream, StreamOutput
+from textgym.lm.loading import load_lm
+from textgym.lm.reference import ReferenceLM
+from textgym.lm.sampling import log_prob, sample
+from textgym.lm.stream import LMStream, StreamOutput
 
-__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "head_input", "load_lm", "log_prob", "sample"]
+__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "load_lm", "log_prob", "sample"]

@@ -1,7 +1,7 @@
 """The second way to keep a cache: transformers' `Cache` interface, served from own rows of keys and values.
 
-It suits models that attend to all earlier tokens and ignore `AttentionInterface`, such as BLOOM and GPT-J. The newest tokens
-are one batch of shape (n, 1). Slots that miss more are fed again from their first token, in a padded batch before it.
+It suits models that attend to all earlier tokens and ignore `AttentionInterface`, such as BLOOM and GPT-J. The newest
+tokens are one batch of shape (n, 1). Slots that miss more are fed again from their first token, in a padded batch.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from .head import head_input
-from .store import KeyValueStore, Layout
-from .way import Integers, Step
+from textgym.lm.heads import embedding_weight, head_input
+from textgym.lm.store import KeyValueStore, Layout
+from textgym.lm.way import Integers, Step
 
 _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
 """Names under which configurations keep how far a layer sees; such a layer would count columns from the wrong end."""
 
 
 class _RowLayer(DynamicLayer):
-    """One layer's rows, seen as a cache that holds `width - 1` columns and takes each slot's newest token at its own place."""
+    """A layer's rows, seen as a cache of `width - 1` columns that puts each slot's newest token at its own place."""
 
     def __init__(
         self, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, last: torch.Tensor, width: int
@@ -52,7 +52,7 @@ class BatchedRows:
 
     def __init__(self, model: PreTrainedModel, num_slots: int, window: int) -> None:
         self._model = model
-        self._device = model.get_input_embeddings().weight.device
+        self._device = embedding_weight(model).device
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         config = model.config.get_text_config(decoder=True)
         for name in _WINDOWS:
@@ -72,23 +72,23 @@ class BatchedRows:
         if len(missing):
             self._refill(step.ids[missing], last[missing], step.slots[missing])
         slots, columns = self._tensor(step.slots), self._tensor(last)
-        layers = [_RowLayer(*pair, slots, columns, width) for _, pair in sorted(self._store.layers.items())]
+        cache = Cache(layers=[_RowLayer(*pair, slots, columns, width) for pair in self._store.layers.values()])
         with head_input(self._model, lambda hidden: hidden[:, -1:]) as read:
             newest = step.ids[np.arange(len(last)), last][:, None]
-            logits = self._forward(newest, np.arange(width) <= last[:, None], last[:, None], Cache(layers=layers))
+            logits = self._forward(newest, np.arange(width) <= last[:, None], last[:, None], cache)
         return logits[:, 0], read[0][:, 0]
 
     def _refill(self, ids: Integers, lengths: Integers, slots: Integers) -> None:
         """Feed the first `lengths` tokens of texts and write what they leave behind to the rows of `slots`."""
         width = int(lengths.max())
         is_token = np.arange(width) < lengths[:, None]
-        positions = np.broadcast_to(np.arange(width), is_token.shape)
+        positions = np.tile(np.arange(width), (len(ids), 1))
         cache = DynamicCache()
         with head_input(self._model, lambda hidden: hidden[:, -1:]):
             self._forward(np.where(is_token, ids[:, :width], 0), is_token, positions, cache)
         index = self._tensor(slots)
-        for number, pair in self._store.layers.items():
-            for stored, new in zip(pair, (cache.layers[number].keys, cache.layers[number].values), strict=True):
+        for number, pair in _keys_and_values(cache).items():
+            for stored, new in zip(self._store.layers[number], pair, strict=True):
                 stored[index, :, :width] = new
 
     def _layout(self, num_layers: int) -> Layout:
@@ -96,11 +96,7 @@ class BatchedRows:
         cache = DynamicCache()
         with head_input(self._model, lambda hidden: hidden):
             self._forward(np.zeros((1, 1), np.int64), np.ones((1, 1), bool), np.zeros((1, 1), np.int64), cache)
-        layout = {
-            number: (layer.keys, layer.values)
-            for number, layer in enumerate(cache.layers)
-            if type(layer) is DynamicLayer and layer.is_initialized
-        }
+        layout = _keys_and_values(cache)
         if len(layout) != num_layers:
             raise NotImplementedError(f"{len(layout)} of {num_layers} layers keep keys and values")
         return layout
@@ -118,3 +114,12 @@ class BatchedRows:
 
     def _tensor(self, array: Integers) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _keys_and_values(cache: Cache) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """What each layer that keeps all columns left in a cache, (batch, heads, columns, head dimension) each."""
+    kept = {}
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+            kept[number] = (layer.keys, layer.values)
+    return kept

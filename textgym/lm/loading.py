@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..errors import unknown_name
+from textgym.errors import unknown_name
 
 _EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
 _DTYPES = {
@@ -27,8 +27,8 @@ def load_lm(
     """Load a causal language model, ready to be used: in eval mode, all weights trainable.
 
     Args:
-        name_or_path: `"tiny"`, the LM that comes with textgym and needs no download; a local folder; a `.gguf` file, which
-            is dequantized; the name of a model on Hugging Face; or a loaded model, which is returned as it is.
+        name_or_path: `"tiny"`, the LM that comes with textgym and needs no download; a local folder; a `.gguf` file,
+            which is dequantized; the name of a model on Hugging Face; or a loaded model, which is returned as it is.
         dtype: Of the weights, as torch's dtype or its name; `"auto"` takes what the weights are stored in.
         device: Where the weights go.
 
@@ -54,7 +54,9 @@ def load_lm(
         model = AutoModelForCausalLM.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except OSError as error:  # also what transformers raises for a name that it cannot resolve
         raise _not_found(name) from error
-    return model.to(device).eval()
+    model = model.eval()
+    model.to(torch.device(device))
+    return model
 
 
 def _gguf_options(file: Path) -> dict[str, Any]:

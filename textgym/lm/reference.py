@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from .sampling import log_prob
-from .stream import LMStream
+from textgym.lm.sampling import log_prob
+from textgym.lm.stream import LMStream
 
 
 class ReferenceLM:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .batched import BatchedRows
-from .packed import PackedRows
-from .uncached import Uncached
-from .way import Step, Way
+from textgym.lm.batched import BatchedRows
+from textgym.lm.heads import embedding_weight, head_weight
+from textgym.lm.packed import PackedRows
+from textgym.lm.uncached import Uncached
+from textgym.lm.way import Step, Way
 
 _REFUSALS = (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
 """What a model raises that does not know an argument, or the attention or the cache that it is given."""
@@ -61,7 +62,7 @@ def _fault(model: PreTrainedModel, make: Callable[[int], Way], window: int) -> s
 
 
 def _checked_steps(model: PreTrainedModel, window: int) -> Iterator[Step]:
-    num_ids = min(model.get_input_embeddings().weight.shape[0], model.get_output_embeddings().weight.shape[0])
+    num_ids = min(len(embedding_weight(model)), len(head_weight(model)))
     first, second, third = np.random.default_rng(0).integers(num_ids, size=(3, _CHECKED_LENGTH))
     third[0] = first[0]
     slots = np.arange(2)

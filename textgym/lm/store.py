@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 Layout: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of an example token by layer, (1, heads, 1, head dimension) each: what a store has to know of a model."""
+"""Keys and values of one token by layer, (1, heads, 1, head dimension) each: what a store has to know of a model."""
 
 _FIRST_CAPACITY = 32
 _REMEMBERED = 16
@@ -19,8 +19,8 @@ _REMEMBERED = 16
 class KeyValueStore:
     """Keys and values of `num_slots` texts: in a slot's row, column j belongs to the text's j-th token.
 
-    The two tensors of a layer have shape (num_slots, heads, capacity, head dimension). The capacity grows with the longest
-    text, up to `window`. Layers of one shape are views of one block, so that a prompt is copied for all of them at once.
+    The two tensors of a layer have shape (num_slots, heads, capacity, head dimension). The capacity grows with the
+    longest text, up to `window`. Layers of one shape are views of one block, so that a prompt is copied at once.
 
     The pool holds copies of what at most `pool_size` prompts left in a row; the one used least recently makes room.
     """
@@ -45,7 +45,7 @@ class KeyValueStore:
         self.layers = self._views()
 
     def clear(self) -> None:
-        """Forget every prompt and zero the rows: a NaN left behind in a masked column would spoil the slot's next text."""
+        """Forget every prompt and zero the rows: a NaN left in a masked column would spoil the slot's next text."""
         self._pool.clear()
         for block in self._blocks:
             block.zero_()
@@ -72,7 +72,7 @@ class KeyValueStore:
         return True
 
     def is_wanted(self, prompt: bytes, times: int) -> bool:
-        """Note that `times` slots start with a prompt; tell whether it was needed twice by now, and so belongs in the pool."""
+        """Note that `times` slots start with a prompt; tell whether it was needed twice by now, which earns a place."""
         if not self._pool_size:
             return False
         name = hash(prompt)

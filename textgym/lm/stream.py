@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedModel
 
-from .selection import choose_way
-from .way import Step
+from textgym.lm.heads import embedding_weight, head_weight
+from textgym.lm.selection import choose_way
+from textgym.lm.way import Step
 
 _NOTHING = -1
 """Stands where no token is cached."""
@@ -30,9 +31,9 @@ class StreamOutput(NamedTuple):
 class LMStream:
     """One incremental forward of a language model over `num_slots` texts of different lengths.
 
-    Each call feeds only the tokens that are new, and keeps keys and values of the others. The ids that a call is given are
-    the truth: where a slot's ids are not its cached ones plus something, the slot is fed again from the first column that
-    differs. So a restarted episode, a restored snapshot and a change of prompt need no flag.
+    Each call feeds only the tokens that are new, and keeps keys and values of the others. The ids that a call is given
+    are the truth: where a slot's ids are not its cached ones plus something, the slot is fed again from the first column
+    that differs. So a restarted episode, a restored snapshot and a change of prompt need no flag.
 
     What the model is, it stays: training forwards, `generate` and `save_pretrained` are not affected. The forward runs
     without gradients and without dropout. Changed weights are noticed by the version counters of the parameters, which
@@ -42,19 +43,19 @@ class LMStream:
 
     | `caching` | models | a step feeds |
     | --- | --- | --- |
-    | `"rows"` | whose attention goes through transformers' `AttentionInterface`: GPT-2, Llama, Qwen, Gemma, ... | the new tokens, packed |
-    | `"batch"` | others that attend to all earlier tokens: BLOOM, GPT-J, Falcon, ... | one batch of newest tokens, restarted texts before it |
-    | `"none"` | others: Mamba, hybrids, ... | the whole texts, with a warning at construction |
+    | `"rows"` | attention through transformers' `AttentionInterface`: GPT-2, Llama, Gemma, ... | the new tokens |
+    | `"batch"` | other attention to all earlier tokens: BLOOM, GPT-J, Falcon, ... | newest tokens; restarted texts |
+    | `"none"` | Mamba, hybrids, ...; a warning says so | the whole texts |
 
     Args:
         model: A causal language model with an output head. It may be in training mode and may be on any device.
         num_slots: Number of texts, N.
         window: The longest text in tokens, W. Memory is taken as the texts grow, not at once.
-        pad_token_id: The id that marks columns past the end where a call gives no lengths; by default V, the width of the
-            logits, which no token has.
-        prompt_cache_size: How many prompts' keys and values are kept, so that they need not be fed when they come again;
-            0 for none. A prompt is kept from the second time it is seen. A prompt that several slots start at once is fed
-            once in any case. Only `caching == "rows"` does so.
+        pad_token_id: The id that marks columns past the end where a call gives no lengths; by default V, the width of
+            the logits, which no token has.
+        prompt_cache_size: How many prompts' keys and values are kept, so that they need not be fed when they come
+            again; 0 for none. A prompt is kept from the second time it is seen. A prompt that several slots start at
+            once is fed once in any case. Only `caching == "rows"` does so.
 
     Raises:
         ValueError: `num_slots` or `window` below 1, `window` above the positions that the model has, or no output head.
@@ -78,17 +79,14 @@ class LMStream:
     ) -> None:
         if num_slots < 1 or window < 1:
             raise ValueError(f"num_slots and window must be at least 1, got {num_slots} and {window}")
-        head = model.get_output_embeddings()
-        if head is None:
-            raise ValueError(f"{type(model).__name__} has no output head: load it with AutoModelForCausalLM")
+        self._head_weight = head_weight(model)
         positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if positions is not None and window > positions:
             raise ValueError(f"window is {window} tokens, but {type(model).__name__} has {positions} positions")
         self.model, self.num_slots, self.window = model, num_slots, window
-        self._head = head
-        self.vocab_size, self.hidden_size = head.weight.shape
+        self.vocab_size, self.hidden_size = self._head_weight.shape
         self.pad_token_id = self.vocab_size if pad_token_id is None else pad_token_id
-        self._num_embeddings = model.get_input_embeddings().weight.shape[0]
+        self._num_embeddings = len(embedding_weight(model))
         self._parameters = list(model.parameters())
         self._weights = self._weights_version()
         self._slots = np.arange(num_slots)
@@ -176,7 +174,7 @@ class LMStream:
         return Step(texts, ends, np.minimum(first_difference, ends - 1), slots)
 
     def _zeros(self) -> StreamOutput:
-        weight = self._head.weight
+        weight = self._head_weight
         return StreamOutput(*(weight.new_zeros(self.num_slots, width) for width in weight.shape))
 
     def _weights_version(self) -> int:
@@ -185,7 +183,7 @@ class LMStream:
 
 @contextmanager
 def _inference(model: PreTrainedModel) -> Iterator[None]:
-    """No gradients and no dropout; not `inference_mode`, which would spoil the buffers that a model renews meanwhile."""
+    """No gradients and no dropout; not `inference_mode`, which would spoil buffers that a model renews meanwhile."""
     training = [module for module in model.modules() if module.training] if model.training else []
     for module in training:
         module.training = False

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .head import head_input
-from .way import Step
+from textgym.lm.heads import embedding_weight, head_input
+from textgym.lm.way import Step
 
 
 class Uncached:
@@ -17,7 +17,7 @@ class Uncached:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._device = model.get_input_embeddings().weight.device
+        self._device = embedding_weight(model).device
 
     def clear(self) -> None:
         """There is nothing to forget."""

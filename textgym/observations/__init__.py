@@ -6,7 +6,7 @@ from textgym.observations.tokens import TokenDict, TokenWindow
 
 __all__ = ["Observation", "TokenDict", "TokenWindow", "as_observation"]
 
-_BY_NAME = {"tokens": TokenWindow, "dict": TokenDict}
+_BY_NAME: dict[str, type[TokenDict] | type[TokenWindow]] = {"tokens": TokenWindow, "dict": TokenDict}
 
 
 def as_observation(spec: "str | Observation") -> Observation:

@@ -1,6 +1,6 @@
 """The contract of prompt sources: where an episode starts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -67,9 +67,11 @@ def as_sample(spec: Any, prompt_column: str = "prompt", references_column: str |
         )
     references_column = "references" if references_column is None else references_column
     references = spec.get(references_column)
-    references = () if references is None else (references,) if isinstance(references, str) else tuple(references)
-    for text in references:
-        if not isinstance(text, str):
-            raise TypeError(f"references in column {references_column!r} must be str, got {type(text).__name__}")
+    if references is None:
+        references = ()
+    several = isinstance(references, Iterable) and not isinstance(references, str)
+    references = tuple(references) if several else (references,)
+    if not all(isinstance(text, str) for text in references):
+        raise TypeError(f"the references in column {references_column!r} must be str, got {references!r:.60}")
     metadata = {name: value for name, value in spec.items() if name not in (prompt_column, references_column)}
     return Sample(prompt, references, metadata)

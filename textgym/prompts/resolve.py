@@ -20,7 +20,6 @@ __all__ = ["as_prompts", "builtin_prompts"]
 BUILTIN_SETS = {"openings": "all", "openings:train": "train", "openings:eval": "eval"}
 
 
-@cache
 def builtin_prompts(split: str = "all") -> IndexedPrompts:
     """Return the openings of stories that come with textgym.
 
@@ -33,12 +32,18 @@ def builtin_prompts(split: str = "all") -> IndexedPrompts:
     >>> len(builtin_prompts("train")) + len(builtin_prompts("eval")) == len(builtin_prompts())
     True
     """
-    if split == "all":
-        return FilePrompts(Path(__file__).parent / "openings.txt")
-    if split not in ("train", "eval"):
-        raise unknown_name("split", split, ("all", "eval", "train"))
-    train, held_out = train_eval_split(builtin_prompts())
-    return train if split == "train" else held_out
+    splits = openings()
+    if split not in splits:
+        raise unknown_name("split", split, splits)
+    return splits[split]
+
+
+@cache
+def openings() -> dict[str, IndexedPrompts]:
+    """Read the built-in set, and divide it, once a process."""
+    every = FilePrompts(Path(__file__).parent / "openings.txt")
+    train, held_out = train_eval_split(every)
+    return {"all": every, "train": train, "eval": held_out}
 
 
 def as_prompts(spec: Any = None) -> PromptSource:
@@ -67,7 +72,7 @@ def as_prompts(spec: Any = None) -> PromptSource:
         return spec
     if isinstance(spec, Sequence | np.ndarray):
         return ListPrompts(list(spec))
-    if hasattr(spec, "column_names") and hasattr(spec, "__getitem__"):
+    if hasattr(spec, "column_names") and hasattr(spec, "__len__"):
         return DatasetPrompts(spec)
     if hasattr(spec, "column_names"):  # a datasets.IterableDataset
         return GeneratorPrompts(iter(spec))

@@ -97,7 +97,7 @@ def tokenizer_from_folder(folder: Path, vocab_size: int | None) -> Tokenizer:
 
     library_tokenizer = LibraryTokenizer.from_file(str(folder / "tokenizer.json"))
     config = read_json(folder / "config.json")
-    config = config.get("text_config", {}) | config
+    config |= config.get("text_config") or {}
     names = read_json(folder / "tokenizer_config.json")
 
     def special_id(kind: str) -> int | None:

@@ -1,0 +1,139 @@
+"""The story world: the same seed gives the same text, and the text is well-formed, varied English."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from random import Random
+
+import pytest
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from textgym.tasks.world import build_scene, story, tell
+from textgym.tasks.world.grammar import expand, parse, polish
+from textgym.tasks.world.lexicon import classes
+from textgym.tasks.world.plots import all_plots, read_plots
+
+STORIES = [story(7, index) for index in range(2000)]
+SINGULAR_OR_PLURAL = re.compile(
+    r"\b(I is|I are|I has|he are|she are|they was|they is|we was|you is|he have|she have|There was footsteps|"
+    r"he were late|she were late)\b"
+)
+
+
+def test_a_story_is_decided_by_seed_and_index():
+    assert [story(7, index) for index in range(50)] == STORIES[:50]
+    assert story(8, 0) != story(7, 0)
+
+
+def test_another_process_tells_the_same_stories():
+    program = "from textgym.tasks.world import story; print(story(7, 123), end='')"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == STORIES[123]
+
+
+def test_nearly_every_story_is_different():
+    assert len(set(STORIES)) > 0.999 * len(STORIES)
+
+
+def test_no_plot_or_first_word_dominates():
+    plots = Counter(build_scene(7, index).plot for index in range(2000))
+    assert len(plots) == len(all_plots()) >= 60
+    assert max(plots.values()) < 0.05 * 2000
+    first_words = Counter(" ".join(text.split()[:2]) for text in STORIES)
+    assert max(first_words.values()) < 0.1 * len(STORIES)
+
+
+def test_stories_have_a_readable_length():
+    lengths = sorted(len(text.split()) for text in STORIES)
+    assert lengths[0] >= 20
+    assert lengths[-1] <= 170
+    assert 50 <= lengths[len(lengths) // 2] <= 100
+
+
+def test_no_slot_or_bracket_is_left_in_the_text():
+    assert not [text for text in STORIES if re.search(r"[{}()|_\[\]]|  | [,.!?]|\.\.", text)]
+
+
+def test_sentences_begin_with_a_capital_and_end_with_a_mark():
+    for text in STORIES:
+        assert re.match(r'"?[A-Z]', text)
+        assert re.search(r'[.!?]"?$', text)
+        assert not re.search(r"\. [a-z]", text), text
+
+
+def test_quotes_come_in_pairs():
+    assert not [text for text in STORIES if text.count('"') % 2]
+
+
+def test_articles_agree_with_the_next_word():
+    for text in STORIES:
+        assert not re.search(r"\b[Aa] [aeiAEI]\w+", text), text
+        assert not re.search(r"\b[Aa]n [bcdfgjklmnpqrstvwxyz]\w+", text), text
+
+
+def test_verbs_agree_with_their_subjects():
+    assert not [text for text in STORIES if SINGULAR_OR_PLURAL.search(text)]
+
+
+def test_a_hero_who_tells_the_story_is_never_he_and_i_at_once():
+    for index, text in enumerate(STORIES):
+        scene = build_scene(7, index)
+        if scene.first_person and not scene.plain:
+            assert scene.hero.name.removeprefix("the ") not in text.replace(f", {scene.hero.call}", "").split()
+
+
+def test_both_signs_of_sentiment_are_common():
+    score = SentimentIntensityAnalyzer().polarity_scores
+    values = [score(text)["compound"] for text in STORIES[:500]]
+    assert sum(value > 0.3 for value in values) > 0.3 * len(values)
+    assert sum(value < -0.3 for value in values) > 0.2 * len(values)
+
+
+def test_the_vocabulary_is_small():
+    words = Counter(word for text in STORIES for word in re.findall(r"[a-z]+", text.lower()))
+    assert 800 < len(words) < 2500
+    common = sum(count for _, count in words.most_common(1000))
+    assert common > 0.95 * sum(words.values())
+
+
+def test_every_telling_of_every_plot_can_be_told():
+    fillable = set(classes())
+    for plot in all_plots().values():
+        for pattern in (*plot.start, *plot.trouble, *plot.good, *plot.bad):
+            assert expand(pattern, lambda slot: slot, Random(0))
+        assert plot.fact("topic", "")
+    seen = {(scene.start, scene.trouble, scene.turn) for scene in (build_scene(3, index) for index in range(3000))}
+    assert len(seen) > 1000
+    assert fillable
+
+
+def test_a_scene_can_be_told_in_other_words():
+    scene = build_scene(7, 3)
+    assert tell(scene, variant=1) == tell(scene, variant=1)
+    assert len({tell(scene, variant) for variant in range(20)}) > 5
+
+
+def test_a_pattern_offers_every_alternative():
+    found = {expand("(a|b (c|d)) {x}", str.upper, Random(seed)) for seed in range(50)}
+    assert found == {"a X", "b c X", "b d X"}
+
+
+@pytest.mark.parametrize("pattern", ["(a|b", "a|b", "a)", "{two words}", "{"])
+def test_a_broken_pattern_is_refused(pattern):
+    with pytest.raises(ValueError, match="pattern"):
+        parse(pattern)
+
+
+def test_a_plot_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="no end"):
+        read_plots("plot empty\nstart It began.\n")
+
+
+def test_a_line_before_the_first_plot_is_refused():
+    with pytest.raises(ValueError, match="line 1"):
+        read_plots("start It began.\n")
+
+
+def test_polish_keeps_a_speech_tag_in_lower_case():
+    assert polish('"where?" she asked. a hour went by.') == '"Where?" she asked. An hour went by.'

@@ -1,0 +1,153 @@
+"""The attention function that stands in for a model's own while the stream feeds it packed tokens.
+
+It is registered with transformers' `AttentionInterface` and hands over to whatever `replaced_attention` names.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_IMPLEMENTATION = "textgym_rows"
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """What a layer's attention does besides softmax(q k^T) v."""
+
+    scaling: float
+    window: int | None
+    """Columns that a query sees, counted back from its own; None for all."""
+    softcap: float | None
+    sinks: torch.Tensor | None
+    """(query heads,) logits that take part in the softmax and have no value."""
+
+
+class Attention(Protocol):
+    """Attention over packed tokens of several texts."""
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        """Map (1, heads, tokens, head dimension) to (1, tokens, heads, head dimension)."""
+        ...
+
+
+class _Active(threading.local):
+    attention: Attention | None = None
+
+
+_active = _Active()
+
+
+@contextmanager
+def replaced_attention(configs: Sequence[PreTrainedConfig], attention: Attention) -> Iterator[None]:
+    """Let the models of some configurations attend with `attention`, in this thread and for as long as this lasts."""
+    before = [config._attn_implementation for config in configs]
+    try:
+        _active.attention = attention
+        for config in configs:
+            config._attn_implementation = _IMPLEMENTATION
+        yield
+    finally:
+        _active.attention = None
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    if _active.attention is None:  # another thread uses the same model for something else
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if kwargs.get("position_bias") is not None:
+        raise NotImplementedError("attention with a position bias")
+    options = AttentionOptions(
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=kwargs.get("sliding_window", getattr(module, "sliding_window", None)),
+        softcap=kwargs.get("softcap"),
+        sinks=kwargs.get("s_aux"),
+    )
+    layer: Any = module.layer_idx
+    return _active.attention(layer, query, key, value, options), None
+
+
+AttentionInterface.register(_IMPLEMENTATION, _attend)
+AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
+
+
+@dataclass(slots=True)
+class Queries:
+    """A rectangle of B x Q queries, row b of which reads the keys and values of one slot."""
+
+    slots: torch.Tensor | None
+    """(B,) slots; None where B is all slots in order."""
+    positions: torch.Tensor
+    """(B, Q) columns of the queries."""
+    width: int
+    """Columns that some query may see."""
+    masks: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
+
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        """Attention of queries (B, H, Q, D) over rows (N, heads, columns, D) of all slots: (B, H, Q, D)."""
+        keys, values = self._rows(keys), self._rows(values)
+        size, num_heads, num_queries, _ = query.shape
+        heads = keys.shape[1]
+        if num_queries > 1 and options.softcap is None and options.sinks is None:
+            mask = self._mask(1, 1, options.window, query.dtype).unsqueeze(1)
+            return F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask, scale=options.scaling, enable_gqa=heads < num_heads
+            )
+        # The heads that share keys become queries of one head. With one query this takes two thirds of SDPA's time.
+        folded = query.reshape(size * heads, -1, query.shape[-1])
+        mask = self._mask(heads, num_heads // heads, options.window, query.dtype)
+        scores = _scores(folded, keys.flatten(0, 1), mask, options)
+        if options.sinks is not None:
+            sinks = options.sinks.to(scores.dtype).view(1, heads, -1, 1).expand(size, -1, -1, num_queries)
+            scores = torch.cat([scores, sinks.reshape(size * heads, -1, 1)], -1)
+        weights = torch.softmax(scores, -1)[..., : self.width]
+        return torch.bmm(weights, values.flatten(0, 1)).view(size, num_heads, num_queries, -1)
+
+    def _rows(self, stored: torch.Tensor) -> torch.Tensor:
+        stored = stored[:, :, : self.width]
+        return stored if self.slots is None else stored.index_select(0, self.slots)
+
+    def _mask(self, heads: int, group: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Additive mask (B * heads, group * Q, width), made once a step."""
+        name = (heads, group, window, dtype)
+        if name not in self.masks:
+            columns = torch.arange(self.width, device=self.positions.device)
+            positions = self.positions[..., None]
+            is_hidden = columns > positions
+            if window is not None:
+                is_hidden |= columns <= positions - window
+            mask = torch.zeros(is_hidden.shape, dtype=dtype, device=columns.device)
+            size, num_queries = self.positions.shape
+            mask = mask.masked_fill_(is_hidden, -torch.inf)[:, None, None]
+            mask = mask.expand(size, heads, group, num_queries, self.width)
+            self.masks[name] = mask.reshape(size * heads, group * num_queries, self.width)
+        return self.masks[name]
+
+
+def _scores(query: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor, options: AttentionOptions) -> torch.Tensor:
+    if options.softcap is None:
+        return torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=options.scaling)
+    scores = torch.bmm(query, keys.transpose(1, 2)).mul_(options.scaling / options.softcap)
+    return scores.tanh_().mul_(options.softcap).add_(mask)
