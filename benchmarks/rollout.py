@@ -1,7 +1,8 @@
 """How fast texts are sampled: the stream beside transformers' `generate`, in one run on one thread.
 
-Every figure is the median over rounds that take turns, since a shared machine is never equally fast twice. Useful tokens are
-those of the episodes; what `generate` writes after an episode's end, to finish its batch, is not.
+Every figure is a median over rounds in which the two take turns, since a shared machine is never equally fast twice.
+Useful tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The
+bound is what the stream reaches with prompts of one token, which cost nothing to feed.
 
     OMP_NUM_THREADS=1 python benchmarks/rollout.py
 """
@@ -14,10 +15,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.lm import LMStream, load_lm, sample
@@ -143,7 +146,7 @@ class GenerateRollout:
 
 
 def compare(model: PreTrainedModel, workload: Workload, num_rounds: int, num_tokens: int) -> None:
-    """Print the stream's and `generate`'s useful tokens per second, and the bound that free resets would give."""
+    """Print useful tokens per second of the stream and of `generate`, and the ratio that free resets would give."""
     free = Workload(
         name="bound", target=0, min_prompt_tokens=1, max_prompt_tokens=1, mean_new_tokens=workload.mean_new_tokens
     )
@@ -170,22 +173,52 @@ def compare(model: PreTrainedModel, workload: Workload, num_rounds: int, num_tok
     )
 
 
-def growth(num_slots: int, num_rounds: int) -> None:
-    """Print what a step costs in the last tenth of a 512-token episode, in units of what it costs in the first."""
-    num_new, prompt = 512, 8
-    config = GPT2Config(
-        vocab_size=1024, n_embd=128, n_layer=4, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=0
+class AttentionTimer(TorchFunctionMode):
+    """Adds up the time that attention takes to write and to read keys and values."""
+
+    seconds = 0.0
+    _functions = (torch.Tensor.__setitem__, torch.baddbmm, torch.bmm, torch.softmax)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        start = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        if func in self._functions:
+            self.seconds += time.perf_counter() - start
+        return result
+
+
+def compare_ends(num_slots: int, num_rounds: int) -> None:
+    """Print what a step costs in the last tenth of a 512-token episode, relative to the first tenth."""
+    prompt_tokens, num_new = 8, 512
+    stream = LMStream(random_lm(num_positions=1024), num_slots, prompt_tokens + num_new)
+    steps, tenth = np.empty((num_rounds, num_new)), num_new // 10
+    attention = np.empty_like(steps)
+    for i in range(num_rounds):
+        ids = np.random.default_rng(i).integers(1000, size=(num_slots, prompt_tokens + num_new))
+        for j in range(num_new):
+            with AttentionTimer() as timer:
+                start = time.perf_counter()
+                stream(ids[:, : prompt_tokens + j])
+                steps[i, j] = time.perf_counter() - start
+            attention[i, j] = timer.seconds
+
+    def ratio(costs: NDArray[np.float64]) -> float:
+        return float(np.median(costs[:, -tenth:]) / np.median(costs[:, :tenth]))
+
+    print(
+        f"{f'last to first tenth of 512 tokens, N = {num_slots}':44} {ratio(steps):5.2f} x,"
+        f" attention aside {ratio(steps - attention):5.2f} x  (target 1.3 x)",
+        flush=True,
     )
-    model = GPT2LMHeadModel(config).eval()
-    tenth = num_new // 10
-    ratios, aside = [], []
-    for seed in range(num_rounds):
-        ids = np.random.default_rng(seed).integers(1024, size=(num_slots, prompt + num_new))
-        stream = LMStream(model, num_slots, prompt + num_new)
-        seconds, attention = [], []
-        for length in range(prompt, prompt + num_new):
-            ...
-    print()
+
+
+def random_lm(num_positions: int) -> PreTrainedModel:
+    """A language model of the embedded one's shape."""
+    config = GPT2Config(
+        vocab_size=1024, n_embd=128, n_layer=4, n_head=4, n_positions=num_positions, bos_token_id=0, eos_token_id=0
+    )
+    return GPT2LMHeadModel(config).eval()
 
 
 def main() -> None:
@@ -195,14 +228,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16_384, help="useful tokens per round")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        model = load_lm("tiny")
-    except ValueError:
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=1024, n_embd=128, n_layer=4, n_head=4, n_positions=512, bos_token_id=0, eos_token_id=0
-            )
-        ).eval()
+    model = load_lm("tiny")
     workloads = (
         Workload(
             name="full length, prompts of 8 tokens",
@@ -217,6 +243,8 @@ def main() -> None:
     )
     for workload in workloads:
         compare(model, workload, arguments.rounds, arguments.tokens)
+    for num_slots in (1, 8, NUM_SLOTS):
+        compare_ends(num_slots, num_rounds=3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The stream: cached logits equal uncached ones through anything that may happen to texts, and the model stays what it was."""
+"""The stream: cached logits equal uncached ones whatever happens to the texts, and the model stays what it was."""
 
 from __future__ import annotations
 
@@ -37,7 +37,16 @@ _COMMON = {
     "pad_token_id": 0,
 }
 _GROUPED = {**_COMMON, "num_key_value_heads": 2, "head_dim": 4}
-_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+_GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+_SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16}
 
 SHAPES: dict[str, tuple[str, Callable[[], transformers.PreTrainedConfig]]] = {
     "GPT-2": ("rows", lambda: transformers.GPT2Config(**_GPT2)),
@@ -46,7 +55,11 @@ SHAPES: dict[str, tuple[str, Callable[[], transformers.PreTrainedConfig]]] = {
     "Gemma 2": (
         "rows",
         lambda: transformers.Gemma2Config(
-            **_GROUPED, sliding_window=4, query_pre_attn_scalar=4, attn_logit_softcapping=2.0, final_logit_softcapping=3.0
+            **_GROUPED,
+            sliding_window=4,
+            query_pre_attn_scalar=4,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
         ),
     ),
     "Mistral": ("rows", lambda: transformers.MistralConfig(**_GROUPED, sliding_window=4)),
@@ -58,8 +71,8 @@ SHAPES: dict[str, tuple[str, Callable[[], transformers.PreTrainedConfig]]] = {
         ),
     ),
     "GPT-J": ("batch", lambda: transformers.GPTJConfig(**_GPT2, rotary_dim=4)),
-    "BLOOM": ("batch", lambda: transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=2, n_head=4)),
-    "Mamba": ("none", lambda: transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4)),
+    "BLOOM": ("batch", lambda: transformers.BloomConfig(**_SMALL, n_layer=2, n_head=4)),
+    "Mamba": ("none", lambda: transformers.MambaConfig(**_SMALL, num_hidden_layers=2, state_size=4)),
 }
 
 
@@ -135,9 +148,7 @@ def changed(text: tuple[int, ...], kind: str, value: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("name", SHAPES)
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12), pool=st.sampled_from([0, 1, 8]))
-def test_cached_logits_equal_uncached_ones(
-    name: str, steps: list[tuple[tuple[str, int], ...]], pool: int
-) -> None:
+def test_cached_logits_equal_uncached_ones(name: str, steps: list[tuple[tuple[str, int], ...]], pool: int) -> None:
     model = model_of(name)
     stream = stream_of(model, prompt_cache_size=pool)
     assert stream.caching == SHAPES[name][0]

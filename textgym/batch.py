@@ -23,6 +23,7 @@ class TextBatch:
         prompt_lengths: (B,) int64.
         samples: B samples that the episodes started from.
         done: (B,) bool, whether the text is finished.
+        slots: (B,) int64, where in the environment the episodes are, or None outside of one.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class TextBatch:
         prompt_lengths: npt.NDArray[np.int64],
         samples: Sequence[Sample],
         done: npt.NDArray[np.bool_],
+        slots: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.ids = ids
@@ -40,6 +42,7 @@ class TextBatch:
         self.prompt_lengths = prompt_lengths
         self.samples = samples
         self.done = done
+        self.slots = slots
 
     @classmethod
     def from_texts(
@@ -125,7 +128,13 @@ class TextBatch:
             index = np.flatnonzero(index)
         samples = [self.samples[i] for i in index.tolist()]
         part = TextBatch(
-            self.tokenizer, self.ids[index], self.lengths[index], self.prompt_lengths[index], samples, self.done[index]
+            self.tokenizer,
+            self.ids[index],
+            self.lengths[index],
+            self.prompt_lengths[index],
+            samples,
+            self.done[index],
+            None if self.slots is None else self.slots[index],
         )
         for name in ("completion_ids", "completions"):
             if name in self.__dict__:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from textgym.lm.head import head_input
+from textgym.lm.heads import head_input
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -102,7 +102,7 @@ class LMPolicy(nn.Module):
         logits, hidden = self._stream(ids)(ids, active=active)
         logits = logits.float()
         if action_masks is not None:
-            legal = torch.from_numpy(np.ascontiguousarray(action_masks)).to(logits.device)
+            legal = torch.tensor(action_masks, device=logits.device)
             logits = logits.masked_fill(~legal, -torch.inf)
         actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
         log_probs = -F.cross_entropy(logits, actions, reduction="none")

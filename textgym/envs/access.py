@@ -1,5 +1,6 @@
 """What each of the three faces lets agents and tools read and restore, through ``env.unwrapped``."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,9 @@ class CoreAccess:
         """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
+        for name in ("action_space", "single_action_space"):
+            if name in twin.__dict__:  # a space has a generator of its own, from which sample() draws
+                twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
         twin.core = Core(self.core.parts, self.core.num_envs)
         twin.set_state(self.get_state())
         return twin

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
@@ -88,20 +91,24 @@ class TextGenConfig:
     def __post_init__(self) -> None:
         for name, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("group_size", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         _choose("time_limit", self.time_limit, ("truncated", "terminated"))
         _choose("on_illegal_action", self.on_illegal_action, ("raise", "terminate", "ignore"))
         if isinstance(self.on_scorer_error, str):
             _choose("on_scorer_error", self.on_scorer_error, ("raise", "invalid"))
-        elif isinstance(self.on_scorer_error, bool) or not isfinite(self.on_scorer_error):
+        elif not _is_finite(self.on_scorer_error):
             raise ValueError(
                 f"on_scorer_error must be 'raise', 'invalid' or a finite number, got {self.on_scorer_error!r}"
             )
+        if isinstance(self.step_info, str):
+            raise TypeError(f"step_info must be a list of names, got one name; write [{self.step_info!r}]")
         for name in self.step_info:
             _choose("step_info", name, ("action_mask",))
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef must be at least 0, got {self.kl_coef!r}")
+        if not _is_finite(self.kl_coef) or self.kl_coef < 0:
+            raise ValueError(f"kl_coef must be a finite number of at least 0, got {self.kl_coef!r}")
+        if not _is_finite(self.illegal_action_penalty):
+            raise ValueError(f"illegal_action_penalty must be a finite number, got {self.illegal_action_penalty!r}")
 
     def build(self) -> Parts:
         """Resolve names into objects.
@@ -123,7 +130,7 @@ class TextGenConfig:
             on_scorer_error=self.on_scorer_error,
             reward=as_reward(self.reward),
             endings=as_endings(self.stop),
-            constraint=as_constraint(self.constraints) if self.constraints != () else None,
+            constraint=None if _is_empty(self.constraints) else as_constraint(self.constraints),
             actions=as_actions(self.actions),
             observation=as_observation(self.observation),
             kl=KLTerm(self.kl_coef, self._build_reference()) if self.kl_coef > 0 else None,
@@ -164,6 +171,21 @@ def logits_width(model: Any) -> int:
     if hasattr(model, "config"):
         return int(model.config.get_text_config().vocab_size)
     return as_tokenizer(model).vocab_size
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_empty(constraints: object) -> bool:
+    """Whether no constraint is given; an ``EnvSpec`` that went through JSON has a list for the empty tuple."""
+    return isinstance(constraints, Sequence) and len(constraints) == 0
+
+
+def check_render_mode(mode: str | None, known: Sequence[str]) -> None:
+    """Raise ``ValueError`` if a face cannot render in this mode."""
+    if mode is not None:
+        _choose("render_mode", mode, known)
 
 
 def _choose(name: str, value: object, choices: Sequence[str]) -> None:

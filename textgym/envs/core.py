@@ -86,7 +86,7 @@ class Core:
         self._masks: npt.NDArray[np.bool_] | None = None
         self._now: TextBatch | None = None
         self._all_running = False
-        self._unfinished_error: str | None = None
+        self._scorer_errors: dict[int, str] = {}
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
         self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
@@ -99,38 +99,63 @@ class Core:
         if all(rng is not None for rng in rngs):
             self._group_count = self._group_left = 0
 
-    def reset(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None) -> None:
+    def reset(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None) -> dict[int, str]:
         """Start a new episode in each of ``slots``.
 
         Args:
             slots: (n,) int64.
             options: Where the episodes start instead of at drawn prompts; see ``textgym.envs.starts``.
 
+        Returns:
+            What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise.
+
         Raises:
-            ValueError: If a prompt or prefix does not fit; no slot has changed then.
+            ValueError: If a prompt or prefix does not fit.
+            ScorerError: If a reward scores the prompts alone, that fails and the policy is to raise.
+
+        After an exception every episode is as it was; prompts that were drawn are not drawn again.
         """
-        if options:
-            starts = starts_from_options(options, len(slots), self.parts, [self.rngs[i] for i in slots.tolist()])
-            groups = [0] * len(slots)
-        else:
-            starts, groups = self._deal(slots)
-        for slot, start, group in zip(slots.tolist(), starts, groups, strict=True):
-            size = start.prompt_ids.size
-            row = self.ids[slot]
-            row[:size] = start.prompt_ids
-            row[size:] = self.pad_token_id
-            if start.prefix_ids is not None:
-                row[size : size + start.prefix_ids.size] = start.prefix_ids
+        dealing = (self._group_count, self._group_left, self._group_start)
+        try:
+            if options:
+                starts = starts_from_options(options, len(slots), self.parts, [self.rngs[i] for i in slots.tolist()])
+                groups = [0] * len(slots)
+            else:
+                starts, groups = self._deal(slots)
+            texts = self._texts(starts, slots)
+            self._scorer_errors = {}
+            memory = self.parts.reward.start(self._score, texts)
+        except BaseException:
+            self._group_count, self._group_left, self._group_start = dealing
+            raise
+        self.ids[slots] = texts.ids
+        self.lengths[slots] = texts.lengths
+        self.prompt_lengths[slots] = texts.prompt_lengths
+        self.steps[slots] = texts.num_new_tokens
+        self.groups[slots] = groups
+        for slot, start in zip(slots.tolist(), starts, strict=True):
             self.samples[slot] = start.sample
-            self.prompt_lengths[slot] = size
-            self.steps[slot] = 0 if start.prefix_ids is None else start.prefix_ids.size
-            self.groups[slot] = group
-        self.lengths[slots] = self.prompt_lengths[slots] + self.steps[slots]
+        self.memory[slots] = memory
         self.kl[slots] = 0.0
         self.running[slots] = True
         self._all_running = bool(self.running.all())
-        self._masks = self._now = None
-        self.memory[slots] = self.parts.reward.start(self._score, self._batch(slots))
+        self._masks = self._now = self._log_probs = None
+        return self._scorer_errors
+
+    def _texts(self, starts: Sequence[Start], slots: npt.NDArray[np.int64]) -> TextBatch:
+        """Return the episodes that ``starts`` begin."""
+        ids = np.full((len(starts), self.parts.window), self.pad_token_id, dtype=np.int64)
+        prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
+        lengths = prompt_lengths.copy()
+        for i, start in enumerate(starts):
+            size = start.prompt_ids.size
+            ids[i, :size] = start.prompt_ids
+            if start.prefix_ids is not None:
+                lengths[i] += start.prefix_ids.size
+                ids[i, size : lengths[i]] = start.prefix_ids
+        samples = [start.sample for start in starts]
+        unfinished = np.zeros(len(starts), dtype=np.bool_)
+        return TextBatch(self.parts.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)
 
     def _deal(self, slots: npt.NDArray[np.int64]) -> tuple[list[Start], list[int]]:
         """Draw a start for each slot; with groups, one draw serves the next ``group_size`` episodes."""
@@ -260,7 +285,7 @@ class Core:
                 end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
                 groups=self.groups[slots][ended] if parts.group_size > 1 else None,
             )
-        self._unfinished_error = None
+        self._scorer_errors = {}
         rewards, memory = parts.reward(self._score, batch, rewards, self.memory[slots])
         if finished is not None and finished.scores.error is not None:
             rewards = np.nan_to_num(rewards, nan=0.0)
@@ -276,9 +301,7 @@ class Core:
             self.running[finished.slots] = False
             self._all_running = False
         self._masks = self._log_probs = None
-        errors = {} if finished is None else finished.scorer_errors()
-        if self._unfinished_error is not None:
-            errors = dict.fromkeys(self._rows[slots].tolist(), self._unfinished_error) | errors
+        errors = self._scorer_errors if finished is None else self._scorer_errors | finished.scorer_errors()
         return Step(rewards, terminated, truncated, illegal, finished, errors)
 
     def _ends(
@@ -313,7 +336,7 @@ class Core:
         return self.parts.observation(self._batch(slots))
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (N, num_actions) bool, True where an action is legal now; do not write into it.
+        """Return (N, num_actions) bool, read-only, True where an action is legal now.
 
         Where the constraints leave nothing, EOS alone is legal, so that an agent never stands before an empty set.
         """
@@ -322,18 +345,22 @@ class Core:
             tokens = np.broadcast_to(self.parts.tokenizer.token_mask, (self.num_envs, self.pad_token_id))
             if self.parts.constraint is not None:
                 tokens = tokens & checked_mask(self.parts.constraint, batch)
-                self._open_dead_ends(tokens)
-            self._masks = self.parts.actions.mask(tokens, batch)
+            masks = self.parts.actions.mask(tokens, batch)
+            if self.parts.constraint is not None and not masks.any(axis=1).all():
+                masks = self._open_dead_ends(tokens, masks, batch)
+            self._masks = masks.view()
+            self._masks.flags.writeable = False
         return self._masks
 
-    def _open_dead_ends(self, tokens: npt.NDArray[np.bool_]) -> None:
-        stuck = ~tokens.any(axis=1)
-        if stuck.any():
-            if self._eos < 0:
-                raise IllegalActionError(
-                    "the constraints leave no legal token, and the tokenizer has no EOS to fall back to"
-                )
-            tokens[stuck, self._eos] = True
+    def _open_dead_ends(
+        self, tokens: npt.NDArray[np.bool_], masks: npt.NDArray[np.bool_], batch: TextBatch
+    ) -> npt.NDArray[np.bool_]:
+        if self._eos >= 0:
+            tokens[~masks.any(axis=1), self._eos] = True
+            masks = self.parts.actions.mask(tokens, batch)
+        if (self.running & ~masks.any(axis=1)).any():
+            raise IllegalActionError("the constraints leave no legal action, and there is no EOS to fall back to")
+        return masks
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
         """Tell the KL term log pi(a|s) of the (N,) actions of the next step, in nats.
@@ -352,14 +379,22 @@ class Core:
             return self._batch(ALL).select(slots)
         if self._now is None:
             self._now = TextBatch(
-                self.parts.tokenizer, self.ids, self.lengths, self.prompt_lengths, self.samples, ~self.running
+                self.parts.tokenizer,
+                self.ids,
+                self.lengths,
+                self.prompt_lengths,
+                self.samples,
+                ~self.running,
+                self._rows,
             )
         return self._now
 
     def _score(self, batch: TextBatch) -> npt.NDArray[np.float64]:
-        """Score texts that a reward asks about; which of them failed matters less than that some did."""
+        """Score texts that a reward asks about, and keep what went wrong in which slot."""
         scores = evaluate(self.parts.scorer, batch, self.parts.on_scorer_error)
-        self._unfinished_error = scores.error or self._unfinished_error
+        if scores.error is not None and scores.failed is not None:
+            slots = self._rows if batch.slots is None else batch.slots[scores.failed]
+            self._scorer_errors |= dict.fromkeys(slots.tolist(), scores.error)
         return scores.total
 
     # Snapshots --------------------------------------------------------------------------------------------------

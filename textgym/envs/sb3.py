@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gymnasium.utils import seeding
 
 from textgym.envs.access import CoreAccess
-from textgym.envs.config import TextGenConfig
+from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
 from textgym.rendering import render_ansi
 
@@ -37,7 +37,10 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         ImportError: If Stable-Baselines3 is not installed; it gives the pip command.
     """
 
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Stable-Baselines3's own declaration)
+
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        check_render_mode(render_mode, self.metadata["render_modes"])
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.core = Core(self.config.build(), num_envs)
         self.render_mode = render_mode
@@ -50,9 +53,10 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     def reset(self) -> Any:
         """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``."""
         self.core.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
+        errors: dict[int, str] = {}
         for slot, options in enumerate(self._options):
-            self.core.reset(np.array([slot]), options)
-        self.reset_infos = self._infos()
+            errors |= self.core.reset(np.array([slot]), options)
+        self.reset_infos = self._infos(errors)
         self._reset_seeds()
         self._reset_options()
         return self.core.observe()
@@ -68,6 +72,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         step = self.core.step(self._actions)
         dones = step.terminated | step.truncated
         ended = []
+        errors = step.scorer_errors
         if step.finished is not None:
             slots = step.finished.slots
             last = self.core.observe(slots)
@@ -75,13 +80,12 @@ class TextGenVecEnv(CoreAccess, VecEnv):
             for k, (slot, info) in enumerate(zip(slots.tolist(), ended, strict=True)):
                 info["terminal_observation"] = _row(last, k)
                 info["TimeLimit.truncated"] = bool(step.truncated[slot])
-            self.core.reset(slots)
-        infos = self._infos()
+            errors = self.core.reset(slots) | errors
+        infos = self._infos(errors)
         if step.finished is not None:
             for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
+                self.reset_infos[slot] = dict(infos[slot])
                 infos[slot] |= info
-        for slot, error in step.scorer_errors.items():
-            infos[slot]["scorer_error"] = error
         if step.illegal is not None:
             for slot in np.flatnonzero(step.illegal).tolist():
                 infos[slot]["illegal_action"] = True
@@ -108,7 +112,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
             return None
         return [render_ansi(self.core, slot) for slot in range(self.num_envs)]
 
-    def get_attr(self, attr_name: str, indices: None | int | Iterable[int] = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """Return the attribute once per slot; all slots share one object.
 
         Raises:
@@ -117,7 +121,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         value = getattr(self, attr_name)
         return [value] * len(list(self._get_indices(indices)))
 
-    def set_attr(self, attr_name: str, value: Any, indices: None | int | Iterable[int] = None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
         """Set the attribute for all slots.
 
         Raises:
@@ -128,27 +132,34 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         setattr(self, attr_name, value)
 
     def env_method(
-        self, method_name: str, *method_args: Any, indices: None | int | Iterable[int] = None, **method_kwargs: Any
+        self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method that answers per slot, such as ``"action_masks"``, and return the answers of ``indices``.
+        """Call a method and return the answers of ``indices``.
+
+        A method that answers per slot, such as ``"action_masks"``, gives each slot its own answer.
 
         Raises:
             AttributeError: If there is no such method.
         """
         answers = getattr(self, method_name)(*method_args, **method_kwargs)
         slots = list(self._get_indices(indices))
-        return [answers] * len(slots) if answers is None else [answers[i] for i in slots]
+        per_slot = isinstance(answers, Sequence | np.ndarray) and len(answers) == self.num_envs
+        return [answers[i] if per_slot else answers for i in slots]
 
     def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper], indices: None | int | Iterable[int] = None
+        self, wrapper_class: type[gym.Wrapper], indices: int | Iterable[int] | None = None
     ) -> list[bool]:
         """Return False per slot: there are no wrapped environments inside."""
         return [False] * len(list(self._get_indices(indices)))
 
-    def _infos(self) -> list[dict[str, Any]]:
-        if not self.config.step_info:
-            return [{} for _ in range(self.num_envs)]
-        return [{"action_mask": mask} for mask in self.action_masks().astype(np.int8)]
+    def _infos(self, errors: dict[int, str]) -> list[dict[str, Any]]:
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if self.config.step_info:
+            for info, mask in zip(infos, self.action_masks().astype(np.int8), strict=True):
+                info["action_mask"] = mask
+        for slot, error in errors.items():
+            infos[slot]["scorer_error"] = error
+        return infos
 
 
 def _row(observation: Any, k: int) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.envs.access import CoreAccess
-from textgym.envs.config import TextGenConfig
+from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
 from textgym.rendering import render_ansi
 
@@ -53,11 +53,11 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``score`` | float, the scorer's total |
     | ``scores`` | dict of float by component |
     | ``length`` | int, tokens of the completion |
-    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's name |
+    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"``, a stop function's name |
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
-    ``scorer_error`` (str) and ``illegal_action`` (True), both at any step, ``action_mask`` (at every step and reset, with
-    ``step_info=("action_mask",)``).
+    ``scorer_error`` (str, at any step or reset), ``illegal_action`` (True, at any step), ``action_mask`` ((n,) int8, at
+    every step and reset, with ``step_info=("action_mask",)``).
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).
@@ -79,6 +79,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        check_render_mode(render_mode, self.metadata["render_modes"])
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.core = Core(self.config.build(), num_envs=1)
         parts = self.core.parts
@@ -93,10 +94,13 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         super().reset(seed=seed)
         if seed is not None:
             self.core.seed([self.np_random])
-        self.core.reset(self._slot, options)
+        errors = self.core.reset(self._slot, options)
+        info = self._step_info()
+        if errors:
+            info["scorer_error"] = errors[0]
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
-        return self._observation(), self._step_info()
+        return self._observation(), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Write one token; see ``Core.step`` for the errors."""

@@ -47,7 +47,7 @@ def starts_from_options(
     Raises:
         ValueError: For an unknown or contradictory option, a list of the wrong length, or a text that leaves
             no room for a completion.
-        TypeError: If ``index`` is given and the prompt source cannot be indexed.
+        TypeError: If an option is of another type, or ``index`` is given and the prompt source cannot be indexed.
     """
     for name in options:
         if name not in OPTIONS:
@@ -62,15 +62,20 @@ def starts_from_options(
 
 def _column(name: str, value: Any, num: int) -> Sequence[Any]:
     """Return ``num`` values: a plain value is repeated, a list of values must have that many."""
-    if name.endswith("_ids"):
-        is_list = len(value) > 0 and not isinstance(value[0], int | np.integer)
+    is_ids = name.endswith("_ids")
+    kind: Any = int | np.integer if name == "index" else Sequence | np.ndarray if is_ids else str
+    if isinstance(value, kind) and not (is_ids and len(value) > 0 and np.ndim(value[0]) > 0):
+        values = [value] * num
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        values = list(value)
     else:
-        is_list = not isinstance(value, str | int | np.integer)
-    if not is_list:
-        return [value] * num
-    if len(value) != num:
-        raise ValueError(f"reset option {name!r} has {len(value)} values for {num} episodes")
-    return list(value)
+        values = [value]
+    for entry in values:
+        if not isinstance(entry, kind) or (is_ids and isinstance(entry, str)):
+            raise TypeError(f"reset option {name!r} is {OPTIONS[name]}, got {type(entry).__name__} {entry!r:.60}")
+    if len(values) != num:
+        raise ValueError(f"reset option {name!r} has {len(values)} values for {num} episodes")
+    return values
 
 
 def _start(row: Mapping[str, Any], parts: "Parts", rng: np.random.Generator) -> Start:
@@ -87,14 +92,22 @@ def _start(row: Mapping[str, Any], parts: "Parts", rng: np.random.Generator) -> 
             sample = parts.prompts.draw(rng)
         prompt_ids = encoder(sample)
     prefix = row["prefix_ids"] if "prefix_ids" in row else tokenizer.encode(row.get("prefix", ""))
-    prefix_ids = np.asarray(prefix, dtype=np.int64)
-    if prefix_ids.size >= parts.max_new_tokens:
-        raise ValueError(
-            f"a prefix of {prefix_ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}"
-        )
-    if prefix_ids.size and not (prefix_ids.min() >= 0 and prefix_ids.max() < tokenizer.vocab_size):
-        raise ValueError(f"prefix_ids {prefix_ids.tolist()} are outside the vocabulary of {tokenizer.vocab_size}")
-    return Start(sample, prompt_ids, prefix_ids)
+    return Start(sample, prompt_ids, _prefix_ids(prefix, parts))
+
+
+def _prefix_ids(prefix: Any, parts: "Parts") -> npt.NDArray[np.int64]:
+    ids = np.asarray(prefix)
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"prefix_ids must be integers, got {ids.dtype}")
+    if ids.size >= parts.max_new_tokens:
+        raise ValueError(f"a prefix of {ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}")
+    mask, eos = parts.tokenizer.token_mask, parts.tokenizer.eos_token_id
+    for token_id in ids.tolist():
+        if not (0 <= token_id < len(mask) and mask[token_id]):
+            raise ValueError(f"prefix id {token_id} is not a token of the vocabulary of {len(mask)} ids")
+        if token_id == eos:
+            raise ValueError(f"prefix id {token_id} is EOS: a completion that has ended cannot be continued")
+    return ids.astype(np.int64)
 
 
 def _sample_at(index: int, parts: "Parts") -> Sample:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from textgym.envs.access import CoreAccess
-from textgym.envs.config import TextGenConfig
+from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core, Step
 from textgym.envs.finished import Finished
 from textgym.envs.single import TextGenEnv
@@ -41,7 +41,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
     (3, 64)
     """
 
-    metadata = TextGenEnv.metadata
+    metadata = {"render_modes": ["ansi"], "render_fps": TextGenEnv.metadata["render_fps"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -51,13 +51,14 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_render_mode(render_mode, self.metadata["render_modes"])
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.core = Core(self.config.build(), num_envs)
         parts = self.core.parts
         self.num_envs = num_envs
         self.render_mode = render_mode
-        self.metadata = {**TextGenEnv.metadata, "autoreset_mode": self.autoreset_mode}
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_action_space = gym.spaces.Discrete(self.core.num_actions)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.single_observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
@@ -81,8 +82,8 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         slots = self._masked_slots(options.pop("reset_mask", None))
         if seed is not None:
             self._seed(seed, slots)
-        self.core.reset(slots, options)
-        return self.core.observe(), self._step_info()
+        errors = self.core.reset(slots, options)
+        return self.core.observe(), self._notes(None, errors) | self._step_info(slots)
 
     def step(
         self, actions: npt.ArrayLike
@@ -94,15 +95,18 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         waiting = np.flatnonzero(~self.core.running)
         if waiting.size and self.autoreset_mode is AutoresetMode.NEXT_STEP and self.core.has_started:
             step = self._step_running(np.asarray(actions))
-            self.core.reset(waiting)
+            errors = step.scorer_errors | self.core.reset(waiting)
         else:
             step = self.core.step(actions)
+            errors = step.scorer_errors
         if step.finished is not None and self.autoreset_mode is AutoresetMode.SAME_STEP:
             ended = step.terminated | step.truncated
-            info = self._notes(step, ~ended) | self._final(step, step.finished, ended)
-            self.core.reset(step.finished.slots)
+            final = self._final(step, step.finished, ended)
+            errors = {slot: error for slot, error in errors.items() if not ended[slot]}
+            errors |= self.core.reset(step.finished.slots)
+            info = final | self._notes(None if step.illegal is None else step.illegal & ~ended, errors)
         else:
-            info = self._notes(step, self._everyone)
+            info = self._notes(step.illegal, errors)
             if step.finished is not None:
                 info |= step.finished.vector_info(self.num_envs)
         return self.core.observe(), step.rewards, step.terminated, step.truncated, info | self._step_info()
@@ -133,7 +137,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         return np.flatnonzero(mask)
 
     def _seed(self, seed: int | Sequence[int | None], slots: npt.NDArray[np.int64]) -> None:
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+        seeds = [int(seed) + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
         chosen = set(slots.tolist())
@@ -162,12 +166,11 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             illegal=None if step.illegal is None else spread(step.illegal),
         )
 
-    def _notes(self, step: Step, slots: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """Return what ``info`` says of illegal actions and scorer errors in some of the slots."""
+    def _notes(self, illegal: npt.NDArray[np.bool_] | None, errors: dict[int, str]) -> dict[str, Any]:
+        """Return what ``info`` says of illegal actions, (N,) bool, and of scorer errors by slot."""
         notes: dict[str, Any] = {}
-        if step.illegal is not None and (illegal := step.illegal & slots).any():
+        if illegal is not None and illegal.any():
             notes |= {"illegal_action": illegal, "_illegal_action": illegal.copy()}
-        errors = {slot: error for slot, error in step.scorer_errors.items() if slots[slot]}
         if errors:
             column = np.full(self.num_envs, None, dtype=object)
             column[list(errors)] = list(errors.values())
@@ -180,15 +183,22 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         final_obs = np.full(self.num_envs, None, dtype=object)
         for k, slot in enumerate(finished.slots.tolist()):
             final_obs[slot] = {key: value[k] for key, value in last.items()} if isinstance(last, dict) else last[k]
-        info = finished.vector_info(self.num_envs) | self._notes(step, ended)
+        errors = {slot: error for slot, error in step.scorer_errors.items() if ended[slot]}
+        illegal = None if step.illegal is None else step.illegal & ended
+        info = finished.vector_info(self.num_envs) | self._notes(illegal, errors)
         if self.config.step_info:
             masks = self.action_masks().astype(np.int8)
             masks[~ended] = 0
             info |= {"action_mask": masks, "_action_mask": ended.copy()}
         return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": info, "_final_info": ended.copy()}
 
-    def _step_info(self) -> dict[str, Any]:
+    def _step_info(self, slots: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
         if not self.config.step_info:
             return {}
         masks = self.action_masks().astype(np.int8)
-        return {"action_mask": masks, "_action_mask": self._everyone.copy()}
+        told = self._everyone.copy()
+        if slots is not None and slots.size < self.num_envs:
+            told[:] = False
+            told[slots] = True
+            masks[~told] = 0
+        return {"action_mask": masks, "_action_mask": told}

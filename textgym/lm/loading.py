@@ -50,6 +50,8 @@ def load_lm(
     if folder.suffix == ".gguf":
         options |= _gguf_options(folder)
         folder = folder.parent
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        raise _not_found(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except OSError as error:  # also what transformers raises for a name that it cannot resolve

@@ -32,8 +32,8 @@ class LMStream:
     """One incremental forward of a language model over `num_slots` texts of different lengths.
 
     Each call feeds only the tokens that are new, and keeps keys and values of the others. The ids that a call is given
-    are the truth: where a slot's ids are not its cached ones plus something, the slot is fed again from the first column
-    that differs. So a restarted episode, a restored snapshot and a change of prompt need no flag.
+    are the truth: where a slot's ids are not its cached ones plus something, it is fed again from the first column that
+    differs. So a restarted episode, a restored snapshot and a change of prompt need no flag.
 
     What the model is, it stays: training forwards, `generate` and `save_pretrained` are not affected. The forward runs
     without gradients and without dropout. Changed weights are noticed by the version counters of the parameters, which

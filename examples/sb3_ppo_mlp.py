@@ -1,0 +1,53 @@
+"""Stock Stable-Baselines3 PPO with an MLP on the SB3 face: nothing of textgym but the environment.
+
+    python examples/sb3_ppo_mlp.py [--timesteps 20000]
+
+The MLP sees bare token ids, so the action space is kept to a handful of words. It learns which of them VADER likes.
+"""
+
+import argparse
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
+
+from textgym import TextGenVecEnv
+from textgym.actions import Subset
+from textgym.tokenizers import WordTokenizer
+
+WORDS = "the a dog cat sun rain was is and happy sad bright dark love fear good bad kind cruel".split()
+
+
+def main() -> None:
+    """Train, and compare the mean return before and after."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timesteps", type=int, default=20_000)
+    args = parser.parse_args()
+
+    keywords = {
+        "tokenizer": WordTokenizer(WORDS),
+        "prompts": ["the dog was", "the cat is", "the rain and the sun"],
+        "actions": Subset([f" {word}" for word in WORDS], eos=False),
+        "max_new_tokens": 8,
+        "max_prompt_tokens": 8,
+        "time_limit": "terminated",
+    }
+    env = VecMonitor(TextGenVecEnv(16, **keywords))
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, learning_rate=1e-3, ent_coef=0.01, seed=0, verbose=0)
+    held_out = VecMonitor(TextGenVecEnv(16, **keywords))
+    before, _ = evaluate_policy(model, held_out, n_eval_episodes=64, deterministic=False)
+    model.learn(args.timesteps)
+    after, _ = evaluate_policy(model, held_out, n_eval_episodes=64, deterministic=False)
+
+    held_out.seed(0)
+    observations = held_out.reset()
+    for _ in range(8):
+        actions, _ = model.predict(observations, deterministic=False)
+        observations, _, _, infos = held_out.step(actions)
+    for info in infos[:4]:
+        print(f"[{info['score']:+.2f}] {info['prompt']} ...{info['completion']}")
+    print(f"mean sentiment: before {before:+.3f}, after {after:+.3f}")
+
+
+if __name__ == "__main__":
+    main()

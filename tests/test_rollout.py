@@ -1,0 +1,99 @@
+"""Collecting whole episodes: which ones, in what order, from any autoreset mode."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from lm_fixtures import make_env, small_lm
+
+from textgym.constraints import BanTokens
+from textgym_agents import LMPolicy, collect
+
+MODES = ("SameStep", "NextStep", "Disabled")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return LMPolicy(small_lm())
+
+
+def sampled(env, policy, num_episodes, **keywords):
+    return collect(env, policy, num_episodes, seed=3, generator=torch.Generator().manual_seed(0), **keywords)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_episodes_agree_with_what_the_environment_says_of_them(policy, mode):
+    episodes = sampled(make_env(mode=mode), policy, 30)
+    assert len(episodes) == 30
+    for b, info in enumerate(episodes.infos):
+        start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
+        assert episodes.ids[b, start : start + steps].tolist() == info["completion_ids"]
+        assert steps == info["length"]
+        assert episodes.returns[b].item() == pytest.approx(info["score"])
+        assert info["prompt"] in ("a", "cab", "dag")
+        assert (episodes.ids[b, start + steps :] == 0).all()
+
+
+def test_the_first_batch_is_the_same_in_every_autoreset_mode(policy):
+    first, second, third = (sampled(make_env(mode=mode), policy, 8).ids for mode in MODES)
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_episodes_that_start_first_are_kept_not_those_that_end_first(policy, mode):
+    """With one slot every episode is kept in turn; short ones must not be more frequent with many slots."""
+    many = sampled(make_env(num_envs=64, mode=mode), policy, 64)
+    assert sorted(info["length"] for info in many.infos)[-1] == 6
+    starts_first = sampled(make_env(num_envs=64, mode=mode), policy, 8)
+    assert [info["completion_ids"] for info in starts_first.infos] == [
+        info["completion_ids"] for info in many.infos[:8]
+    ]
+
+
+def test_fewer_and_more_episodes_than_slots(policy):
+    assert len(sampled(make_env(num_envs=8), policy, 3)) == 3
+    assert len(sampled(make_env(num_envs=8), policy, 21)) == 21
+
+
+def test_truncated_episodes_are_marked(policy):
+    episodes = sampled(make_env(time_limit="truncated"), policy, 16)
+    reasons = [info["end_reason"] for info in episodes.infos]
+    assert episodes.truncated.tolist() == [reason == "max_new_tokens" for reason in reasons]
+    assert {"eos", "max_new_tokens"} == set(reasons)
+
+
+def test_masks_are_stored_as_bits(policy):
+    episodes = sampled(make_env(constraints=[BanTokens(["c"])]), policy, 8)
+    bits = np.unpackbits(episodes.action_masks[episodes.mask.numpy()], axis=1, count=8)
+    assert (bits[:, 2] == 0).all()
+    assert (np.delete(bits, 2, axis=1) == 1).all()
+
+
+def test_without_constraints_no_masks_are_stored(policy):
+    assert sampled(make_env(), policy, 8).action_masks is None
+
+
+def test_options_reach_the_first_reset(policy):
+    episodes = sampled(make_env(num_envs=2), policy, 2, options={"index": [2, 0]})
+    assert [info["prompt"] for info in episodes.infos] == ["dag", "a"]
+
+
+def test_a_dict_observation_serves_as_well(policy):
+    episodes = sampled(make_env(observation="dict"), policy, 8)
+    assert torch.equal(episodes.ids, sampled(make_env(), policy, 8).ids)
+
+
+def test_wrappers_are_looked_through(policy):
+    env = gym.wrappers.vector.RecordEpisodeStatistics(make_env())
+    assert torch.equal(sampled(env, policy, 8).ids, sampled(make_env(), policy, 8).ids)
+
+
+def test_a_number_of_episodes_below_one_is_refused(policy):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        sampled(make_env(), policy, 0)
+
+
+def test_other_environments_are_refused(policy):
+    with pytest.raises(TypeError, match=r"gym\.make_vec"):
+        collect(gym.make_vec("CartPole-v1", num_envs=2), policy, 2)
