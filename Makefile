@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Small models are fastest on one thread, and two programs with two threads each slow each other down tenfold.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/quickstart.py
@@ -18,6 +18,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist runs

@@ -32,7 +32,7 @@ KEYWORDS: dict[str, Any] = {
 
 
 def steps_of(envs: gym.vector.VectorEnv[Any, Any, Any], num_steps: int) -> Callable[[], None]:
-    """Return a function that takes ``num_steps`` steps with actions drawn beforehand, EOS (the last id) not among them."""
+    """Return a function that takes ``num_steps`` steps; actions are drawn beforehand, without EOS, the last id."""
     rng = np.random.default_rng(0)
     actions = rng.integers(envs.single_action_space.n - 1, size=(64, envs.num_envs))  # type: ignore[attr-defined]
     envs.reset(seed=0)

@@ -1,6 +1,6 @@
 """Three ways to say what a text is worth: a plain function, a scorer with a batch, and a weighted sum of both.
 
-    python examples/custom_scorer.py [--timesteps 20000]
+python examples/custom_scorer.py [--timesteps 20000]
 """
 
 import argparse
@@ -50,7 +50,6 @@ def main() -> None:
     agent = Reinforce("tiny", env, ReinforceConfig(learning_rate=3e-4, kl_coef=0.05))
     agent.learn(args.timesteps, callback=lambda _, metrics: print(f"score {metrics['rollout/score_mean']:+.3f}"))
 
-    env.reset(seed=0)
     observations, infos = env.reset(seed=0)
     while "final_info" not in infos:
         actions, _ = agent.predict(observations)

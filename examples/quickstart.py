@@ -15,6 +15,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
+import transformers
 
 import textgym
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
@@ -43,7 +44,8 @@ def summary(episodes: Episodes, start: LMPolicy) -> dict[str, float]:
 def side_by_side(before: Episodes, after: Episodes, width: int = 56) -> str:
     """Lay out the first completions of both in two columns under their prompts."""
     lines = []
-    for left, right in itertools.islice(zip(before.infos, after.infos, strict=True), NUM_SHOWN):
+    pairs = {left["prompt"]: (left, right) for left, right in zip(before.infos, after.infos, strict=True)}
+    for left, right in itertools.islice(pairs.values(), NUM_SHOWN):
         lines.append(f"> {left['prompt']} ...")
         cells = [
             textwrap.wrap(f"[{info['score']:+.2f}] {' '.join(info['completion'].split())}", width)
@@ -53,8 +55,32 @@ def side_by_side(before: Episodes, after: Episodes, width: int = 56) -> str:
     return "\n".join(lines)
 
 
+def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[str, float]]:
+    """Train, print the comparison, write the run folder; return what was measured before, during and after."""
+    keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
+    env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
+    held_out = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:eval", **keywords)
+    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.1, seed=seed)
+    agent = Reinforce("tiny", env, config)
+    run = RunFolder(
+        out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords, "reinforce": asdict(config)}
+    )
+
+    before = evaluate(agent.policy, held_out)
+    print(f"Training the embedded LM on {timesteps:,} tokens ...", flush=True)
+    agent.learn(timesteps, callback=run, progress_bar=True)
+    after = evaluate(agent.policy, held_out)
+    run.finish(agent.policy)
+    print(f"\nThe same prompts, continued before (left) and after (right):\n\n{side_by_side(before, after)}\n")
+    return {
+        "before": summary(before, agent.reference),
+        "training": run.rows[-1],
+        "after": summary(after, agent.reference),
+    }
+
+
 def main() -> None:
-    """Train, compare, write the run folder."""
+    """Read the arguments, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=130_000, help="tokens to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -62,29 +88,16 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/quickstart-{n}")).exists())
     torch.set_num_threads(1)  # the fastest choice for a model this small
+    transformers.logging.disable_progress_bar()  # loading and saving it takes no time
 
-    keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
-    env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
-    held_out = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:eval", **keywords)
-    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.1, seed=args.seed)
-    agent = Reinforce("tiny", env, config)
-    run = RunFolder(out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords, "reinforce": asdict(config)})
-
-    before = evaluate(agent.policy, held_out)
-    print(f"Training the embedded LM on {args.timesteps:,} tokens ...", flush=True)
-    agent.learn(args.timesteps, callback=run, progress_bar=True)
-    after = evaluate(agent.policy, held_out)
-    run.finish(agent.policy)
-
-    print(f"\nThe same prompts, continued before (left) and after (right):\n\n{side_by_side(before, after)}\n")
-    was, now = summary(before, agent.reference), summary(after, agent.reference)
+    was, training, now = train_and_compare(args.timesteps, args.seed, out).values()
     closed = (now["score"] - was["score"]) / (1 - was["score"])
     print(f"{NUM_EVALUATED} held-out prompts                          before    after")
     print(f"mean sentiment (1 is the maximum)             {was['score']:+.3f}   {now['score']:+.3f}")
     print(f"perplexity under the starting LM              {was['perplexity']:6.2f}   {now['perplexity']:6.2f}")
     print(f"KL to the starting LM, nats per token         {was['kl']:6.3f}   {now['kl']:6.3f}")
     print(f"\nThe training closed {closed:.0%} of the distance to the maximum, in", end=" ")
-    print(f"{run.rows[-1]['time/time_elapsed']:.0f} s at {run.rows[-1]['time/fps']:,.0f} tokens/s.")
+    print(f"{training['time/time_elapsed']:.0f} s at {training['time/fps']:,.0f} tokens/s.")
     print(f"Run folder: {out}  (learning_curve.png, metrics.csv, TensorBoard events, config.json, lm/)")
 
 

@@ -1,6 +1,6 @@
 """The environment as any Gymnasium environment: a random agent, and a random agent that respects masks.
 
-    python examples/random_agent.py
+python examples/random_agent.py
 """
 
 import gymnasium as gym

@@ -15,7 +15,27 @@ from textgym import TextGenVecEnv
 from textgym.actions import Subset
 from textgym.tokenizers import WordTokenizer
 
-WORDS = "the a dog cat sun rain was is and happy sad bright dark love fear good bad kind cruel".split()
+WORDS = [
+    "the",
+    "a",
+    "dog",
+    "cat",
+    "sun",
+    "rain",
+    "was",
+    "is",
+    "and",
+    "happy",
+    "sad",
+    "bright",
+    "dark",
+    "love",
+    "fear",
+    "good",
+    "bad",
+    "kind",
+    "cruel",
+]
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from textgym.lm.heads import head_input
 from torch import nn
 from transformers import AutoTokenizer
 
 from textgym.lm import LMStream, load_lm, sample
+from textgym.lm.heads import head_input
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes

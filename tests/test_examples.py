@@ -1,0 +1,48 @@
+"""Every example, and every Python block of the README, runs as a user would run it, at reduced size."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ARGUMENTS = {
+    "custom_scorer.py": ["--timesteps", "2000"],
+    "quickstart.py": ["--timesteps", "4000", "--out"],
+    "sb3_ppo_mlp.py": ["--timesteps", "1024"],
+}
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command], capture_output=True, text=True, timeout=300, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_example_runs(example, tmp_path):
+    arguments = ARGUMENTS.get(example, [])
+    if "--out" in arguments:
+        arguments = [*arguments, str(tmp_path / "run")]
+    assert run(str(ROOT / "examples" / example), *arguments).strip()
+
+
+def test_quickstart_leaves_a_run_folder_and_shows_eight_prompts(tmp_path):
+    printed = run(str(ROOT / "examples/quickstart.py"), "--timesteps", "2000", "--out", str(tmp_path / "run"))
+    assert printed.count("\n> ") == 8
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {
+        "config.json", "learning_curve.png", "lm", "metrics.csv",
+    }  # fmt: skip
+
+
+def test_readme_blocks_run(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        script = tmp_path / f"block_{number}.py"
+        script.write_text(block, encoding="utf-8")
+        run(str(script), cwd=tmp_path)
