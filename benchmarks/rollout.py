@@ -1,8 +1,9 @@
-"""How fast texts are sampled: the stream beside transformers' `generate`, in one run on one thread.
+"""How fast episodes are sampled, everything included, beside transformers' `generate`, in one run on one thread.
 
-Every figure is a median over rounds in which the two take turns, since a shared machine is never equally fast twice.
-Useful tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The
-bound is what the stream reaches with prompts of one token, which cost nothing to feed.
+Ours is the environment with its default scorer, the LM policy and autoreset; `generate` only writes tokens. Every
+figure is a median over rounds in which the two take turns, since a shared machine is never equally fast twice. Useful
+tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The bound is what ours
+reaches with prompts of one token, which cost nothing to feed.
 
     OMP_NUM_THREADS=1 python benchmarks/rollout.py
 """
@@ -23,15 +24,17 @@ from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from textgym.lm import LMStream, load_lm, sample
-
-Episodes = Iterator[tuple[NDArray[np.int64], int]]
-"""Prompt ids and number of new tokens of one episode after the other."""
+from textgym import Sample, TextBatch, TextGenVectorEnv
+from textgym.lm import LMStream
+from textgym.tasks.world import story
+from textgym.tokenizers import Tokenizer, as_tokenizer
+from textgym_agents import LMPolicy
 
 NUM_SLOTS = 64
 MAX_NEW_TOKENS = 32
 MAX_PROMPT_TOKENS = 12
-WINDOW = MAX_PROMPT_TOKENS + MAX_NEW_TOKENS
+NUM_DISTINCT = 4096
+"""Prompts of the workload that does not repeat them: far more than are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,76 +49,69 @@ class Workload:
     mean_new_tokens: float | None = 8
     """Of the geometric distribution of lengths, cut at `MAX_NEW_TOKENS`; None for full length."""
     num_prompts: int | None = None
-    """Different prompts that episodes draw from; None for a new one each time."""
+    """Different prompts that episodes draw from; None for so many that they hardly ever come again."""
     group_size: int = 1
     """Episodes in a row that share a prompt."""
 
-    def episodes(self, seed: int) -> Episodes:
-        """Yield episodes without end."""
+    def samples(self, seed: int, tokenizer: Tokenizer) -> Iterator[Sample]:
+        """Yield the starts of episodes without end; each knows how many tokens it will have."""
         rng = np.random.default_rng(seed)
-        prompts = [self._prompt(np.random.default_rng((1, i))) for i in range(self.num_prompts or 0)]
+        prompts = [self._prompt(rng, tokenizer) for _ in range(self.num_prompts or NUM_DISTINCT)]
         while True:
-            prompt = prompts[rng.integers(len(prompts))] if prompts else self._prompt(rng)
+            prompt = prompts[rng.integers(len(prompts))]
             for _ in range(self.group_size):
                 length = MAX_NEW_TOKENS
                 if self.mean_new_tokens is not None:
                     length = min(length, int(rng.geometric(1 / self.mean_new_tokens)))
-                yield prompt, length
+                yield Sample(prompt, metadata={"length": length})
 
-    def _prompt(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        return rng.integers(1000, size=rng.integers(self.min_prompt_tokens, self.max_prompt_tokens + 1))
-
-
-class EpisodeSlots:
-    """The least that an environment does: append each action, and start the next episode where one ends."""
-
-    def __init__(self, episodes: Episodes, pad_token_id: int) -> None:
-        self._episodes, self._pad_token_id = episodes, pad_token_id
-        self.ids = np.full((NUM_SLOTS, WINDOW), pad_token_id)
-        self.lengths = np.zeros(NUM_SLOTS, np.int64)
-        self._stop = np.zeros(NUM_SLOTS, np.int64)
-        self._slots = np.arange(NUM_SLOTS)
-        for slot in self._slots:
-            self._start(slot)
-
-    def step(self, actions: NDArray[np.int64]) -> None:
-        """Append one token to every text."""
-        self.ids[self._slots, self.lengths] = actions
-        self.lengths += 1
-        for slot in np.flatnonzero(self.lengths == self._stop):
-            self._start(slot)
-
-    def _start(self, slot: np.intp) -> None:
-        prompt, num_new = next(self._episodes)
-        self.ids[slot] = self._pad_token_id
-        self.ids[slot, : len(prompt)] = prompt
-        self.lengths[slot] = len(prompt)
-        self._stop[slot] = len(prompt) + num_new
+    def _prompt(self, rng: np.random.Generator, tokenizer: Tokenizer) -> str:
+        """Return the first words of a story, as many as fit into a length drawn at random."""
+        room = rng.integers(self.min_prompt_tokens, self.max_prompt_tokens + 1)
+        ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
+        while len(tokenizer.encode(tokenizer.decode(ids))) != room:  # a cut may leave pieces that encode otherwise
+            ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
+        return tokenizer.decode(ids)
 
 
-class StreamRollout:
-    """Rolls episodes out through an `LMStream`, all slots going on for ever."""
+def is_long_enough(batch: TextBatch) -> NDArray[np.bool_]:
+    """End each episode at the length that its sample says."""
+    return batch.num_new_tokens >= [metadata["length"] for metadata in batch.metadata]
 
-    def __init__(self, model: PreTrainedModel, episodes: Episodes) -> None:
-        self._stream = LMStream(model, NUM_SLOTS, WINDOW)
-        self._slots = EpisodeSlots(episodes, self._stream.pad_token_id)
+
+class EnvRollout:
+    """Rolls episodes out through the environment and the LM policy, all slots going on for ever."""
+
+    def __init__(self, policy: LMPolicy, workload: Workload) -> None:
+        self._env = TextGenVectorEnv(
+            NUM_SLOTS,
+            autoreset_mode="SameStep",
+            prompts=workload.samples(0, as_tokenizer("tiny")),
+            stop=is_long_enough,
+            max_prompt_tokens=MAX_PROMPT_TOKENS,
+            max_new_tokens=MAX_NEW_TOKENS,
+        )
+        self._policy = policy
         self._generator = torch.Generator().manual_seed(0)
+        self._observations, _ = self._env.reset(seed=0)
 
     def __call__(self, num_tokens: int) -> float:
         """Return useful tokens per second over at least `num_tokens`."""
         num_steps = -(-num_tokens // NUM_SLOTS)
         start = time.perf_counter()
         for _ in range(num_steps):
-            logits = self._stream(self._slots.ids, self._slots.lengths).logits
-            self._slots.step(sample(logits, self._generator).numpy())
+            actions = self._policy.act(self._observations, generator=self._generator).actions
+            self._observations, *_ = self._env.step(actions)
         return num_steps * NUM_SLOTS / (time.perf_counter() - start)
 
 
 class GenerateRollout:
     """Rolls episodes out in batches of `generate`, each as long as its longest episode."""
 
-    def __init__(self, model: PreTrainedModel, episodes: Episodes) -> None:
-        self._model, self._episodes = model, episodes
+    def __init__(self, model: PreTrainedModel, workload: Workload) -> None:
+        self._generate: Any = model.generate
+        self._tokenizer = as_tokenizer("tiny")
+        self._samples = workload.samples(0, self._tokenizer)
 
     def __call__(self, num_tokens: int) -> float:
         """Return useful tokens per second over at least `num_tokens`."""
@@ -126,14 +122,16 @@ class GenerateRollout:
         return done / (time.perf_counter() - start)
 
     def _batch(self) -> int:
-        prompts, lengths = zip(*itertools.islice(self._episodes, NUM_SLOTS), strict=True)
+        samples = list(itertools.islice(self._samples, NUM_SLOTS))
+        prompts = [self._tokenizer.encode(sample.prompt) for sample in samples]
+        lengths = [sample.metadata["length"] for sample in samples]
         width = max(map(len, prompts))
         ids = torch.zeros(NUM_SLOTS, width, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        self._model.generate(
+        self._generate(
             ids,
             attention_mask=mask,
             do_sample=True,
@@ -145,15 +143,16 @@ class GenerateRollout:
         return sum(lengths)
 
 
-def compare(model: PreTrainedModel, workload: Workload, num_rounds: int, num_tokens: int) -> None:
-    """Print useful tokens per second of the stream and of `generate`, and the ratio that free resets would give."""
+def compare(workload: Workload, num_rounds: int, num_tokens: int) -> None:
+    """Print useful tokens per second of ours and of `generate`, and the ratio that free resets would give."""
+    policy = LMPolicy("tiny")
     free = Workload(
         name="bound", target=0, min_prompt_tokens=1, max_prompt_tokens=1, mean_new_tokens=workload.mean_new_tokens
     )
     rollouts: dict[str, Callable[[int], float]] = {
-        "stream": StreamRollout(model, workload.episodes(0)),
-        "generate": GenerateRollout(model, workload.episodes(1)),
-        "bound": StreamRollout(model, free.episodes(0)),
+        "ours": EnvRollout(policy, workload),
+        "generate": GenerateRollout(policy.model, workload),
+        "bound": EnvRollout(LMPolicy("tiny"), free),
     }
     rates: dict[str, list[float]] = {name: [] for name in rollouts}
     for rollout in rollouts.values():
@@ -165,10 +164,10 @@ def compare(model: PreTrainedModel, workload: Workload, num_rounds: int, num_tok
     def ratio(name: str) -> float:
         return statistics.median(a / b for a, b in zip(rates[name], rates["generate"], strict=True))
 
-    ours, peer = statistics.median(rates["stream"]), statistics.median(rates["generate"])
+    ours, peer = statistics.median(rates["ours"]), statistics.median(rates["generate"])
     print(
         f"{workload.name:44} {ours:9,.0f} {peer:9,.0f} tokens/s"
-        f"  {ratio('stream'):5.2f} x  (target {workload.target} x, every reset free {ratio('bound'):.2f} x)",
+        f"  {ratio('ours'):5.2f} x  (target {workload.target} x, every reset free {ratio('bound'):.2f} x)",
         flush=True,
     )
 
@@ -228,7 +227,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16_384, help="useful tokens per round")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_lm("tiny")
     workloads = (
         Workload(
             name="full length, prompts of 8 tokens",
@@ -242,7 +240,7 @@ def main() -> None:
         Workload(name="geometric lengths, groups of 8", target=3.2, group_size=8),
     )
     for workload in workloads:
-        compare(model, workload, arguments.rounds, arguments.tokens)
+        compare(workload, arguments.rounds, arguments.tokens)
     for num_slots in (1, 8, NUM_SLOTS):
         compare_ends(num_slots, num_rounds=3)
 

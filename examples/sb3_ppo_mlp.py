@@ -16,26 +16,9 @@ from textgym.actions import Subset
 from textgym.tokenizers import WordTokenizer
 
 WORDS = [
-    "the",
-    "a",
-    "dog",
-    "cat",
-    "sun",
-    "rain",
-    "was",
-    "is",
-    "and",
-    "happy",
-    "sad",
-    "bright",
-    "dark",
-    "love",
-    "fear",
-    "good",
-    "bad",
-    "kind",
-    "cruel",
-]
+    "the", "a", "dog", "cat", "sun", "rain", "was", "is", "and",
+    "happy", "bright", "love", "good", "kind", "sad", "dark", "fear", "bad", "cruel",
+]  # fmt: skip
 
 
 def main() -> None:

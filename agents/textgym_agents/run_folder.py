@@ -2,12 +2,10 @@
 
 import csv
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from textgym_agents.checkpoint import save_json
@@ -61,10 +59,11 @@ class RunFolder:
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens."""
         tokens = [row["time/total_timesteps"] for row in self.rows]
-        figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 5), height_ratios=(2, 1))
+        figure = Figure(figsize=(7, 5), layout="tight")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         scores = [row["rollout/score_mean"] for row in self.rows]
         above.plot(tokens, scores, color="tab:blue", alpha=0.3, linewidth=1, label="each update")
-        above.plot(tokens, _smoothed(scores), color="tab:blue", label="running mean")
+        above.plot(tokens, _smoothed(scores), color="tab:blue", label="mean of seven updates")
         above.set_ylabel("mean score")
         above.legend(loc="lower right")
         below.plot(tokens, [row["train/kl_reference"] for row in self.rows], color="tab:orange")
@@ -72,14 +71,9 @@ class RunFolder:
         below.set_xlabel("tokens written")
         for axes in (above, below):
             axes.grid(alpha=0.3)
-        figure.tight_layout()
         figure.savefig(path, dpi=120)
-        plt.close(figure)
 
 
-def _smoothed(values: list[float], weight: float = 0.9) -> list[float]:
-    smooth, mean = [], values[0]
-    for value in values:
-        mean = weight * mean + (1 - weight) * value
-        smooth.append(mean)
-    return smooth
+def _smoothed(values: list[float], reach: int = 3) -> list[float]:
+    """Return each value's mean with up to ``reach`` neighbours on either side, so that the curve does not lag."""
+    return [fmean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]

@@ -22,6 +22,7 @@ class Subset:
         eos: Whether EOS is appended as the last action, where the tokenizer has one and it is not given.
 
     Raises:
+        TypeError: If ``tokens`` is one text.
         ValueError: If ``tokens`` is empty; from ``size``, if one of them is not a token of the tokenizer.
 
     >>> from textgym.tokenizers import ByteTokenizer
@@ -30,6 +31,8 @@ class Subset:
     """
 
     def __init__(self, tokens: Sequence[int | str], *, eos: bool = True) -> None:
+        if isinstance(tokens, str):
+            raise TypeError(f"expected a list of tokens, got one text; write [{tokens!r}]")
         if len(tokens) == 0:
             raise ValueError("actions need at least one token, got none")
         self.tokens = tuple(tokens)

@@ -128,19 +128,24 @@ class Core:
         except BaseException:
             self._group_count, self._group_left, self._group_start = dealing
             raise
+        self._begin(slots, texts, groups, memory)
+        return self._scorer_errors
+
+    def _begin(
+        self, slots: npt.NDArray[np.int64], texts: TextBatch, groups: Sequence[int], memory: npt.NDArray[np.float64]
+    ) -> None:
         self.ids[slots] = texts.ids
         self.lengths[slots] = texts.lengths
         self.prompt_lengths[slots] = texts.prompt_lengths
         self.steps[slots] = texts.num_new_tokens
         self.groups[slots] = groups
-        for slot, start in zip(slots.tolist(), starts, strict=True):
-            self.samples[slot] = start.sample
+        for slot, sample in zip(slots.tolist(), texts.samples, strict=True):
+            self.samples[slot] = sample
         self.memory[slots] = memory
         self.kl[slots] = 0.0
         self.running[slots] = True
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
-        return self._scorer_errors
 
     def _texts(self, starts: Sequence[Start], slots: npt.NDArray[np.int64]) -> TextBatch:
         """Return the episodes that ``starts`` begin."""

@@ -53,7 +53,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``score`` | float, the scorer's total |
     | ``scores`` | dict of float by component |
     | ``length`` | int, tokens of the completion |
-    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"``, a stop function's name |
+    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's |
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
     ``scorer_error`` (str, at any step or reset), ``illegal_action`` (True, at any step), ``action_mask`` ((n,) int8, at
@@ -79,7 +79,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
+        # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
+        check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.core = Core(self.config.build(), num_envs=1)
         parts = self.core.parts

@@ -100,7 +100,7 @@ class Queries:
     positions: torch.Tensor
     """(B, Q) columns of the queries."""
     width: int
-    """Columns that some query may see."""
+    """Columns that are read; no query sees more."""
     masks: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
 
     def attend(

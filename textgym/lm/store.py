@@ -12,6 +12,9 @@ Layout: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of one token by layer, (1, heads, 1, head dimension) each: what a store has to know of a model."""
 
 _FIRST_CAPACITY = 32
+_GROWTH = 1.25
+_READ_WHOLE = 64
+"""Columns that are always read, wanted or not."""
 _REMEMBERED = 16
 """Prompts that are known to have been seen once, per prompt that the pool may hold."""
 
@@ -54,11 +57,16 @@ class KeyValueStore:
         """Make room for texts of `width` tokens."""
         if width <= self._capacity:
             return
-        old, self._capacity = self._capacity, min(self._window, max(width, 2 * self._capacity))
+        wanted = max(width, int(_GROWTH * self._capacity))
+        old, self._capacity = self._capacity, min(self._window, -(-wanted // 8) * 8)
         for i, block in enumerate(self._blocks):
             self._blocks[i] = block.new_zeros(*block.shape[:3], self._capacity, block.shape[4])
             self._blocks[i][:, :, :, :old] = block
         self.layers = self._views()
+
+    def readable(self, width: int) -> int:
+        """Return how many columns to read where `width` are needed: rows without gaps are read twice as fast."""
+        return self._capacity if self._capacity <= max(_READ_WHOLE, 2 * width) else width
 
     def load(self, prompt: bytes, slots: Iterable[int]) -> bool:
         """Copy what the pool holds of a prompt to the rows of `slots`; tell whether it holds it."""

@@ -166,12 +166,14 @@ class LMStream:
             raise ValueError(f"texts must have 1 to {texts.shape[1]} tokens, got {ends.min()} to {ends.max()}")
         texts = texts[:, : ends.max()]
         width = texts.shape[1]
-        is_unknown = ((texts < 0) | (texts >= self._num_embeddings)) & (np.arange(width) < ends[:, None])
-        if is_unknown.any():
-            raise ValueError(f"the model knows the ids 0 to {self._num_embeddings - 1}, got {texts[is_unknown][0]}")
-        differs = self._cached[slots, :width] != texts
-        first_difference = np.where(differs.any(1), differs.argmax(1), width)
-        return Step(texts, ends, np.minimum(first_difference, ends - 1), slots)
+        cached = self._cached if len(slots) == self.num_slots else self._cached[slots]
+        is_new = (cached[:, :width] != texts) & (np.arange(width) < ends[:, None])
+        new = texts[is_new]
+        if new.size and (new.min() < 0 or new.max() >= self._num_embeddings):
+            unknown = new.min() if new.min() < 0 else new.max()
+            raise ValueError(f"the model knows the ids 0 to {self._num_embeddings - 1}, got {unknown}")
+        first_new = np.where(is_new.any(1), is_new.argmax(1), width)
+        return Step(texts, ends, np.minimum(first_new, ends - 1), slots)
 
     def _zeros(self) -> StreamOutput:
         weight = self._head_weight

@@ -1,4 +1,4 @@
-"""The contracts as functions: what a scorer of your own has to pass before it earns rewards."""
+"""The contract of scorers as a function: what one has to pass before it earns rewards."""
 
 import copy
 import pickle

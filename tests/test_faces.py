@@ -1,0 +1,459 @@
+"""The three faces as their frameworks use them: Gymnasium's vector API, EnvSpec, Stable-Baselines3, rendering."""
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+
+import textgym
+from textgym.actions import Subset
+from textgym.constraints import AllowTokens
+from textgym.testing.transcripts import check_same
+from textgym.tokenizers import CharTokenizer
+
+CHAR = CharTokenizer()
+EOS = CHAR.eos_token_id
+KEYWORDS = {"tokenizer": "char", "prompts": ["Hi ", "Hello "], "max_new_tokens": 4, "scorer": "length_band"}
+
+
+def make_vec(num_envs=3, autoreset_mode="SameStep", **kwargs):
+    return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode=autoreset_mode, **KEYWORDS | kwargs)
+
+
+# Gymnasium's vector API -----------------------------------------------------------------------------------------------
+
+
+def test_make_vec_makes_the_arrays_and_not_single_environments():
+    envs = gym.make_vec("TextGen-v0", num_envs=3, **KEYWORDS)
+    assert isinstance(envs.unwrapped, textgym.TextGenVectorEnv)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert envs.observation_space.shape == (3, 36)
+    assert envs.single_action_space == gym.spaces.Discrete(97)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_make_vec_also_makes_gymnasiums_own_vector_environments(mode):
+    theirs = gym.make_vec("TextGen-v0", num_envs=2, vectorization_mode=mode, **KEYWORDS)
+    ours = gym.make_vec("TextGen-v0", num_envs=2, **KEYWORDS)
+    try:
+        np.testing.assert_array_equal(theirs.reset(seed=4)[0], ours.reset(seed=4)[0])
+        for _ in range(6):
+            check_same(theirs.step(np.array([5, EOS])), ours.step(np.array([5, EOS])), mode)
+    finally:
+        theirs.close()
+
+
+def test_next_step_mode_resets_in_the_step_after_the_end():
+    envs = make_vec(autoreset_mode="NextStep")
+    envs.reset(seed=0)
+    last, _, terminated, _, info = envs.step([EOS, 1, 2])
+    assert terminated.tolist() == [True, False, False]
+    assert info["_completion"].tolist() == [True, False, False]
+    assert EOS in last[0]
+    first, rewards, terminated, _, info = envs.step([7, 1, 2])
+    assert (rewards[0], terminated.any(), info) == (0.0, False, {})
+    assert 7 not in first[0]
+    assert envs.unwrapped.core.steps.tolist() == [0, 2, 2]
+    assert envs.step([7, 1, 2])[0][0].tolist().count(7) == 1
+
+
+def test_next_step_mode_ignores_whatever_action_a_waiting_slot_is_given():
+    envs = make_vec(autoreset_mode="NextStep", constraints=AllowTokens(["a"]))
+    envs.reset(seed=0)
+    a = CHAR.encode("a")[0]
+    envs.step([EOS, a, a])
+    envs.step([5000, a, a])
+    assert envs.unwrapped.core.running.all()
+
+
+def test_next_step_mode_may_have_every_slot_waiting():
+    envs = make_vec(autoreset_mode="NextStep")
+    envs.reset(seed=0)
+    envs.step([EOS, EOS, EOS])
+    _, rewards, terminated, truncated, info = envs.step([0, 0, 0])
+    assert not rewards.any()
+    assert not (terminated | truncated).any()
+    assert info == {}
+
+
+def test_same_step_mode_returns_the_new_episode_and_the_old_end():
+    envs = make_vec()
+    envs.reset(seed=0)
+    observations, _, terminated, _, info = envs.step([EOS, 1, EOS])
+    assert terminated.tolist() == [True, False, True]
+    assert EOS not in observations
+    assert info["_final_obs"].tolist() == info["_final_info"].tolist() == [True, False, True]
+    assert info["final_obs"][1] is None
+    assert EOS in info["final_obs"][0]
+    assert info["final_info"]["end_reason"].tolist() == ["eos", None, "eos"]
+    assert "completion" not in info
+
+
+def test_same_step_mode_steps_and_ends_with_every_step():
+    envs = make_vec()
+    envs.reset(seed=0)
+    for _ in range(3):
+        assert envs.step([EOS, EOS, EOS])[2].all()
+
+
+def test_disabled_mode_waits_for_a_masked_reset_which_leaves_the_others_alone():
+    envs = make_vec(autoreset_mode="Disabled")
+    before, _ = envs.reset(seed=0)
+    after, _, _, _, _ = envs.step([EOS, 1, 2])
+    with pytest.raises(ResetNeeded):
+        envs.step([0, 0, 0])
+    mask = np.array([True, False, False])
+    options = {"reset_mask": mask}
+    reset, _ = envs.reset(options=options, seed=[0, 100, 200])
+    np.testing.assert_array_equal(reset[0], before[0])
+    np.testing.assert_array_equal(reset[1:], after[1:])
+    assert options == {"reset_mask": mask}
+    twin = make_vec(autoreset_mode="Disabled")
+    twin.reset(seed=0)
+    # The generators of the slots that were not reset were not seeded either.
+    check_same(twin.unwrapped.get_rng_states()[1:], envs.unwrapped.get_rng_states()[1:], "generators")
+
+
+@pytest.mark.parametrize("mask", [[False] * 3, np.ones(2, bool), np.ones(3), 1])
+def test_a_masked_reset_needs_a_mask(mask):
+    envs = make_vec(autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="reset_mask must be bool"):
+        envs.reset(options={"reset_mask": mask})
+
+
+def test_a_reset_with_a_mask_may_say_where_those_slots_start():
+    envs = make_vec(autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    mask = np.array([True, False, True])
+    observations, _ = envs.reset(options={"reset_mask": mask, "prompt": ["x", "y"]})
+    assert [CHAR.decode(row[:1]) for row in observations] == ["x", "H", "y"]
+
+
+@pytest.mark.parametrize("seed", [7, np.int64(7), [7, 8, 9], (7, 8, 9)])
+def test_seeds_are_one_for_all_or_one_for_each_slot(seed):
+    envs = make_vec(prompts=[f"{i} " for i in range(50)])
+    observations, _ = envs.reset(seed=seed)
+    for slot in range(3):
+        single = gym.make("TextGen-v0", **KEYWORDS | {"prompts": [f"{i} " for i in range(50)]})
+        np.testing.assert_array_equal(single.reset(seed=7 + slot)[0], observations[slot])
+
+
+def test_a_list_of_seeds_may_leave_slots_as_they_are_and_has_n_entries():
+    envs = make_vec()
+    envs.reset(seed=0)
+    states = envs.unwrapped.get_rng_states()
+    envs.reset(seed=[1, None, None])
+    assert envs.unwrapped.get_rng_states()[0] != states[0]
+    with pytest.raises(ValueError, match="2 seeds for num_envs=3"):
+        envs.reset(seed=[1, 2])
+
+
+def test_there_is_at_least_one_slot():
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        textgym.TextGenVectorEnv(0, **KEYWORDS)
+
+
+def test_an_unknown_autoreset_mode_is_refused():
+    with pytest.raises(ValueError, match="AutoresetMode"):
+        textgym.TextGenVectorEnv(2, autoreset_mode="Sometimes", **KEYWORDS)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_gymnasiums_statistics_wrapper_counts_episodes(mode):
+    envs = gym.wrappers.vector.RecordEpisodeStatistics(make_vec(autoreset_mode=mode))
+    envs.reset(seed=0)
+    for _ in range(10):
+        envs.step([1, 2, EOS])
+    assert envs.episode_count >= 6
+    if mode == "NextStep":  # with SAME_STEP, gymnasium 1.2 miscounts the lengths
+        assert set(envs.length_queue) == {4, 1}
+
+
+def test_the_public_properties_reach_through_wrappers():
+    env = gym.make("TextGen-v0", **KEYWORDS)
+    assert env.get_wrapper_attr("pad_token_id") == 97
+    assert env.get_wrapper_attr("eos_token_id") == 96
+    assert env.get_wrapper_attr("max_new_tokens") == 4
+    assert env.get_wrapper_attr("window") == 36
+    assert env.get_wrapper_attr("num_actions") == 97
+    assert env.get_wrapper_attr("action_masks")().all()
+    assert env.get_wrapper_attr("tokenizer").decode([0, 1]) == "\n "
+    assert not env.get_wrapper_attr("has_illegal_actions")
+
+
+# EnvSpec --------------------------------------------------------------------------------------------------------------
+
+
+def run_python(code):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_id_with_its_module_works_without_an_import():
+    code = "import gymnasium; print(gymnasium.make('textgym:TextGen-v0', tokenizer='char', prompts=['a']).reset()[1])"
+    result = run_python(code)
+    assert (result.stdout, result.stderr) == ("{}\n", "")
+
+
+def test_a_spec_goes_through_json_and_makes_an_equal_environment():
+    keywords = KEYWORDS | {
+        "scorer": {"length_band": 1.0, "repetition": -0.5},
+        "stop": ("!",),
+        "constraints": ("no_repeat_ngram",),
+        "step_info": ("action_mask",),
+        "observation": "dict",
+    }
+    env = gym.make("TextGen-v0", **keywords)
+    spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    twin = gym.make(spec)
+    assert twin.observation_space == env.observation_space
+    check_same(env.reset(seed=3), twin.reset(seed=3), "reset")
+    for action in (5, 6, 7, EOS):
+        check_same(env.step(action), twin.step(action), "step")
+
+
+def test_the_defaults_of_the_config_survive_json_without_becoming_slow():
+    env = gym.make("TextGen-v0", **KEYWORDS, constraints=(), stop=(), step_info=())
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert not twin.unwrapped.has_illegal_actions
+
+
+# The table of info keys -----------------------------------------------------------------------------------------------
+
+
+def test_the_documented_info_keys_are_those_of_the_real_dict():
+    table = re.findall(r"^    \| ``(\w+)`` \| (\S+)", textgym.TextGenEnv.__doc__, flags=re.MULTILINE)
+    env = gym.make("TextGen-v0", **KEYWORDS)
+    env.reset(seed=0)
+    *_, info = env.step(EOS)
+    assert list(info) == [key for key, _ in table]
+    documented = {key: kind.strip(",") for key, kind in table if key != "end_reason"}
+    assert {key: type(info[key]).__name__ for key in documented} == documented
+
+
+def test_the_keys_that_the_documentation_adds_appear_where_it_says():
+    text = textgym.TextGenEnv.__doc__.partition("And where they apply:")[2].partition("##")[0]
+    keys = set(re.findall(r"``(\w+)`` \(", text))
+    everything = KEYWORDS | {
+        "group_size": 2,
+        "kl_coef": 0.1,
+        "reference": EqualReference(),
+        "scorer": fails,
+        "on_scorer_error": "invalid",
+        "constraints": AllowTokens(["a"]),
+        "on_illegal_action": "terminate",
+        "step_info": ("action_mask",),
+    }
+    env = textgym.TextGenEnv(**everything)
+    _, info = env.reset(seed=0)
+    assert set(info) == {"action_mask"}
+    *_, info = env.step(3)
+    plain = textgym.TextGenEnv(**KEYWORDS)
+    plain.reset(seed=0)
+    assert set(info) - set(plain.step(EOS)[4]) == keys
+
+
+class EqualReference:
+    def log_probs(self, ids, lengths, actions):
+        return np.zeros(len(actions))
+
+
+def fails(completion):
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Description",
+        "Action Space",
+        "Observation Space",
+        "Rewards",
+        "Starting State",
+        "Episode End",
+        "Information",
+        "Arguments",
+        "References",
+        "Version History",
+    ],
+)
+def test_the_docstring_has_every_heading(heading):
+    for spec in gym.registry.values():
+        if str(spec.entry_point).startswith("textgym."):
+            assert f"## {heading}\n" in gym.envs.registration.load_env_creator(spec.entry_point).__doc__
+
+
+# Rendering ------------------------------------------------------------------------------------------------------------
+
+
+def test_ansi_renders_prompt_and_completion():
+    env = gym.make("TextGen-v0", **KEYWORDS | {"prompts": ["Hi "]}, render_mode="ansi")
+    env.reset(seed=0)
+    assert env.render() == "Hi |"
+    env.step(CHAR.encode("a")[0])
+    assert env.render() == "Hi |a"
+
+
+def test_human_rendering_prints_at_every_reset_and_step(capsys):
+    env = gym.make("TextGen-v0", **KEYWORDS | {"prompts": ["Hi "]}, render_mode="human")
+    env.reset(seed=0)
+    env.step(CHAR.encode("a")[0])
+    assert env.render() is None
+    assert capsys.readouterr().out == "Hi |\nHi |a\n"
+
+
+def test_without_a_render_mode_nothing_is_printed(capsys):
+    env = textgym.TextGenEnv(**KEYWORDS)
+    env.reset(seed=0)
+    env.step(1)
+    assert env.render() is None
+    assert capsys.readouterr().out == ""
+
+
+def test_vector_environments_render_a_text_for_each_slot():
+    for face in (textgym.TextGenVectorEnv, textgym.TextGenVecEnv):
+        envs = face(2, render_mode="ansi", **KEYWORDS | {"prompts": ["Hi "]})
+        envs.reset()
+        envs.step(np.array(CHAR.encode("ab")))
+        assert list(envs.render()) == ["Hi |a", "Hi |b"]
+        with pytest.raises(ValueError, match="unknown render_mode 'human'"):
+            face(2, render_mode="human", **KEYWORDS)
+
+
+# Stable-Baselines3 ----------------------------------------------------------------------------------------------------
+
+
+def make_sb3(num_envs=3, **kwargs):
+    return textgym.TextGenVecEnv(num_envs, **KEYWORDS | kwargs)
+
+
+def test_an_end_is_told_as_stable_baselines3_expects_it():
+    envs = make_sb3(max_new_tokens=2)
+    envs.seed(0)
+    assert envs.reset().shape == (3, 34)
+    envs.step(np.array([1, EOS, 2]))
+    observations, rewards, dones, infos = envs.step(np.array([1, 2, EOS]))
+    assert rewards.dtype == np.float32
+    assert dones.tolist() == [True, False, True]
+    assert infos[0]["TimeLimit.truncated"] is True
+    assert infos[2]["TimeLimit.truncated"] is False
+    assert EOS in infos[2]["terminal_observation"]
+    assert EOS not in observations
+    assert infos[1] == {}
+
+
+def test_seeds_and_options_are_those_of_the_next_reset_only():
+    envs = make_sb3(prompts=[f"{i} " for i in range(50)])
+    envs.seed(3)
+    first = envs.reset()
+    assert not (envs.reset() == first).all()
+    envs.seed(3)
+    np.testing.assert_array_equal(envs.reset(), first)
+    envs.set_options({"prompt": "ab"})
+    assert (envs.reset()[:, 0] == CHAR.encode("a")[0]).all()
+    assert not (envs.reset()[:, 0] == CHAR.encode("a")[0]).any()
+    envs.set_options([{"prompt": "ab"}, {}, {"index": 1}])
+    assert envs.reset()[2, :2].tolist() == CHAR.encode("1 ")
+
+
+def test_attributes_and_methods_answer_per_slot():
+    envs = make_sb3(constraints=AllowTokens(["a"]))
+    envs.reset()
+    assert envs.get_attr("pad_token_id") == [97, 97, 97]
+    assert envs.get_attr("max_new_tokens", [0, 2]) == [4, 4]
+    masks = envs.env_method("action_masks", indices=[1])
+    assert [np.flatnonzero(mask).tolist() for mask in masks] == [[*CHAR.encode("a"), EOS]]
+    assert envs.has_attr("action_masks")
+    assert len(envs.env_method("get_state")) == 3
+    assert envs.env_method("set_log_probs", [0.0, 0.0, 0.0]) == [None, None, None]
+    envs.set_attr("render_mode", "ansi")
+    assert envs.get_attr("render_mode") == ["ansi"] * 3
+    with pytest.raises(ValueError, match="can only be set for all 3"):
+        envs.set_attr("render_mode", None, indices=0)
+    with pytest.raises(AttributeError):
+        envs.get_attr("nothing")
+    assert envs.env_is_wrapped(gym.Wrapper) == [False] * 3
+
+
+def test_the_mask_of_a_new_episode_is_in_the_reset_infos():
+    envs = make_sb3(step_info=("action_mask",), constraints="no_repeat_ngram")
+    envs.reset()
+    envs.step(np.array([EOS, 1, 2]))
+    np.testing.assert_array_equal(envs.reset_infos[0]["action_mask"], envs.action_masks()[0])
+
+
+def test_the_monitor_counts_episodes():
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    envs = VecMonitor(make_sb3(scorer=len))
+    envs.reset()
+    envs.step(np.array([1, 2, 3]))
+    *_, infos = envs.step(np.array([EOS, 2, 3]))
+    assert (infos[0]["episode"]["r"], infos[0]["episode"]["l"]) == (1.0, 2)
+
+
+def learn(agent):
+    import torch
+
+    torch.set_num_threads(1)
+    before = [parameter.clone() for parameter in agent.policy.parameters()]
+    agent.learn(2 * agent.n_steps * agent.n_envs)
+    assert agent.num_timesteps == 2 * agent.n_steps * agent.n_envs
+    after = list(agent.policy.parameters())
+    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert len(agent.ep_info_buffer) > 0
+
+
+def test_stock_ppo_learns_and_is_evaluated():
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    envs = VecMonitor(make_sb3(4, actions=Subset([*"abc"])))
+    agent = PPO("MlpPolicy", envs, n_steps=16, batch_size=32, n_epochs=2, seed=0, device="cpu")
+    learn(agent)
+    returns, lengths = evaluate_policy(agent, envs, n_eval_episodes=6, return_episode_rewards=True)
+    assert len(returns) == 6
+    assert max(lengths) <= 4
+
+
+def test_stock_ppo_learns_from_the_dict_observation():
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    envs = VecMonitor(make_sb3(4, actions=Subset([*"abc"]), observation="dict"))
+    learn(PPO("MultiInputPolicy", envs, n_steps=16, batch_size=32, n_epochs=1, seed=0, device="cpu"))
+
+
+def test_maskable_ppo_learns_and_never_takes_an_illegal_action():
+    from sb3_contrib import MaskablePPO
+    from sb3_contrib.common.maskable.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    envs = VecMonitor(make_sb3(4, constraints=AllowTokens([*"abc"])))  # an illegal action would raise
+    agent = MaskablePPO("MlpPolicy", envs, n_steps=16, batch_size=32, n_epochs=2, seed=0, device="cpu")
+    learn(agent)
+    returns, _ = evaluate_policy(agent, envs, n_eval_episodes=4, return_episode_rewards=True)
+    assert len(returns) == 4
+
+
+def test_the_single_environment_works_under_stable_baselines3s_own_vectorisation():
+    from stable_baselines3.common.env_util import make_vec_env
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks for render_mode="rgb_array", whatever the environment can do
+        theirs = make_vec_env("TextGen-v0", n_envs=3, env_kwargs=KEYWORDS, seed=5)
+    ours = make_sb3()
+    ours.seed(5)
+    np.testing.assert_array_equal(theirs.reset(), ours.reset())
+    for actions in ([1, 2, EOS], [EOS, 2, 3], [3, 3, 3], [1, 2, 3], [1, 2, 3]):
+        for expected, got in zip(theirs.step(np.array(actions))[:3], ours.step(np.array(actions))[:3], strict=True):
+            np.testing.assert_array_equal(expected, got)
