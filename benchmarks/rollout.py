@@ -2,8 +2,8 @@
 
 Ours is the environment with its default scorer, the LM policy and autoreset; `generate` only writes tokens. Every
 figure is a median over rounds in which the two take turns, since a shared machine is never equally fast twice. Useful
-tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The bound is what ours
-reaches with prompts of one token, which cost nothing to feed.
+tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The bound
+is what ours reaches with prompts of one token, which cost nothing to feed.
 
     OMP_NUM_THREADS=1 python benchmarks/rollout.py
 """

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer
 
-from textgym.lm import LMStream, load_lm, sample
-from textgym.lm.heads import head_input
+from textgym.lm import LMStream, head_input, load_lm, sample
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes

@@ -51,7 +51,7 @@ class CoreAccess:
     @property
     def has_illegal_actions(self) -> bool:
         """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
-        return not self.core.all_legal
+        return not self.core.legality.all_legal
 
     def get_state(self) -> dict[str, Any]:
         """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""
@@ -67,11 +67,11 @@ class CoreAccess:
 
     def get_rng_states(self) -> list[dict[str, Any]]:
         """Return the N generators' states, which JSON can hold."""
-        return self.core.get_rng_states()
+        return self.core.dealer.get_rng_states()
 
     def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Set the N generators' states."""
-        self.core.set_rng_states(states)
+        self.core.dealer.set_rng_states(states)
 
     def clone(self) -> "Self":
         """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""

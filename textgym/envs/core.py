@@ -11,11 +11,11 @@ import numpy.typing as npt
 from gymnasium.error import ResetNeeded
 
 from textgym.batch import TextBatch
-from textgym.constraints import checked_mask
+from textgym.envs.dealer import Dealer
 from textgym.envs.finished import Finished
+from textgym.envs.legality import Legality
 from textgym.envs.parts import Parts
-from textgym.envs.starts import Start, starts_from_options
-from textgym.errors import IllegalActionError
+from textgym.envs.starts import begun_texts
 from textgym.prompts import Sample
 from textgym.rewards import kl_penalty
 from textgym.scorers import evaluate
@@ -50,8 +50,7 @@ Reason = tuple[str, npt.NDArray[np.bool_]]
 class Core:
     """N episodes of text generation.
 
-    Every slot has a generator of its own and draws from it once per episode, so slot i seeded with s is the very
-    episode of a single environment seeded with s (as long as ``group_size`` is 1).
+    Slot i seeded with s is the very episode of a single environment seeded with s, as long as ``group_size`` is 1.
 
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
@@ -77,10 +76,8 @@ class Core:
         self.kl = np.zeros(num_envs, dtype=np.float64)
         self.groups = np.zeros(num_envs, dtype=np.int64)
         self.samples = [Sample("")] * num_envs
-        self.rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(num_envs)]
-        self._group_count = 0
-        self._group_left = 0
-        self._group_start: Start | None = None
+        self.dealer = Dealer(parts, num_envs)
+        self.legality = Legality(parts)
         self._rows = np.arange(num_envs)
         self._log_probs: npt.NDArray[np.float64] | None = None
         self._masks: npt.NDArray[np.bool_] | None = None
@@ -89,15 +86,8 @@ class Core:
         self._scorer_errors: dict[int, str] = {}
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
-        self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
 
     # Starting episodes ------------------------------------------------------------------------------------------
-
-    def seed(self, rngs: Sequence[np.random.Generator | None]) -> None:
-        """Replace generators where one is given. Replacing all of them also restarts the dealing of groups."""
-        self.rngs = [old if new is None else new for old, new in zip(self.rngs, rngs, strict=True)]
-        if all(rng is not None for rng in rngs):
-            self._group_count = self._group_left = 0
 
     def reset(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None) -> dict[int, str]:
         """Start a new episode in each of ``slots``.
@@ -115,18 +105,14 @@ class Core:
 
         After an exception every episode is as it was; prompts that were drawn are not drawn again.
         """
-        dealing = (self._group_count, self._group_left, self._group_start)
+        deal = self.dealer.deal
         try:
-            if options:
-                starts = starts_from_options(options, len(slots), self.parts, [self.rngs[i] for i in slots.tolist()])
-                groups = [0] * len(slots)
-            else:
-                starts, groups = self._deal(slots)
-            texts = self._texts(starts, slots)
+            starts, groups = self.dealer.starts(slots, options)
+            texts = begun_texts(starts, slots, self.parts)
             self._scorer_errors = {}
             memory = self.parts.reward.start(self._score, texts)
         except BaseException:
-            self._group_count, self._group_left, self._group_start = dealing
+            self.dealer.deal = deal
             raise
         self._begin(slots, texts, groups, memory)
         return self._scorer_errors
@@ -146,36 +132,6 @@ class Core:
         self.running[slots] = True
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
-
-    def _texts(self, starts: Sequence[Start], slots: npt.NDArray[np.int64]) -> TextBatch:
-        """Return the episodes that ``starts`` begin."""
-        ids = np.full((len(starts), self.parts.window), self.pad_token_id, dtype=np.int64)
-        prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
-        lengths = prompt_lengths.copy()
-        for i, start in enumerate(starts):
-            size = start.prompt_ids.size
-            ids[i, :size] = start.prompt_ids
-            if start.prefix_ids is not None:
-                lengths[i] += start.prefix_ids.size
-                ids[i, size : lengths[i]] = start.prefix_ids
-        samples = [start.sample for start in starts]
-        unfinished = np.zeros(len(starts), dtype=np.bool_)
-        return TextBatch(self.parts.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)
-
-    def _deal(self, slots: npt.NDArray[np.int64]) -> tuple[list[Start], list[int]]:
-        """Draw a start for each slot; with groups, one draw serves the next ``group_size`` episodes."""
-        draw, encode, group_size = self.parts.prompts.draw, self.parts.encoder, self.parts.group_size
-        starts, groups = [], []
-        for slot in slots.tolist():
-            if self._group_left == 0 or self._group_start is None:
-                sample = draw(self.rngs[slot])
-                self._group_start = Start(sample, encode(sample), None)
-                self._group_count += 1
-                self._group_left = group_size
-            self._group_left -= 1
-            starts.append(self._group_start)
-            groups.append(self._group_count)
-        return starts, groups
 
     @property
     def has_started(self) -> bool:
@@ -201,7 +157,7 @@ class Core:
         """
         actions = self._checked(actions, slots)
         tokens = self.parts.actions.token_ids(actions, self._batch(slots))
-        illegal = None if self.all_legal else self._illegal(actions, tokens, slots)
+        illegal = None if self.legality.all_legal else self._illegal(actions, tokens, slots)
         penalty = None if self.parts.kl is None else self._kl_penalty(tokens, slots, illegal)
         rows = self._rows[slots]
         written = tokens
@@ -245,11 +201,7 @@ class Core:
         if legal.all():
             return None
         if self.parts.on_illegal_action == "raise":
-            token = int(tokens[~legal][0])
-            raise IllegalActionError(
-                f"action {int(actions[~legal][0])} (token {token}, {self.parts.tokenizer.token_text(token)!r}) is not "
-                "legal here; sample from action_masks(), or choose on_illegal_action='terminate' or 'ignore'"
-            )
+            raise self.legality.refusal(int(actions[~legal][0]), int(tokens[~legal][0]))
         return ~legal
 
     def _kl_penalty(
@@ -346,26 +298,8 @@ class Core:
         Where the constraints leave nothing, EOS alone is legal, so that an agent never stands before an empty set.
         """
         if self._masks is None:
-            batch = self._batch(ALL)
-            tokens = np.broadcast_to(self.parts.tokenizer.token_mask, (self.num_envs, self.pad_token_id))
-            if self.parts.constraint is not None:
-                tokens = tokens & checked_mask(self.parts.constraint, batch)
-            masks = self.parts.actions.mask(tokens, batch)
-            if self.parts.constraint is not None and not masks.any(axis=1).all():
-                masks = self._open_dead_ends(tokens, masks, batch)
-            self._masks = masks.view()
-            self._masks.flags.writeable = False
+            self._masks = self.legality.masks(self._batch(ALL))
         return self._masks
-
-    def _open_dead_ends(
-        self, tokens: npt.NDArray[np.bool_], masks: npt.NDArray[np.bool_], batch: TextBatch
-    ) -> npt.NDArray[np.bool_]:
-        if self._eos >= 0:
-            tokens[~masks.any(axis=1), self._eos] = True
-            masks = self.parts.actions.mask(tokens, batch)
-        if (self.running & ~masks.any(axis=1)).any():
-            raise IllegalActionError("the constraints leave no legal action, and there is no EOS to fall back to")
-        return masks
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
         """Tell the KL term log pi(a|s) of the (N,) actions of the next step, in nats.
@@ -411,8 +345,8 @@ class Core:
         return {
             **{name: getattr(self, name).copy() for name in self._ARRAYS},
             "samples": list(self.samples),
-            "rngs": self.get_rng_states(),
-            "group": (self._group_count, self._group_left, self._group_start),
+            "rngs": self.dealer.get_rng_states(),
+            "deal": self.dealer.deal,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -428,22 +362,7 @@ class Core:
         for name in self._ARRAYS:
             getattr(self, name)[...] = state[name]
         self.samples = list(state["samples"])
-        self.set_rng_states(state["rngs"])
-        self._group_count, self._group_left, self._group_start = state["group"]
+        self.dealer.set_rng_states(state["rngs"])
+        self.dealer.deal = state["deal"]
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
-
-    def get_rng_states(self) -> list[dict[str, Any]]:
-        """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""
-        return [dict(rng.bit_generator.state) for rng in self.rngs]
-
-    def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Set the N generators' states.
-
-        Raises:
-            ValueError: If there are not N of them.
-        """
-        if len(states) != self.num_envs:
-            raise ValueError(f"{len(states)} generator states for {self.num_envs} slots")
-        for rng, state in zip(self.rngs, states, strict=True):
-            rng.bit_generator.state = state

@@ -52,7 +52,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
 
     def reset(self) -> Any:
         """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``."""
-        self.core.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
+        self.core.dealer.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
         errors: dict[int, str] = {}
         for slot, options in enumerate(self._options):
             errors |= self.core.reset(np.array([slot]), options)

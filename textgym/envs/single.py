@@ -87,14 +87,14 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         self.action_space = gym.spaces.Discrete(self.core.num_actions)
         self.observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
         self.render_mode = render_mode
-        self.np_random = self.core.rngs[0]
+        self.np_random = self.core.dealer.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for the options."""
         super().reset(seed=seed)
         if seed is not None:
-            self.core.seed([self.np_random])
+            self.core.dealer.seed([self.np_random])
         errors = self.core.reset(self._slot, options)
         info = self._step_info()
         if errors:
@@ -132,7 +132,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot of this or an equally configured environment."""
         super().set_state(state)
-        self.np_random = self.core.rngs[0]
+        self.np_random = self.core.dealer.rngs[0]
 
     def _observation(self) -> Any:
         observation = self.core.observe()

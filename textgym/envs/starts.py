@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from textgym.batch import TextBatch
 from textgym.errors import unknown_name
 from textgym.prompts import Sample
 
 if TYPE_CHECKING:
     from textgym.envs.parts import Parts
 
-__all__ = ["OPTIONS", "Start", "starts_from_options"]
+__all__ = ["OPTIONS", "Start", "begun_texts", "starts_from_options"]
 
 OPTIONS = {
     "prompt": "a text",
@@ -58,6 +59,22 @@ def starts_from_options(
     columns = {name: _column(name, value, num) for name, value in options.items()}
     rows = [{name: column[i] for name, column in columns.items()} for i in range(num)]
     return [_start(row, parts, rng) for row, rng in zip(rows, rngs, strict=True)]
+
+
+def begun_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], parts: "Parts") -> TextBatch:
+    """Return the episodes that ``starts`` begin in ``slots``."""
+    ids = np.full((len(starts), parts.window), parts.tokenizer.vocab_size, dtype=np.int64)
+    prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
+    lengths = prompt_lengths.copy()
+    for i, start in enumerate(starts):
+        size = start.prompt_ids.size
+        ids[i, :size] = start.prompt_ids
+        if start.prefix_ids is not None:
+            lengths[i] += start.prefix_ids.size
+            ids[i, size : lengths[i]] = start.prefix_ids
+    samples = [start.sample for start in starts]
+    unfinished = np.zeros(len(starts), dtype=np.bool_)
+    return TextBatch(parts.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)
 
 
 def _column(name: str, value: Any, num: int) -> Sequence[Any]:

@@ -141,7 +141,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
         chosen = set(slots.tolist())
-        self.core.seed(
+        self.core.dealer.seed(
             [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
         )
 

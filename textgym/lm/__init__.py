@@ -1,8 +1,9 @@
 """Language models: loading them, sampling, and one incremental forward over many texts. Only this imports torch."""
 
+from textgym.lm.heads import head_input
 from textgym.lm.loading import load_lm
 from textgym.lm.reference import ReferenceLM
 from textgym.lm.sampling import log_prob, sample
 from textgym.lm.stream import LMStream, StreamOutput
 
-__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "load_lm", "log_prob", "sample"]
+__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "head_input", "load_lm", "log_prob", "sample"]

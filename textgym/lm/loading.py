@@ -11,8 +11,9 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from textgym.errors import unknown_name
+from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 
-_EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
+_EMBEDDED = {name: embedded_lm_path(name) for name in EMBEDDED_LMS}
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 }

@@ -37,7 +37,7 @@ class LMStream:
 
     What the model is, it stays: training forwards, `generate` and `save_pretrained` are not affected. The forward runs
     without gradients and without dropout. Changed weights are noticed by the version counters of the parameters, which
-    optimizers and `load_state_dict` advance and writing to `parameter.data` does not: call `clear` after the latter.
+    optimizers and `load_state_dict` advance. Fused optimizers and writes to `parameter.data` do not: call `clear` then.
 
     `caching` names the way in which the cache is kept, chosen at construction by comparing with an uncached forward:
 
@@ -100,7 +100,7 @@ class LMStream:
         return self._way.caching
 
     def clear(self) -> None:
-        """Forget what is cached, so that the next call feeds whole texts; needed after writing to `parameter.data`."""
+        """Forget what is cached, so that the next call feeds whole texts; needed after a fused optimizer step."""
         self._cached.fill(_NOTHING)
         self._way.clear()
 

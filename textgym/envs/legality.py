@@ -1,0 +1,57 @@
+"""Which actions are legal where: the tokenizer's tokens, the constraints, and EOS where nothing else is left."""
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+from textgym.constraints import checked_mask
+from textgym.envs.parts import Parts
+from textgym.errors import IllegalActionError
+
+__all__ = ["Legality"]
+
+
+class Legality:
+    """Computes action masks.
+
+    Attributes:
+        all_legal: Whether every action is legal in every state, so that no mask needs to be computed.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
+
+    def masks(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B, num_actions) bool, read-only, True where an action is legal.
+
+        Raises:
+            IllegalActionError: If an unfinished text has no legal action and there is no EOS to fall back to.
+        """
+        tokens = np.broadcast_to(self.parts.tokenizer.token_mask, (len(batch), self.parts.tokenizer.vocab_size))
+        if self.parts.constraint is not None:
+            tokens = tokens & checked_mask(self.parts.constraint, batch)
+        masks = self.parts.actions.mask(tokens, batch)
+        if self.parts.constraint is not None and not masks.any(axis=1).all():
+            masks = self._open_dead_ends(tokens, masks, batch)
+        masks = masks.view()
+        masks.flags.writeable = False
+        return masks
+
+    def _open_dead_ends(
+        self, tokens: npt.NDArray[np.bool_], masks: npt.NDArray[np.bool_], batch: TextBatch
+    ) -> npt.NDArray[np.bool_]:
+        eos = self.parts.tokenizer.eos_token_id
+        if eos is not None:
+            tokens[~masks.any(axis=1), eos] = True
+            masks = self.parts.actions.mask(tokens, batch)
+        if (~batch.done & ~masks.any(axis=1)).any():
+            raise IllegalActionError("the constraints leave no legal action, and there is no EOS to fall back to")
+        return masks
+
+    def refusal(self, action: int, token: int) -> IllegalActionError:
+        """Return the error for an action that the mask forbids."""
+        return IllegalActionError(
+            f"action {action} (token {token}, {self.parts.tokenizer.token_text(token)!r}) is not legal here; sample "
+            "from action_masks(), or choose on_illegal_action='terminate' or 'ignore'"
+        )
