@@ -30,7 +30,9 @@ class ReinforceConfig:
     num_episodes: int = 64
     """Episodes per update; one gradient step is taken on all of them."""
     learning_rate: float = 1e-3
-    """Of AdamW, for the language model and the value head."""
+    """Of AdamW, for the language model."""
+    value_learning_rate: float = 3e-3
+    """Of AdamW, for the value head, which starts from nothing and has to keep up with the language model."""
     gamma: float = 1.0
     """Discount per token."""
     kl_coef: float = 0.05
@@ -92,7 +94,13 @@ class Reinforce:
         self.reference = self.policy.frozen_copy()
         # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
         # its cache is out of date.
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=self.config.learning_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": self.policy.model.parameters(), "lr": self.config.learning_rate},
+                {"params": self.policy.value_head.parameters(), "lr": self.config.value_learning_rate},
+            ],
+            weight_decay=0.0,
+        )
         self.generator = torch.Generator(self.policy.device).manual_seed(self.config.seed)
         self.num_timesteps = 0
         self.num_updates = 0

@@ -1,0 +1,90 @@
+"""The plots of the world, read from the text files of this folder.
+
+A file is a list of plots. `plot NAME` begins one; `key value` lines follow. `start`, `trouble`, `good` and `bad` may
+repeat, one telling each; a line that begins with a space goes on with the line above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+from textgym.tasks.world.grammar import parse
+
+__all__ = ["Plot", "all_plots", "read_plots"]
+
+_TELLINGS = ("start", "trouble", "good", "bad")
+_FACTS = (
+    "topic", "cast", "named", "tie", "friend", "where", "when", "season", "weather", "tone", "voice", "goal", "luck",
+    "plain", "mild",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What can happen: a beginning, a trouble and how it may end."""
+
+    name: str
+    """Unique name."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Settings by key, such as `topic`, `where` and `goal`."""
+    start: tuple[str, ...]
+    """Patterns that begin the story."""
+    trouble: tuple[str, ...]
+    """Patterns of what comes in the way; may be empty."""
+    good: tuple[str, ...]
+    """Patterns of a happy turn and end."""
+    bad: tuple[str, ...]
+    """Patterns of an unhappy turn and end; may be empty."""
+
+    def fact(self, key: str, default: str) -> str:
+        """Return a setting."""
+        return self.facts.get(key, default)
+
+    def says(self, key: str) -> bool:
+        """Return whether the plot sets a key to `yes`."""
+        return self.facts.get(key) == "yes"
+
+
+def _build(name: str, entries: list[tuple[str, str]]) -> Plot:
+    tellings = {key: tuple(value for found, value in entries if found == key) for key in _TELLINGS}
+    facts = {key: value for key, value in entries if key in _FACTS}
+    unknown = {key for key, _ in entries} - set(_TELLINGS) - set(_FACTS)
+    if unknown or not tellings["start"] or not (tellings["good"] or tellings["bad"]):
+        raise ValueError(f"plot {name!r}: unknown keys {sorted(unknown)}, or no start, or no end")
+    for value in (value for values in tellings.values() for value in values):
+        parse(value)
+    return Plot(name=name, facts=facts, **tellings)
+
+
+def read_plots(text: str) -> list[Plot]:
+    """Return the plots written in a text.
+
+    Raises:
+        ValueError: a line or a plot is malformed.
+    """
+    found: list[tuple[str, list[tuple[str, str]]]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, _, value = line.strip().partition(" ")
+        if line[0].isspace() and found and found[-1][1]:
+            last_key, last_value = found[-1][1][-1]
+            found[-1][1][-1] = (last_key, f"{last_value} {line.strip()}")
+        elif key == "plot":
+            found.append((value, []))
+        elif found:
+            found[-1][1].append((key, value))
+        else:
+            raise ValueError(f"line {number} stands before the first plot: {line!r}")
+    return [_build(name, entries) for name, entries in found]
+
+
+@cache
+def all_plots() -> dict[str, Plot]:
+    """Return every plot by name, in a fixed order."""
+    folder = resources.files(__package__)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".txt"))
+    plots = [plot for name in names for plot in read_plots(folder.joinpath(name).read_text(encoding="utf-8"))]
+    return {plot.name: plot for plot in plots}

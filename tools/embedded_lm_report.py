@@ -1,0 +1,223 @@
+"""Judges the embedded language model: held-out perplexity, samples, sentiment; writes its card, samples and prompts."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from spellchecker import SpellChecker
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from textgym.tasks.world import build_scene, story
+from textgym.tasks.world.cast import MEN, SURNAMES, WOMEN
+from textgym.tasks.world.plots import all_plots
+
+if TYPE_CHECKING:
+    from train_embedded_lm import Settings
+
+EOS = "<|endoftext|>"
+HELD_OUT_START = 1_000_000_000
+OPENINGS_START = 2_000_000_000
+COMMAND = "python tools/train_embedded_lm.py --stages samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the card says."""
+
+    num_parameters: int
+    """Weights, tied ones counted once."""
+    weight_bytes: int
+    """Size of the weight file."""
+    perplexity: float
+    """Per token, on held-out stories."""
+    bits_per_char: float
+    """On held-out stories."""
+    word_share: float
+    """Share of the words of the samples that are in an English word list or are names."""
+    verbatim_share: float
+    """Share of the sentences of the samples that occur in the training corpus word for word."""
+    sentiment: str
+    """Sentiment of continuations of the openings, in words."""
+
+
+def sample(folder: Path, prompts: list[str], max_new_tokens: int, seed: int) -> list[str]:
+    """Return one continuation of each prompt at temperature 1, unfiltered; an empty prompt starts a new story."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.generation_config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens)
+    torch.manual_seed(seed)
+    texts = []
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"] or [tokenizer.eos_token_id]])
+        mask = torch.ones_like(ids)
+        output = model.generate(ids, attention_mask=mask, pad_token_id=tokenizer.eos_token_id)
+        texts.append(str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)))
+    return texts
+
+
+@torch.no_grad()
+def held_out_loss(folder: Path, seed: int, num_stories: int) -> tuple[float, float]:
+    """Return perplexity per token and bits per character on stories that training never saw.
+
+    Every token of a story counts, the first after an end-of-text token, and the end-of-text token that closes it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    nats, tokens, characters = 0.0, 0, 0
+    for index in range(HELD_OUT_START, HELD_OUT_START + num_stories):
+        text = story(seed, index)
+        ids = torch.tensor([tokenizer.eos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id])
+        logits = model(ids[None]).logits[0, :-1]
+        nats += float(functional.cross_entropy(logits, ids[1:], reduction="sum"))
+        tokens += len(ids) - 1
+        characters += len(text)
+    return math.exp(nats / tokens), nats / math.log(2) / characters
+
+
+def share_of_words(texts: list[str]) -> tuple[float, list[str]]:
+    """Return the share of words that pyspellchecker lists or that are names of the world, and the other words."""
+    names = {name.lower() for name in (*WOMEN, *MEN, *SURNAMES)}
+    checker = SpellChecker(language="en")
+    words = [word.removesuffix("'s") for text in texts for word in re.findall(r"[a-z']*[a-z]", text.lower())]
+    unknown = [word for word in words if word not in names and word not in checker]
+    return 1 - len(unknown) / len(words), unknown
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text."""
+    return [part for part in re.split(r"(?<=[.!?])\"? ", text) if part]
+
+
+def describe_sentiment(folder: Path, openings: list[str], seed: int) -> str:
+    """Return mean, deviation and shares of VADER's compound score of 32-token continuations."""
+    score = SentimentIntensityAnalyzer().polarity_scores
+    values = [score(text)["compound"] for text in sample(folder, openings, 32, seed)]
+    positive = sum(value > 0.05 for value in values) / len(values)
+    negative = sum(value < -0.05 for value in values) / len(values)
+    return (
+        f"mean {statistics.mean(values):.2f}, standard deviation {statistics.pstdev(values):.2f}; "
+        f"{positive:.0%} positive, {negative:.0%} negative, {1 - positive - negative:.0%} neutral"
+    )
+
+
+def write_openings(seed: int, folder: Path, path: Path, count: int = 300) -> None:
+    """Write distinct, neutral beginnings of held-out stories, 4 to 12 tokens each, cut between two words."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    score = SentimentIntensityAnalyzer().polarity_scores
+    found: dict[str, None] = {}
+    by_plot: dict[str, int] = {}
+    index = OPENINGS_START
+    while len(found) < count:
+        scene, text = build_scene(seed, index), story(seed, index)
+        index += 1
+        first = sentences(text)[0]
+        words = first.rstrip('.!?"').split(" ")
+        cuts = [" ".join(words[:size]) for size in range(4, len(words) + 1)]
+        cuts = [cut for cut in cuts if 4 <= len(tokenizer(cut)["input_ids"]) <= 12]
+        cuts = [cut for cut in cuts if '"' not in cut and not cut.endswith(("Mr", "Mrs", ","))]
+        is_decided = set(all_plots()[scene.plot].fact("tone", "calm").split()) == {"low"}
+        if not cuts or is_decided or by_plot.get(scene.plot, 0) >= count // 40:
+            continue
+        cut = cuts[-1 - index % min(2, len(cuts))]
+        if cut not in found and score(cut)["compound"] == 0.0:
+            found[cut] = None
+            by_plot[scene.plot] = by_plot.get(scene.plot, 0) + 1
+    path.write_text("\n".join(sorted(found)) + "\n", encoding="utf-8")
+
+
+def write_report(settings: Settings, work_folder: Path, root: Path) -> None:
+    """Measure the exported model and writes its card."""
+    folder = root / "textgym/lm/tiny"
+    texts = sample(folder, [""] * 200, 200, seed=0)
+    perplexity, bits = held_out_loss(folder, settings.seed, 500)
+    share, unknown = share_of_words(texts)
+    corpus = (work_folder / "corpus.txt").read_text(encoding="utf-8")
+    known = set(sentences(corpus.replace("\n", " ")))
+    lines = [line for text in texts for line in sentences(text)]
+    openings = (root / "textgym/prompts/openings.txt").read_text(encoding="utf-8").splitlines()
+    findings = Findings(
+        num_parameters=AutoModelForCausalLM.from_pretrained(folder).num_parameters(),
+        weight_bytes=(folder / "model.safetensors").stat().st_size,
+        perplexity=perplexity,
+        bits_per_char=bits,
+        word_share=share,
+        verbatim_share=sum(line in known for line in lines) / len(lines),
+        sentiment=describe_sentiment(folder, openings, seed=2),
+    )
+    print(findings, "unknown words:", sorted(set(unknown)))
+    cpu_minutes = json.loads((work_folder / "checkpoint.json").read_text())["cpu_seconds"] / 60
+    (folder / "README.md").write_text(_card(settings, findings, cpu_minutes, len(corpus)), encoding="utf-8")
+
+
+def write_samples(root: Path) -> None:
+    """Write the page of samples."""
+    texts = sample(root / "textgym/lm/tiny", [""] * 40, 200, seed=0)
+    lines = [
+        "# Forty samples of the embedded language model",
+        "",
+        "Drawn one after the other at temperature 1 from the full distribution, seed 0, each from an end-of-text token",
+        "to the next or to 200 tokens. Nothing was left out or edited. To draw them again:",
+        "",
+        f"    {COMMAND}",
+        "",
+        *(f"{number}. {text.strip()}\n" for number, text in enumerate(texts, 1)),
+    ]
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs/embedded_lm_samples.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_characters: int) -> str:
+    windows = ", ".join(str(length) for length, _ in settings.window_shares)
+    rows = {
+        "Shape": f"GPT-2, {settings.num_layers} layers, width {settings.width}, {settings.num_heads} heads, "
+        f"{settings.num_positions} positions, tied embeddings",
+        "Parameters": f"{findings.num_parameters:,}",
+        "Weights": f"{findings.weight_bytes / 1e6:.2f} MB, float16 on disk, float32 in memory",
+        "Tokenizer": f"byte-level BPE, {settings.vocab_size} tokens; `{EOS}` ends a story and may begin one; "
+        "no padding token",
+        "Data": f"{settings.num_stories:,} stories, {corpus_characters / 1e6:.1f} million characters, all written by "
+        "`textgym.tasks.world`, rules and word lists of this project; no other text",
+        "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
+        f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
+        f"seed {settings.seed}",
+        "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread",
+        "Held-out perplexity": f"{findings.perplexity:.2f} per token, {findings.bits_per_char:.3f} bits per character, "
+        "on 500 stories of the same world that it never saw",
+        "Words": f"{findings.word_share:.1%} of the words of 200 samples are in pyspellchecker's English list or are "
+        "names of the world",
+        "Sentences": f"{findings.verbatim_share:.0%} of the sentences of 200 samples occur word for word in the "
+        "training stories",
+        "Sentiment": "VADER compound of 32-token continuations of `textgym/prompts/openings.txt`: "
+        f"{findings.sentiment}",
+        "Licence": "MIT, as the rest of the project; weights and training text alike",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
+license: mit
+language: en
+pipeline_tag: text-generation
+---
+# The embedded language model
+
+A very small GPT-2-shaped model that writes short everyday stories in simple English. It is textgym's default policy,
+reference and tokenizer: small enough to be trained by reinforcement learning on a laptop's CPU within a minute.
+It knows nothing beyond its story world and is not meant for anything else.
+
+| | |
+| --- | --- |
+{table}
+
+Samples at temperature 1: `docs/embedded_lm_samples.md`. To make it again: `python tools/train_embedded_lm.py`.
+
+Limits: it repeats the turns of its world, sometimes mixes up people or things, and cannot follow instructions, reason
+or state facts. It is English only; other text is encoded byte by byte and continued badly.
+"""
