@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-TIMESTEPS = 130_000
+TIMESTEPS = 150_000
 
 
 def main() -> None:

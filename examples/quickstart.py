@@ -1,6 +1,6 @@
 """Teach a small language model to write more positive text, on a CPU, in about a minute.
 
-    python examples/quickstart.py [--timesteps 130000] [--seed 0] [--out runs/quickstart-1]
+    python examples/quickstart.py [--timesteps 150000] [--seed 0] [--out runs/quickstart-1]
 
 Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion; a KL penalty keeps
 the text close to what the LM wrote before. Afterwards the same eight prompts are continued by both models.
@@ -60,7 +60,7 @@ def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[st
     keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:eval", **keywords)
-    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.1, seed=seed)
+    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.05, seed=seed)
     agent = Reinforce("tiny", env, config)
     run = RunFolder(
         out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords, "reinforce": asdict(config)}
@@ -82,7 +82,7 @@ def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[st
 def main() -> None:
     """Read the arguments, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=130_000, help="tokens to train on (default: %(default)s)")
+    parser.add_argument("--timesteps", type=int, default=150_000, help="tokens to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="run folder (default: the first free runs/quickstart-N)")
     args = parser.parse_args()
