@@ -47,7 +47,6 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         parts = self.core.parts
         observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
         self._actions: Any = None
-        self._no_options: list[dict[str, Any]] = [{} for _ in range(num_envs)]
         super().__init__(num_envs, observation_space, gym.spaces.Discrete(self.core.num_actions))
 
     def reset(self) -> Any:
