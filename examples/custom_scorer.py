@@ -14,9 +14,9 @@ from textgym.testing import check_scorer
 from textgym_agents import Reinforce, ReinforceConfig
 
 
-def asks_a_question(completion: str) -> float:
-    """1 if there is a question mark, else 0."""
-    return float("?" in completion)
+def somebody_speaks(completion: str) -> float:
+    """1 if there is direct speech, else 0."""
+    return float('"' in completion)
 
 
 class ShortSentences:
@@ -42,7 +42,7 @@ def main() -> None:
 
     check_scorer(ShortSentences())
     scorer = {
-        "question": (asks_a_question, 1.0),
+        "speech": (somebody_speaks, 1.0),
         "short": (ShortSentences(), 0.5),
         "repetition": (Repetition(n=2), -1.0),
     }

@@ -38,6 +38,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "
     unknown scorer 'sentimant'; did you mean 'sentiment'? Known: repetition, sentiment.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(str(name), names, n=1)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}.{' ' + also if also else ''}")

@@ -151,8 +151,12 @@ class TextGenConfig:
         model = self.model_or_default
         if self.tokenizer is None and not isinstance(model, str | Path):
             raise TypeError(f"a loaded model needs tokenizer=... beside it, got only {type(model).__name__}")
-        width = None if model is None or self.tokenizer is None else logits_width(model)
-        return as_tokenizer(model if self.tokenizer is None else self.tokenizer, vocab_size=width)
+        if self.tokenizer is None:
+            try:
+                return as_tokenizer(model)
+            except ValueError as error:
+                raise ValueError(f"model={model!r} gives no tokenizer: {error}") from error
+        return as_tokenizer(self.tokenizer, vocab_size=None if model is None else logits_width(model))
 
     def _build_reference(self) -> Reference:
         reference = self.model_or_default if self.reference is None else self.reference
