@@ -1,5 +1,11 @@
 """Language models: loading them, sampling, and one incremental forward over many texts. Only this imports torch."""
 
+try:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ImportError as error:
+    raise ImportError("language models need torch and transformers: pip install 'textgym[agents]'") from error
+
 from textgym.lm.heads import head_input
 from textgym.lm.loading import load_lm
 from textgym.lm.reference import ReferenceLM
