@@ -20,12 +20,16 @@ import transformers
 import textgym
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
 
+TIMESTEPS = 150_000
 NUM_SHOWN = 8
 NUM_EVALUATED = 256
 
 
 def evaluate(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
-    """Continue the same held-out prompts, with the same random numbers, whichever policy it is."""
+    """Continue the same held-out prompts, with the same random numbers, whichever policy it is.
+
+    One slot per episode: where slots start again, a policy that ends earlier would get other prompts.
+    """
     return collect(env, policy, NUM_EVALUATED, seed=1, generator=torch.Generator().manual_seed(1))
 
 
@@ -37,7 +41,7 @@ def summary(episodes: Episodes, start: LMPolicy) -> dict[str, float]:
     return {
         "score": float(np.mean([info["score"] for info in episodes.infos])),
         "perplexity": float((-log_probs / num_tokens).exp()),
-        "kl": float((episodes.log_probs.sum() - log_probs) / num_tokens),
+        "kl": round(float((episodes.log_probs.sum() - log_probs) / num_tokens), 3) or 0.0,  # no -0.000
     }
 
 
@@ -59,7 +63,7 @@ def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[st
     """Train, print the comparison, write the run folder; return what was measured before, during and after."""
     keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
-    held_out = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:eval", **keywords)
+    held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
     config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.05, seed=seed)
     agent = Reinforce("tiny", env, config)
     run = RunFolder(
@@ -82,7 +86,7 @@ def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[st
 def main() -> None:
     """Read the arguments, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=150_000, help="tokens to train on (default: %(default)s)")
+    parser.add_argument("--timesteps", type=int, default=TIMESTEPS, help="tokens to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="run folder (default: the first free runs/quickstart-N)")
     args = parser.parse_args()

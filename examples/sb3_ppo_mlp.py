@@ -37,16 +37,17 @@ def main() -> None:
     }
     env = VecMonitor(TextGenVecEnv(16, **keywords))
     model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, learning_rate=1e-3, ent_coef=0.01, seed=0, verbose=0)
-    held_out = VecMonitor(TextGenVecEnv(16, **keywords))
-    before, _ = evaluate_policy(model, held_out, n_eval_episodes=64, deterministic=False)
+    test_env = VecMonitor(TextGenVecEnv(16, **keywords))
+    test_env.seed(0)
+    before, _ = evaluate_policy(model, test_env, n_eval_episodes=64, deterministic=False)
     model.learn(args.timesteps)
-    after, _ = evaluate_policy(model, held_out, n_eval_episodes=64, deterministic=False)
+    test_env.seed(0)
+    after, _ = evaluate_policy(model, test_env, n_eval_episodes=64, deterministic=False)
 
-    held_out.seed(0)
-    observations = held_out.reset()
+    observations = test_env.reset()
     for _ in range(8):
         actions, _ = model.predict(observations, deterministic=False)
-        observations, _, _, infos = held_out.step(actions)
+        observations, _, _, infos = test_env.step(actions)
     for info in infos[:4]:
         print(f"[{info['score']:+.2f}] {info['prompt']} ...{info['completion']}")
     print(f"mean sentiment: before {before:+.3f}, after {after:+.3f}")

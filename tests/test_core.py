@@ -366,9 +366,17 @@ def test_seeding_every_slot_restarts_the_groups():
     envs = make_vector(3, group_size=2)
     envs.reset(seed=0)
     envs.reset()
-    assert envs.core.groups.tolist() == [2, 3, 3]
+    assert envs.core.groups.tolist() == [3, 3, 4]
     envs.reset(seed=0)
     assert envs.core.groups.tolist() == [1, 1, 2]
+
+
+def test_resetting_every_slot_begins_a_new_group_and_resetting_some_does_not():
+    envs = make_vector(3, group_size=2, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    envs.reset()
+    envs.reset(options={"reset_mask": np.array([True, False, False])})
+    assert envs.core.groups.tolist() == [4, 3, 4]
 
 
 def test_a_reset_that_fails_loses_no_episode_of_a_group():

@@ -105,6 +105,15 @@ def test_acting_follows_a_training_step(policy):
     assert after.log_probs[0] != before[0]
 
 
+def test_sampling_from_a_diverged_model_says_so(policy):
+    ids = np.array([[0, 1, 8, 8]])
+    policy.act(ids)
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="logits are NaN"):
+        policy.act(ids)
+
+
 def test_a_frozen_copy_stays_as_it_is(policy):
     twin = policy.frozen_copy()
     with torch.no_grad():
@@ -121,6 +130,37 @@ def test_a_saved_policy_is_a_plain_hugging_face_folder(policy, tmp_path):
         assert torch.equal(plain.state_dict()[name], tensor)
         assert torch.equal(loaded.model.state_dict()[name], tensor)
     assert torch.equal(loaded.value_head.weight, policy.value_head.weight)
+
+
+def test_dropout_of_a_model_in_training_mode_is_switched_off():
+    model = small_lm()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    policy = LMPolicy(model.train())
+    episodes = episodes_of(policy)
+    torch.testing.assert_close(policy.evaluate(episodes).log_probs.detach(), episodes.log_probs, atol=1e-4, rtol=0)
+    twin = policy.frozen_copy().evaluate(episodes)
+    torch.testing.assert_close(twin.log_probs, episodes.log_probs, atol=1e-4, rtol=0)
+
+
+def test_acting_follows_a_cast_of_the_weights(policy):
+    policy.act(np.array([[0, 1, 8, 8]]))
+    policy.double()
+    after = policy.act(np.array([[0, 1, 2, 8]]), deterministic=True).log_probs[0]
+    with torch.no_grad():
+        log_probs = policy.model(torch.tensor([[0, 1, 2]])).logits[0, -1].log_softmax(-1)
+    assert after == pytest.approx(log_probs.max().item(), abs=1e-5)
+
+
+def test_a_model_without_origin_is_saved_without_the_tokenizer_of_the_working_directory(policy, tmp_path, monkeypatch):
+    LMPolicy("tiny").save_pretrained(tmp_path / "tiny")
+    assert (tmp_path / "tiny" / "tokenizer.json").exists()
+    monkeypatch.chdir(tmp_path / "tiny")
+    for name in ("", "no-such/model"):
+        policy.model.config._name_or_path = name
+        policy.save_pretrained(tmp_path / "saved")
+        assert not (tmp_path / "saved" / "tokenizer.json").exists()
 
 
 def test_the_small_vocabulary_is_as_wide_as_the_model():

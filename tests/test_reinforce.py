@@ -72,6 +72,26 @@ def test_saving_and_loading_in_the_middle_changes_nothing(tmp_path):
         assert torch.equal(resumed.policy.state_dict()[name], tensor), name
 
 
+def test_loading_keeps_the_dtype_of_the_weights(tmp_path):
+    agent = Reinforce(LMPolicy(small_lm().bfloat16()), make_env(32), ReinforceConfig(num_episodes=32, kl_coef=0.1))
+    agent.learn(200).save(tmp_path)
+    agent.learn(200)
+    resumed = Reinforce.load(tmp_path, make_env(32)).learn(200)
+    for name, tensor in agent.policy.state_dict().items():
+        assert torch.equal(resumed.policy.state_dict()[name], tensor), name
+    assert resumed.reference.model.dtype == torch.bfloat16
+
+
+def test_saving_over_the_folder_that_was_loaded_loses_nothing(tmp_path):
+    agent_of().learn(200).save(tmp_path)
+    agent = Reinforce.load(tmp_path, make_env(32))
+    agent.save(tmp_path)
+    agent.learn(200).save(tmp_path)
+    again = Reinforce.load(tmp_path, make_env(32))
+    for name, tensor in agent.policy.state_dict().items():
+        assert torch.equal(again.policy.state_dict()[name], tensor), name
+
+
 def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
     agent_of().learn(100).save(tmp_path)
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
@@ -92,6 +112,51 @@ def test_loading_onto_another_number_of_slots_is_refused(tmp_path):
 def test_a_model_of_another_vocabulary_is_refused():
     with pytest.raises(ValueError, match="the environment has 257 actions, the model a vocabulary of 8"):
         agent_of(env=make_env(4, tokenizer="byte"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes must be at least 1, got 0"),
+        ({"kl_coef": -0.1}, "kl_coef must be at least 0, got -0.1"),
+        ({"gamma": 1.5}, "gamma must be from 0 to 1, got 1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0, got nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        ReinforceConfig(**setting)
+
+
+def test_a_gradient_that_is_not_finite_raises_before_it_reaches_the_weights():
+    agent = agent_of()
+    episodes = collect(agent.env, agent.policy, 32, seed=0, generator=agent.generator)
+    episodes.rewards[0, 0] = torch.inf
+    before = agent.policy.model.transformer.wte.weight.clone()
+    with pytest.raises(FloatingPointError, match="norm is nan in update 1"):
+        agent.update(episodes)
+    assert torch.equal(agent.policy.model.transformer.wte.weight, before)
+
+
+def test_the_kl_that_is_not_computed_is_not_shown_as_zero():
+    rows = []
+    for kl_coef in (0.0, 0.1):
+        agent_of(kl_coef=kl_coef).learn(50, callback=lambda _, metrics: rows.append(metrics))
+    assert np.isnan(rows[0]["train/kl_reference"])
+    assert rows[-1]["train/kl_reference"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_text_whose_scorer_failed_does_not_count_in_the_mean_score():
+    def score(completion):
+        if "c" in completion:
+            raise ValueError("no c")
+        return 1.0
+
+    rows = []
+    agent = agent_of(env=make_env(32, scorer=score, on_scorer_error="invalid"))
+    agent.learn(50, callback=lambda _, metrics: rows.append(metrics))
+    assert rows[0]["rollout/score_mean"] == 1.0
+    assert 0 < rows[0]["rollout/ep_rew_mean"] < 1
 
 
 def test_a_callback_that_returns_false_stops_the_training():

@@ -52,6 +52,13 @@ def test_normalized_advantages_have_mean_zero_and_deviation_one():
     assert values[0, :2].tolist() == pytest.approx([-1.0, 1.0])
 
 
+def test_equal_advantages_normalize_to_zero():
+    for value in (0.0, 0.1, 0.3, -0.7):  # 0.3 is no binary number: a mean in float32 misses it
+        values = normalized(torch.full((64, 31), value), torch.ones(64, 31, dtype=torch.bool))
+        assert values.dtype == torch.float32
+        assert values.abs().max() < 1e-6
+
+
 def test_policy_gradient_loss_by_hand():
     log_probs = torch.log(torch.tensor([[0.5, 0.25]]))
     advantages = torch.tensor([[2.0, -1.0]])

@@ -6,8 +6,37 @@ import pytest
 import torch
 from lm_fixtures import make_env, small_lm
 
+from textgym.actions import Subset
 from textgym.constraints import BanTokens
 from textgym_agents import LMPolicy, collect
+
+
+class WithoutEos:
+    """The letters a to h, of which no one ends a text."""
+
+    vocab_size = 8
+    eos_token_id = None
+    token_mask = np.ones(8, dtype=np.bool_)
+
+    def encode(self, text):
+        return ["abcdefgh".index(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join("abcdefgh"[i] for i in ids)
+
+    def decode_batch(self, texts):
+        return [self.decode(ids) for ids in texts]
+
+    def token_text(self, token_id):
+        return "abcdefgh"[token_id]
+
+
+class NothingAfterSixTokens:
+    """Leaves no letter once a text is as long as it may be."""
+
+    def mask(self, batch):
+        return np.repeat(batch.num_new_tokens[:, None] < 6, 8, axis=1)
+
 
 MODES = ("SameStep", "NextStep", "Disabled")
 
@@ -56,6 +85,12 @@ def test_fewer_and_more_episodes_than_slots(policy):
     assert len(sampled(make_env(num_envs=8), policy, 21)) == 21
 
 
+def test_with_a_slot_per_episode_the_prompts_do_not_depend_on_the_policy(policy):
+    first, second = (sampled(make_env(num_envs=64), one, 64) for one in (policy, LMPolicy(small_lm(seed=1))))
+    assert [info["prompt"] for info in first.infos] == [info["prompt"] for info in second.infos]
+    assert first.num_steps.tolist() != second.num_steps.tolist()
+
+
 def test_truncated_episodes_are_marked(policy):
     episodes = sampled(make_env(time_limit="truncated"), policy, 16)
     reasons = [info["end_reason"] for info in episodes.infos]
@@ -87,6 +122,31 @@ def test_a_dict_observation_serves_as_well(policy):
 def test_wrappers_are_looked_through(policy):
     env = gym.wrappers.vector.RecordEpisodeStatistics(make_env())
     assert torch.equal(sampled(env, policy, 8).ids, sampled(make_env(), policy, 8).ids)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_kl_term_of_the_environment_is_told_the_log_probabilities(policy, mode):
+    env = make_env(mode=mode, kl_coef=0.5, reference=small_lm(seed=1))
+    episodes = sampled(env, policy, 20)
+    reference = LMPolicy(small_lm(seed=1)).evaluate(episodes).log_probs.detach()
+    kl = (episodes.log_probs - reference).sum(dim=1)
+    assert [info["kl"] for info in episodes.infos] == pytest.approx(kl.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_ended_text_may_have_no_legal_action(policy, mode):
+    env = make_env(mode=mode, tokenizer=WithoutEos(), constraints=[NothingAfterSixTokens()])
+    assert sampled(env, policy, 20).num_steps.tolist() == [6] * 20
+
+
+def test_actions_that_are_no_tokens_are_refused(policy):
+    with pytest.raises(ValueError, match="needs actions='vocabulary', not Subset"):
+        sampled(make_env(actions=Subset(list("gfedcba"))), policy, 8)
+
+
+def test_another_vocabulary_is_refused(policy):
+    with pytest.raises(ValueError, match="the environment has 257 actions, the model a vocabulary of 8"):
+        sampled(make_env(tokenizer="byte"), policy, 8)
 
 
 def test_a_number_of_episodes_below_one_is_refused(policy):

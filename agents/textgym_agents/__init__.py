@@ -9,6 +9,7 @@ checkpoint  weights as safetensors, settings as JSON
 run_folder  metrics as CSV and TensorBoard, the learning curve as PNG
 """
 
+import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.policy import LMPolicy
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import Episodes, collect

@@ -18,9 +18,10 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def normalized(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return ``values`` shifted and scaled to mean 0 and standard deviation 1 over the mask."""
-    centred = values - masked_mean(values, mask)
-    return centred / (masked_mean(centred.square(), mask).sqrt() + 1e-8)
+    """Return ``values`` shifted and scaled to mean 0 and standard deviation 1 over the mask; 0 where all are equal."""
+    exact = values.double()  # in float32 the rounding of the mean would be scaled up where all values are equal
+    centred = exact - masked_mean(exact, mask)
+    return (centred / (masked_mean(centred.square(), mask).sqrt() + 1e-8)).to(values.dtype)
 
 
 def policy_gradient_loss(log_probs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from textgym.lm import LMStream, head_input, load_lm, sample
 
@@ -48,13 +48,14 @@ class LMPolicy(nn.Module):
     """A causal language model that acts token by token and evaluates whole episodes in one forward.
 
     The value head starts at zero and reads the hidden states without sending gradients into them: learning V does
-    not disturb the text.
+    not disturb the text. Dropout is switched off, in a model that is given too: what is evaluated is the distribution
+    that acted.
 
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model; see
-            ``textgym.lm.load_lm``.
+            ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
         dtype: Of the weights, where they are loaded here.
-        device: Where they go.
+        device: Where they go, where they are loaded here.
 
     >>> policy = LMPolicy("tiny")
     >>> choice = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
@@ -73,6 +74,7 @@ class LMPolicy(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._streams: dict[tuple[int, int], LMStream] = {}
+        self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +99,9 @@ class LMPolicy(nn.Module):
             active: (N,) bool, slots whose choice matters; the others choose at random and are not fed.
             deterministic: Choose the likeliest token instead of sampling.
             generator: Randomness of the sampling.
+
+        Raises:
+            FloatingPointError: If the model has diverged and its logits are NaN.
         """
         logits, hidden = self._stream(ids)(ids, active=active)
         logits = logits.float()
@@ -104,6 +109,8 @@ class LMPolicy(nn.Module):
             legal = torch.tensor(action_masks, device=logits.device)
             logits = logits.masked_fill(~legal, -torch.inf)
         actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
+        if int(actions.max()) >= self.vocab_size:
+            raise FloatingPointError("the model's logits are NaN, so no token can be drawn from them")
         log_probs = -F.cross_entropy(logits, actions, reduction="none")
         values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
         return Choice(actions.cpu().numpy(), log_probs.cpu().numpy(), values.float().cpu().numpy())
@@ -159,13 +166,14 @@ class LMPolicy(nn.Module):
         """Write a plain Hugging Face folder, with the value head in a file of its own beside the model.
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``LMPolicy.from_pretrained`` both.
+        The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one.
         """
         folder = Path(folder)
         self.model.save_pretrained(folder)
         save_file(self.value_head.state_dict(), folder / "value_head.safetensors")
-        source = Path(self.model.config._name_or_path)
-        if (source / "tokenizer_config.json").exists():
-            AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        tokenizer = _tokenizer_of(self.model)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "LMPolicy":
@@ -174,11 +182,27 @@ class LMPolicy(nn.Module):
         policy.value_head.load_state_dict(load_file(Path(folder) / "value_head.safetensors"))
         return policy
 
+    def _apply(self, *args: Any, **kwargs: Any) -> "LMPolicy":
+        """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
+        self._streams.clear()
+        return super()._apply(*args, **kwargs)
+
     def _stream(self, ids: npt.NDArray[np.int64]) -> LMStream:
         key = ids.shape[0], ids.shape[1]
         if key not in self._streams:
             self._streams[key] = LMStream(self.model, *key)
         return self._streams[key]
+
+
+def _tokenizer_of(model: PreTrainedModel) -> Any:
+    """Return the tokenizer that lies where a model was loaded from, or None."""
+    source = model.config._name_or_path
+    if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except OSError:  # a name that was only ever given to a model
+        return None
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """REINFORCE with a learned baseline and a KL penalty to the language model that training started from."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,9 +15,9 @@ from tqdm import tqdm
 
 from textgym_agents.checkpoint import load_json, load_optimizer, save_json, save_optimizer
 from textgym_agents.losses import baseline_loss, explained_variance, masked_mean, normalized, policy_gradient_loss
-from textgym_agents.policy import LMPolicy
+from textgym_agents.policy import Evaluation, LMPolicy
 from textgym_agents.returns import discounted_returns
-from textgym_agents.rollout import Episodes, collect, text_env, token_window
+from textgym_agents.rollout import Episodes, check_fit, collect, text_env, token_window
 
 __all__ = ["Reinforce", "ReinforceConfig"]
 
@@ -36,7 +37,7 @@ class ReinforceConfig:
     gamma: float = 1.0
     """Discount per token."""
     kl_coef: float = 0.05
-    """Reward that a nat of KL to the reference costs, token by token."""
+    """Reward that a nat of KL to the reference costs, token by token. With 0 the KL is not computed."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus in the loss."""
     vf_coef: float = 0.5
@@ -50,6 +51,22 @@ class ReinforceConfig:
     text's end, which is right where the score of the cut text was already given."""
     seed: int = 0
     """Decides the prompts and the sampling."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("num_episodes", 1, math.inf),
+            ("learning_rate", 0, math.inf),
+            ("value_learning_rate", 0, math.inf),
+            ("gamma", 0, 1),
+            ("kl_coef", 0, math.inf),
+            ("ent_coef", 0, math.inf),
+            ("vf_coef", 0, math.inf),
+            ("max_grad_norm", 0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+                raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 class Reinforce:
@@ -84,12 +101,7 @@ class Reinforce:
     ) -> None:
         self.env = env
         self.policy = policy if isinstance(policy, LMPolicy) else LMPolicy(policy)
-        num_actions = text_env(env).num_actions
-        if num_actions != self.policy.vocab_size:
-            raise ValueError(
-                f"the environment has {num_actions} actions, the model a vocabulary of {self.policy.vocab_size}; "
-                "an LM policy needs the model's own tokenizer and actions='vocabulary'"
-            )
+        check_fit(text_env(env), self.policy)
         self.config = ReinforceConfig() if config is None else config
         self.reference = self.policy.frozen_copy()
         # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
@@ -125,22 +137,25 @@ class Reinforce:
                 metrics["time/time_elapsed"] = elapsed
                 metrics["time/fps"] = (self.num_timesteps - first) / elapsed
                 bar.update(int(episodes.num_steps.sum()))
-                bar.set_postfix_str(
-                    f"return {metrics['rollout/ep_rew_mean']:+.3f}  KL {metrics['train/kl_reference']:.3f} nats/token"
-                )
+                kl = f"  KL {metrics['train/kl_reference']:.3f} nats/token" if self.config.kl_coef > 0 else ""
+                bar.set_postfix_str(f"return {metrics['rollout/ep_rew_mean']:+.3f}{kl}")
                 if callback is not None and callback(self, metrics) is False:
                     break
         return self
 
     def update(self, episodes: Episodes) -> dict[str, float]:
-        """Take one gradient step on B episodes and return metrics under SB3's names."""
+        """Take one gradient step on B episodes and return metrics under SB3's names.
+
+        ``train/kl_reference`` is NaN where ``kl_coef`` is 0.
+
+        Raises:
+            FloatingPointError: If a gradient is not finite; the weights are as they were.
+        """
         config, mask = self.config, episodes.mask
-        with torch.no_grad():
-            reference = self.reference.evaluate(episodes) if config.kl_coef > 0 else None
         now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
-        kl = now.log_probs.detach() - reference.log_probs if reference is not None else torch.zeros(mask.shape)
+        kl = self._kl(episodes, now)
         returns = discounted_returns(
-            episodes.rewards - config.kl_coef * kl,
+            episodes.rewards if kl is None else episodes.rewards - config.kl_coef * kl,
             episodes.num_steps,
             config.gamma,
             now.last_values * episodes.truncated if config.bootstrap_truncated else None,
@@ -155,12 +170,11 @@ class Reinforce:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        if not grad_norm.isfinite():
+            raise FloatingPointError(f"the gradient's norm is {float(grad_norm)} in update {self.num_updates + 1}")
         self.optimizer.step()
         self.num_updates += 1
-        return {
-            "rollout/ep_rew_mean": float(episodes.returns.mean()),
-            "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
-            "rollout/score_mean": float(np.mean([info["score"] for info in episodes.infos])),
+        return _rollout_metrics(episodes) | {
             "time/total_timesteps": self.num_timesteps,
             "train/n_updates": self.num_updates,
             "train/loss": float(loss.detach()),
@@ -168,9 +182,16 @@ class Reinforce:
             "train/value_loss": float(value_loss.detach()),
             "train/entropy_loss": -float(entropy.detach()),
             "train/explained_variance": explained_variance(now.values.detach(), returns, mask),
-            "train/kl_reference": float(masked_mean(kl, mask)),
+            "train/kl_reference": math.nan if kl is None else float(masked_mean(kl, mask)),
             "train/grad_norm": float(grad_norm),
         }
+
+    def _kl(self, episodes: Episodes, now: Evaluation) -> torch.Tensor | None:
+        """Return (B, T) log pi(a_t|s_t) - log pi_ref(a_t|s_t), or None where it costs nothing."""
+        if self.config.kl_coef == 0:
+            return None
+        with torch.no_grad():
+            return now.log_probs.detach() - self.reference.evaluate(episodes).log_probs
 
     def predict(
         self,
@@ -186,7 +207,7 @@ class Reinforce:
             observation: (N, L) or (L,) ids, or a dict that holds them.
             state: Returned as it came: the observation is the whole state.
             episode_start: Not needed, for the same reason.
-            deterministic: Choose the likeliest token instead of sampling.
+            deterministic: Choose the likeliest token instead of sampling, which draws from the training's generator.
             action_masks: (N, V) or (V,) bool, the legal tokens.
 
         Returns:
@@ -215,19 +236,39 @@ class Reinforce:
         save_json(path / "agent.json", content)
 
     @classmethod
-    def load(cls, path: str | Path, env: VectorEnv[Any, Any, Any]) -> "Reinforce":
+    def load(
+        cls, path: str | Path, env: VectorEnv[Any, Any, Any], *, device: str | torch.device = "cpu"
+    ) -> "Reinforce":
         """Continue from a folder that ``save`` wrote, on an environment configured as it was.
+
+        Args:
+            path: The folder.
+            env: The environment.
+            device: Where the weights go; the one that they were saved from, whose generator's state was saved too.
 
         Raises:
             FileNotFoundError: If the folder holds no checkpoint.
-            ValueError: If the environment has another number of slots.
+            ValueError: If the environment has another number of slots, or other actions.
         """
         path = Path(path)
         content = load_json(path / "agent.json")
-        agent = cls(LMPolicy.from_pretrained(path / "policy"), env, ReinforceConfig(**content["config"]))
-        agent.reference = LMPolicy.from_pretrained(path / "reference").requires_grad_(False)
+        policy = LMPolicy.from_pretrained(path / "policy", dtype="auto", device=device)
+        agent = cls(policy, env, ReinforceConfig(**content["config"]))
+        reference = LMPolicy.from_pretrained(path / "reference", dtype="auto", device=device)
+        agent.reference = reference.requires_grad_(False)
         load_optimizer(path / "optimizer.safetensors", agent.optimizer)
         agent.num_timesteps, agent.num_updates = content["num_timesteps"], content["num_updates"]
         agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
         text_env(env).set_rng_states(content["env_rngs"])
         return agent
+
+
+def _rollout_metrics(episodes: Episodes) -> dict[str, float]:
+    """Return what the episodes say about themselves; a score that is NaN, where the scorer failed, does not count."""
+    scores = np.array([info["score"] for info in episodes.infos], dtype=np.float64)
+    scored = scores[~np.isnan(scores)]
+    return {
+        "rollout/ep_rew_mean": float(episodes.returns.mean()),
+        "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
+        "rollout/score_mean": float(scored.mean()) if scored.size else math.nan,
+    }

@@ -9,7 +9,8 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textgym import TextGenVectorEnv
-from textgym_agents.policy import LMPolicy
+from textgym.actions import Vocabulary, as_actions
+from textgym_agents.policy import Choice, LMPolicy
 
 __all__ = ["Episodes", "collect"]
 
@@ -53,40 +54,64 @@ class Episodes:
 
 
 class _Recorder:
-    """Arrays for the episodes 0 .. B-1, filled step by step as slots work on them."""
+    """Arrays for the episodes 0 .. B-1, filled step by step as N slots work on them.
 
-    def __init__(self, num_episodes: int, window: int, max_new_tokens: int, vocab_size: int | None) -> None:
-        self.ids = np.zeros((num_episodes, window), dtype=np.int64)
+    Attributes:
+        episode: (N,) int64, the episode that each slot works on, -1 where it idles.
+        num_left: Episodes that have not ended yet.
+    """
+
+    def __init__(self, num_episodes: int, env: TextGenVectorEnv) -> None:
+        steps = (num_episodes, env.max_new_tokens)
+        self.ids = np.zeros((num_episodes, env.window), dtype=np.int64)
         self.prompt_lengths = np.zeros(num_episodes, dtype=np.int64)
         self.num_steps = np.zeros(num_episodes, dtype=np.int64)
-        self.rewards = np.zeros((num_episodes, max_new_tokens), dtype=np.float32)
-        self.log_probs = np.zeros((num_episodes, max_new_tokens), dtype=np.float32)
+        self.rewards = np.zeros(steps, dtype=np.float32)
+        self.log_probs = np.zeros(steps, dtype=np.float32)
         self.truncated = np.zeros(num_episodes, dtype=np.bool_)
         self.infos: list[dict[str, Any]] = [{}] * num_episodes
         self.masks = None
-        if vocab_size is not None:
-            self.masks = np.zeros((num_episodes, max_new_tokens, -(-vocab_size // 8)), dtype=np.uint8)
+        if env.has_illegal_actions:
+            self.masks = np.zeros((*steps, -(-env.num_actions // 8)), dtype=np.uint8)
+        self.episode = np.full(env.num_envs, -1)
+        self.num_left = num_episodes
+        self._num_started = 0
+        self._pad_token_id = env.pad_token_id
 
-    def start(self, episodes: npt.NDArray[np.int64], windows: npt.NDArray[np.int64], pad_token_id: int) -> None:
-        is_token = windows != pad_token_id
+    def start(self, slots: npt.NDArray[np.int64], windows: npt.NDArray[np.int64]) -> None:
+        """Give slots whose episodes have just started the next numbers, or none when all are given away."""
+        numbers = self._num_started + np.arange(slots.size)
+        self.episode[slots] = np.where(numbers < len(self.ids), numbers, -1)
+        episodes = numbers[numbers < len(self.ids)]
+        self._num_started += episodes.size
+        windows = windows[slots[: episodes.size]]
+        is_token = windows != self._pad_token_id
         self.ids[episodes] = np.where(is_token, windows, 0)
         self.prompt_lengths[episodes] = is_token.sum(axis=1)
 
     def record(
         self,
-        episodes: npt.NDArray[np.int64],
-        actions: npt.NDArray[np.int64],
-        log_probs: npt.NDArray[np.float32],
+        slots: npt.NDArray[np.int64],
+        choice: Choice,
         rewards: npt.NDArray[np.float64],
         masks: npt.NDArray[np.bool_] | None,
     ) -> None:
+        """Append a step of slots that work on episodes; the arrays are of all N slots."""
+        episodes = self.episode[slots]
         step = self.num_steps[episodes]
-        self.ids[episodes, self.prompt_lengths[episodes] + step] = actions
-        self.log_probs[episodes, step] = log_probs
-        self.rewards[episodes, step] = rewards
+        self.ids[episodes, self.prompt_lengths[episodes] + step] = choice.actions[slots]
+        self.log_probs[episodes, step] = choice.log_probs[slots]
+        self.rewards[episodes, step] = rewards[slots]
         if self.masks is not None and masks is not None:
-            self.masks[episodes, step] = np.packbits(masks, axis=1)
+            self.masks[episodes, step] = np.packbits(masks[slots], axis=1)
         self.num_steps[episodes] += 1
+
+    def end(self, slots: npt.NDArray[np.int64], truncated: npt.NDArray[np.bool_], infos: dict[str, Any]) -> None:
+        """Close the episodes of slots; ``truncated`` and ``infos`` are of all N slots."""
+        for slot, episode in zip(slots.tolist(), self.episode[slots].tolist(), strict=True):
+            self.truncated[episode] = truncated[slot]
+            self.infos[episode] = _info_of(infos.get("final_info", infos), slot)
+        self.num_left -= slots.size
 
     def episodes(self) -> Episodes:
         width = int((self.prompt_lengths + self.num_steps).max())
@@ -116,66 +141,53 @@ def collect(
     """Reset the environment and run the policy until the first ``num_episodes`` episodes that start have ended.
 
     Taking the first that *end* instead would favour short texts. A slot that ends early takes the next episode at
-    once; when none is left it idles: it is not fed to the model, and what it writes is dropped.
+    once; when none is left it idles: it is not fed to the model, and what it writes is dropped. The environment is
+    told the log-probabilities, so that a KL term of its own is a KL.
 
     Args:
         env: A vector environment of the TextGen family, in any autoreset mode (``SAME_STEP`` wastes no step).
         policy: Chooses the tokens.
         num_episodes: B. A multiple of ``env.num_envs`` keeps the slots busy.
         seed: Passed to ``env.reset``.
-        options: Passed to ``env.reset``.
+        options: Passed to ``env.reset``; they say where the first ``env.num_envs`` episodes start, no later ones.
         deterministic: Choose the likeliest token instead of sampling.
         generator: Randomness of the sampling.
 
     Raises:
-        ValueError: If ``num_episodes`` is less than 1.
+        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, or the window is longer
+            than the model's positions.
         TypeError: If the environment is of another family.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
     base = text_env(env)
+    check_fit(base, policy)
     mode = env.metadata["autoreset_mode"]
-    recorder = _Recorder(
-        num_episodes, base.window, base.max_new_tokens, policy.vocab_size if base.has_illegal_actions else None
-    )
+    recorder = _Recorder(num_episodes, base)
     observations, _ = env.reset(seed=seed, options=options)
-    episode = np.arange(env.num_envs)
-    episode[num_episodes:] = -1
-    num_started = min(env.num_envs, num_episodes)
-    recorder.start(episode[:num_started], token_window(observations)[:num_started], base.pad_token_id)
-    fresh = np.zeros(env.num_envs, dtype=np.bool_)  # slots whose next step only resets them (NEXT_STEP)
-    num_left = num_episodes
-    while num_left:
-        active = (episode >= 0) & ~fresh
+    recorder.start(np.arange(env.num_envs), token_window(observations))
+    ended = np.zeros(env.num_envs, dtype=np.bool_)  # slots whose next step only resets them (NEXT_STEP)
+    while recorder.num_left:
         masks = base.action_masks() if base.has_illegal_actions else None
+        if masks is not None and ended.any():
+            masks = masks | ended[:, None]  # an ended text may have no legal action left
+        active = (recorder.episode >= 0) & ~ended
         choice = policy.act(
             token_window(observations), masks, active=active, deterministic=deterministic, generator=generator
         )
+        base.set_log_probs(choice.log_probs)
         observations, rewards, terminated, truncated, infos = env.step(choice.actions)
-        slots = np.flatnonzero(active)
-        recorder.record(
-            episode[slots],
-            choice.actions[slots],
-            choice.log_probs[slots],
-            rewards[slots],
-            None if masks is None else masks[slots],
-        )
         done = terminated | truncated
-        for slot in np.flatnonzero(done & active).tolist():
-            recorder.truncated[episode[slot]] = truncated[slot]
-            recorder.infos[episode[slot]] = _info_of(infos.get("final_info", infos), slot)
-            num_left -= 1
+        recorder.record(np.flatnonzero(active), choice, rewards, masks)
+        recorder.end(np.flatnonzero(active & done), truncated, infos)
         if mode is AutoresetMode.DISABLED and done.any():
             observations, _ = env.reset(options={"reset_mask": done})
-        started = fresh if mode is AutoresetMode.NEXT_STEP else done
-        slots = np.flatnonzero(started)
-        if slots.size:
-            numbers = num_started + np.arange(slots.size)
-            episode[slots] = np.where(numbers < num_episodes, numbers, -1)
-            num_started = min(num_started + slots.size, num_episodes)
-            slots = slots[episode[slots] >= 0]
-            recorder.start(episode[slots], token_window(observations)[slots], base.pad_token_id)
-        fresh = done if mode is AutoresetMode.NEXT_STEP else fresh
+        if mode is AutoresetMode.NEXT_STEP:
+            started, ended = ended, done
+        else:
+            started = done
+        if started.any():
+            recorder.start(np.flatnonzero(started), token_window(observations))
     return recorder.episodes()
 
 
@@ -192,6 +204,24 @@ def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
             f"got {type(base).__name__}"
         )
     return base
+
+
+def check_fit(env: TextGenVectorEnv, policy: LMPolicy) -> None:
+    """Check that an action of the environment is a token of the policy.
+
+    Raises:
+        ValueError: If the vocabularies differ in size, or actions are not token ids.
+    """
+    if not isinstance(as_actions(env.config.actions), Vocabulary):
+        raise ValueError(
+            "an LM policy writes token ids: the environment needs actions='vocabulary', "
+            f"not {type(env.config.actions).__name__}"
+        )
+    if env.num_actions != policy.vocab_size:
+        raise ValueError(
+            f"the environment has {env.num_actions} actions, the model a vocabulary of {policy.vocab_size}; "
+            "an LM policy needs the model's own tokenizer: give the environment model=..."
+        )
 
 
 def token_window(observation: Any) -> npt.NDArray[np.int64]:

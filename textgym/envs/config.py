@@ -1,5 +1,6 @@
 """The keywords that all three faces share, and how they become parts."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
@@ -46,13 +47,15 @@ class TextGenConfig:
     kl_coef: float = 0.0
     """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat."""
     reference: Any = None
-    """Language model of the KL term, by default ``model``; a name, a loaded model, or a ``Reference``."""
+    """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
+    ``Reference``. Its probabilities are those of the unconstrained vocabulary."""
     max_new_tokens: int = 32
     """Budget of an episode, in tokens of the completion."""
     max_prompt_tokens: int = 32
     """Room for the prompt, in tokens. The window L is the sum of both."""
     group_size: int = 1
-    """How many successive episodes share one drawn prompt, whichever slots they start in."""
+    """How many successive episodes share one drawn prompt, whichever slots they start in. Resetting all slots of a
+    vector environment begins a new group."""
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
     """What ends a text besides EOS: strings, ``f(completion) -> bool``, ``f(batch) -> (B,) bool``."""
     time_limit: Literal["truncated", "terminated"] = "truncated"
@@ -167,7 +170,9 @@ class TextGenConfig:
             return built
         from textgym.lm import ReferenceLM, load_lm  # imports torch
 
-        return ReferenceLM(load_lm(reference), window=self.max_prompt_tokens + self.max_new_tokens)
+        # A loaded model may be the one that is being trained: the reference is what it is now.
+        model = load_lm(reference) if isinstance(reference, str | Path) else copy.deepcopy(reference)
+        return ReferenceLM(model, window=self.max_prompt_tokens + self.max_new_tokens)
 
 
 def logits_width(model: Any) -> int:

@@ -89,12 +89,15 @@ class Core:
 
     # Starting episodes ------------------------------------------------------------------------------------------
 
-    def reset(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None) -> dict[int, str]:
+    def reset(
+        self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None, *, new_group: bool = False
+    ) -> dict[int, str]:
         """Start a new episode in each of ``slots``.
 
         Args:
             slots: (n,) int64.
             options: Where the episodes start instead of at drawn prompts; see ``textgym.envs.starts``.
+            new_group: Whether the first of them begins a new group, whatever is left of the current one.
 
         Returns:
             What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise.
@@ -107,6 +110,8 @@ class Core:
         """
         deal = self.dealer.deal
         try:
+            if new_group:
+                self.dealer.restart_groups()
             starts, groups = self.dealer.starts(slots, options)
             texts = begun_texts(starts, slots, self.parts)
             self._scorer_errors = {}

@@ -41,6 +41,10 @@ class Dealer:
         if all(rng is not None for rng in rngs):
             self.deal = Deal(0, 0, None)
 
+    def restart_groups(self) -> None:
+        """Let the next episode begin a new group, whatever is left of the current one."""
+        self.deal = Deal(self.deal.group, 0, None)
+
     def starts(self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None) -> tuple[list[Start], list[int]]:
         """Return the starts of new episodes in n slots, and their groups: 0 where ``options`` say where to start."""
         if options:

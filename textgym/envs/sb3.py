@@ -54,7 +54,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         self.core.dealer.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
         errors: dict[int, str] = {}
         for slot, options in enumerate(self._options):
-            errors |= self.core.reset(np.array([slot]), options)
+            errors |= self.core.reset(np.array([slot]), options, new_group=slot == 0)
         self.reset_infos = self._infos(errors)
         self._reset_seeds()
         self._reset_options()

@@ -79,10 +79,11 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty.
         """
         options = dict(options or {})
-        slots = self._masked_slots(options.pop("reset_mask", None))
+        mask = options.pop("reset_mask", None)
+        slots = self._masked_slots(mask)
         if seed is not None:
             self._seed(seed, slots)
-        errors = self.core.reset(slots, options)
+        errors = self.core.reset(slots, options, new_group=mask is None)
         return self.core.observe(), self._notes(None, errors) | self._step_info(slots)
 
     def step(
