@@ -1,6 +1,6 @@
 """Teach a small language model to write more positive text, on a CPU, in about a minute.
 
-    python examples/quickstart.py [--timesteps 150000] [--seed 0] [--out runs/quickstart-1]
+    python examples/quickstart.py [--timesteps 150000] [--seed 0] [--kl-coef 0.05] [--out runs/quickstart-1]
 
 Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion; a KL penalty keeps
 the text close to what the LM wrote before. Afterwards the same eight prompts are continued by both models.
@@ -8,6 +8,7 @@ the text close to what the LM wrote before. Afterwards the same eight prompts ar
 
 import argparse
 import itertools
+import shutil
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +16,12 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
-import transformers
 
 import textgym
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
 
 TIMESTEPS = 150_000
+KL_COEF = 0.05
 NUM_SHOWN = 8
 NUM_EVALUATED = 256
 
@@ -45,8 +46,9 @@ def summary(episodes: Episodes, start: LMPolicy) -> dict[str, float]:
     }
 
 
-def side_by_side(before: Episodes, after: Episodes, width: int = 56) -> str:
-    """Lay out the first completions of both in two columns under their prompts."""
+def side_by_side(before: Episodes, after: Episodes) -> str:
+    """Lay out the first completions of both in two columns under their prompts, as wide as the terminal allows."""
+    width = min(56, (shutil.get_terminal_size((120, 24)).columns - 6) // 2)
     lines = []
     pairs = {left["prompt"]: (left, right) for left, right in zip(before.infos, after.infos, strict=True)}
     for left, right in itertools.islice(pairs.values(), NUM_SHOWN):
@@ -59,12 +61,12 @@ def side_by_side(before: Episodes, after: Episodes, width: int = 56) -> str:
     return "\n".join(lines)
 
 
-def train_and_compare(timesteps: int, seed: int, out: Path) -> dict[str, dict[str, float]]:
+def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_COEF) -> dict[str, dict[str, float]]:
     """Train, print the comparison, write the run folder; return what was measured before, during and after."""
     keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
-    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=0.05, seed=seed)
+    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=kl_coef, seed=seed)
     agent = Reinforce("tiny", env, config)
     run = RunFolder(
         out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords, "reinforce": asdict(config)}
@@ -88,13 +90,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=TIMESTEPS, help="tokens to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kl-coef", type=float, default=KL_COEF, help="0 shows why it is there (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="run folder (default: the first free runs/quickstart-N)")
     args = parser.parse_args()
     out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/quickstart-{n}")).exists())
     torch.set_num_threads(1)  # the fastest choice for a model this small
-    transformers.logging.disable_progress_bar()  # loading and saving it takes no time
 
-    was, training, now = train_and_compare(args.timesteps, args.seed, out).values()
+    was, training, now = train_and_compare(args.timesteps, args.seed, out, args.kl_coef).values()
     closed = (now["score"] - was["score"]) / (1 - was["score"])
     print(f"{NUM_EVALUATED} held-out prompts                          before    after")
     print(f"mean sentiment (1 is the maximum)             {was['score']:+.3f}   {now['score']:+.3f}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
-from textgym import IllegalActionError, PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
+from textgym import IllegalActionError, PromptsExhaustedError, ScorerError, TextGenConfig, TextGenEnv, TextGenVectorEnv
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens, BanTokens
 from textgym.testing.transcripts import check_same
@@ -696,3 +696,33 @@ def test_an_episode_can_be_branched_from_a_snapshot_many_times():
         env.set_state(state)
         completions.append(write(env, text)[4]["completion"])
     assert completions == ["abc", "ade", "a"]
+
+
+def test_a_tokenizer_of_ones_own_starts_from_the_built_in_openings_that_fit():
+    env = TextGenEnv(tokenizer="char")
+    lengths = {env.reset(seed=seed)[0].tolist().index(env.pad_token_id) for seed in range(20)}
+    assert max(lengths) <= 32
+    assert len(lengths) > 3
+
+
+def test_the_built_in_openings_are_refused_where_none_fits():
+    with pytest.raises(ValueError, match="max_prompt_tokens is 4"):
+        TextGenEnv(tokenizer="char", max_prompt_tokens=4)
+
+
+def test_a_stop_that_is_neither_text_nor_function_is_refused():
+    with pytest.raises(TypeError, match="stop takes strings and callables, got 3"):
+        TextGenEnv(tokenizer="char", stop=3)
+
+
+def test_a_misspelt_tokenizer_or_model_is_refused_without_asking_a_hub(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for keyword, name, meant in (("tokenizer", "chars", "char"), ("model", "tinny", "tiny")):
+        with pytest.raises(ValueError, match=f"did you mean '{meant}'") as error:
+            TextGenEnv(**{keyword: name})
+        assert "transformers says" not in str(error.value)
+
+
+def test_help_shows_what_every_field_of_the_configuration_means():
+    for name in TextGenConfig.__dataclass_fields__:
+        assert f"    {name}: " in TextGenConfig.__doc__

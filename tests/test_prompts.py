@@ -454,3 +454,11 @@ def test_exported_names_are_sorted_and_there() -> None:
     names = textgym.prompts.__all__
     assert names == sorted(names, key=lambda name: (name[0].islower(), name))
     assert all(hasattr(textgym.prompts, name) for name in names)
+
+
+def test_a_generator_function_is_refused_with_the_cure():
+    def questions():
+        yield "What?"
+
+    with pytest.raises(TypeError, match="questions is a generator function: call it"):
+        as_prompts(questions)

@@ -197,6 +197,11 @@ def test_sb3s_evaluate_policy_accepts_the_agent():
     assert 0 <= mean <= 3
 
 
+def test_training_on_no_token_is_refused():
+    with pytest.raises(ValueError, match="total_timesteps must be at least 1, got 0"):
+        agent_of().learn(0)
+
+
 def test_metrics_carry_sb3s_names():
     rows = []
     agent_of().learn(100, callback=lambda _, metrics: rows.append(metrics))

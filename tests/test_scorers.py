@@ -80,8 +80,14 @@ def test_any_sequence_of_numbers_becomes_float64(result):
         (None, "'returns' returned .*, expected 2 numbers"),
         ([0.0, float("inf")], "'returns' gave inf for episode 1 of the 2 scored, whose completion is 'second'"),
         ([-np.inf, 0.0], "'returns' gave -inf for episode 0 of the 2 scored, whose completion is 'first'"),
-        ([0.0, NAN], r"'returns' gave no score \(NaN\) for episode 1 of the 2 scored, whose completion is 'second'"),
-        ([None, 1.0], r"'returns' gave no score \(NaN\) for episode 0 of the 2 scored, whose completion is 'first'"),
+        (
+            [0.0, NAN],
+            r"'returns' gave no score \(None or NaN\) for episode 1 of the 2 scored, whose completion is 'second'",
+        ),
+        (
+            [None, 1.0],
+            r"'returns' gave no score \(None or NaN\) for episode 0 of the 2 scored, whose completion is 'first'",
+        ),
     ],
 )
 def test_a_result_that_is_not_one_finite_number_per_episode_is_one_clear_error(result, message):
@@ -196,7 +202,7 @@ def test_a_part_that_does_not_apply_to_an_episode_is_left_out_of_its_sum():
 def test_an_episode_to_which_no_part_applies_has_no_score():
     scorer = WeightedSum({"first": (Returns([1.0, None]), 2.0), "second": (Returns([3.0, NAN]), 1.0)})
     np.testing.assert_array_equal(scorer(batch_of("a", "b")), [5.0, NAN])
-    with pytest.raises(ScorerError, match=r"'weighted_sum' gave no score \(NaN\) for episode 1"):
+    with pytest.raises(ScorerError, match=r"'weighted_sum' gave no score \(None or NaN\) for episode 1"):
         evaluate(scorer, batch_of("a", "b"))
 
 
@@ -569,3 +575,8 @@ def test_every_leaf_stays_in_its_declared_range(text):
 
 def test_a_part_reports_its_error_and_does_not_raise():
     assert score_part(Raises(), batch_of("a")).error == "scorer 'raises' raised KeyError: 'lost'"
+
+
+def test_a_named_function_without_a_weight_is_refused_with_the_cure():
+    with pytest.raises(TypeError, match=r"write \{'mine': \(scorer, weight\)\}"):
+        as_scorer({"mine": lambda completion: 1.0})

@@ -100,7 +100,7 @@ def as_endings(stop: str | Callable[[Any], Any] | Sequence[str | Callable[[Any],
     Raises:
         TypeError: If an entry is neither a string nor callable.
     """
-    entries = [stop] if isinstance(stop, str) or callable(stop) else list(stop)
+    entries = list(stop) if isinstance(stop, Sequence) and not isinstance(stop, str) else [stop]
     for entry in entries:
         if not isinstance(entry, str) and not callable(entry):
             raise TypeError(f"stop takes strings and callables, got {entry!r}")

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["IllegalActionError", "PromptsExhaustedError", "ScorerError", "TextGymError", "unknown_name"]
+__all__ = ["IllegalActionError", "PromptsExhaustedError", "ScorerError", "TextGymError", "is_misspelt", "unknown_name"]
 
 
 class TextGymError(Exception):
@@ -20,6 +20,15 @@ class IllegalActionError(TextGymError):
 
 class PromptsExhaustedError(TextGymError):
     """A finite stream of prompts has no further prompt for a new episode."""
+
+
+def is_misspelt(name: str, known: Iterable[str]) -> bool:
+    """Return whether a name is so near a known one that asking a hub for it would only waste time.
+
+    >>> is_misspelt("chars", ["char", "byte"]), is_misspelt("gpt2", ["char", "byte"])
+    (True, False)
+    """
+    return bool(difflib.get_close_matches(name, list(known), n=1, cutoff=0.75))
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "") -> ValueError:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from textgym.lm import LMStream, head_input, load_lm, sample
+from textgym.lm import LMStream, head_input, load_lm, no_progress_bars, sample
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes
@@ -169,7 +169,8 @@ class LMPolicy(nn.Module):
         The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one.
         """
         folder = Path(folder)
-        self.model.save_pretrained(folder)
+        with no_progress_bars():
+            self.model.save_pretrained(folder)
         save_file(self.value_head.state_dict(), folder / "value_head.safetensors")
         tokenizer = _tokenizer_of(self.model)
         if tokenizer is not None:
@@ -178,7 +179,8 @@ class LMPolicy(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "LMPolicy":
         """Load what ``save_pretrained`` wrote; ``kwargs`` as in the constructor."""
-        policy = cls(str(folder), **kwargs)
+        with no_progress_bars():
+            policy = cls(str(folder), **kwargs)
         policy.value_head.load_state_dict(load_file(Path(folder) / "value_head.safetensors"))
         return policy
 

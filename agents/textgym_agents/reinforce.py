@@ -13,6 +13,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
+from textgym.documented import documented_fields
 from textgym_agents.checkpoint import load_json, load_optimizer, save_json, save_optimizer
 from textgym_agents.losses import baseline_loss, explained_variance, masked_mean, normalized, policy_gradient_loss
 from textgym_agents.policy import Evaluation, LMPolicy
@@ -24,20 +25,22 @@ __all__ = ["Reinforce", "ReinforceConfig"]
 Callback = Callable[["Reinforce", dict[str, float]], bool | None]
 
 
+@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class ReinforceConfig:
     """What decides a run besides the policy and the environment."""
 
     num_episodes: int = 64
     """Episodes per update; one gradient step is taken on all of them."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Of AdamW, for the language model."""
     value_learning_rate: float = 3e-3
     """Of AdamW, for the value head, which starts from nothing and has to keep up with the language model."""
     gamma: float = 1.0
     """Discount per token."""
     kl_coef: float = 0.05
-    """Reward that a nat of KL to the reference costs, token by token. With 0 the KL is not computed."""
+    """Reward that a nat of KL to the reference, the policy at the start, costs token by token. With 0 the KL is not
+    computed. The environment's own ``kl_coef`` serves agents without this one; set only one of them."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus in the loss."""
     vf_coef: float = 0.5
@@ -123,8 +126,13 @@ class Reinforce:
         Args:
             total_timesteps: Tokens, over all slots.
             callback: Called as ``callback(agent, metrics)`` after each update; False stops the training.
-            progress_bar: Whether to show tokens/s, mean return and KL.
+            progress_bar: Whether to show tokens/s, mean return and KL per token, in nats.
+
+        Raises:
+            ValueError: If ``total_timesteps`` is less than 1.
         """
+        if total_timesteps < 1:
+            raise ValueError(f"total_timesteps must be at least 1, got {total_timesteps}")
         start, until = time.perf_counter(), self.num_timesteps + total_timesteps
         first = self.num_timesteps
         with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
@@ -136,9 +144,9 @@ class Reinforce:
                 elapsed = time.perf_counter() - start
                 metrics["time/time_elapsed"] = elapsed
                 metrics["time/fps"] = (self.num_timesteps - first) / elapsed
-                bar.update(int(episodes.num_steps.sum()))
-                kl = f"  KL {metrics['train/kl_reference']:.3f} nats/token" if self.config.kl_coef > 0 else ""
-                bar.set_postfix_str(f"return {metrics['rollout/ep_rew_mean']:+.3f}{kl}")
+                kl = f", KL {metrics['train/kl_reference']:.2f}" if self.config.kl_coef > 0 else ""
+                bar.set_postfix_str(f"return {metrics['rollout/ep_rew_mean']:+.2f}{kl}", refresh=False)
+                bar.update(min(int(episodes.num_steps.sum()), total_timesteps - bar.n))
                 if callback is not None and callback(self, metrics) is False:
                     break
         return self

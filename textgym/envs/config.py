@@ -12,11 +12,12 @@ import numpy as np
 
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
+from textgym.documented import documented_fields
 from textgym.endings import as_endings
 from textgym.envs.parts import KLTerm, Parts, Reference
 from textgym.errors import unknown_name
 from textgym.observations import Observation, as_observation
-from textgym.prompts import PromptEncoder, PromptSource, as_prompts
+from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
 from textgym.rewards import Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
@@ -24,6 +25,7 @@ from textgym.tokenizers import Tokenizer, as_tokenizer
 __all__ = ["TextGenConfig"]
 
 
+@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class TextGenConfig:
     """What an environment is made of. Strings, numbers and lists of them keep the ``EnvSpec`` serialisable."""
@@ -36,8 +38,9 @@ class TextGenConfig:
     """Tokenizer, by default the model's: ``"char"``, ``"byte"``, a folder, a Hugging Face tokenizer, any object of
     the contract ``textgym.tokenizers.Tokenizer``."""
     prompts: Any = None
-    """Where episodes start, by default the built-in story openings: a list of strings, samples or mappings, a text,
-    JSONL or CSV file, a ``datasets.Dataset``, a generator, or a ``PromptSource``."""
+    """Where episodes start, by default those of the built-in story openings that fit: a list of strings, samples or
+    mappings, a text, JSONL or CSV file (whose column ``prompt`` it is), a ``datasets.Dataset``, an iterator, a function
+    ``f(rng) -> str``, or a ``PromptSource``."""
     prompt_truncation: Literal["left", "right"] | None = None
     """Which end of a prompt longer than ``max_prompt_tokens`` is cut. ``None`` raises instead."""
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
@@ -45,7 +48,9 @@ class TextGenConfig:
     reward: str | Reward = "terminal"
     """How scores become step rewards: ``"terminal"``, ``"potential"`` or a ``Reward``."""
     kl_coef: float = 0.0
-    """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat."""
+    """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent has
+    to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
+    stock SB3 agent, the cross-entropy is charged, which is the KL plus the policy's entropy."""
     reference: Any = None
     """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
     ``Reference``. Its probabilities are those of the unconstrained vocabulary."""
@@ -57,7 +62,8 @@ class TextGenConfig:
     """How many successive episodes share one drawn prompt, whichever slots they start in. Resetting all slots of a
     vector environment begins a new group."""
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
-    """What ends a text besides EOS: strings, ``f(completion) -> bool``, ``f(batch) -> (B,) bool``."""
+    """What ends a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
+    ``f(batch) -> (B,) bool``."""
     time_limit: Literal["truncated", "terminated"] = "truncated"
     """What the end of the budget counts as: a truncation, or a termination where the budget is part of the task."""
     actions: str | Actions = "vocabulary"
@@ -122,8 +128,8 @@ class TextGenConfig:
             TypeError: If an object does not fit its contract.
         """
         tokenizer = self._build_tokenizer()
-        prompts: PromptSource = as_prompts(self.prompts)
         encoder = PromptEncoder(tokenizer, self.max_prompt_tokens, self.prompt_truncation)
+        prompts: PromptSource = encoder.fitting(builtin_prompts()) if self.prompts is None else as_prompts(self.prompts)
         encoder.check(prompts)
         return Parts(
             tokenizer=tokenizer,

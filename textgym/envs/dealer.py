@@ -73,6 +73,9 @@ class Dealer:
             ValueError: If there are not N of them.
         """
         if len(states) != len(self.rngs):
-            raise ValueError(f"{len(states)} generator states for {len(self.rngs)} slots")
+            raise ValueError(
+                f"{len(states)} generator states for {len(self.rngs)} slots; make the environment with "
+                f"num_envs={len(states)} to continue with them"
+            )
         for rng, state in zip(self.rngs, states, strict=True):
             rng.bit_generator.state = state

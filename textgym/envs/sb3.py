@@ -98,7 +98,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         return self.core.action_masks()
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
-        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats."""
+        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats; else cross-entropy stands for the KL."""
         self.core.set_log_probs(log_probs)
 
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:

@@ -32,7 +32,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     ## Rewards
     By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"`` spreads
-    it over the steps. ``kl_coef`` subtracts that much per nat of KL to ``reference``, token by token.
+    it over the steps. ``kl_coef`` subtracts that much per nat of KL to ``reference``, token by token, from agents that
+    tell their log-probabilities by ``set_log_probs``; from others that much per nat of cross-entropy.
 
     ## Starting State
     A prompt drawn from ``prompts`` by the environment's generator, or given to ``reset(options=...)`` as ``prompt``,
@@ -126,7 +127,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         return self.core.action_masks()[0]
 
     def set_log_probs(self, log_prob: float) -> None:
-        """Tell the KL term log pi(a|s) of the next action, in nats."""
+        """Tell the KL term log pi(a|s) of the next action, in nats; without it, cross-entropy stands for the KL."""
         self.core.set_log_probs([log_prob])
 
     def set_state(self, state: Mapping[str, Any]) -> None:

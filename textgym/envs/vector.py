@@ -15,6 +15,7 @@ from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core, Step
 from textgym.envs.finished import Finished
 from textgym.envs.single import TextGenEnv
+from textgym.errors import unknown_name
 from textgym.rendering import render_ansi
 
 __all__ = ["TextGenVectorEnv"]
@@ -53,7 +54,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
     ) -> None:
         check_render_mode(render_mode, self.metadata["render_modes"])
         self.config = TextGenConfig.from_kwargs(kwargs)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.core = Core(self.config.build(), num_envs)
         parts = self.core.parts
         self.num_envs = num_envs
@@ -123,7 +124,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         return self.core.action_masks()
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
-        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats."""
+        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats; else cross-entropy stands for the KL."""
         self.core.set_log_probs(log_probs)
 
     def _masked_slots(self, mask: Any) -> npt.NDArray[np.int64]:
@@ -203,3 +204,9 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             told[slots] = True
             masks[~told] = 0
         return {"action_mask": masks, "_action_mask": told}
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    if isinstance(mode, str) and mode not in (names := [known.value for known in AutoresetMode]):
+        raise unknown_name("autoreset_mode", mode, names)
+    return AutoresetMode(mode)

@@ -7,9 +7,9 @@ except ImportError as error:
     raise ImportError("language models need torch and transformers: pip install 'textgym[agents]'") from error
 
 from textgym.lm.heads import head_input
-from textgym.lm.loading import load_lm
+from textgym.lm.loading import load_lm, no_progress_bars
 from textgym.lm.reference import ReferenceLM
 from textgym.lm.sampling import log_prob, sample
 from textgym.lm.stream import LMStream, StreamOutput
 
-__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "head_input", "load_lm", "log_prob", "sample"]
+__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "head_input", "load_lm", "log_prob", "no_progress_bars", "sample"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from textgym.errors import unknown_name
+from textgym.errors import is_misspelt, unknown_name
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 
 _EMBEDDED = {name: embedded_lm_path(name) for name in EMBEDDED_LMS}
@@ -51,15 +53,31 @@ def load_lm(
     if folder.suffix == ".gguf":
         options |= _gguf_options(folder)
         folder = folder.parent
-    elif folder.is_dir() and not (folder / "config.json").is_file():
+    elif folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise _not_found(name)
+    elif is_misspelt(name, _EMBEDDED):
         raise _not_found(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder) if folder.is_dir() else name, **options)
+        with no_progress_bars() if name in _EMBEDDED else contextlib.nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except OSError as error:  # also what transformers raises for a name that it cannot resolve
         raise _not_found(name) from error
     model = model.eval()
     model.to(torch.device(device))
     return model
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence transformers' progress bars for a while: reading or writing a small model needs none."""
+    was_enabled = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers.logging.enable_progress_bar()
 
 
 def _gguf_options(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a prompt's text to its token ids, and what happens to a prompt that does not fit."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.prompts.base import PromptSource, Sample
-from textgym.prompts.lists import IndexedPrompts
+from textgym.prompts.lists import IndexedPrompts, SubsetPrompts
 from textgym.tokenizers import Tokenizer
 
 __all__ = ["PromptEncoder"]
@@ -91,6 +92,15 @@ class PromptEncoder:
                     self(source[i])
                 except ValueError as error:
                     raise ValueError(f"prompt {i}: {error}") from None
+
+    def fitting(self, source: IndexedPrompts) -> IndexedPrompts:
+        """Return the samples of a source whose prompts fit; the source itself where none or all of them do."""
+        fits = []
+        for i in range(len(source)):
+            with contextlib.suppress(ValueError):
+                self(source[i])
+                fits.append(i)
+        return source if len(fits) in (0, len(source)) else SubsetPrompts(source, fits)
 
     def _fit(self, ids: list[int], shown: str) -> npt.NDArray[np.int64]:
         if not ids:

@@ -1,5 +1,6 @@
 """Prompts made while the environment runs: by a function of a random generator, or by an iterator."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ class GeneratorPrompts:
         source: Callable[[np.random.Generator], str | Sample | Mapping[str, Any]]
         | Iterator[str | Sample | Mapping[str, Any]],
     ) -> None:
+        if inspect.isgeneratorfunction(source):
+            raise TypeError(f"{source.__name__} is a generator function: call it and give what it returns, an iterator")
         if not isinstance(source, Iterator) and not callable(source):
             raise TypeError(f"expected a function of a random generator or an iterator, got {type(source).__name__}")
         self._source = source

@@ -88,7 +88,7 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
     missing = np.isnan(total)
     if error is None and not missing.any():
         return Scores(total, components)
-    error = error or f"scorer {scorer_name(scorer)!r} gave no score (NaN) for {_at(batch, missing)}"
+    error = error or f"scorer {scorer_name(scorer)!r} gave no score (None or NaN) for {_at(batch, missing)}"
     if on_error == "raise":
         raise ScorerError(error) from scores.cause
     return Scores(np.where(missing, _replacement(on_error), total), components, error, missing, scores.cause)

@@ -90,6 +90,10 @@ def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
 
     parts: dict[str, tuple[Any, Any]] = {}
     for key, value in spec.items():
+        if callable(value):
+            raise TypeError(
+                f"the weight of {key!r} is {value!r}; to name a scorer, write {{{key!r}: (scorer, weight)}}"
+            )
         part, weight = value if isinstance(value, tuple | list) and len(value) == 2 else (key, value)
         scorer = as_scorer(part)
         name = key if isinstance(key, str) else scorer_name(scorer)

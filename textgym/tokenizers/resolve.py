@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from textgym.errors import unknown_name
+from textgym.errors import is_misspelt, unknown_name
 from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer
@@ -119,6 +119,8 @@ def tokenizer_from_folder(folder: Path, vocab_size: int | None) -> Tokenizer:
 def tokenizer_from_transformers(name: str, vocab_size: int | None) -> Tokenizer:
     """Load through ``transformers``, which knows slow tokenizers, GGUF files and the Hugging Face hub."""
     known = ("byte", "char", *EMBEDDED_LMS)
+    if not Path(name).exists() and is_misspelt(name, known):
+        raise unknown_name("tokenizer", name, known, also=ALSO)
     try:
         from transformers import AutoConfig, AutoTokenizer
     except ImportError as error:
