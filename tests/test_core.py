@@ -726,3 +726,8 @@ def test_a_misspelt_tokenizer_or_model_is_refused_without_asking_a_hub(monkeypat
 def test_help_shows_what_every_field_of_the_configuration_means():
     for name in TextGenConfig.__dataclass_fields__:
         assert f"    {name}: " in TextGenConfig.__doc__
+
+
+def test_a_reference_that_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"reference must be a model's name, a loaded model .* got 3"):
+        TextGenEnv(tokenizer="char", kl_coef=0.1, reference=3)

@@ -211,6 +211,20 @@ def test_a_prompt_that_comes_again_is_not_fed_again() -> None:
     assert_right(stream, PROMPTS[2], other, PROMPTS[2])
 
 
+def test_a_cleared_stream_feeds_what_a_new_one_feeds() -> None:
+    model = model_of("GPT-2")
+    stream = stream_of(model, window=60)
+    long = tuple(i % VOCABULARY for i in range(50))
+    feeds = []
+    for _ in range(2):
+        with fed_tokens(model) as fed:
+            for texts in (PROMPTS[:3], (long, *PROMPTS[:2]), PROMPTS[:3], (PROMPTS[2], long, long)):
+                stream(window_of(*texts, width=60))
+        feeds.append(list(fed))
+        stream.clear()
+    assert feeds[0] == feeds[1]
+
+
 def test_slots_that_start_with_one_prompt_feed_it_once() -> None:
     model = model_of("GPT-2")
     stream = stream_of(model, prompt_cache_size=0)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from textgym.lm import LMStream, head_input, load_lm, no_progress_bars, sample
+from textgym.lm import LMStream, head_input, load_lm, log_prob, no_progress_bars, sample
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes
@@ -111,7 +111,7 @@ class LMPolicy(nn.Module):
         actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
         if int(actions.max()) >= self.vocab_size:
             raise FloatingPointError("the model's logits are NaN, so no token can be drawn from them")
-        log_probs = -F.cross_entropy(logits, actions, reduction="none")
+        log_probs = log_prob(logits, actions)
         values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
         return Choice(actions.cpu().numpy(), log_probs.cpu().numpy(), values.float().cpu().numpy())
 
@@ -143,7 +143,7 @@ class LMPolicy(nn.Module):
         if episodes.action_masks is not None:
             legal = np.unpackbits(episodes.action_masks[mask.numpy()], axis=1, count=self.vocab_size)
             logits = logits.masked_fill(torch.from_numpy(legal).to(self.device) == 0, -torch.inf)
-        log_probs = -F.cross_entropy(logits, actions, reduction="none")
+        log_probs = log_prob(logits, actions)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropies = _entropy(logits)
         value_dtype = self.value_head.weight.dtype

@@ -176,6 +176,10 @@ class TextGenConfig:
             return built
         from textgym.lm import ReferenceLM, load_lm  # imports torch
 
+        if not isinstance(reference, str | Path) and not hasattr(reference, "get_output_embeddings"):
+            raise TypeError(
+                f"reference must be a model's name, a loaded model or an object with log_probs, got {reference!r}"
+            )
         # A loaded model may be the one that is being trained: the reference is what it is now.
         model = load_lm(reference) if isinstance(reference, str | Path) else copy.deepcopy(reference)
         return ReferenceLM(model, window=self.max_prompt_tokens + self.max_new_tokens)

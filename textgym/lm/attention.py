@@ -115,7 +115,7 @@ class Queries:
             return F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, scale=options.scaling, enable_gqa=heads < num_heads
             )
-        # The heads that share keys become queries of one head. With one query this takes two thirds of SDPA's time.
+        # The heads that share keys become queries of one head. With one query this is faster than SDPA.
         folded = query.reshape(size * heads, -1, query.shape[-1])
         mask = self._mask(heads, num_heads // heads, options.window, query.dtype)
         scores = _scores(folded, keys.flatten(0, 1), mask, options)

@@ -48,10 +48,15 @@ class KeyValueStore:
         self.layers = self._views()
 
     def clear(self) -> None:
-        """Forget every prompt and zero the rows: a NaN left in a masked column would spoil the slot's next text."""
+        """Become as new, prompts, rows and capacity: what is computed later must not depend on what was before.
+
+        The rows are zeroed, since a NaN left in a masked column would spoil the slot's next text.
+        """
         self._pool.clear()
-        for block in self._blocks:
-            block.zero_()
+        self._seen_once.clear()
+        self._capacity = min(_FIRST_CAPACITY, self._window)
+        self._blocks = [block.new_zeros(*block.shape[:3], self._capacity, block.shape[4]) for block in self._blocks]
+        self.layers = self._views()
 
     def reserve(self, width: int) -> None:
         """Make room for texts of `width` tokens."""
@@ -65,7 +70,7 @@ class KeyValueStore:
         self.layers = self._views()
 
     def readable(self, width: int) -> int:
-        """Return how many columns to read where `width` are needed: rows without gaps are read twice as fast."""
+        """Return how many columns to read where `width` are needed: rows without gaps are read faster."""
         return self._capacity if self._capacity <= max(_READ_WHOLE, 2 * width) else width
 
     def load(self, prompt: bytes, slots: Iterable[int]) -> bool:
