@@ -30,7 +30,8 @@ def test_whole_episode_log_probs_equal_those_of_acting(policy, constraints):
 
 def test_values_entropies_and_last_values_equal_a_forward_over_each_prefix(policy):
     episodes = episodes_of(policy)
-    evaluation = policy.evaluate(episodes)
+    episodes.truncated[::2] = True
+    evaluation, last_values = policy.evaluate(episodes), policy.last_values(episodes)
     for b in range(len(episodes)):
         for t in range(int(episodes.num_steps[b]) + 1):
             prefix = episodes.ids[b, : episodes.prompt_lengths[b] + t][None]
@@ -38,7 +39,7 @@ def test_values_entropies_and_last_values_equal_a_forward_over_each_prefix(polic
                 output = policy.model(prefix, output_hidden_states=True)
                 value = policy.value_head(output.hidden_states[-1][0, -1]).item()
             if t == episodes.num_steps[b]:
-                assert evaluation.last_values[b].item() == pytest.approx(value, abs=1e-5)
+                assert last_values[b].item() == pytest.approx(value if episodes.truncated[b] else 0.0, abs=1e-5)
             else:
                 entropy = torch.distributions.Categorical(logits=output.logits[0, -1]).entropy().item()
                 assert evaluation.values[b, t].item() == pytest.approx(value, abs=1e-5)
@@ -64,6 +65,27 @@ def test_the_value_head_sends_no_gradient_into_the_language_model(policy):
     policy.evaluate(episodes_of(policy)).values.sum().backward()
     assert policy.value_head.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in policy.model.parameters())
+
+
+def test_the_value_head_shapes_the_language_model_where_asked_to():
+    policy = LMPolicy(small_lm(), value_gradient=True)
+    torch.nn.init.normal_(policy.value_head.weight)
+    policy.evaluate(episodes_of(policy)).values.sum().backward()
+    assert all(p.grad is not None for name, p in policy.model.named_parameters() if "wte" not in name)
+
+
+def test_values_told_while_acting_are_those_of_the_evaluation(policy):
+    episodes = episodes_of(policy)
+    torch.testing.assert_close(policy.evaluate(episodes).values.detach(), episodes.values, atol=1e-5, rtol=0)
+
+
+def test_a_part_of_the_episodes_says_the_same_as_the_whole(policy):
+    episodes = episodes_of(policy, constraints=[BanTokens(["c"])])
+    whole = policy.evaluate(episodes)
+    index = np.array([5, 0, 3])
+    part = policy.evaluate(episodes[index])
+    torch.testing.assert_close(part.log_probs, whole.log_probs[index], atol=1e-6, rtol=0)
+    torch.testing.assert_close(part.values, whole.values[index], atol=1e-6, rtol=0)
 
 
 def test_entropies_carry_gradients_only_where_asked_for(policy):

@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not():
     other = agent_of(env=make_env(8), seed=0)
     other.generator.manual_seed(1)
     other.learn(500)
-    weights = [agent.policy.state_dict()["model.transformer.wte.weight"] for agent in (first, again, other)]
+    weights = [agent.policy.state_dict()["trunk.model.transformer.wte.weight"] for agent in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -79,7 +79,7 @@ def test_loading_keeps_the_dtype_of_the_weights(tmp_path):
     resumed = Reinforce.load(tmp_path, make_env(32)).learn(200)
     for name, tensor in agent.policy.state_dict().items():
         assert torch.equal(resumed.policy.state_dict()[name], tensor), name
-    assert resumed.reference.model.dtype == torch.bfloat16
+    assert resumed.reference.copy.model.dtype == torch.bfloat16
 
 
 def test_saving_over_the_folder_that_was_loaded_loses_nothing(tmp_path):
@@ -138,11 +138,11 @@ def test_a_gradient_that_is_not_finite_raises_before_it_reaches_the_weights():
     assert torch.equal(agent.policy.model.transformer.wte.weight, before)
 
 
-def test_the_kl_that_is_not_computed_is_not_shown_as_zero():
+def test_the_kl_that_is_not_computed_is_not_shown():
     rows = []
     for kl_coef in (0.0, 0.1):
         agent_of(kl_coef=kl_coef).learn(50, callback=lambda _, metrics: rows.append(metrics))
-    assert np.isnan(rows[0]["train/kl_reference"])
+    assert "train/kl_reference" not in rows[0]
     assert rows[-1]["train/kl_reference"] == pytest.approx(0.0, abs=1e-5)
 
 

@@ -7,8 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgym_agents.losses import baseline_loss, explained_variance, masked_mean, normalized, policy_gradient_loss
-from textgym_agents.returns import discounted_returns
+from textgym_agents.losses import (
+    KL_ESTIMATORS,
+    clipped_surrogate_loss,
+    exact_kl,
+    explained_variance,
+    masked_mean,
+    normalized,
+    policy_gradient_loss,
+    value_loss,
+)
+from textgym_agents.returns import discounted_returns, generalized_advantages, group_statistics, leave_one_out
 
 
 def test_terminated_episode_sums_its_discounted_rewards():
@@ -62,21 +71,114 @@ def test_equal_advantages_normalize_to_zero():
 def test_policy_gradient_loss_by_hand():
     log_probs = torch.log(torch.tensor([[0.5, 0.25]]))
     advantages = torch.tensor([[2.0, -1.0]])
-    # -(2 log 0.5 - log 0.25) / 2 = -(2 log 0.5 - 2 log 0.5) / 2 = 0
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    assert policy_gradient_loss(log_probs, advantages, mask).item() == pytest.approx(0.0)
-    # -(2 log 0.5) = 2 log 2
-    assert policy_gradient_loss(log_probs, advantages, mask & (advantages > 0)).item() == pytest.approx(2 * math.log(2))
+    # -2 log 0.5 = 2 log 2, and log 0.25 = -2 log 2
+    losses = policy_gradient_loss(log_probs, advantages)
+    assert losses.tolist() == [pytest.approx([2 * math.log(2), -2 * math.log(2)])]
 
 
-def test_baseline_loss_by_hand_and_without_gradient_through_the_returns():
+def test_value_loss_by_hand_with_its_gradient():
     values = torch.tensor([[1.0, 0.0]], requires_grad=True)
-    returns = torch.tensor([[3.0, 4.0]], requires_grad=True)
-    loss = baseline_loss(values, returns, torch.ones(1, 2, dtype=torch.bool))
-    loss.backward()
-    assert loss.item() == 5.0  # (4 + 16) / 2 / 2
-    assert values.grad.tolist() == [[-1.0, -2.0]]
-    assert returns.grad is None
+    losses = value_loss(values, torch.tensor([[3.0, 4.0]]))
+    losses.sum().backward()
+    assert losses.tolist() == [[2.0, 8.0]]  # 4 / 2, 16 / 2
+    assert values.grad.tolist() == [[-2.0, -4.0]]
+
+
+def test_clipped_value_loss_takes_the_larger_error_and_stops_the_gradient_of_a_value_that_moved_too_far():
+    values = torch.tensor([[2.0, 2.0]], requires_grad=True)
+    losses = value_loss(values, torch.tensor([[3.0, 1.5]]), torch.tensor([[1.0, 1.0]]), 0.5)
+    losses.sum().backward()
+    # clipped values are 1.5: errors (1.5 - 3)^2 > (2 - 3)^2, and (1.5 - 1.5)^2 < (2 - 1.5)^2
+    assert losses.tolist() == [[1.125, 0.125]]
+    assert values.grad.tolist() == [[0.0, 0.5]]
+
+
+def test_advantages_by_hand():
+    rewards, values = torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 2.0]])
+    # delta_1 = 2 + 0.5 * 8 - 2 = 4 where the value 8 follows, delta_0 = 1 + 0.5 * 2 - 4 = -2; -2 + 0.5 * 0.5 * 4 = -1
+    advantages = generalized_advantages(rewards, values, torch.tensor([2]), 0.5, 0.5, torch.tensor([8.0]))
+    assert advantages.tolist() == [[-1.0, 4.0]]
+    # an end: delta_1 = 2 - 2 = 0
+    assert generalized_advantages(rewards, values, torch.tensor([2]), 0.5, 0.5).tolist() == [[-2.0, 0.0]]
+
+
+def test_advantages_ignore_what_stands_after_an_end():
+    rewards, values = torch.tensor([[1.0, 9.0]]), torch.tensor([[0.5, 9.0]])
+    assert generalized_advantages(rewards, values, torch.tensor([1]), 1.0, 0.9).tolist() == [[0.5, 0.0]]
+
+
+@given(
+    st.lists(st.tuples(st.floats(-10, 10, width=32), st.floats(-5, 5, width=32)), min_size=1, max_size=12),
+    st.floats(0, 1, width=32),
+    st.floats(-5, 5, width=32),
+)
+def test_advantages_of_lambda_one_are_returns_minus_values_and_of_lambda_zero_td_errors(steps, gamma, last):
+    rewards, values = torch.tensor([[r for r, _ in steps]]), torch.tensor([[v for _, v in steps]])
+    n, last = torch.tensor([len(steps)]), torch.tensor([last])
+    returns = discounted_returns(rewards, n, gamma, last)
+    torch.testing.assert_close(
+        generalized_advantages(rewards, values, n, gamma, 1.0, last), returns - values, atol=1e-3, rtol=1e-4
+    )
+    following = torch.cat([values[:, 1:], last[:, None]], 1)
+    torch.testing.assert_close(
+        generalized_advantages(rewards, values, n, gamma, 0.0, last), rewards + gamma * following - values
+    )
+
+
+def test_group_statistics_by_hand():
+    values = torch.tensor([[1.0, 5.0], [3.0, 7.0], [9.0, 9.0]])
+    mask = torch.tensor([[True, False], [True, True], [True, True]])
+    mean, deviation, count = group_statistics(values, torch.tensor([7, 7, 2]), mask)
+    assert mean.tolist() == [[2.0, 7.0], [2.0, 7.0], [9.0, 9.0]]
+    assert deviation.tolist() == [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    assert count.tolist() == [[2.0, 1.0], [2.0, 1.0], [1.0, 1.0]]
+
+
+def test_leave_one_out_is_the_mean_of_the_others_and_zero_alone():
+    assert leave_one_out(torch.tensor([1.0, 3.0, 8.0, 5.0]), torch.tensor([1, 1, 1, 0])).tolist() == [
+        5.5,
+        4.5,
+        2.0,
+        0.0,
+    ]
+
+
+def test_clipped_surrogate_by_hand_with_its_gradient():
+    log_probs = torch.log(torch.tensor([[1.5, 1.5, 0.5, 1.1]])).requires_grad_()
+    advantages = torch.tensor([[1.0, -1.0, -1.0, 2.0]])
+    losses = clipped_surrogate_loss(log_probs, torch.zeros(1, 4), advantages, 0.2)
+    losses.sum().backward()
+    # min(1.5, 1.2), min(-1.5, -1.2), min(-0.5, -0.8), min(2.2, 2.2)
+    assert losses.tolist() == [pytest.approx([-1.2, 1.5, 0.8, -2.2])]
+    assert log_probs.grad.tolist() == [pytest.approx([0.0, 1.5, 0.0, -2.2])]
+    assert clipped_surrogate_loss(log_probs, torch.zeros(1, 4), advantages, 0.2, 0.6)[0, 0].item() == pytest.approx(
+        -1.5
+    )
+
+
+def test_kl_estimators_average_to_the_exact_kl_where_they_are_unbiased():
+    logits, reference = torch.tensor([[0.3, -0.2, 1.0]]), torch.tensor([[0.0, 0.5, -0.4]])
+    log_probs, ref = logits.log_softmax(1), reference.log_softmax(1)
+    exact = float((log_probs.exp() * (log_probs - ref)).sum())
+    assert exact_kl(logits, reference).item() == pytest.approx(exact)
+    for name in ("k1", "k3"):
+        mean = (log_probs.exp() * KL_ESTIMATORS[name](log_probs, ref)).sum().item()
+        assert mean == pytest.approx(exact, abs=1e-6), name
+    assert (KL_ESTIMATORS["k3"](log_probs, ref) >= 0).all()
+    # log 2 - log 4 = -log 2
+    two, four = torch.tensor([2.0]).log(), torch.tensor([4.0]).log()
+    assert KL_ESTIMATORS["k1"](two, four).item() == pytest.approx(-math.log(2))
+    assert KL_ESTIMATORS["k2"](two, four).item() == pytest.approx(math.log(2) ** 2 / 2)
+    assert KL_ESTIMATORS["k3"](two, four).item() == pytest.approx(1 - math.log(2))
+
+
+def test_the_exact_kl_has_finite_gradients_under_masks():
+    logits = torch.tensor([[0.3, -torch.inf, 1.0]], requires_grad=True)
+    kl = exact_kl(logits, torch.tensor([[0.0, -torch.inf, 0.0]]))
+    kl.sum().backward()
+    p = torch.softmax(torch.tensor([0.3, 1.0]), 0)
+    assert kl.item() == pytest.approx(float((p * (p * 2).log()).sum()))
+    assert logits.grad.isfinite().all()
 
 
 def test_explained_variance_is_one_for_a_perfect_baseline_and_zero_for_a_constant():
@@ -97,7 +199,7 @@ def test_policy_gradient_equals_finite_differences_on_a_two_armed_bandit():
     probabilities = torch.softmax(logits, 0).detach()
     advantages = (2 * probabilities * rewards)[:, None]
     log_probs = torch.log_softmax(logits, 0)[:, None]
-    policy_gradient_loss(log_probs, advantages, torch.ones(2, 1, dtype=torch.bool)).backward()
+    policy_gradient_loss(log_probs, advantages).mean().backward()
     for i in range(2):
         step = torch.zeros(2, dtype=torch.float64)
         step[i] = 1e-6

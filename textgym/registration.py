@@ -4,6 +4,19 @@ import gymnasium as gym
 
 __all__ = ["register_envs"]
 
+PROBE_IDS = (
+    "ProbeConstant-v0",
+    "ProbeBandit-v0",
+    "ProbePrompt-v0",
+    "ProbeStop-v0",
+    "ProbeDelay-v0",
+    "ProbeMemory-v0",
+    "ProbeCopy-v0",
+    "ProbeReverse-v0",
+    "ProbeTrap-v0",
+)
+"""The keys of ``textgym.tasks.probes.PROBES``, which is imported only when one of them is made."""
+
 
 def register_envs() -> None:
     """Register every environment of the package; ``import textgym`` calls it."""
@@ -12,3 +25,10 @@ def register_envs() -> None:
         entry_point="textgym.envs.single:TextGenEnv",
         vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
     )
+    for probe in PROBE_IDS:
+        gym.register(
+            id=probe,
+            entry_point="textgym.tasks.probes:make_probe",
+            vector_entry_point="textgym.tasks.probes:make_probe_vector",
+            kwargs={"probe": probe},
+        )

@@ -1,13 +1,19 @@
 """An agent on disk: tensors as safetensors, everything else as JSON. Nothing in it can execute code."""
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-__all__ = ["load_json", "load_optimizer", "save_json", "save_optimizer"]
+__all__ = ["load_optimizer", "open_checkpoint", "save_json", "save_optimizer", "write_checkpoint"]
+
+_FORMAT = 2
+"""Counts up when a checkpoint's files change their meaning."""
+_INDEX = "agent.json"
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
@@ -15,15 +21,58 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def write_checkpoint(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
+    """Let ``write`` fill a new folder and return its index, then put the folder in the place of ``path``.
+
+    Until all is written, what was at ``path`` stays as it was.
 
     Raises:
-        FileNotFoundError: If there is none; the message names the folder that is no checkpoint.
+        FileExistsError: If ``path`` is a file, or a folder that holds something else than a checkpoint.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path.parent} is no checkpoint: it has no {path.name}")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if path.exists() and not (path / _INDEX).exists() and (path.is_file() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is no checkpoint, so it is not replaced; choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        content = write(new)
+        sizes = {
+            file.relative_to(new).as_posix(): file.stat().st_size for file in sorted(new.rglob("*")) if file.is_file()
+        }
+        save_json(new / _INDEX, {"format": _FORMAT, **content, "files": sizes})
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+
+
+def open_checkpoint(path: Path, algorithm: str) -> dict[str, Any]:
+    """Check that a folder holds a whole checkpoint of an algorithm, and return its index.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+        ValueError: If the checkpoint is of another algorithm or format, or a file is missing or cut off.
+    """
+    index = path / _INDEX
+    if not index.exists():
+        raise FileNotFoundError(f"{path} is no checkpoint: it has no {_INDEX}")
+    try:
+        content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{index} is damaged ({error}); load another checkpoint") from error
+    if content.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {content.get('format')}, this version of textgym reads format {_FORMAT}: "
+            "load it with the version that wrote it"
+        )
+    if content["algorithm"] != algorithm:
+        raise ValueError(
+            f"{path} is a checkpoint of {content['algorithm']}, not of {algorithm}: call {content['algorithm']}.load"
+        )
+    for name, size in content["files"].items():
+        found = (path / name).stat().st_size if (path / name).exists() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found} bytes of {size}"
+            raise ValueError(f"{path} is not whole: {name} {state}; load another checkpoint")
     return content
 
 

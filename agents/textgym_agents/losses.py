@@ -1,11 +1,24 @@
 """The losses, as pure functions of what one forward over whole episodes gives.
 
-Every tensor is (B, T): B episodes, T steps of the longest; ``mask`` is True at the steps that were taken.
+Every tensor is (B, T): B episodes, T steps of the longest; ``mask`` is True at the steps that were taken. A loss has
+one entry per step, which the agent sums over the steps that were taken: so micro-batches add up to the whole.
 """
 
-import torch
+from collections.abc import Callable
 
-__all__ = ["baseline_loss", "explained_variance", "masked_mean", "normalized", "policy_gradient_loss"]
+import torch
+import torch.nn.functional as F
+
+__all__ = [
+    "KL_ESTIMATORS",
+    "clipped_surrogate_loss",
+    "exact_kl",
+    "explained_variance",
+    "masked_mean",
+    "normalized",
+    "policy_gradient_loss",
+    "value_loss",
+]
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -24,32 +37,120 @@ def normalized(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (centred / (masked_mean(centred.square(), mask).sqrt() + 1e-8)).to(values.dtype)
 
 
-def policy_gradient_loss(log_probs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Compute -mean_t [ A_t log pi(a_t|s_t) ], whose gradient is the policy gradient's negative.
-
-    Args:
-        log_probs: (B, T) float, log pi(a_t|s_t), carrying gradients.
-        advantages: (B, T) float, A_t; no gradient flows through them.
-        mask: (B, T) bool.
-
-    Returns:
-        Scalar.
-
-    Source: Williams 1992, Simple statistical gradient-following algorithms for connectionist reinforcement learning.
-    """
-    return -masked_mean(advantages.detach() * log_probs, mask)
-
-
-def baseline_loss(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Compute mean_t [ (V(s_t) - G_t)^2 / 2 ], a scalar; no gradient flows through the returns.
-
-    >>> baseline_loss(torch.tensor([[1.0]]), torch.tensor([[3.0]]), torch.tensor([[True]]))
-    tensor(2.)
-    """
-    return masked_mean((values - returns.detach()).square(), mask) / 2
-
-
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
     """Return 1 - Var[G - V] / Var[G]: 1 for a perfect baseline, 0 for a constant one, NaN where G does not vary."""
     variance = returns[mask].var(correction=0)
     return float(1 - (returns - values)[mask].var(correction=0) / variance) if variance > 0 else float("nan")
+
+
+def policy_gradient_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """Compute -A_t log pi(a_t|s_t) of each step, whose gradient's mean is the policy gradient's negative.
+
+    Args:
+        log_probs: (B, T) float, log pi(a_t|s_t), carrying gradients.
+        advantages: (B, T) float, A_t; no gradient flows through them.
+
+    Returns:
+        (B, T) float.
+
+    Source: Williams 1992, Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+
+    >>> policy_gradient_loss(torch.tensor([[-0.5]]), torch.tensor([[2.0]]))
+    tensor([[1.]])
+    """
+    return -advantages.detach() * log_probs
+
+
+def clipped_surrogate_loss(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_range: float,
+    clip_range_high: float | None = None,
+) -> torch.Tensor:
+    """Compute -min(w_t A_t, clip(w_t, 1 - low, 1 + high) A_t) of each step, w_t = pi(a_t|s_t) / pi_old(a_t|s_t).
+
+    Args:
+        log_probs: (B, T) float, log pi(a_t|s_t), carrying gradients.
+        old_log_probs: (B, T) float, of the policy that acted.
+        advantages: (B, T) float.
+        clip_range: How far w_t may fall below 1 before its gradient vanishes, and rise above it.
+        clip_range_high: How far it may rise, if differently (Yu et al. 2025, DAPO, arXiv:2503.14476).
+
+    Returns:
+        (B, T) float.
+
+    Source: Schulman et al. 2017, Proximal policy optimization algorithms (arXiv:1707.06347), equation 7.
+
+    >>> zero = torch.zeros(1, 1)
+    >>> clipped_surrogate_loss(zero + torch.log(torch.tensor(1.5)), zero, zero + 1, 0.2)
+    tensor([[-1.2000]])
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def value_loss(
+    values: torch.Tensor,
+    returns: torch.Tensor,
+    old_values: torch.Tensor | None = None,
+    clip_range: float | None = None,
+) -> torch.Tensor:
+    """Compute (V(s_t) - G_t)^2 / 2 of each step, or the larger of that and its clipped form.
+
+    The clipped form has V(s_t) no further than ``clip_range`` from what it was.
+
+    Args:
+        values: (B, T) float, carrying gradients.
+        returns: (B, T) float.
+        old_values: (B, T) float, when the policy acted; needed for clipping.
+        clip_range: None does not clip.
+
+    Returns:
+        (B, T) float.
+
+    Source: Engstrom et al. 2020, Implementation matters in deep policy gradients (arXiv:2005.12729), section 2.
+
+    >>> one = torch.ones(1, 1)
+    >>> value_loss(2 * one, 4 * one, one, 0.5)
+    tensor([[3.1250]])
+    """
+    losses = (values - returns).square()
+    if clip_range is not None and old_values is not None:
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        losses = torch.maximum(losses, (clipped - returns).square())
+    return losses / 2
+
+
+def _k1(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    return log_probs - reference
+
+
+def _k2(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    return (log_probs - reference).square() / 2
+
+
+def _k3(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    return (reference - log_probs).expm1() - (reference - log_probs)
+
+
+KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"k1": _k1, "k2": _k2, "k3": _k3}
+"""Estimates of KL(pi || reference) in nats from one token, given its log-probability under both, elementwise.
+
+k1 = log(pi / ref) is unbiased, k2 = k1^2 / 2 is biased and never negative, k3 = ref / pi - 1 + k1 is both unbiased and
+never negative. Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
+"""
+
+
+def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:
+    """Compute KL(pi || reference) = sum_a pi(a) log(pi(a) / reference(a)) in nats, for (M, V) logits: (M,).
+
+    Tokens of logit -inf, which are illegal, count nothing.
+
+    >>> exact_kl(torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]])))
+    tensor([0.1438])
+    """
+    log_probs = F.log_softmax(logits, dim=-1)
+    difference = log_probs - F.log_softmax(reference_logits, dim=-1)
+    return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(dim=-1)

@@ -1,23 +1,24 @@
 """A language model as a policy: pi(a|s) is its next-token distribution, V(s) a head on its last hidden state."""
 
-import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from textgym.lm import LMStream, head_input, load_lm, log_prob, no_progress_bars, sample
+from textgym.lm import log_prob, sample
+from textgym_agents.trunk import LMTrunk
 
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes
 
-__all__ = ["Choice", "Evaluation", "LMPolicy"]
+__all__ = ["Choice", "Evaluation", "LMPolicy", "Policy", "choose"]
 
 
 class Choice(NamedTuple):
@@ -31,31 +32,57 @@ class Choice(NamedTuple):
     """(N,) V(s)."""
 
 
+class Policy(Protocol):
+    """Whatever can choose tokens, for ``collect`` and ``predict``: a language model, Q-values, a baseline."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens it chooses from."""
+        ...
+
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Choice:
+        """Choose the next token of N texts.
+
+        Args:
+            ids: (N, L) int64, texts right-padded with V, as the environment observes them.
+            action_masks: (N, V) bool, True where a token is legal. None makes all legal.
+            active: (N,) bool, slots whose choice matters; the others may choose anything.
+            deterministic: Choose the best token instead of sampling.
+            generator: Randomness of the sampling.
+        """
+        ...
+
+
 class Evaluation(NamedTuple):
-    """What the policy says about B whole episodes; every tensor is (B, T), 0 after the end."""
+    """What the policy says about whole episodes, (B, T) with 0 after the end, or about M states, (M,)."""
 
     log_probs: torch.Tensor
     """log pi(a_t|s_t) in nats, carrying gradients."""
     entropies: torch.Tensor
     """Entropy of pi(.|s_t) in nats, carrying gradients where they were asked for."""
     values: torch.Tensor
-    """V(s_t); gradients reach the value head and stop there."""
-    last_values: torch.Tensor
-    """(B,) V of the state after the last action, without gradients: what a time limit cut off."""
+    """V(s_t), carrying gradients."""
+    logits: torch.Tensor
+    """(M, V) float32, of the M steps that were taken, one episode after the other; -inf where illegal."""
 
 
 class LMPolicy(nn.Module):
     """A causal language model that acts token by token and evaluates whole episodes in one forward.
 
-    The value head starts at zero and reads the hidden states without sending gradients into them: learning V does
-    not disturb the text. Dropout is switched off, in a model that is given too: what is evaluated is the distribution
-    that acted.
-
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model; see
             ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
-        dtype: Of the weights, where they are loaded here.
-        device: Where they go, where they are loaded here.
+        value_gradient: Whether the value's loss also shapes the language model. Off, the value head reads the hidden
+            states without sending gradients into them: learning V does not disturb the text.
+        **kwargs: Of ``LMTrunk``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     >>> policy = LMPolicy("tiny")
     >>> choice = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
@@ -63,23 +90,28 @@ class LMPolicy(nn.Module):
     (1,)
     """
 
-    def __init__(
-        self, model: Any = "tiny", *, dtype: torch.dtype | str = torch.float32, device: str | torch.device = "cpu"
-    ) -> None:
+    def __init__(self, model: Any = "tiny", *, value_gradient: bool = False, **kwargs: Any) -> None:
         super().__init__()
-        self.model = load_lm(model, dtype=dtype, device=device)
-        head = self.model.get_output_embeddings().weight
-        self.vocab_size = head.shape[0]
-        self.value_head = nn.Linear(head.shape[1], 1, device=head.device)
+        self.trunk = model if isinstance(model, LMTrunk) else LMTrunk(model, **kwargs)
+        self.value_gradient = value_gradient
+        self.value_head = nn.Linear(self.trunk.hidden_size, 1, device=self.trunk.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self._streams: dict[tuple[int, int], LMStream] = {}
-        self.eval()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The language model."""
+        return self.trunk.model
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the width of the model's logits."""
+        return self.trunk.vocab_size
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.value_head.weight.device
+        return self.trunk.device
 
     @torch.no_grad()
     def act(
@@ -103,108 +135,150 @@ class LMPolicy(nn.Module):
         Raises:
             FloatingPointError: If the model has diverged and its logits are NaN.
         """
-        logits, hidden = self._stream(ids)(ids, active=active)
-        logits = logits.float()
-        if action_masks is not None:
-            legal = torch.tensor(action_masks, device=logits.device)
-            logits = logits.masked_fill(~legal, -torch.inf)
-        actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
-        if int(actions.max()) >= self.vocab_size:
-            raise FloatingPointError("the model's logits are NaN, so no token can be drawn from them")
-        log_probs = log_prob(logits, actions)
-        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
-        return Choice(actions.cpu().numpy(), log_probs.cpu().numpy(), values.float().cpu().numpy())
+        logits, values = self.step(ids, action_masks, active=active)
+        actions, log_probs = choose(logits, deterministic=deterministic, generator=generator)
+        return Choice(actions, log_probs, values.cpu().numpy())
+
+    @torch.no_grad()
+    def step(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (N, V) float32 logits, -inf where illegal, and (N,) float32 V(s) of N texts; arguments as of ``act``."""
+        logits, hidden = self.trunk.step(ids, active)
+        return masked(logits, action_masks), self._values(hidden).float()
 
     def evaluate(self, episodes: "Episodes", *, entropy_gradient: bool = False) -> Evaluation:
-        """Compute log-probabilities, entropies and values of all steps of all episodes from one forward.
+        """Evaluate all steps of all episodes in one forward; see ``Evaluation``.
 
         Args:
             episodes: B episodes.
             entropy_gradient: Whether gradients flow through the entropies; they cost time.
         """
-        mask = episodes.mask
-        rows, steps = mask.nonzero(as_tuple=True)
-        # The state before step t ends with the token at prompt_length + t - 1.
-        columns = episodes.prompt_lengths[rows] + steps - 1
-        actions = episodes.ids[rows, columns + 1].to(self.device)
-        everything = torch.arange(len(episodes))
-        last_columns = episodes.prompt_lengths + episodes.num_steps - 1
-        ids = episodes.ids.to(self.device)
-        last_hidden: list[torch.Tensor] = []
+        rows, columns = episodes.states()
+        flat = self.evaluate_states(
+            episodes.ids,
+            rows,
+            columns,
+            episodes.ids[rows, columns + 1],
+            episodes.legal_actions(self.vocab_size),
+            entropy_gradient=entropy_gradient,
+        )
+        spread = episodes.spread
+        return Evaluation(spread(flat.log_probs), spread(flat.entropies), spread(flat.values), flat.logits)
 
-        def states(hidden: torch.Tensor) -> torch.Tensor:
-            last_hidden.append(hidden[everything, last_columns].detach())
-            return hidden[rows, columns][None]
+    def evaluate_states(
+        self,
+        ids: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        actions: torch.Tensor,
+        action_masks: torch.Tensor | None = None,
+        *,
+        entropy_gradient: bool = False,
+    ) -> Evaluation:
+        """Evaluate M actions in M states, from one forward over B whole texts.
 
-        # Texts are left-aligned and attention is causal: what stands after an end changes nothing before it, so
-        # no attention mask is needed and the fast kernel runs.
-        with head_input(self.model, states) as hidden:
-            logits = self.model(input_ids=ids, use_cache=False).logits[0].float()
-        if episodes.action_masks is not None:
-            legal = np.unpackbits(episodes.action_masks[mask.numpy()], axis=1, count=self.vocab_size)
-            logits = logits.masked_fill(torch.from_numpy(legal).to(self.device) == 0, -torch.inf)
-        log_probs = log_prob(logits, actions)
+        Args:
+            ids: (B, W) int64, texts from the left; what stands after a text's end is any token.
+            rows: (M,) int64, the text that each state belongs to.
+            columns: (M,) int64, the position of the last token of each state.
+            actions: (M,) int64, what was chosen in each state.
+            action_masks: (M, V) bool, True where a token was legal. None makes all legal.
+            entropy_gradient: Whether gradients flow through the entropies; they cost time.
+
+        Returns:
+            (M,) log-probabilities, entropies and values, (M, V) logits.
+        """
+        logits, hidden = self.trunk.states(ids, rows, columns)
+        if action_masks is not None:
+            logits = logits.masked_fill(~action_masks.to(logits.device), -torch.inf)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropies = _entropy(logits)
-        value_dtype = self.value_head.weight.dtype
-        values = self.value_head(hidden[0][0].detach().to(value_dtype))[:, 0]
-        with torch.no_grad():
-            last_values = self.value_head(last_hidden[0].to(value_dtype))[:, 0].float().cpu()
+        values = self._values(hidden if self.value_gradient else hidden.detach()).float()
+        return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
-        def spread(flat: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(mask.shape).index_put((rows, steps), flat.float().cpu())
-
-        return Evaluation(spread(log_probs), spread(entropies), spread(values), last_values)
+    @torch.no_grad()
+    def last_values(self, episodes: "Episodes") -> torch.Tensor:
+        """Return (B,) float32 V of the states after the last actions: what a time limit cut off, 0 elsewhere."""
+        cut = episodes.truncated.nonzero()[:, 0]
+        values = torch.zeros(len(episodes))
+        if len(cut):
+            last = (episodes.prompt_lengths + episodes.num_steps - 1)[cut]
+            _, hidden = self.trunk.states(episodes.ids[cut], torch.arange(len(cut)), last)
+            values[cut] = self._values(hidden).float().cpu()
+        return values
 
     def frozen_copy(self) -> "LMPolicy":
-        """Return an independent copy without gradients, such as the reference of a KL term."""
-        twin = LMPolicy(copy.deepcopy(self.model))
+        """Return a copy without gradients, which shares the weights that do not train."""
+        twin = LMPolicy(self.trunk.frozen_copy(), value_gradient=self.value_gradient)
         twin.value_head.load_state_dict(self.value_head.state_dict())
         return twin.requires_grad_(False)
+
+    def merged(self) -> "LMPolicy":
+        """Return an independent copy whose low-rank adapters have become part of its weights."""
+        twin = LMPolicy(self.trunk.merged(), value_gradient=self.value_gradient)
+        twin.value_head.load_state_dict(self.value_head.state_dict())
+        return twin
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain Hugging Face folder, with the value head in a file of its own beside the model.
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``LMPolicy.from_pretrained`` both.
-        The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one.
+        The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one. Low-rank
+        adapters go into ``lora/`` and the model under them into the folder: ``policy.merged()`` makes them one.
         """
-        folder = Path(folder)
-        with no_progress_bars():
-            self.model.save_pretrained(folder)
-        save_file(self.value_head.state_dict(), folder / "value_head.safetensors")
-        tokenizer = _tokenizer_of(self.model)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        self.trunk.save_pretrained(folder)
+        metadata = {"value_gradient": str(self.value_gradient)}
+        save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors", metadata)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "LMPolicy":
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in the constructor."""
-        with no_progress_bars():
-            policy = cls(str(folder), **kwargs)
+        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMTrunk.from_pretrained``."""
+        policy = cls(LMTrunk.from_pretrained(folder, **kwargs))
+        with safe_open(Path(folder) / "value_head.safetensors", "pt") as file:
+            policy.value_gradient = file.metadata()["value_gradient"] == "True"
         policy.value_head.load_state_dict(load_file(Path(folder) / "value_head.safetensors"))
         return policy
 
-    def _apply(self, *args: Any, **kwargs: Any) -> "LMPolicy":
-        """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
-        self._streams.clear()
-        return super()._apply(*args, **kwargs)
-
-    def _stream(self, ids: npt.NDArray[np.int64]) -> LMStream:
-        key = ids.shape[0], ids.shape[1]
-        if key not in self._streams:
-            self._streams[key] = LMStream(self.model, *key)
-        return self._streams[key]
+    def _values(self, hidden: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.value_head(hidden.to(self.value_head.weight.dtype))
+        return values[:, 0]
 
 
-def _tokenizer_of(model: PreTrainedModel) -> Any:
-    """Return the tokenizer that lies where a model was loaded from, or None."""
-    source = model.config._name_or_path
-    if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except OSError:  # a name that was only ever given to a model
-        return None
+def choose(
+    logits: torch.Tensor,
+    action_masks: npt.NDArray[np.bool_] | None = None,
+    *,
+    deterministic: bool = False,
+    generator: torch.Generator | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Draw a token per row of (N, V) float32 logits, or take the likeliest: (N,) tokens, (N,) log-probabilities.
+
+    Args:
+        logits: Of softmax's input.
+        action_masks: (N, V) bool, True where a token is legal. None makes all legal.
+        deterministic: Take the likeliest.
+        generator: Randomness of the sampling.
+
+    Raises:
+        FloatingPointError: If logits are NaN.
+    """
+    logits = masked(logits, action_masks)
+    actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
+    if int(actions.max()) >= logits.shape[1]:
+        raise FloatingPointError("the model's logits are NaN, so no token can be drawn from them")
+    return actions.cpu().numpy(), log_prob(logits, actions).cpu().numpy()
+
+
+def masked(logits: torch.Tensor, action_masks: npt.NDArray[np.bool_] | None) -> torch.Tensor:
+    """Return (N, V) logits with -inf where (N, V) masks are False; None makes all legal."""
+    if action_masks is None:
+        return logits
+    return logits.masked_fill(~torch.tensor(action_masks, device=logits.device), -torch.inf)
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:

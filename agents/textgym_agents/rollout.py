@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textgym import TextGenVectorEnv
 from textgym.actions import Vocabulary, as_actions
-from textgym_agents.policy import Choice, LMPolicy
+from textgym_agents.policy import Choice, Policy
 
 __all__ = ["Episodes", "collect"]
 
@@ -32,6 +32,8 @@ class Episodes:
     """(B, T) float32, 0 after the end."""
     log_probs: torch.Tensor
     """(B, T) float32, log-probability of each action under the policy that chose it, in nats."""
+    values: torch.Tensor
+    """(B, T) float32, V of each state under the policy that acted in it; 0 where it has no value head."""
     truncated: torch.Tensor
     """(B,) bool, cut off by the budget rather than ended."""
     action_masks: npt.NDArray[np.uint8] | None
@@ -52,6 +54,44 @@ class Episodes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> "Episodes":
+        """Return the episodes of an index array or a slice; T stays, ids are cut to the longest text."""
+        chosen = np.arange(len(self))[index]
+        numbers = torch.from_numpy(chosen)
+        width = int((self.prompt_lengths + self.num_steps)[numbers].max())
+        return Episodes(
+            ids=self.ids[numbers, :width],
+            prompt_lengths=self.prompt_lengths[numbers],
+            num_steps=self.num_steps[numbers],
+            rewards=self.rewards[numbers],
+            log_probs=self.log_probs[numbers],
+            values=self.values[numbers],
+            truncated=self.truncated[numbers],
+            action_masks=None if self.action_masks is None else self.action_masks[chosen],
+            infos=[self.infos[i] for i in chosen.tolist()],
+        )
+
+    def groups(self) -> torch.Tensor:
+        """Return (B,) int64, the group of each episode; all are one where the environment deals no groups."""
+        return torch.tensor([int(info.get("group", 0)) for info in self.infos])
+
+    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (M,) rows and (M,) columns of the M states that were acted in: where the last token of each stands."""
+        rows, steps = self.mask.nonzero(as_tuple=True)
+        return rows, self.prompt_lengths[rows] + steps - 1
+
+    def spread(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return (B, T) float32 on the CPU from (M,) values of the steps that were taken, 0 elsewhere."""
+        mask = self.mask
+        return torch.zeros(mask.shape).masked_scatter(mask, flat.float().cpu())
+
+    def legal_actions(self, vocab_size: int) -> torch.Tensor | None:
+        """Return (M, V) bool, the masks of the M steps that were taken, unpacked; None where all was legal."""
+        if self.action_masks is None:
+            return None
+        bits = np.unpackbits(self.action_masks[self.mask.numpy()], axis=1, count=vocab_size)
+        return torch.from_numpy(bits.view(np.bool_))
+
 
 class _Recorder:
     """Arrays for the episodes 0 .. B-1, filled step by step as N slots work on them.
@@ -68,6 +108,7 @@ class _Recorder:
         self.num_steps = np.zeros(num_episodes, dtype=np.int64)
         self.rewards = np.zeros(steps, dtype=np.float32)
         self.log_probs = np.zeros(steps, dtype=np.float32)
+        self.values = np.zeros(steps, dtype=np.float32)
         self.truncated = np.zeros(num_episodes, dtype=np.bool_)
         self.infos: list[dict[str, Any]] = [{}] * num_episodes
         self.masks = None
@@ -101,6 +142,7 @@ class _Recorder:
         step = self.num_steps[episodes]
         self.ids[episodes, self.prompt_lengths[episodes] + step] = choice.actions[slots]
         self.log_probs[episodes, step] = choice.log_probs[slots]
+        self.values[episodes, step] = choice.values[slots]
         self.rewards[episodes, step] = rewards[slots]
         if self.masks is not None and masks is not None:
             self.masks[episodes, step] = np.packbits(masks[slots], axis=1)
@@ -122,6 +164,7 @@ class _Recorder:
             num_steps=torch.from_numpy(self.num_steps),
             rewards=torch.from_numpy(self.rewards[:, :longest]),
             log_probs=torch.from_numpy(self.log_probs[:, :longest]),
+            values=torch.from_numpy(self.values[:, :longest]),
             truncated=torch.from_numpy(self.truncated),
             action_masks=None if self.masks is None else self.masks[:, :longest],
             infos=self.infos,
@@ -130,7 +173,7 @@ class _Recorder:
 
 def collect(
     env: VectorEnv[Any, Any, Any],
-    policy: LMPolicy,
+    policy: Policy,
     num_episodes: int,
     *,
     seed: int | None = None,
@@ -206,7 +249,7 @@ def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
     return base
 
 
-def check_fit(env: TextGenVectorEnv, policy: LMPolicy) -> None:
+def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
     """Check that an action of the environment is a token of the policy.
 
     Raises:

@@ -1,6 +1,7 @@
 """A run on disk: its settings, its metrics as CSV and TensorBoard, its learning curve, its language model."""
 
 import csv
+import math
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -53,12 +54,13 @@ class RunFolder:
     def finish(self, policy: LMPolicy) -> None:
         """Write the learning curve and the language model, and close the TensorBoard file."""
         self._tensorboard.close()
-        policy.save_pretrained(self.path / "lm")
+        policy.merged().save_pretrained(self.path / "lm")
         self.plot(self.path / "learning_curve.png")
 
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens."""
         tokens = [row["time/total_timesteps"] for row in self.rows]
+        kls = [row.get("train/kl_reference", math.nan) for row in self.rows]
         figure = Figure(figsize=(7, 5), layout="tight")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         scores = [row["rollout/score_mean"] for row in self.rows]
@@ -66,7 +68,7 @@ class RunFolder:
         above.plot(tokens, _smoothed(scores), color="tab:blue", label="mean of seven updates")
         above.set_ylabel("mean score")
         above.legend(loc="lower right")
-        below.plot(tokens, [row["train/kl_reference"] for row in self.rows], color="tab:orange")
+        below.plot(tokens, kls, color="tab:orange")
         below.set_ylabel("KL to the starting LM\n(nats per token)")
         below.set_xlabel("tokens written")
         for axes in (above, below):

@@ -8,8 +8,19 @@ except ImportError as error:
 
 from textgym.lm.heads import head_input
 from textgym.lm.loading import load_lm, no_progress_bars
+from textgym.lm.random import random_lm
 from textgym.lm.reference import ReferenceLM
 from textgym.lm.sampling import log_prob, sample
 from textgym.lm.stream import LMStream, StreamOutput
 
-__all__ = ["LMStream", "ReferenceLM", "StreamOutput", "head_input", "load_lm", "log_prob", "no_progress_bars", "sample"]
+__all__ = [
+    "LMStream",
+    "ReferenceLM",
+    "StreamOutput",
+    "head_input",
+    "load_lm",
+    "log_prob",
+    "no_progress_bars",
+    "random_lm",
+    "sample",
+]

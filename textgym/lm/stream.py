@@ -139,8 +139,9 @@ class LMStream:
         if len(step.slots) == self.num_slots:
             return output
         slots = torch.from_numpy(step.slots).to(output.logits.device)
-        every = zip(self._zeros(), output, strict=True)
-        return StreamOutput(*(zeros.index_copy_(0, slots, part) for zeros, part in every))
+        return StreamOutput(
+            *(part.new_zeros(self.num_slots, part.shape[1]).index_copy_(0, slots, part) for part in output)
+        )
 
     def _step(
         self,

@@ -1,5 +1,9 @@
-"""What there is to write about. ``world`` is the procedural story world from which the embedded LM learned."""
+"""What there is to write about.
 
-from textgym.tasks import world
+probes  small environments with a known optimum, which test an agent
+world   the procedural story world from which the embedded LM learned
+"""
 
-__all__ = ["world"]
+from textgym.tasks import probes, world
+
+__all__ = ["probes", "world"]

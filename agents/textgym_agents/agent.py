@@ -1,0 +1,321 @@
+"""What all agents share: the loop of learn, predict, the gradient step, and checkpoints."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+from torch import nn
+from tqdm import tqdm
+from typing_extensions import Self
+
+from textgym.documented import documented_fields
+from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
+from textgym_agents.policy import LMPolicy
+from textgym_agents.rollout import Episodes, check_fit, collect, text_env, token_window
+
+__all__ = ["Agent", "AgentConfig", "Callback", "OnlineAgent", "check_ranges"]
+
+Callback = Callable[[Any, dict[str, float]], bool | None]
+"""Called as ``callback(agent, metrics)`` after each update; False stops the training."""
+
+
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """What decides a run of any agent, besides the policy and where the experience comes from."""
+
+    num_episodes: int = 64
+    """Episodes per update."""
+    micro_batch: int | None = None
+    """Episodes per forward and backward, over which gradients accumulate; less takes less memory and gives the same
+    gradient. None takes all at once."""
+    learning_rate: float = 3e-4
+    """Of AdamW, for the language model."""
+    head_learning_rate: float = 3e-3
+    """Of AdamW, for the value or Q head, which starts from nothing and has to keep up with the language model."""
+    gamma: float = 1.0
+    """Discount per token."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    bootstrap_truncated: bool = False
+    """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
+    as the text's end, which is right where the score of the cut text was already given."""
+    seed: int = 0
+    """Decides the prompts and the sampling."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            num_episodes=(1, math.inf),
+            micro_batch=(1, math.inf),
+            learning_rate=(0, math.inf),
+            head_learning_rate=(0, math.inf),
+            gamma=(0, 1),
+            max_grad_norm=(0, math.inf),
+        )
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """Check that fields lie within their (least, most); None is not checked.
+
+    Raises:
+        ValueError: At the first that does not.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+class Agent(ABC):
+    """A policy that learns; each algorithm fills in ``iteration``.
+
+    Attributes:
+        policy: Chooses the tokens and is trained.
+        config: The settings.
+        optimizer: AdamW, of one group for the language model and one for the head on it.
+        generator: Randomness of the sampling.
+        num_timesteps: Tokens that were written, or learned from where the data are given.
+        num_updates: Gradient steps.
+        episodes: What the last update learned from, for callbacks such as ``EpisodeRecorder``.
+    """
+
+    config_class: ClassVar[type[AgentConfig]]
+    policy_class: ClassVar[type[Any]] = LMPolicy
+    policy: Any
+    config: Any
+
+    def __init__(self, policy: Any, config: AgentConfig | None = None) -> None:
+        self.policy = policy if isinstance(policy, self.policy_class) else self.policy_class(policy)
+        self.config = self.config_class() if config is None else config
+        if not isinstance(self.config, self.config_class):
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, got {type(self.config).__name__}"
+            )
+        in_trunk = {id(p) for p in self.policy.trunk.parameters()}
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
+        # its cache is out of date.
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if id(p) in in_trunk], "lr": self.config.learning_rate},
+                {"params": [p for p in trained if id(p) not in in_trunk], "lr": self.config.head_learning_rate},
+            ],
+            weight_decay=0.0,
+        )
+        self.generator = torch.Generator(self.policy.device).manual_seed(self.config.seed)
+        self.num_timesteps = 0
+        self.num_updates = 0
+        self.episodes: Episodes | None = None
+
+    @abstractmethod
+    def iteration(self) -> dict[str, float]:
+        """Gather experience, learn from it, count it in ``num_timesteps``, and return metrics under SB3's names."""
+
+    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
+        """Train on at least ``total_timesteps`` further tokens.
+
+        Args:
+            total_timesteps: Tokens, over all episodes.
+            callback: Called as ``callback(agent, metrics)`` after each update; False stops the training.
+            progress_bar: Whether to show tokens/s, mean return and KL per token, in nats.
+
+        Raises:
+            ValueError: If ``total_timesteps`` is less than 1.
+        """
+        if total_timesteps < 1:
+            raise ValueError(f"total_timesteps must be at least 1, got {total_timesteps}")
+        start, first = time.perf_counter(), self.num_timesteps
+        with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
+            while self.num_timesteps < first + total_timesteps:
+                metrics = self.iteration()
+                elapsed = time.perf_counter() - start
+                metrics |= {
+                    "time/total_timesteps": self.num_timesteps,
+                    "train/n_updates": self.num_updates,
+                    "time/time_elapsed": elapsed,
+                    "time/fps": (self.num_timesteps - first) / elapsed,
+                }
+                bar.set_postfix_str(_summary(metrics), refresh=False)
+                bar.update(min(self.num_timesteps - first, total_timesteps) - bar.n)
+                if callback is not None and callback(self, metrics) is False:
+                    break
+        return self
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """Choose actions, with SB3's signature, so that its ``evaluate_policy`` takes this agent.
+
+        Args:
+            observation: (N, L) or (L,) ids, or a dict that holds them.
+            state: Returned as it came: the observation is the whole state.
+            episode_start: Not needed, for the same reason.
+            deterministic: Choose the best token instead of sampling, which draws from the training's generator.
+            action_masks: (N, V) or (V,) bool, the legal tokens.
+
+        Returns:
+            (N,) or () int64 actions, and ``state``.
+        """
+        ids = token_window(observation)
+        masks = None if action_masks is None else np.atleast_2d(action_masks)
+        choice = self.policy.act(np.atleast_2d(ids), masks, deterministic=deterministic, generator=self.generator)
+        return (choice.actions[0] if ids.ndim == 1 else choice.actions), state
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder from which ``load`` continues exactly: weights, optimizer, generators, counters.
+
+        The folder appears at once and whole; an older checkpoint there is replaced.
+
+        Raises:
+            FileExistsError: If ``path`` holds something else than a checkpoint.
+        """
+
+        def write(folder: Path) -> dict[str, Any]:
+            for name, network in self._networks().items():
+                network.save_pretrained(folder / name)
+            save_optimizer(folder / "optimizer.safetensors", self.optimizer)
+            return {
+                "algorithm": type(self).__name__,
+                "config": asdict(self.config),
+                "num_timesteps": self.num_timesteps,
+                "num_updates": self.num_updates,
+                "generator": self.generator.get_state().tolist(),
+                "state": self._state(folder),
+            }
+
+        write_checkpoint(Path(path), write)
+
+    @classmethod
+    def load(cls, path: str | Path, source: Any, *, device: str | torch.device = "cpu") -> Self:
+        """Continue from a folder that ``save`` wrote.
+
+        Args:
+            path: The folder.
+            source: The environment, configured as it was, or the data: the constructor's second argument.
+            device: Where the weights go; the one that they were saved from, whose generator's state was saved too.
+
+        Raises:
+            FileNotFoundError: If the folder holds no checkpoint.
+            ValueError: If the checkpoint is of another agent or another version, was cut off, or does not fit the
+                source.
+        """
+        path = Path(path)
+        content = open_checkpoint(path, cls.__name__)
+        policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device)
+        # Each algorithm's constructor takes (policy, source, config).
+        agent: Self = cls(policy, source, cls.config_class(**content["config"]))  # type: ignore[call-arg]
+        for name, network in agent._networks().items():
+            if name != "policy":
+                saved = type(network).from_pretrained(path / name, dtype="auto", device=device)
+                network.load_state_dict(saved.state_dict())
+        load_optimizer(path / "optimizer.safetensors", agent.optimizer)
+        agent.num_timesteps, agent.num_updates = content["num_timesteps"], content["num_updates"]
+        agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
+        agent._set_state(content["state"], path)
+        return agent
+
+    def _networks(self) -> dict[str, Any]:
+        """Return the networks that a checkpoint has to hold, the policy among them."""
+        return {"policy": self.policy}
+
+    def _state(self, folder: Path) -> dict[str, Any]:
+        """Return what else decides the rest of the run, as JSON; write tensors into files in the folder."""
+        return {}
+
+    def _set_state(self, state: dict[str, Any], folder: Path) -> None:  # noqa: B027 (most agents have no more)
+        """Restore what ``_state`` told."""
+
+    def _descend(self, losses: Iterable[torch.Tensor]) -> dict[str, float]:
+        """Take one gradient step on the sum of losses, each of which is freed before the next is computed.
+
+        Raises:
+            FloatingPointError: If the gradient is not finite; the weights are as they were.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for loss in losses:
+            loss.backward()
+            total += float(loss.detach())
+        grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        if not grad_norm.isfinite():
+            raise FloatingPointError(f"the gradient's norm is {float(grad_norm)} in update {self.num_updates + 1}")
+        self.optimizer.step()
+        self.num_updates += 1
+        return {"train/loss": total, "train/grad_norm": float(grad_norm)}
+
+
+class OnlineAgent(Agent):
+    """An agent that writes the episodes it learns from; each algorithm fills in ``update``.
+
+    Args:
+        policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
+        env: A vector environment of the TextGen family whose actions are the model's vocabulary.
+        config: The settings.
+
+    Raises:
+        TypeError: If ``env`` is not the batched TextGen environment, or ``config`` another agent's.
+        ValueError: If the action space is not the model's vocabulary.
+    """
+
+    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: AgentConfig | None = None) -> None:
+        super().__init__(policy, config)
+        check_fit(text_env(env), self.policy)
+        self.env = env
+
+    @abstractmethod
+    def update(self, episodes: Episodes) -> dict[str, float]:
+        """Learn from episodes that the policy has just written and return metrics under SB3's names."""
+
+    def iteration(self) -> dict[str, float]:
+        """Collect whole episodes and learn from them."""
+        episodes = self.collect()
+        return rollout_metrics(episodes) | self.update(episodes)
+
+    def collect(self) -> Episodes:
+        """Let the policy write ``config.num_episodes`` episodes, and count their tokens."""
+        seed = self.config.seed if self.num_timesteps == 0 else None
+        self.episodes = collect(self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator)
+        self.num_timesteps += int(self.episodes.num_steps.sum())
+        return self.episodes
+
+    def _state(self, folder: Path) -> dict[str, Any]:
+        return {"env_rngs": text_env(self.env).get_rng_states()}
+
+    def _set_state(self, state: dict[str, Any], folder: Path) -> None:
+        text_env(self.env).set_rng_states(state["env_rngs"])
+
+
+def rollout_metrics(episodes: Episodes) -> dict[str, float]:
+    """Return what the episodes say about themselves; a score that is NaN, where the scorer failed, does not count."""
+    scores = np.array([info["score"] for info in episodes.infos], dtype=np.float64)
+    scored = scores[~np.isnan(scores)]
+    return {
+        "rollout/ep_rew_mean": float(episodes.returns.mean()),
+        "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
+        "rollout/score_mean": float(scored.mean()) if scored.size else math.nan,
+    }
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    """Return what the progress bar says beside the speed."""
+    words = []
+    if "rollout/ep_rew_mean" in metrics:
+        words.append(f"return {metrics['rollout/ep_rew_mean']:+.2f}")
+    if not math.isnan(kl := metrics.get("train/kl_reference", math.nan)):
+        words.append(f"KL {kl:.2f}")
+    return ", ".join(words)

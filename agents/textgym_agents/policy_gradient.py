@@ -1,0 +1,152 @@
+"""What the policy-gradient agents share: the KL to the language model that training started from, and minibatches."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+
+from textgym.documented import documented_fields
+from textgym.errors import unknown_name
+from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
+from textgym_agents.policy import Evaluation
+from textgym_agents.reference import Reference
+from textgym_agents.rollout import Episodes
+
+__all__ = ["PolicyGradientAgent", "PolicyGradientConfig", "StepMeans", "clip_metrics"]
+
+
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradientConfig(AgentConfig):
+    """What decides a run of any policy-gradient agent."""
+
+    kl_coef: float = 0.05
+    """Price of a nat of KL to the reference, the policy at the start, per token. With 0 the KL is not computed. The
+    environment's own ``kl_coef`` serves agents without this one; set only one of them."""
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
+    """How the KL enters. k1, the log-ratio of the token that was written, is subtracted from its reward. k2 and k3,
+    Schulman's other estimates, and ``"exact"``, the sum over the vocabulary, are added to the loss. The other way round
+    the gradients are wrong: that of k1 in the loss is 0 on average, those of the others in the reward miss a part."""
+    kl_target: float | None = None
+    """KL per token, in nats, to which ``kl_coef`` is steered. None keeps ``kl_coef`` as it is."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus in the loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, kl_coef=(0, math.inf), kl_target=(0, math.inf), ent_coef=(0, math.inf))
+        if self.kl_estimator not in (*KL_ESTIMATORS, "exact"):
+            raise unknown_name("kl_estimator", self.kl_estimator, [*KL_ESTIMATORS, "exact"])
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target steers kl_coef from where it starts, which must be above 0")
+
+
+class PolicyGradientAgent(OnlineAgent):
+    """An online agent with a reference.
+
+    Attributes:
+        reference: The policy as it was when the agent was made.
+        kl_coef: The price of a nat now; ``kl_target`` moves it.
+    """
+
+    config: PolicyGradientConfig
+
+    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: PolicyGradientConfig | None = None) -> None:
+        super().__init__(policy, env, config)
+        self.reference = Reference(self.policy)
+        self.kl_coef = self.config.kl_coef
+
+    def reference_log_probs(self, episodes: Episodes) -> torch.Tensor | None:
+        """Return (B, T) log pi_ref(a_t|s_t) in nats, or None where the KL costs nothing."""
+        return self.reference.evaluate(episodes).log_probs if self.kl_coef > 0 else None
+
+    def penalized_rewards(self, episodes: Episodes, reference: torch.Tensor | None) -> torch.Tensor:
+        """Return (B, T) rewards, from which the KL is subtracted if it belongs there."""
+        if reference is None or self.config.kl_estimator != "k1":
+            return episodes.rewards
+        return episodes.rewards - self.kl_coef * KL_ESTIMATORS["k1"](episodes.log_probs, reference)
+
+    def regularization(self, part: Episodes, now: Evaluation, reference: torch.Tensor | None) -> torch.Tensor:
+        """Return (B, T), what entropy bonus and KL add to the loss of each step; 0 where they do not."""
+        cost = -self.config.ent_coef * now.entropies
+        if reference is None or self.config.kl_estimator == "k1":
+            return cost
+        if self.config.kl_estimator == "exact":
+            kl = part.spread(exact_kl(now.logits, self.reference.evaluate(part).logits))
+        else:
+            kl = KL_ESTIMATORS[self.config.kl_estimator](now.log_probs, reference)
+        return cost + self.kl_coef * kl
+
+    def control_kl(self, episodes: Episodes, reference: torch.Tensor | None) -> dict[str, float]:
+        """Tell the KL per token and move ``kl_coef`` toward its target.
+
+        Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
+        """
+        if reference is None:
+            return {}
+        kl = float(masked_mean(episodes.log_probs - reference, episodes.mask))
+        metrics = {"train/kl_reference": kl, "train/kl_coef": self.kl_coef}
+        if self.config.kl_target is not None:
+            error = min(max(kl / self.config.kl_target - 1, -0.2), 0.2)
+            self.kl_coef *= 1 + 0.1 * error
+        return metrics
+
+    def minibatches(self, num_episodes: int, size: int | None) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the numbers 0 .. B-1 in random order, ``size`` at a time; all at once where it is None."""
+        if size is None or size >= num_episodes:
+            yield np.arange(num_episodes)
+            return
+        order = torch.randperm(num_episodes, generator=self.generator, device=self.generator.device).cpu().numpy()
+        for start in range(0, num_episodes, size):
+            yield order[start : start + size]
+
+    def micro_batches(self, index: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the episodes of a minibatch as many at a time as one forward and backward should take."""
+        size = self.config.micro_batch or len(index)
+        for start in range(0, len(index), size):
+            yield index[start : start + size]
+
+    def _networks(self) -> dict[str, Any]:
+        reference = {} if self.reference.copy is None else {"reference": self.reference.copy}
+        return super()._networks() | reference
+
+    def _state(self, folder: Path) -> dict[str, Any]:
+        return super()._state(folder) | {"kl_coef": self.kl_coef}
+
+    def _set_state(self, state: dict[str, Any], folder: Path) -> None:
+        super()._set_state(state, folder)
+        self.kl_coef = state["kl_coef"]
+
+
+class StepMeans:
+    """Means of what each step says, gathered over the micro-batches of a gradient step.
+
+    Args:
+        num_steps: Steps in all of them.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self._sums: dict[str, float] = {}
+
+    def add(self, mask: torch.Tensor, **terms: torch.Tensor) -> None:
+        """Add (B, T) terms where the mask is True."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(term.detach()[mask].sum())
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means under SB3's names."""
+        return {f"train/{name}": total / self.num_steps for name, total in self._sums.items()}
+
+
+def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
+    """Return (B, T) terms of SB3's ``approx_kl`` (k3 to the policy that acted, in nats) and ``clip_fraction``."""
+    ratio = (log_probs - old_log_probs).detach().exp()
+    return {"approx_kl": ratio - 1 - ratio.log(), "clip_fraction": ((ratio - 1).abs() > clip_range).float()}

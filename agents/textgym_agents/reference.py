@@ -1,0 +1,29 @@
+"""The language model that training started from, which a KL penalty holds the policy to."""
+
+import torch
+
+from textgym_agents.policy import Evaluation, LMPolicy
+from textgym_agents.rollout import Episodes
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """The policy as it is now, kept in the cheapest way that the policy allows.
+
+    With low-rank adapters it is the policy itself with its adapters off, which takes no memory; with few trainable
+    layers a copy of those that shares the frozen trunk; else a frozen copy. The adapters' start is taken to be zero, as
+    peft has it.
+    """
+
+    def __init__(self, policy: LMPolicy) -> None:
+        self._policy = policy
+        self.copy = None if policy.trunk.has_adapters else policy.frozen_copy()
+
+    @torch.no_grad()
+    def evaluate(self, episodes: Episodes) -> Evaluation:
+        """Return what it says of the episodes that the policy wrote, without gradients."""
+        if self.copy is not None:
+            return self.copy.evaluate(episodes)
+        with self._policy.trunk.without_adapters():
+            return self._policy.evaluate(episodes)

@@ -1,0 +1,247 @@
+"""The language model inside a policy: incremental while acting, one forward over whole texts while learning."""
+
+import copy
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
+
+from textgym.lm import LMStream, head_input, load_lm, no_progress_bars
+
+__all__ = ["LMTrunk"]
+
+
+class LMTrunk(nn.Module):
+    """A causal language model that gives logits and hidden states of states, which are texts so far.
+
+    Dropout is switched off, in a model that is given too: what is evaluated is the distribution that acted.
+
+    Args:
+        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model; see
+            ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
+        dtype: Of the weights, where they are loaded here.
+        device: Where they go, where they are loaded here.
+        autocast: Type in which matrix products are computed, such as ``torch.bfloat16`` beside float32 weights on a
+            GPU. None computes in the type of the weights.
+        trainable_layers: Train only so many of the topmost layers, with the norm after them; embedding and head, which
+            are often one, stay as they are. None trains all.
+        lora: Train low-rank adapters (Hu et al. 2021, arXiv:2106.09685) in place of the weights: their rank, or a
+            ``peft.LoraConfig``. Needs ``pip install 'textgym[lora]'``.
+
+    Raises:
+        ValueError: If both ``trainable_layers`` and ``lora`` are given, or the model has fewer layers.
+        ImportError: If ``lora`` is given and peft is not installed.
+    """
+
+    def __init__(
+        self,
+        model: Any = "tiny",
+        *,
+        dtype: torch.dtype | str = torch.float32,
+        device: str | torch.device = "cpu",
+        autocast: torch.dtype | None = None,
+        trainable_layers: int | None = None,
+        lora: Any = None,
+    ) -> None:
+        super().__init__()
+        if trainable_layers is not None and lora is not None:
+            raise ValueError("trainable_layers and lora are two answers to one question: give one of them")
+        self.model: PreTrainedModel = load_lm(model, dtype=dtype, device=device)
+        self.autocast = autocast
+        head = self.model.get_output_embeddings().weight
+        self.vocab_size, self.hidden_size = int(head.shape[0]), int(head.shape[1])
+        self._streams: dict[tuple[int, int], LMStream] = {}
+        self.trainable_layers = trainable_layers
+        if trainable_layers is not None:
+            _train_top(self.model, trainable_layers)
+        self._lora = None if lora is None else _add_lora(self.model, lora)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        weight = self.model.get_output_embeddings().weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.device
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether low-rank adapters train, so that the model from before is still there under them."""
+        return self._lora is not None
+
+    @torch.no_grad()
+    def step(
+        self, ids: npt.NDArray[np.int64], active: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (N, V) float32 logits and (N, H) hidden states of N texts, feeding only what is new in each.
+
+        Args:
+            ids: (N, L) int64, texts right-padded with V, as the environment observes them.
+            active: (N,) bool, slots whose result matters; the others are not fed.
+        """
+        key = ids.shape[0], ids.shape[1]
+        with self._precision():
+            if key not in self._streams:
+                self._streams[key] = LMStream(self.model, *key)
+            logits, hidden = self._streams[key](ids, active=active)
+        return logits.float(), hidden
+
+    def states(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (M, V) float32 logits and (M, H) hidden states of M states, from one forward over B whole texts.
+
+        Args:
+            ids: (B, W) int64, texts from the left; what stands after a text's end is any token.
+            rows: (M,) int64, the text that each state belongs to.
+            columns: (M,) int64, the position of the last token of each state.
+        """
+        rows, columns = rows.to(self.device), columns.to(self.device)
+        # Texts are left-aligned and attention is causal: what stands after an end changes nothing before it, so
+        # no attention mask is needed and the fast kernel runs.
+        with self._precision(), head_input(self.model, lambda hidden: hidden[rows, columns][None]) as read:
+            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[0].float()
+        return logits, read[0][0]
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """Be the model that training started from, for a while, in which nothing may act."""
+        layers = _adapted_layers(self.model)
+        for _, layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for _, layer in layers:
+                layer.enable_adapters(True)
+
+    def frozen_copy(self) -> "LMTrunk":
+        """Return a copy without gradients, which shares the weights that do not train."""
+        shared: dict[int, Any] = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        twin = LMTrunk(copy.deepcopy(self.model, shared), autocast=self.autocast)
+        twin._lora = self._lora
+        return twin.requires_grad_(False)
+
+    def merged(self) -> "LMTrunk":
+        """Return an independent copy whose adapters have become part of its weights: a plain model again."""
+        model = copy.deepcopy(self.model)
+        for name, layer in _adapted_layers(model):
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+        return LMTrunk(model, autocast=self.autocast)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder: model, tokenizer where it came with one, and what trains in ``trunk.json``.
+
+        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the model. Adapters go into ``lora/``, apart from the
+        model under them; ``merged()`` makes one of both.
+        """
+        folder = Path(folder)
+        adapters = {name: tensor for name, tensor in self.model.state_dict().items() if ".lora_" in name}
+        plain = {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in self.model.state_dict().items()
+            if name not in adapters
+        }
+        with no_progress_bars():
+            self.model.save_pretrained(folder, state_dict=plain)
+        tokenizer = _tokenizer_of(self.model)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        if self._lora is not None:
+            self._lora.save_pretrained(str(folder / "lora"))
+            save_file(adapters, folder / "lora" / "adapters.safetensors")
+        autocast = None if self.autocast is None else str(self.autocast).removeprefix("torch.")
+        settings = {"trainable_layers": self.trainable_layers, "autocast": autocast}
+        (folder / "trunk.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, dtype: torch.dtype | str = "auto", device: str | torch.device = "cpu"
+    ) -> "LMTrunk":
+        """Load what ``save_pretrained`` wrote."""
+        folder = Path(folder)
+        settings = json.loads((folder / "trunk.json").read_text(encoding="utf-8"))
+        lora = None
+        if (folder / "lora").is_dir():
+            from peft import LoraConfig
+
+            lora = LoraConfig.from_pretrained(str(folder / "lora"))
+        autocast = None if settings["autocast"] is None else getattr(torch, settings["autocast"])
+        with no_progress_bars():
+            trunk = cls(
+                str(folder),
+                dtype=dtype,
+                device=device,
+                autocast=autocast,
+                trainable_layers=settings["trainable_layers"],
+                lora=lora,
+            )
+        if lora is not None:
+            trunk.model.load_state_dict(load_file(folder / "lora" / "adapters.safetensors"), strict=False)
+        return trunk
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "LMTrunk":
+        """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
+        self._streams.clear()
+        return super()._apply(*args, **kwargs)
+
+
+def _train_top(model: PreTrainedModel, num_layers: int) -> None:
+    """Freeze all but the last layers of the longest list of layers, and the norms that stand beside that list."""
+    name, layers = max(
+        ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)),
+        key=lambda named: len(named[1]),
+    )
+    if not 1 <= num_layers <= len(layers):
+        raise ValueError(f"trainable_layers must be from 1 to {len(layers)}, the model's layers, got {num_layers}")
+    model.requires_grad_(False)
+    for layer in layers[-num_layers:]:
+        layer.requires_grad_(True)
+    for sibling in model.get_submodule(name.rpartition(".")[0]).children():
+        if "norm" in type(sibling).__name__.lower():
+            sibling.requires_grad_(True)
+
+
+def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
+    """Put trainable low-rank adapters beside the weights, which freeze; return their ``peft.LoraConfig``."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("low-rank adapters need peft: pip install 'textgym[lora]'") from error
+    config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear") if isinstance(lora, int) else lora
+    if not isinstance(config, LoraConfig):
+        raise TypeError(f"lora must be a rank or a peft.LoraConfig, got {lora!r}")
+    with warnings.catch_warnings(), torch.random.fork_rng():  # the adapters' start is random, and ours to seed
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sets it right by itself for GPT-2
+        torch.manual_seed(0)
+        inject_adapter_in_model(config, model)
+    return config
+
+
+def _adapted_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
+    """Return the names and layers that carry adapters."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
+
+
+def _tokenizer_of(model: PreTrainedModel) -> Any:
+    """Return the tokenizer that lies where a model was loaded from, or None."""
+    source = model.config._name_or_path
+    if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except OSError:  # a name that was only ever given to a model
+        return None

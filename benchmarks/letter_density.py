@@ -1,0 +1,130 @@
+"""How long GRPO takes to a mean return of 0.9, here and in TRL's GRPOTrainer, where the return is the share of e.
+
+A random Llama of four layers writes 32 characters after one prompt; AdamW with 1e-3, 64 completions an update in groups
+of 8, one thread. The clock runs from the start of training to the end of the first update whose batch has that mean.
+TRL knows a reward only for the whole completion. The environment can also pay each token for what it adds to the
+score, which tells the agent which letters it was for; GRPO then has a discount to choose. Each figure is a median over
+seeds, which also decide the weights.
+
+    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/letter_density.py
+
+Needs the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import string
+from collections.abc import Callable
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from trl_grpo import Record, Task, ours, train_trl, without_eos
+
+from textgym.tokenizers import CharTokenizer
+
+ALPHABET = string.ascii_lowercase + " "
+PROMPT = "once upon a time "
+NUM_LETTERS = 32
+GOAL = 0.9
+
+
+def random_llama(seed: int) -> PreTrainedModel:
+    """Return a character model with random weights that never writes EOS."""
+    config = LlamaConfig(
+        vocab_size=len(ALPHABET) + 1,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        bos_token_id=None,
+        eos_token_id=len(ALPHABET),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return without_eos(LlamaForCausalLM(config).eval())
+
+
+def trl_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a Hugging Face tokenizer with the ids of `CharTokenizer(ALPHABET)`."""
+    ids = {character: i for i, character in enumerate([*ALPHABET, "<eos>"])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>", clean_up_tokenization_spaces=False
+    )
+
+
+def density(completion: str) -> float:
+    """Return the letters e per letter of a whole completion, so that each e adds the same to an unfinished one."""
+    return completion.count("e") / NUM_LETTERS
+
+
+def with_trl(task: Task) -> list[Record]:
+    return train_trl(random_llama(task.seed), trl_tokenizer(), task)
+
+
+def with_ours(reward: str, gamma: float) -> Callable[[Task], list[Record]]:
+    def train(task: Task) -> list[Record]:
+        tokenizer = CharTokenizer(ALPHABET)
+        return ours(random_llama(task.seed), task, gamma=gamma, tokenizer=tokenizer, reward=reward)
+
+    return train
+
+
+def task(seed: int, num_steps: int) -> Task:
+    return Task(
+        prompts=(PROMPT,),
+        reward=density,
+        max_new_tokens=NUM_LETTERS,
+        learning_rate=1e-3,
+        num_steps=num_steps,
+        goal=GOAL,
+        seed=seed,
+    )
+
+
+def main() -> None:
+    """Print a table of steps and seconds to the goal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-steps", type=int, default=100, help="updates after which a run gives up")
+    parser.add_argument("--gamma", type=float, default=0.5, help="discount of the last row")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    sides: dict[str, Callable[[Task], list[Record]]] = {
+        "TRL": with_trl,
+        "ours, terminal reward": with_ours("terminal", 1.0),
+        "ours, reward per token": with_ours("potential", 1.0),
+        f"ours, per token, gamma {arguments.gamma:g}": with_ours("potential", arguments.gamma),
+    }
+    for train in sides.values():
+        train(task(seed=0, num_steps=2))  # what a process does only once is on no clock
+    ends: dict[str, list[tuple[int, Record]]] = {name: [] for name in sides}
+    for seed in range(arguments.seeds):
+        for name, train in sides.items():
+            records = train(task(seed, arguments.max_steps))
+            ends[name].append((len(records), records[-1]))
+    report(ends)
+
+
+def report(ends: dict[str, list[tuple[int, Record]]]) -> None:
+    """Print what each side took, given the number of updates and the last record of its runs."""
+    print(f"{'':28} {'steps':>6} {'seconds':>8}  {'ratio':>7}  steps of each seed")
+    peer = [end.seconds for _, end in ends["TRL"]]
+    for name, runs in ends.items():
+        seconds = [end.seconds for _, end in runs]
+        ratio = statistics.median(theirs / mine for theirs, mine in zip(peer, seconds, strict=True))
+        each = ", ".join(f"{steps}" if end.reward >= GOAL else f"none in {steps}" for steps, end in runs)
+        print(
+            f"{name:28} {statistics.median(steps for steps, _ in runs):6.0f} {statistics.median(seconds):8.1f}"
+            f"  {ratio:5.2f} x  {each}"
+        )
+
+
+if __name__ == "__main__":
+    main()
