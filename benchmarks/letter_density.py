@@ -71,7 +71,8 @@ def with_trl(task: Task) -> list[Record]:
 def with_ours(reward: str, gamma: float) -> Callable[[Task], list[Record]]:
     def train(task: Task) -> list[Record]:
         tokenizer = CharTokenizer(ALPHABET)
-        return ours(random_llama(task.seed), task, gamma=gamma, tokenizer=tokenizer, reward=reward)
+        keywords = {"tokenizer": tokenizer, "reward": reward}
+        return ours(random_llama(task.seed), task, gamma=gamma, return_to_go=reward != "terminal", **keywords)
 
     return train
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-steps", type=int, default=100, help="updates after which a run gives up")
-    parser.add_argument("--gamma", type=float, default=0.5, help="discount of the last row")
+    parser.add_argument("--gamma", type=float, default=0.0, help="discount of the last row")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sides: dict[str, Callable[[Task], list[Record]]] = {

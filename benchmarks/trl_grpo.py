@@ -179,7 +179,9 @@ def _quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
 
 
-def ours(model: PreTrainedModel, task: Task, /, *, gamma: float = 1.0, **env_keywords: Any) -> list[Record]:
+def ours(
+    model: PreTrainedModel, task: Task, /, *, gamma: float = 1.0, return_to_go: bool = False, **env_keywords: Any
+) -> list[Record]:
     """Train with textgym's GRPO; return a record per update. Further keywords of the env name the model's tokenizer."""
     env = gym.make_vec(
         "TextGen-v0",
@@ -198,6 +200,7 @@ def ours(model: PreTrainedModel, task: Task, /, *, gamma: float = 1.0, **env_key
         kl_coef=0.0,
         num_epochs=1,
         gamma=gamma,
+        return_to_go=return_to_go,
         seed=task.seed,
     )
     agent = GRPO(LMPolicy(model), env, config)

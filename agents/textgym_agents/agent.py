@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -228,6 +228,21 @@ class Agent(ABC):
         agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
         agent._set_state(content["state"], path)
         return agent
+
+    def minibatches(self, num_episodes: int, size: int | None) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the numbers 0 .. B-1 in random order, ``size`` at a time; all at once where it is None."""
+        if size is None or size >= num_episodes:
+            yield np.arange(num_episodes)
+            return
+        order = torch.randperm(num_episodes, generator=self.generator, device=self.generator.device).cpu().numpy()
+        for start in range(0, num_episodes, size):
+            yield order[start : start + size]
+
+    def micro_batches(self, index: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the episodes of a minibatch as many at a time as one forward and backward should take."""
+        size = self.config.micro_batch or len(index)
+        for start in range(0, len(index), size):
+            yield index[start : start + size]
 
     def _networks(self) -> dict[str, Any]:
         """Return the networks that a checkpoint has to hold, the policy among them."""

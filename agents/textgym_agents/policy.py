@@ -18,7 +18,7 @@ from textgym_agents.trunk import LMTrunk
 if TYPE_CHECKING:
     from textgym_agents.rollout import Episodes
 
-__all__ = ["Choice", "Evaluation", "LMPolicy", "Policy", "choose"]
+__all__ = ["Choice", "Evaluation", "LMPolicy", "Policy", "choose", "masked"]
 
 
 class Choice(NamedTuple):
@@ -147,7 +147,7 @@ class LMPolicy(nn.Module):
         *,
         active: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (N, V) float32 logits, -inf where illegal, and (N,) float32 V(s) of N texts; arguments as of ``act``."""
+        """Return (N, V) float32 logits, -inf where illegal, and (N,) float32 V(s); arguments as of ``act``."""
         logits, hidden = self.trunk.step(ids, active)
         return masked(logits, action_masks), self._values(hidden).float()
 
@@ -165,6 +165,7 @@ class LMPolicy(nn.Module):
             columns,
             episodes.ids[rows, columns + 1],
             episodes.legal_actions(self.vocab_size),
+            prompt_lengths=episodes.prompt_lengths,
             entropy_gradient=entropy_gradient,
         )
         spread = episodes.spread
@@ -178,6 +179,7 @@ class LMPolicy(nn.Module):
         actions: torch.Tensor,
         action_masks: torch.Tensor | None = None,
         *,
+        prompt_lengths: torch.Tensor | None = None,
         entropy_gradient: bool = False,
     ) -> Evaluation:
         """Evaluate M actions in M states, from one forward over B whole texts.
@@ -188,12 +190,13 @@ class LMPolicy(nn.Module):
             columns: (M,) int64, the position of the last token of each state.
             actions: (M,) int64, what was chosen in each state.
             action_masks: (M, V) bool, True where a token was legal. None makes all legal.
+            prompt_lengths: (B,) int64, tokens at the beginning that a text may share with others, if known.
             entropy_gradient: Whether gradients flow through the entropies; they cost time.
 
         Returns:
             (M,) log-probabilities, entropies and values, (M, V) logits.
         """
-        logits, hidden = self.trunk.states(ids, rows, columns)
+        logits, hidden = self.trunk.states(ids, rows, columns, prompt_lengths)
         if action_masks is not None:
             logits = logits.masked_fill(~action_masks.to(logits.device), -torch.inf)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):

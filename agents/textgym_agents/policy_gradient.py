@@ -1,13 +1,10 @@
-"""What the policy-gradient agents share: the KL to the language model that training started from, and minibatches."""
+"""What the policy-gradient agents share: the KL to the language model that training started from, and metrics."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -97,21 +94,6 @@ class PolicyGradientAgent(OnlineAgent):
             error = min(max(kl / self.config.kl_target - 1, -0.2), 0.2)
             self.kl_coef *= 1 + 0.1 * error
         return metrics
-
-    def minibatches(self, num_episodes: int, size: int | None) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the numbers 0 .. B-1 in random order, ``size`` at a time; all at once where it is None."""
-        if size is None or size >= num_episodes:
-            yield np.arange(num_episodes)
-            return
-        order = torch.randperm(num_episodes, generator=self.generator, device=self.generator.device).cpu().numpy()
-        for start in range(0, num_episodes, size):
-            yield order[start : start + size]
-
-    def micro_batches(self, index: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the episodes of a minibatch as many at a time as one forward and backward should take."""
-        size = self.config.micro_batch or len(index)
-        for start in range(0, len(index), size):
-            yield index[start : start + size]
 
     def _networks(self) -> dict[str, Any]:
         reference = {} if self.reference.copy is None else {"reference": self.reference.copy}

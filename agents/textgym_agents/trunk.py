@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from textgym.lm import LMStream, head_input, load_lm, no_progress_bars
+from textgym.lm import LMStream, WholeTexts, load_lm, no_progress_bars
 
 __all__ = ["LMTrunk"]
 
@@ -59,6 +59,7 @@ class LMTrunk(nn.Module):
         self.autocast = autocast
         head = self.model.get_output_embeddings().weight
         self.vocab_size, self.hidden_size = int(head.shape[0]), int(head.shape[1])
+        self._whole = WholeTexts(self.model)
         self._streams: dict[tuple[int, int], LMStream] = {}
         self.trainable_layers = trainable_layers
         if trainable_layers is not None:
@@ -95,20 +96,25 @@ class LMTrunk(nn.Module):
             logits, hidden = self._streams[key](ids, active=active)
         return logits.float(), hidden
 
-    def states(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (M, V) float32 logits and (M, H) hidden states of M states, from one forward over B whole texts.
+    def states(
+        self,
+        ids: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        prompt_lengths: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (M, V) float32 logits and (M, H) hidden states of M states, from one forward over each whole text.
 
         Args:
             ids: (B, W) int64, texts from the left; what stands after a text's end is any token.
             rows: (M,) int64, the text that each state belongs to.
             columns: (M,) int64, the position of the last token of each state.
+            prompt_lengths: (B,) int64, tokens at the beginning that a text may share with others; a long prompt of
+                several texts is then fed once.
         """
-        rows, columns = rows.to(self.device), columns.to(self.device)
-        # Texts are left-aligned and attention is causal: what stands after an end changes nothing before it, so
-        # no attention mask is needed and the fast kernel runs.
-        with self._precision(), head_input(self.model, lambda hidden: hidden[rows, columns][None]) as read:
-            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[0].float()
-        return logits, read[0][0]
+        with self._precision():
+            logits, hidden = self._whole(ids, rows, columns, prompt_lengths)
+        return logits.float(), hidden
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""Language models: loading them, sampling, and one incremental forward over many texts. Only this imports torch."""
+"""Language models: loading, sampling, an incremental forward over many texts, and one over whole texts for learning.
+
+Only this imports torch.
+"""
 
 try:
     import torch  # noqa: F401
@@ -12,11 +15,13 @@ from textgym.lm.random import random_lm
 from textgym.lm.reference import ReferenceLM
 from textgym.lm.sampling import log_prob, sample
 from textgym.lm.stream import LMStream, StreamOutput
+from textgym.lm.whole import WholeTexts
 
 __all__ = [
     "LMStream",
     "ReferenceLM",
     "StreamOutput",
+    "WholeTexts",
     "head_input",
     "load_lm",
     "log_prob",

@@ -1,0 +1,79 @@
+"""Behaviour cloning: write what was recorded, or the best of it."""
+
+import math
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from textgym.documented import documented_fields
+from textgym_agents.agent import AgentConfig, check_ranges
+from textgym_agents.imitation import best_of_groups, imitation_losses
+from textgym_agents.offline import OfflineAgent
+from textgym_agents.policy_gradient import StepMeans
+from textgym_agents.rollout import Episodes
+
+__all__ = ["BehaviourCloning", "BehaviourCloningConfig"]
+
+
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class BehaviourCloningConfig(AgentConfig):
+    """What decides a run of BehaviourCloning."""
+
+    top_fraction: float = 1.0
+    """Share of the data that is imitated, those of the highest return; above 0, at most 1."""
+    min_return: float = -math.inf
+    """The least return that is imitated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, top_fraction=(0, 1))
+        if self.top_fraction == 0:
+            raise ValueError("top_fraction must be above 0: with 0 nothing is imitated")
+        if math.isnan(self.min_return):
+            raise ValueError("min_return must be a number, got nan")
+
+
+class BehaviourCloning(OfflineAgent):
+    """Maximum likelihood on recorded episodes.
+
+    Per update: draw B episodes; one step of AdamW on
+
+        loss = mean[-log pi(a_t|s_t)]
+
+    over the tokens of their completions, where only legal tokens share the probability. With a filter it is
+    percentage behaviour cloning (Chen et al. 2021, Decision transformer, arXiv:2106.01345, section 4.2), which can
+    beat the policy that wrote the data. What differs from Pomerleau 1991: AdamW. One forward and backward over the
+    (B, W) ids serve all T steps. A value head is not trained.
+
+    Args and errors: see ``OfflineAgent``; besides, a ValueError if no episode has a return of ``min_return``.
+    """
+
+    config_class = BehaviourCloningConfig
+    config: BehaviourCloningConfig
+
+    def __init__(
+        self, policy: Any, data: Episodes | str | PathLike[str], config: BehaviourCloningConfig | None = None
+    ) -> None:
+        super().__init__(policy, data, config)
+        returns, everyone = self.data.returns, self.data.num_steps.new_zeros(len(self.data))
+        best = best_of_groups(returns, everyone, self.config.top_fraction)
+        best = best[(returns[best] >= self.config.min_return).numpy()]
+        if best.size == 0:
+            raise ValueError(
+                f"no episode of the data has a return of at least min_return={self.config.min_return}; the best has "
+                f"{float(returns.max()):.4g}"
+            )
+        self.data = self.data[best]
+
+    def update(self, episodes: Episodes) -> dict[str, float]:
+        """Take one gradient step on B episodes and return metrics under SB3's names.
+
+        Raises:
+            FloatingPointError: If a gradient is not finite; the weights are as they were.
+        """
+        means = StepMeans(int(episodes.num_steps.sum()))
+        metrics = self._descend(imitation_losses(self, episodes, np.arange(len(episodes)), means))
+        return metrics | means.metrics()

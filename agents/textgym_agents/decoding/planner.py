@@ -1,0 +1,95 @@
+"""Planning a whole completion once, then playing it token by token."""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from textgym_agents.decoding.decoder import Decoder
+from textgym_agents.decoding.simulation import check_state, text_episodes
+from textgym_agents.policy import Choice, Policy
+
+__all__ = ["Planner", "Plans"]
+
+
+class Plans(NamedTuple):
+    """A whole text per slot, and what the policy says of the tokens that are still to be written."""
+
+    ids: npt.NDArray[np.int64]
+    """(N, L) int64, right-padded with V."""
+    log_probs: npt.NDArray[np.float32]
+    """(N, L) float32, log pi of the token in each column, in nats."""
+    values: npt.NDArray[np.float32]
+    """(N, L) float32, V of the text before the token in each column."""
+
+
+class Planner(Decoder):
+    """Keeps a plan per slot while its text grows along it, and plans anew where a text does not or has just begun.
+
+    The log-probabilities that it tells are the policy's: those of the plan itself are not known.
+
+    Args:
+        policy: Proposes the tokens.
+        env: The environment that is being played, of any face; its masks, ends and rewards are looked up ahead.
+        seed: Of its own generator.
+        device: Where tokens are drawn.
+
+    Raises:
+        TypeError: If the environment is not of the TextGen family.
+        ValueError: If its actions are not the policy's tokens.
+    """
+
+    def __init__(self, policy: Policy, env: Any, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        super().__init__(policy.vocab_size, seed, device)
+        self.env = text_episodes(env, policy)
+        shape = self.env.core.ids.shape
+        self.plans = Plans(
+            np.full(shape, self.env.pad_token_id), np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+        )
+        self._next = np.full(len(self.plans.ids), -1)  # tokens of each text when the next of its plan is due
+
+    @abstractmethod
+    def plan(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
+        """Return plans from the environment's present state; only those of the (N,) bool slots are looked at."""
+
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Choice:
+        """Choose the next token of N texts, which the environment is at; see ``Policy.act``.
+
+        Masks come from the environment, ``deterministic`` changes nothing.
+
+        Raises:
+            ValueError: If the texts are not the environment's present ones.
+        """
+        active = np.ones(len(ids), dtype=np.bool_) if active is None else active
+        pad = self.env.pad_token_id
+        lengths = (ids != pad).sum(axis=1)
+        columns = np.minimum(lengths, ids.shape[1] - 1)
+        rows = np.arange(len(ids))
+        follows = ~active
+        if ids.shape == self.plans.ids.shape:
+            follows = ((self.plans.ids == ids) | (ids == pad)).all(axis=1) & (lengths == self._next)
+            follows &= self.plans.ids[rows, columns] != pad
+        if (needed := active & ~follows).any():
+            check_state(self.env, ids, needed)
+            new = self.plan(needed, generator or self.generator)
+            self.plans.ids[needed] = new.ids[needed]
+            self.plans.log_probs[needed] = new.log_probs[needed]
+            self.plans.values[needed] = new.values[needed]
+        self._next[active] = lengths[active] + 1
+        # What an idle slot does not matter, but must be legal.
+        anything = 0 if action_masks is None else action_masks.argmax(axis=1)
+        return Choice(
+            np.where(active, self.plans.ids[rows, columns], anything),
+            self.plans.log_probs[rows, columns],
+            self.plans.values[rows, columns],
+        )

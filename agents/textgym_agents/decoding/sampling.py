@@ -1,0 +1,118 @@
+"""Choosing token by token: at random, the likeliest, or from a sharpened or truncated distribution."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from textgym_agents.decoding.decoder import Decoder, as_lm_policy
+from textgym_agents.policy import Choice, Policy, choose
+
+__all__ = ["Greedy", "RandomPolicy", "Sampling"]
+
+
+class RandomPolicy(Decoder):
+    """Each legal token is as likely as any other: what chance gets.
+
+    Args:
+        vocab_size: V.
+        seed: Of its own generator.
+
+    >>> RandomPolicy(8).act(np.array([[0, 8]]), np.eye(8, dtype=bool)[[3]]).actions
+    array([3])
+    """
+
+    def __init__(self, vocab_size: int, *, seed: int = 0) -> None:
+        super().__init__(vocab_size, seed)
+
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Choice:
+        """Choose the next token of N texts; ``deterministic`` changes nothing, since no token is the best."""
+        generator = generator or self.generator
+        logits = torch.zeros(len(ids), self.vocab_size, device=generator.device)
+        actions, log_probs = choose(logits, action_masks, generator=generator)
+        return Choice(actions, log_probs, np.zeros(len(ids), dtype=np.float32))
+
+
+class Greedy(Decoder):
+    """Always the best token of a policy, as ``deterministic=True`` gives it.
+
+    Args:
+        policy: Any policy, of Q-values too.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.vocab_size, device=getattr(policy, "device", "cpu"))
+        self.policy = policy
+
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Choice:
+        """Choose the next token of N texts, whatever ``deterministic`` says."""
+        return self.policy.act(ids, action_masks, active=active, deterministic=True, generator=generator)
+
+
+class Sampling(Decoder):
+    """Draws from softmax(logits / temperature), restricted to the likeliest tokens.
+
+    First the temperature, then ``top_k``, then ``top_p``, in transformers' order and by its code; illegal tokens are
+    left out before. The log-probabilities are those of the distribution that is drawn from.
+
+    Args:
+        policy: An ``LMPolicy`` or what it takes, such as ``"tiny"`` or a loaded model.
+        temperature: Above 0; below 1 sharpens.
+        top_k: Only so many tokens. None keeps all.
+        top_p: Only the fewest tokens whose probabilities add up to so much (Holtzman et al. 2020, The curious case of
+            neural text degeneration, arXiv:1904.09751). None keeps all.
+        seed: Of its own generator.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.policy = as_lm_policy(policy)
+        super().__init__(self.policy.vocab_size, seed, self.policy.device)
+        self.warp = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
+        if top_k is not None:
+            self.warp.append(TopKLogitsWarper(top_k))
+        if top_p is not None:
+            self.warp.append(TopPLogitsWarper(top_p))
+
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Choice:
+        """Choose the next token of N texts; ``deterministic`` takes the likeliest."""
+        logits, values = self.policy.step(ids, action_masks, active=active)
+        logits = self.warp(torch.from_numpy(ids), logits)  # type: ignore[arg-type]
+        actions, log_probs = choose(logits, deterministic=deterministic, generator=generator or self.generator)
+        return Choice(actions, log_probs, values.cpu().numpy())

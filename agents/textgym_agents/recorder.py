@@ -1,0 +1,194 @@
+"""Episodes on disk, one a row: JSON lines that a person can read, or Parquet that any data tool can."""
+
+import base64
+import json
+import math
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from typing_extensions import Self
+
+from textgym_agents.reader import INFO_COLUMNS, Row, import_pyarrow, read_episodes
+from textgym_agents.rollout import Episodes
+
+__all__ = ["EpisodeRecorder", "read_episodes"]
+
+
+class EpisodeRecorder:
+    """Writes episodes, one a row, into a file that ``read_episodes`` and other programs read.
+
+    | column | type | meaning |
+    | --- | --- | --- |
+    | ``prompt_ids`` | list of int | tokens of the prompt |
+    | ``completion_ids`` | list of int, T | the token chosen in each step |
+    | ``rewards`` | list of float, T | the reward of each step |
+    | ``log_probs`` | list of float, T | log-probability under the policy that chose, in nats |
+    | ``values`` | list of float, T | V(s) of that policy; 0 where it has none |
+    | ``truncated`` | bool | cut off by the budget rather than ended |
+    | ``action_masks`` | bytes, base64 in JSON | (T, ceil(V / 8)) bits of the legal actions; null where all were legal |
+    | ``prompt``, ``completion``, ``end_reason`` | text | as in ``info`` |
+    | ``score``, ``scores`` | float, object | as in ``info``, in total and by component; null for NaN |
+    | ``group``, ``kl``, ``scorer_error`` | int, float, text | as in ``info``; null where it has none |
+
+    It is a callback of ``learn``, which writes what each update learned from, and takes episodes directly. What was
+    written to JSON lines is on disk at once, in whole lines; a Parquet file can be read after ``close`` only.
+
+    Args:
+        path: A file that ends in ``.jsonl``, or in ``.parquet``, which needs ``pip install pyarrow``.
+        append: Continue a file of JSON lines if it exists. Parquet cannot be continued.
+
+    Raises:
+        ValueError: If the suffix is another, Parquet is to be continued, or the last line of the file is cut off.
+        FileExistsError: If the file exists and is not to be continued.
+        ImportError: If pyarrow is needed and not installed.
+
+    >>> import tempfile, gymnasium, textgym
+    >>> from textgym_agents import LMPolicy, collect
+    >>> env = gymnasium.make_vec("TextGen-v0", num_envs=2, max_new_tokens=4)
+    >>> path = Path(tempfile.mkdtemp(), "episodes.jsonl")
+    >>> with EpisodeRecorder(path) as recorder:
+    ...     recorder.write(collect(env, LMPolicy("tiny"), 2, seed=0))
+    >>> len(read_episodes(path))
+    2
+    """
+
+    def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
+        self.path = Path(path)
+        self._file: _Writer
+        if self.path.suffix == ".jsonl":
+            self._file = _JsonLines(self.path, append)
+        elif self.path.suffix == ".parquet":
+            self._file = _Parquet(self.path, append)
+        else:
+            raise ValueError(f"episodes are written to .jsonl or .parquet, got {self.path.name!r}")
+
+    def write(self, episodes: Episodes) -> None:
+        """Write episodes.
+
+        Raises:
+            ValueError: If the recorder is closed.
+        """
+        self._file.write([_row(episodes, b) for b in range(len(episodes))])
+
+    def close(self) -> None:
+        """Finish the file; a second call does nothing."""
+        self._file.close()
+
+    def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
+        """Write what the agent's last update learned from: the recorder as a callback of ``learn``."""
+        self.write(agent.episodes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Writer(Protocol):
+    def write(self, rows: list[Row]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _JsonLines:
+    """Whole lines, or none: a write that fails is taken back."""
+
+    def __init__(self, path: Path, append: bool) -> None:
+        if append and path.exists() and path.stat().st_size:
+            with path.open("rb") as before:
+                before.seek(-1, 2)
+                if before.read() != b"\n":
+                    raise ValueError(f"{path} is cut off in its last line: remove that line before appending")
+        self._file = path.open("ab" if append else "xb", buffering=0)
+
+    def write(self, rows: list[Row]) -> None:
+        lines = memoryview("".join(json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows).encode())
+        start = self._file.seek(0, 2)
+        try:
+            while lines:
+                lines = lines[self._file.write(lines) :]
+        except BaseException:
+            self._file.truncate(start)
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    """One row group per write."""
+
+    def __init__(self, path: Path, append: bool) -> None:
+        self._arrow, parquet = import_pyarrow()
+        if append:
+            raise ValueError("a Parquet file cannot be continued: write .jsonl, or another file")
+        self._schema = _schema(self._arrow)
+        self._file = path.open("xb")
+        self._writer = parquet.ParquetWriter(self._file, self._schema)
+
+    def write(self, rows: list[Row]) -> None:
+        if self._file.closed:
+            raise ValueError("write to closed file")
+        self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+        self._file.close()
+
+
+def _schema(arrow: Any) -> Any:
+    numbers, text = arrow.list_(arrow.float32()), arrow.string()
+    return arrow.schema(
+        {
+            "prompt_ids": arrow.list_(arrow.int64()),
+            "completion_ids": arrow.list_(arrow.int64()),
+            "rewards": numbers,
+            "log_probs": numbers,
+            "values": numbers,
+            "truncated": arrow.bool_(),
+            "action_masks": arrow.binary(),
+            "prompt": text,
+            "completion": text,
+            "score": arrow.float64(),
+            "scores": arrow.map_(text, arrow.float64()),
+            "group": arrow.int64(),
+            "end_reason": text,
+            "kl": arrow.float64(),
+            "scorer_error": text,
+        }
+    )
+
+
+def _row(episodes: Episodes, b: int) -> Row:
+    """Return one episode as plain Python values; floats are float32 numbers, so nothing is rounded."""
+    start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
+    masks = episodes.action_masks
+    return {
+        "prompt_ids": episodes.ids[b, :start].tolist(),
+        "completion_ids": episodes.ids[b, start : start + steps].tolist(),
+        "rewards": episodes.rewards[b, :steps].tolist(),
+        "log_probs": episodes.log_probs[b, :steps].tolist(),
+        "values": episodes.values[b, :steps].tolist(),
+        "truncated": bool(episodes.truncated[b]),
+        "action_masks": None if masks is None else masks[b, :steps].tobytes(),
+        **{name: _plain(episodes.infos[b].get(name)) for name in INFO_COLUMNS},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's numbers as Python's, and NaN, which JSON does not know, as None."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _jsonable(row: Row) -> Row:
+    masks = row["action_masks"]
+    return row | {"action_masks": None if masks is None else base64.b64encode(masks).decode()}
