@@ -9,8 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = {
+    "compare_agents.py": ["--timesteps", "2048", "--seeds", "1", "--out"],
     "custom_scorer.py": ["--timesteps", "2000"],
     "quickstart.py": ["--timesteps", "4000", "--out"],
+    "sb3_ppo_lm.py": ["--timesteps", "4096"],
     "sb3_ppo_mlp.py": ["--timesteps", "1024"],
 }
 

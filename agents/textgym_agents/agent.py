@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from textgym.documented import documented_fields
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
+from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
 from textgym_agents.rollout import Episodes, check_fit, collect, text_env, token_window
 
@@ -313,17 +314,6 @@ class OnlineAgent(Agent):
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         text_env(self.env).set_rng_states(state["env_rngs"])
-
-
-def rollout_metrics(episodes: Episodes) -> dict[str, float]:
-    """Return what the episodes say about themselves; a score that is NaN, where the scorer failed, does not count."""
-    scores = np.array([info["score"] for info in episodes.infos], dtype=np.float64)
-    scored = scores[~np.isnan(scores)]
-    return {
-        "rollout/ep_rew_mean": float(episodes.returns.mean()),
-        "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
-        "rollout/score_mean": float(scored.mean()) if scored.size else math.nan,
-    }
 
 
 def _summary(metrics: dict[str, float]) -> str:

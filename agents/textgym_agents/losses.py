@@ -9,14 +9,19 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from textgym_agents.returns import lambda_returns
+
 __all__ = [
     "KL_ESTIMATORS",
     "clipped_surrogate_loss",
     "exact_kl",
+    "expectile_loss",
     "explained_variance",
     "masked_mean",
     "normalized",
+    "path_inconsistency",
     "policy_gradient_loss",
+    "td_loss",
     "value_loss",
 ]
 
@@ -154,3 +159,85 @@ def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tens
     log_probs = F.log_softmax(logits, dim=-1)
     difference = log_probs - F.log_softmax(reference_logits, dim=-1)
     return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(dim=-1)
+
+
+def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torch.Tensor:
+    """Compute (Q(s_t, a_t) - G_t)^2 / 2 of each step, or Huber's loss, which is linear where the error is above 1.
+
+    Args:
+        q: (B, T) float, carrying gradients.
+        targets: (B, T) float, G_t; no gradient flows through them.
+        kind: ``"squared"`` or ``"huber"``.
+
+    Returns:
+        (B, T) float.
+
+    Source: Mnih et al. 2015, Human-level control through deep reinforcement learning.
+
+    >>> td_loss(torch.tensor([[3.0]]), torch.tensor([[1.0]])), td_loss(torch.ones(1, 1), torch.zeros(1, 1), "squared")
+    (tensor([[1.5000]]), tensor([[0.5000]]))
+    """
+    if kind == "squared":
+        return (q - targets.detach()).square() / 2
+    return F.huber_loss(q, targets.detach(), reduction="none")
+
+
+def expectile_loss(errors: torch.Tensor, expectile: float) -> torch.Tensor:
+    """Compute |expectile - [u < 0]| u^2 of each error u = Q - V: at 1/2 V becomes the mean of Q, toward 1 its maximum.
+
+    Args:
+        errors: Float, any shape.
+        expectile: From 0 to 1.
+
+    Returns:
+        Float, of the same shape.
+
+    Source: Kostrikov et al. 2022, Offline reinforcement learning with implicit Q-learning (arXiv:2110.06169), eq. 5.
+
+    >>> expectile_loss(torch.tensor([2.0, -2.0]), 0.75)
+    tensor([3., 1.])
+    """
+    return torch.where(errors < 0, 1 - expectile, expectile) * errors.square()
+
+
+def path_inconsistency(
+    values: torch.Tensor,
+    log_ratios: torch.Tensor,
+    rewards: torch.Tensor,
+    target_values: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    temperature: float,
+    gamma: float,
+    lambda_: float,
+    last_values: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute V(s_t) - G_t, G_t being the lambda-return of r - T log[pi(a|s) / pi_ref(a|s)]: 0 where pi is optimal.
+
+    lambda = 0 compares a state with the next one, lambda = 1 with the whole rest of the text.
+
+    Args:
+        values: (B, T) float, V(s_t), carrying gradients.
+        log_ratios: (B, T) float, log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats, carrying gradients; log pi alone where
+            randomness itself is worth something rather than closeness to a reference.
+        rewards: (B, T) float.
+        target_values: (B, T) float, V(s_t) of the target network.
+        lengths: (B,) int64, steps of each episode, at least 1.
+        temperature: T, what a nat costs in units of return.
+        gamma: Discount per step.
+        lambda_: From 0 to 1.
+        last_values: (B,) float, V of the state after the last action, 0 where the episode ended. None is 0 for all.
+
+    Returns:
+        (B, T) float, 0 after the end.
+
+    Source: Nachum et al. 2017, Bridging the gap between value and policy based RL (arXiv:1702.08892), equation 14.
+
+    >>> one = torch.ones(1, 1)
+    >>> path_inconsistency(one, 2 * one, 5 * one, one, torch.tensor([1]), temperature=0.5, gamma=1.0, lambda_=1.0)
+    tensor([[-3.]])
+    """
+    penalized = rewards - temperature * log_ratios
+    returns = lambda_returns(penalized, target_values, lengths, gamma, lambda_, last_values)
+    inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
+    return torch.where(inside, values, 0.0) - returns

@@ -16,7 +16,7 @@ from textgym_agents.policy import Evaluation
 from textgym_agents.reference import Reference
 from textgym_agents.rollout import Episodes
 
-__all__ = ["PolicyGradientAgent", "PolicyGradientConfig", "StepMeans", "clip_metrics"]
+__all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 
 
 @documented_fields
@@ -105,30 +105,3 @@ class PolicyGradientAgent(OnlineAgent):
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         super()._set_state(state, folder)
         self.kl_coef = state["kl_coef"]
-
-
-class StepMeans:
-    """Means of what each step says, gathered over the micro-batches of a gradient step.
-
-    Args:
-        num_steps: Steps in all of them.
-    """
-
-    def __init__(self, num_steps: int) -> None:
-        self.num_steps = num_steps
-        self._sums: dict[str, float] = {}
-
-    def add(self, mask: torch.Tensor, **terms: torch.Tensor) -> None:
-        """Add (B, T) terms where the mask is True."""
-        for name, term in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(term.detach()[mask].sum())
-
-    def metrics(self) -> dict[str, float]:
-        """Return the means under SB3's names."""
-        return {f"train/{name}": total / self.num_steps for name, total in self._sums.items()}
-
-
-def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
-    """Return (B, T) terms of SB3's ``approx_kl`` (k3 to the policy that acted, in nats) and ``clip_fraction``."""
-    ratio = (log_probs - old_log_probs).detach().exp()
-    return {"approx_kl": ratio - 1 - ratio.log(), "clip_fraction": ((ratio - 1).abs() > clip_range).float()}

@@ -16,7 +16,8 @@ from textgym_agents.losses import (
     normalized,
     value_loss,
 )
-from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig, StepMeans, clip_metrics
+from textgym_agents.metrics import StepMeans, clip_metrics
+from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import generalized_advantages
 from textgym_agents.rollout import Episodes
 

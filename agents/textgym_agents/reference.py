@@ -1,5 +1,8 @@
 """The language model that training started from, which a KL penalty holds the policy to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from textgym_agents.policy import Evaluation, LMPolicy
@@ -20,10 +23,17 @@ class Reference:
         self._policy = policy
         self.copy = None if policy.trunk.has_adapters else policy.frozen_copy()
 
+    @contextmanager
+    def policy(self) -> Iterator[LMPolicy]:
+        """Give the policy as it was, for a while in which the trained one may not act."""
+        if self.copy is not None:
+            yield self.copy
+            return
+        with self._policy.trunk.without_adapters():
+            yield self._policy
+
     @torch.no_grad()
     def evaluate(self, episodes: Episodes) -> Evaluation:
         """Return what it says of the episodes that the policy wrote, without gradients."""
-        if self.copy is not None:
-            return self.copy.evaluate(episodes)
-        with self._policy.trunk.without_adapters():
-            return self._policy.evaluate(episodes)
+        with self.policy() as policy:
+            return policy.evaluate(episodes)

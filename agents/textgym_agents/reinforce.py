@@ -13,7 +13,8 @@ from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym_agents.agent import check_ranges
 from textgym_agents.losses import explained_variance, masked_mean, normalized, policy_gradient_loss, value_loss
-from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig, StepMeans
+from textgym_agents.metrics import StepMeans
+from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import discounted_returns, leave_one_out
 from textgym_agents.rollout import Episodes
 

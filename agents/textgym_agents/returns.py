@@ -5,7 +5,14 @@ Everything after an episode's end is ignored in the arguments and 0 in the resul
 
 import torch
 
-__all__ = ["discounted_returns", "generalized_advantages", "group_statistics", "leave_one_out"]
+__all__ = [
+    "discounted_returns",
+    "generalized_advantages",
+    "group_statistics",
+    "lambda_returns",
+    "leave_one_out",
+    "n_step_returns",
+]
 
 
 def discounted_returns(
@@ -118,3 +125,75 @@ def leave_one_out(values: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor
     """
     mean, _, count = group_statistics(values, groups, mask)
     return torch.where(count > 1, (mean * count - values) / (count - 1).clamp(min=1), 0.0)
+
+
+def lambda_returns(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    lengths: torch.Tensor,
+    gamma: float,
+    lambda_: float,
+    last_values: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute G_t = r_t + gamma [(1 - lambda) V(s_{t+1}) + lambda G_{t+1}], and of the last step r + gamma v.
+
+    With V(s) = max_a Q(s, a) this is Peng's Q(lambda): off-policy actions are not cut away, which is biased, and fast.
+
+    Args:
+        rewards: (B, T) float.
+        values: (B, T) float, V(s_t).
+        lengths: (B,) int64, steps of each episode, at least 1.
+        gamma: Discount per step.
+        lambda_: From 0, the one-step target, to 1, the discounted return.
+        last_values: (B,) float, v: V of the state after the last action, 0 where the episode ended. None is 0 for all.
+
+    Returns:
+        (B, T) float.
+
+    Source: Peng and Williams 1996, Incremental multi-step Q-learning; Kozuno et al. 2021, Revisiting Peng's Q(lambda)
+    for modern reinforcement learning (arXiv:2103.00107).
+
+    >>> lambda_returns(torch.tensor([[0.0, 1.0]]), torch.tensor([[9.0, 3.0]]), torch.tensor([2]), 1.0, 0.5)
+    tensor([[2., 1.]])
+    """
+    advantages = generalized_advantages(rewards, values, lengths, gamma, lambda_, last_values)
+    inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
+    return torch.where(inside, advantages + values, 0.0)
+
+
+def n_step_returns(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    lengths: torch.Tensor,
+    gamma: float,
+    n_steps: int,
+    last_values: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute G_t = r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}), which looks no further than the last state.
+
+    Args:
+        rewards: (B, T) float.
+        values: (B, T) float, V(s_t).
+        lengths: (B,) int64, steps of each episode, at least 1.
+        gamma: Discount per step.
+        n_steps: n, at least 1.
+        last_values: (B,) float, V of the state after the last action, 0 where the episode ended. None is 0 for all.
+
+    Returns:
+        (B, T) float.
+
+    Source: Sutton and Barto 2018, Reinforcement Learning, section 7.1.
+
+    >>> n_step_returns(torch.ones(1, 3), torch.full((1, 3), 5.0), torch.tensor([3]), 1.0, 2)
+    tensor([[7., 2., 1.]])
+    """
+    steps = torch.arange(rewards.shape[1] + 1, device=rewards.device)
+    inside = steps < lengths[:, None]
+    last = torch.zeros_like(rewards[:, 0]) if last_values is None else last_values
+    padded = torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)
+    ends = last[:, None] * (steps == lengths[:, None])
+    targets = torch.where(inside, padded, ends)
+    for _ in range(n_steps):
+        targets = torch.where(inside[:, :-1], rewards + gamma * targets[:, 1:], ends[:, :-1])
+        targets = torch.cat([targets, ends[:, -1:]], dim=1)
+    return torch.where(inside[:, :-1], targets[:, :-1], 0.0)

@@ -1,0 +1,74 @@
+"""What the agents share that learn from recorded episodes and never write one."""
+
+from abc import abstractmethod
+from os import PathLike
+from typing import Any
+
+import torch
+
+from textgym_agents.agent import Agent, AgentConfig
+from textgym_agents.reader import read_episodes
+from textgym_agents.rollout import Episodes
+
+__all__ = ["OfflineAgent"]
+
+
+class OfflineAgent(Agent):
+    """An agent that learns from given episodes; each algorithm fills in ``update``.
+
+    Args:
+        policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
+        data: Episodes, or the path of what ``EpisodeRecorder`` wrote.
+        config: The settings.
+
+    Attributes:
+        data: All episodes that it learns from.
+
+    Raises:
+        TypeError: If ``data`` is neither, or ``config`` another agent's.
+        ValueError: If there is no episode, or the policy's vocabulary is not the one that the episodes were written in.
+    """
+
+    def __init__(self, policy: Any, data: Episodes | str | PathLike[str], config: AgentConfig | None = None) -> None:
+        super().__init__(policy, config)
+        if isinstance(data, (str, PathLike)):
+            data = read_episodes(data)
+        _check_data(data, self.policy.vocab_size)
+        self.data = data
+
+    @abstractmethod
+    def update(self, episodes: Episodes) -> dict[str, float]:
+        """Learn from B of the episodes and return metrics under SB3's names."""
+
+    def iteration(self) -> dict[str, float]:
+        """Draw ``config.num_episodes`` of the episodes, with replacement, and learn from them."""
+        device = self.generator.device
+        size = (self.config.num_episodes,)
+        chosen = torch.randint(len(self.data), size, generator=self.generator, device=device)
+        self.episodes = self.data[chosen.cpu().numpy()]
+        self.num_timesteps += int(self.episodes.num_steps.sum())
+        return self.update(self.episodes)
+
+
+def _check_data(data: Any, vocab_size: int) -> None:
+    """Check that there are episodes, written in a vocabulary of the policy's size.
+
+    Raises:
+        TypeError: If they are no ``Episodes``.
+        ValueError: If there is none, or it does not fit.
+    """
+    if not isinstance(data, Episodes):
+        raise TypeError(f"data must be Episodes or the path of recorded ones, got {type(data).__name__}")
+    if len(data) == 0:
+        raise ValueError("data must hold at least 1 episode, got none")
+    least, most = int(data.ids.min()), int(data.ids.max())
+    if least < 0 or most >= vocab_size:
+        raise ValueError(
+            f"the data hold ids from {least} to {most}, the policy has ids from 0 to {vocab_size - 1}: they were "
+            "written with another tokenizer"
+        )
+    if data.action_masks is not None and data.action_masks.shape[2] != -(-vocab_size // 8):
+        raise ValueError(
+            f"the data's action masks have {data.action_masks.shape[2]} bytes a step, a vocabulary of {vocab_size} "
+            f"needs {-(-vocab_size // 8)}"
+        )

@@ -1,0 +1,122 @@
+"""A memory of whole episodes: each text is stored once, not a window per transition."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from textgym_agents.rollout import Episodes
+
+__all__ = ["EpisodeReplay"]
+
+
+class EpisodeReplay:
+    """The last ``capacity`` episodes, in arrays that grow with what comes until they are full.
+
+    An episode costs 4 bytes per token of prompt and completion, 8 per step for reward and log-probability, and V / 8
+    per step where masks are recorded. Values and infos are not kept.
+
+    Args:
+        capacity: Episodes; a new one then takes the place of the oldest.
+
+    Raises:
+        ValueError: If ``capacity`` is less than 1.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1 episode, got {capacity!r}")
+        self.capacity = capacity
+        self._arrays: dict[str, npt.NDArray[np.generic]] = {}
+        self._next = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, episodes: Episodes) -> None:
+        """Append B episodes; the time does not depend on how many there are already.
+
+        Raises:
+            ValueError: If they have masks and earlier ones had none, or the other way round.
+        """
+        new = _stored(episodes[-self.capacity :] if len(episodes) > self.capacity else episodes)
+        if self._arrays and new.keys() != self._arrays.keys():
+            raise ValueError("episodes with and without action masks do not fit into one replay")
+        count = len(new["num_steps"])
+        slots = (self._next + np.arange(count)) % self.capacity
+        for name, rows in new.items():
+            self._arrays[name] = _with_room(self._arrays.get(name), rows, int(slots.max()) + 1, self.capacity)
+            self._arrays[name][slots] = _widened(rows, self._arrays[name].shape[1:])
+        self._next = int(slots[-1] + 1) % self.capacity
+        self._size = min(self._size + count, self.capacity)
+
+    def sample(self, num_episodes: int, generator: torch.Generator) -> Episodes:
+        """Draw episodes uniformly, with replacement.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not self._size:
+            raise ValueError("the replay is empty: add episodes before drawing from it")
+        chosen = torch.randint(self._size, (num_episodes,), generator=generator, device=generator.device)
+        rows = {name: array[chosen.cpu().numpy()] for name, array in self._arrays.items()}
+        width, longest = int((rows["prompt_lengths"] + rows["num_steps"]).max()), int(rows["num_steps"].max())
+        steps = {name: torch.from_numpy(rows[name][:, :longest]) for name in ("rewards", "log_probs")}
+        return Episodes(
+            ids=torch.from_numpy(rows["ids"][:, :width].astype(np.int64)),
+            prompt_lengths=torch.from_numpy(rows["prompt_lengths"]),
+            num_steps=torch.from_numpy(rows["num_steps"]),
+            values=torch.zeros_like(steps["rewards"]),
+            truncated=torch.from_numpy(rows["truncated"]),
+            action_masks=rows["action_masks"][:, :longest] if "action_masks" in rows else None,
+            infos=[{} for _ in range(num_episodes)],
+            **steps,
+        )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all that is in it as tensors, for a safetensors file; ``restore`` takes them."""
+        rows = {name: torch.from_numpy(array[: self._size]) for name, array in self._arrays.items()}
+        return {**rows, "next": torch.tensor(self._next)}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Hold what ``state`` returned, in a replay of the same capacity."""
+        self._arrays = {name: tensor.numpy().copy() for name, tensor in state.items() if name != "next"}
+        self._next = int(state["next"])
+        self._size = len(self._arrays["num_steps"]) if self._arrays else 0
+
+
+def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the arrays that are kept of B episodes."""
+    masks = {} if episodes.action_masks is None else {"action_masks": episodes.action_masks}
+    return {
+        "ids": episodes.ids.numpy().astype(np.int32),
+        "prompt_lengths": episodes.prompt_lengths.numpy(),
+        "num_steps": episodes.num_steps.numpy(),
+        "rewards": episodes.rewards.numpy(),
+        "log_probs": episodes.log_probs.numpy(),
+        "truncated": episodes.truncated.numpy(),
+        **masks,
+    }
+
+
+def _widened(rows: npt.NDArray[np.generic], shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+    """Return rows that are filled up with 0 to be of a larger shape."""
+    return np.pad(rows, [(0, 0), *((0, width - have) for have, width in zip(rows.shape[1:], shape, strict=True))])
+
+
+def _with_room(
+    array: npt.NDArray[np.generic] | None, rows: npt.NDArray[np.generic], num_rows: int, capacity: int
+) -> npt.NDArray[np.generic]:
+    """Return an array that holds what ``array`` does, with room for ``num_rows`` rows as large as the new ones.
+
+    The number of rows doubles, so that adding costs the same on average however many there are.
+    """
+    old = np.zeros((0, *rows.shape[1:]), dtype=rows.dtype) if array is None else array
+    needed = (num_rows, *rows.shape[1:])
+    if all(have >= need for have, need in zip(old.shape, needed, strict=True)):
+        return old
+    num_rows = len(old) if len(old) >= num_rows else min(max(num_rows, 2 * len(old)), capacity)
+    shape = num_rows, *map(max, old.shape[1:], needed[1:])
+    grown = np.zeros(shape, dtype=rows.dtype)
+    grown[tuple(map(slice, old.shape))] = old
+    return grown

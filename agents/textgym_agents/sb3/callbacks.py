@@ -1,0 +1,43 @@
+"""What stock SB3 does not do by itself: telling the environment the policy's log-probabilities."""
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
+
+__all__ = ["ReportLogProbs"]
+
+
+class ReportLogProbs(BaseCallback):
+    """Tells the training environment log pi(a|s) of each action before it is taken.
+
+    With it an environment's ``kl_coef`` charges the KL to the reference. Without it, it charges the cross-entropy,
+    which is the KL plus the policy's entropy, and so pushes the policy towards repeating itself.
+
+    Give it to ``learn``: ``model.learn(10_000, callback=ReportLogProbs())``. SB3 has no event between choosing and
+    stepping, so the policy calls back from its forward, which only the collection of rollouts uses.
+
+    Raises:
+        TypeError: When training starts, if the policy is not an ``LMActorCriticPolicy``.
+        AttributeError: When training starts, if the environment has no ``set_log_probs``, as only the batched
+            ``TextGenVecEnv`` has.
+    """
+
+    def _on_training_start(self) -> None:
+        policy = self.model.policy
+        if not isinstance(policy, LMActorCriticPolicy):
+            raise TypeError(f"ReportLogProbs needs an LMActorCriticPolicy, got {type(policy).__name__}")
+        set_log_probs = self.training_env.get_attr("set_log_probs", indices=0)[0]
+
+        def report(log_probs: torch.Tensor) -> None:
+            set_log_probs(log_probs.numpy(force=True))
+
+        policy.on_log_probs = report
+
+    def _on_training_end(self) -> None:
+        policy = self.model.policy
+        assert isinstance(policy, LMActorCriticPolicy)
+        policy.on_log_probs = None
+
+    def _on_step(self) -> bool:
+        return True

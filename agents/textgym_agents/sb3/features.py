@@ -1,0 +1,71 @@
+"""A frozen language model as SB3's features extractor: what an MLP of any algorithm reads in place of ids."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from textgym_agents.sb3.spaces import check_window
+from textgym_agents.sb3.states import TextStates, hidden_states
+from textgym_agents.trunk import LMTrunk
+
+__all__ = ["LMFeatures"]
+
+
+class LMFeatures(BaseFeaturesExtractor):
+    """The last hidden state of the text, (N, H) float32; the language model does not learn.
+
+    ``PPO("MlpPolicy", env, policy_kwargs={"features_extractor_class": LMFeatures})``, and so for every algorithm. The
+    actions may be anything: a subset of the tokens, or the candidates of another model.
+
+    SB3's ``ortho_init`` overwrites every linear layer of a features extractor. This model stands outside the module
+    tree, so neither that nor an optimizer, a target update or a state dict touches it; SB3's ``load`` asks for it by
+    ``model`` again. Ids that are the same as a moment ago plus one cost one token, as while acting; others cost a
+    forward over the text.
+
+    Args:
+        observation_space: ``Box(0, V, (L,), int64)``. SB3 gives it.
+        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model. Algorithms with several
+            extractors, such as DQN with its target network, load a name once for each and share a loaded model.
+        **kwargs: Of ``LMTrunk``: ``dtype``, ``autocast``.
+
+    Raises:
+        TypeError: If the observation is no token window.
+        ValueError: If its vocabulary is not the model's, or its window is longer than the model's positions.
+    """
+
+    def __init__(self, observation_space: spaces.Box, model: Any = "tiny", **kwargs: Any) -> None:
+        trunk = LMTrunk(model, **kwargs)
+        super().__init__(observation_space, features_dim=trunk.hidden_size)
+        check_window(observation_space, trunk)
+        self._outside = (trunk,)  # a tuple hides it from the module tree
+        self._last: npt.NDArray[np.int64] | None = None
+
+    @property
+    def trunk(self) -> LMTrunk:
+        """The language model."""
+        return self._outside[0]
+
+    @torch.no_grad()
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return (N, H) of (N, L) ids, which SB3 has made floats."""
+        if self.trunk.device != observations.device:
+            self.trunk.to(observations.device)
+        windows = observations.long().numpy(force=True)
+        if self._go_on(windows):
+            hidden = self.trunk.step(windows)[1]
+        else:
+            states = TextStates.from_windows(observations, self.trunk.vocab_size)
+            hidden = hidden_states(self.trunk, states)
+        self._last = windows
+        return hidden.float()
+
+    def _go_on(self, windows: npt.NDArray[np.int64]) -> bool:
+        """Whether most texts are those of the call before, or go on from there: so it is while acting."""
+        if self._last is None or self._last.shape != windows.shape:
+            return False
+        same = (self._last == windows) | (self._last == self.trunk.vocab_size)
+        return bool(same.all(axis=1).mean() > 0.5)

@@ -1,0 +1,83 @@
+"""The language model and its rollouts for sb3-contrib's MaskablePPO, with a bit per action in place of a float."""
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+try:
+    from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer, MaskableRolloutBufferSamples
+    from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
+    from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+except ImportError as error:
+    raise ImportError("masked actions need sb3-contrib: pip install sb3-contrib") from error
+
+from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
+from textgym_agents.sb3.rollout_buffer import EpisodeRolloutBuffer
+from textgym_agents.sb3.states import TextStates
+
+__all__ = ["MaskableEpisodeRolloutBuffer", "MaskableLMActorCriticPolicy"]
+
+
+class MaskableLMActorCriticPolicy(LMActorCriticPolicy, MaskableActorCriticPolicy):  # type: ignore[misc]
+    """``LMActorCriticPolicy`` for MaskablePPO: illegal tokens have probability 0, while acting and while learning.
+
+    Arguments and errors: see ``LMActorCriticPolicy``.
+    """
+
+    def get_distribution(  # type: ignore[override]
+        self, obs: PyTorchObs | TextStates, action_masks: npt.NDArray[np.bool_] | None = None
+    ) -> MaskableCategoricalDistribution:
+        """Return pi(.|s) of N observations as sb3-contrib's distribution."""
+        distribution = MaskableCategoricalDistribution(self.lm.vocab_size)
+        distribution.proba_distribution(action_logits=self._read(obs)[0])
+        if action_masks is not None:
+            distribution.apply_masking(action_masks)
+        return distribution
+
+
+class MaskableEpisodeRolloutBuffer(EpisodeRolloutBuffer, MaskableRolloutBuffer):
+    """``EpisodeRolloutBuffer`` for MaskablePPO, with the masks as bits.
+
+    sb3-contrib's own keeps a float32 per action and transition: 3.3 GB at 2048 steps, 8 slots and 50,257 tokens, where
+    bits take 0.10 GB. A minibatch's masks are unpacked when it is its turn, to a byte per action.
+
+    Arguments and errors: see ``EpisodeRolloutBuffer``.
+    """
+
+    def reset(self) -> None:
+        """Forget the rollout; the memory of the masks is kept for the next one."""
+        EpisodeRolloutBuffer.reset(self)
+        self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
+        if getattr(self, "action_masks", None) is None:
+            shape = self.buffer_size, self.n_envs, -(-self.mask_dims // 8)
+            self.action_masks = np.zeros(shape, dtype=np.uint8)
+
+    def add(self, *args: Any, action_masks: npt.NDArray[Any] | None = None, **kwargs: Any) -> None:
+        """Append a step of all N slots; ``action_masks`` is (N, V), None makes all legal."""
+        if action_masks is None:
+            self.action_masks[self.pos] = 255
+        else:
+            masks = np.asarray(action_masks).reshape(self.n_envs, self.mask_dims)
+            self.action_masks[self.pos] = np.packbits(masks.astype(np.bool_, copy=False), axis=1)
+        EpisodeRolloutBuffer.add(self, *args, **kwargs)
+
+    def get(  # type: ignore[override]
+        self, batch_size: int | None = None
+    ) -> Generator[MaskableRolloutBufferSamples, None, None]:
+        """Yield minibatches as ``EpisodeRolloutBuffer.get`` does, with (M, V) bool masks."""
+        for states, index in self._minibatches(batch_size):
+            bits = self.action_masks.reshape(-1, self.action_masks.shape[-1])[index]
+            masks = np.unpackbits(bits, axis=1, count=self.mask_dims).view(np.bool_)
+            yield MaskableRolloutBufferSamples(
+                states,  # type: ignore[arg-type]  # sb3-contrib hands it to the policy unseen
+                self._flat(self.actions, index),
+                self._flat(self.values, index),
+                self._flat(self.log_probs, index),
+                self._flat(self.advantages, index),
+                self._flat(self.returns, index),
+                torch.from_numpy(masks).to(self.device),
+            )

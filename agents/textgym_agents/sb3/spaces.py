@@ -1,0 +1,64 @@
+"""Which environments a language model can act in, told from their spaces alone, as SB3 shows them to a policy."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from textgym_agents.trunk import LMTrunk
+
+__all__ = ["check_actions", "check_window", "window_space"]
+
+
+def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
+    """Return the space of the token window: the observation, or its entry ``"ids"``.
+
+    Raises:
+        TypeError: If there is none.
+    """
+    space = observation_space.get("ids") if isinstance(observation_space, spaces.Dict) else observation_space
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.integer):
+        raise TypeError(
+            "a language model reads token ids, a space Box(0, V, (L,), int64) or a Dict that holds one under 'ids', "
+            f"got {observation_space}; make the environment with observation='tokens'"
+        )
+    return space
+
+
+def check_window(observation_space: spaces.Space[Any], trunk: LMTrunk) -> None:
+    """Check that a model can read the observations.
+
+    Raises:
+        TypeError: If the observation holds no token window.
+        ValueError: If its ids are not the model's, or its window is longer than the model's positions.
+    """
+    space = window_space(observation_space)
+    if (highest := int(space.high.max())) != trunk.vocab_size:
+        raise ValueError(
+            f"the environment has a vocabulary of {highest}, the model one of {trunk.vocab_size}; the environment "
+            "needs the model's own tokenizer: give it the same model=..."
+        )
+    positions = getattr(trunk.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is not None and positions < space.shape[0]:
+        raise ValueError(
+            f"the environment's window is {space.shape[0]} tokens, but {type(trunk.model).__name__} has {positions} "
+            "positions; lower max_prompt_tokens or max_new_tokens"
+        )
+
+
+def check_actions(action_space: spaces.Space[Any], trunk: LMTrunk) -> None:
+    """Check that an action is a token of the model.
+
+    Raises:
+        TypeError: If actions are not ``Discrete``.
+        ValueError: If there are more or fewer of them than tokens.
+    """
+    if not isinstance(action_space, spaces.Discrete):
+        raise TypeError(
+            f"a language model writes one token per action, a space Discrete({trunk.vocab_size}), got {action_space}"
+        )
+    if action_space.n != trunk.vocab_size or action_space.start != 0:
+        raise ValueError(
+            f"the environment has {action_space.n} actions, the model a vocabulary of {trunk.vocab_size}; a language "
+            "model needs actions='vocabulary' and its own tokenizer: give the environment the same model=..."
+        )

@@ -1,0 +1,135 @@
+"""Every online agent, ours and stock Stable-Baselines3's, on the ladder of probe environments, on several seeds.
+
+    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/probe_ladder.py
+
+An agent passes a rung where its greedy texts reach 90 % of the known optimum within the probe's budget of tokens. The
+language model is a random one of two layers of width 32. Agents take turns on two processes.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from textgym.lm import random_lm
+from textgym.tasks.probes import PROBES, Probe
+from textgym.testing import Ladder, probe
+
+GROUP_SIZE = 8
+
+
+def language_model(rung: Probe, seed: int) -> Any:
+    """Return a random model as wide as the probe's vocabulary."""
+    return random_lm(gym.make_vec(rung.id, num_envs=1).unwrapped.num_actions, seed=seed)
+
+
+def vector_env(rung: Probe, group_size: int = 1) -> gym.vector.VectorEnv:
+    keywords = {**rung.keywords, "group_size": group_size}
+    return gym.make_vec("TextGen-v0", num_envs=64, autoreset_mode="SameStep", **keywords)
+
+
+def ours(name: str, policy: str = "LMPolicy", group_size: int = 1, **settings: Any) -> Callable[[Probe, int], Any]:
+    """Return what makes one of our agents, with its defaults but for `settings`."""
+
+    def make(rung: Probe, seed: int) -> Any:
+        import textgym_agents
+
+        config = getattr(textgym_agents, f"{name}Config")(seed=1000 * seed, **settings)
+        lm = getattr(textgym_agents, policy)(language_model(rung, seed))
+        return getattr(textgym_agents, name)(lm, vector_env(rung, group_size), config)
+
+    return make
+
+
+PG = {"learning_rate": 3e-3, "kl_coef": 0.0}
+AGENTS: dict[str, Callable[[Probe, int], Any]] = {
+    "Reinforce": ours("Reinforce", **PG),
+    "A2C": ours("A2C", **PG),
+    "PPO": ours("PPO", **PG),
+    "GRPO": ours("GRPO", group_size=GROUP_SIZE, **PG),
+    "RLOO": ours("GRPO", group_size=GROUP_SIZE, variant="rloo", learning_rate=1e-3, kl_coef=0.0),
+    "Dr. GRPO": ours("GRPO", group_size=GROUP_SIZE, variant="dr_grpo", **PG),
+    "ExpertIteration": ours("ExpertIteration", group_size=GROUP_SIZE, learning_rate=1e-3),
+    "DQN": ours("DQN", policy="QPolicy"),
+    "SoftQ": ours("SoftQ", learning_rate=3e-3),
+}
+
+
+def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], Any]:
+    """Return what makes an unmodified algorithm of Stable-Baselines3 or sb3-contrib on our policy and buffer."""
+
+    def make(rung: Probe, seed: int) -> Any:
+        import sb3_contrib
+        import stable_baselines3
+
+        from textgym import TextGenVecEnv
+        from textgym_agents import sb3
+
+        parts: dict[str, Any]
+        if name == "DQN":
+            parts = {"policy": sb3.LMQPolicy, "replay_buffer_class": sb3.EpisodeReplayBuffer}
+            parts["replay_buffer_kwargs"] = {"gamma": 1.0}
+        elif name == "MaskablePPO":
+            parts = {"policy": sb3.MaskableLMActorCriticPolicy}
+            parts["rollout_buffer_class"] = sb3.MaskableEpisodeRolloutBuffer
+        else:
+            parts = {"policy": sb3.LMActorCriticPolicy, "rollout_buffer_class": sb3.EpisodeRolloutBuffer}
+        algorithm = getattr(sb3_contrib if name == "MaskablePPO" else stable_baselines3, name)
+        model = {"policy_kwargs": {"model": language_model(rung, seed)}, "seed": 1000 * seed, "device": "cpu"}
+        return algorithm(env=TextGenVecEnv(num_envs, **rung.keywords), gamma=1.0, **parts, **model, **settings)
+
+    return make
+
+
+EPOCHS = {"n_steps": 16, "batch_size": 128, "n_epochs": 4, "learning_rate": 2e-3, "ent_coef": 0.01}
+STOCK: dict[str, Callable[[Probe, int], Any]] = {
+    "SB3 A2C": stock(
+        "A2C", 32, n_steps=8, learning_rate=2e-3, ent_coef=0.01, normalize_advantage=True, use_rms_prop=False
+    ),
+    "SB3 PPO": stock("PPO", 32, **EPOCHS),
+    "SB3 MaskablePPO": stock("MaskablePPO", 32, **EPOCHS),
+    "SB3 DQN": stock(
+        "DQN", 16, learning_rate=1e-3, learning_starts=256, batch_size=128, train_freq=2, target_update_interval=64,
+        exploration_fraction=0.5, exploration_final_eps=0.02, buffer_size=10_000,
+    ),
+}  # fmt: skip
+
+
+def climb(name: str, seeds: tuple[int, ...]) -> tuple[Ladder, float]:
+    """Run one agent on the probes that apply to it; return the report and the seconds that it took."""
+    torch.set_num_threads(1)
+    takes_masks = name in AGENTS or name == "SB3 MaskablePPO"
+    rungs = [rung for rung in PROBES.values() if takes_masks or not rung.needs_masks]
+    start = time.perf_counter()
+    return probe((AGENTS | STOCK)[name], probes=rungs, seeds=seeds), time.perf_counter() - start
+
+
+def main() -> None:
+    """Print a line per agent, and where one fails its whole report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", nargs="+", choices=[*AGENTS, *STOCK], default=[*AGENTS, *STOCK])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    start = time.perf_counter()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        reports = pool.map(climb, args.agents, [tuple(args.seeds)] * len(args.agents))
+        for name, (report, seconds) in zip(args.agents, reports, strict=True):
+            passed = sum(rung.passed for rung in report.rungs)
+            lowest = min(rung.mean_return / rung.probe.optimal_return for rung in report.rungs)
+            print(
+                f"{name:16} {passed} of {len(report.rungs)} runs reach 90 % of the optimum, the lowest {lowest:.0%}, "
+                f"in {seconds:5.1f} s",
+                flush=True,
+            )
+            if not report.passed:
+                print(report)
+    print(f"{'all':16} {time.perf_counter() - start:.0f} s (at most 300)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Tokens per second that stock SB3 PPO learns from, with our policy and buffer and with a language model as one has it.
+
+Run it alone, on one thread: OMP_NUM_THREADS=1 python benchmarks/sb3_ppo.py
+Both train the embedded model on the same episodes of 48 tokens (no EOS) with the same PPO settings. The naive policy is
+what the SB3 documentation leads to: an ActorCriticPolicy whose forward runs the model over the whole padded texts with
+an attention mask, on every step and on every transition of every minibatch, with SB3's own rollout buffer. It is not
+made slow: texts are cut to the longest of the batch, and the vocabulary's logits are computed for the last token only.
+"""
+
+import time
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from textgym import TextGenVecEnv
+from textgym.lm import load_lm
+from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy
+
+NUM_TOKENS = 48
+SETTINGS = {"n_steps": NUM_TOKENS, "n_epochs": 4, "batch_size": 384, "learning_rate": 1e-5, "gamma": 1.0, "seed": 0}
+NUM_ENVS = 32
+
+
+class NaiveLMPolicy(ActorCriticPolicy):
+    """A language model in SB3 without any of textgym_agents."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        self.lm = load_lm("tiny")
+        self.value_net = nn.Linear(self.lm.config.hidden_size, 1)
+        nn.init.zeros_(self.value_net.weight)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1))
+
+    def read(self, obs: torch.Tensor) -> tuple[CategoricalDistribution, torch.Tensor]:
+        """Return pi(.|s) and (N, 1) V(s) of (N, L) windows."""
+        mask = obs != self.action_space.n
+        lengths = mask.sum(dim=1)
+        mask = mask[:, : lengths.max()]
+        ids = obs[:, : lengths.max()].masked_fill(~mask, 0)
+        hidden = self.lm.transformer(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        hidden = hidden[torch.arange(len(ids)), lengths - 1]
+        return self.action_dist.proba_distribution(self.lm.lm_head(hidden)), self.value_net(hidden)
+
+    def forward(self, obs: torch.Tensor, deterministic: bool = False) -> tuple[torch.Tensor, ...]:
+        """Choose actions."""
+        distribution, values = self.read(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, values, distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Evaluate actions."""
+        distribution, values = self.read(obs)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def predict_values(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return V(s)."""
+        return self.read(obs)[1]
+
+
+def make_env() -> TextGenVecEnv:
+    return TextGenVecEnv(
+        NUM_ENVS, max_new_tokens=NUM_TOKENS, scorer=lambda completion: completion.count("e") / len(completion),
+        time_limit="terminated",
+    )  # fmt: skip
+
+
+def tokens_per_second(model: PPO, num_rollouts: int) -> float:
+    """Measure after one rollout and update that warm up."""
+    size = NUM_TOKENS * NUM_ENVS
+    model.learn(size)
+    start = time.perf_counter()
+    model.learn(num_rollouts * size)
+    return num_rollouts * size / (time.perf_counter() - start)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    ours = PPO(LMActorCriticPolicy, make_env(), rollout_buffer_class=EpisodeRolloutBuffer, **SETTINGS)
+    naive = PPO(NaiveLMPolicy, make_env(), **SETTINGS)
+    # Measured by turns, so that a slower machine for a while is slower for both.
+    fast, slow = [], []
+    for _ in range(3):
+        fast.append(tokens_per_second(ours, 4))
+        slow.append(tokens_per_second(naive, 1))
+    fast.sort(), slow.sort()
+    print(f"SB3 PPO with LMActorCriticPolicy and EpisodeRolloutBuffer: {fast[1]:,.0f} tokens/s")
+    print(f"SB3 PPO with a naive policy and SB3's buffer: {slow[1]:,.0f} tokens/s")
+    print(f"ratio: {fast[1] / slow[1]:.1f} (at least 10)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Stock Stable-Baselines3 PPO trains the embedded language model to write happier stories.
+
+    python examples/sb3_ppo_lm.py [--timesteps 60000]
+
+The environment charges the KL to the model that training starts from, so that the stories stay stories.
+"""
+
+import argparse
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecMonitor
+
+from textgym import TextGenVecEnv
+from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
+
+TASK = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated"}
+
+
+def stories(model: PPO, num_stories: int = 128) -> list[dict]:
+    """Let the model continue prompts that it was not trained on; return how each episode ended."""
+    env = TextGenVecEnv(num_stories, prompts="openings:eval", **TASK)
+    env.seed(0)
+    observations, ended = env.reset(), {}
+    while len(ended) < num_stories:
+        actions, _ = model.predict(observations)
+        observations, _, dones, infos = env.step(actions)
+        ended = {i: infos[i] for i in np.flatnonzero(dones)} | ended  # the first story of each slot
+    return list(ended.values())
+
+
+def main() -> None:
+    """Train, and compare mean scores before and after."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timesteps", type=int, default=60_000)
+    args = parser.parse_args()
+
+    env = VecMonitor(TextGenVecEnv(64, prompts="openings:train", kl_coef=0.05, **TASK))
+    model = PPO(
+        LMActorCriticPolicy, env, policy_kwargs={"model": "tiny"}, rollout_buffer_class=EpisodeRolloutBuffer,
+        n_steps=32, batch_size=1024, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=0,
+    )  # fmt: skip
+    before = stories(model)
+    model.learn(args.timesteps, callback=ReportLogProbs())
+    after = stories(model)
+
+    for story in after[:6]:
+        print(f"[{story['score']:+.2f}] {story['prompt']}|{story['completion']}")
+    means = [np.mean([story["score"] for story in batch]) for batch in (before, after)]
+    print(f"mean sentiment on other prompts: before {means[0]:+.3f}, after {means[1]:+.3f}")
+
+
+if __name__ == "__main__":
+    main()
