@@ -178,13 +178,17 @@ def draw(path: Path, curves: dict[str, list[list[Row]]], lines: dict[str, float]
             ]
             (line,) = axes.plot(grid, np.mean(scores, axis=0), label=name)
             axes.fill_between(grid, np.min(scores, axis=0), np.max(scores, axis=0), color=line.get_color(), alpha=0.15)
-        for name, score in lines.items():
+        for score in lines.values():
             axes.axhline(score, color="gray", linestyle=":", linewidth=1)
-            axes.annotate(name, (1, score), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
         axes.set_xlabel("tokens written" if x == "tokens" else "seconds of training")
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("mean score of the texts")
-    figure.axes[0].legend(loc="lower right")
+    left, right = figure.axes
+    left.set_ylabel("mean score of the texts")
+    left.legend(loc="lower right")
+    height = -np.inf
+    for name, score in sorted(lines.items(), key=lambda line: line[1]):
+        height = max(score, height + 0.03)  # labels do not lie on one another
+        right.annotate(name, (0.99, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     figure.savefig(path, dpi=120)
 
 

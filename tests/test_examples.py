@@ -1,4 +1,4 @@
-"""Every example, and every Python block of the README, runs as a user would run it, at reduced size."""
+"""Every example, and every Python block of the READMEs, runs as a user would run it, at reduced size."""
 
 import re
 import subprocess
@@ -41,8 +41,9 @@ def test_quickstart_leaves_a_run_folder_and_shows_eight_prompts(tmp_path):
     }  # fmt: skip
 
 
-def test_readme_blocks_run(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("readme", ["README.md", "agents/README.md"])
+def test_readme_blocks_run(readme, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for number, block in enumerate(blocks):
         script = tmp_path / f"block_{number}.py"
