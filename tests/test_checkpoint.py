@@ -24,7 +24,7 @@ def test_a_checkpoint_of_another_agent_is_refused(saved):
 def test_a_checkpoint_of_another_version_is_refused(saved):
     index = json.loads((saved / "agent.json").read_text())
     (saved / "agent.json").write_text(json.dumps(index | {"format": 1}))
-    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 2"):
+    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 3"):
         PPO.load(saved, make_env(8))
 
 
@@ -59,7 +59,7 @@ def test_a_folder_that_is_no_checkpoint_is_not_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_save_that_fails_leaves_the_older_checkpoint_whole(saved, monkeypatch):
+def test_a_save_that_fails_leaves_the_older_checkpoint_whole(saved):
     before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
     agent = PPO.load(saved, make_env(8))
     agent.num_updates = object()  # what JSON cannot hold
@@ -68,6 +68,18 @@ def test_a_save_that_fails_leaves_the_older_checkpoint_whole(saved, monkeypatch)
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
     assert [path.name for path in saved.parent.iterdir()] == ["agent"]
     assert torch.equal(PPO.load(saved, make_env(8)).policy.value_head.weight, agent.policy.value_head.weight)
+
+
+def test_what_was_frozen_by_hand_stays_frozen(tmp_path):
+    policy = LMPolicy(small_lm())
+    policy.model.transformer.wpe.weight.requires_grad_(False)
+    straight = PPO(policy, make_env(8), PPOConfig(num_episodes=8)).learn(50)
+    straight.save(tmp_path)
+    resumed = PPO.load(tmp_path, make_env(8)).learn(50)
+    straight.learn(50)
+    assert not resumed.policy.model.transformer.wpe.weight.requires_grad
+    for (name, p), (_, q) in zip(straight.policy.named_parameters(), resumed.policy.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
 
 
 def test_a_failed_load_changes_neither_file_nor_environment(saved):

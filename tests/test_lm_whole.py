@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_lm_stream import build, fed_tokens, model_of
 
-from textgym.lm import WholeTexts
+from textgym.lm import WholeTexts, random_lm
 from textgym.lm.whole import groups_of_like_length
 
 MODELS = ["GPT-2", "Llama", "GPT-NeoX", "Gemma 2", "Mistral", "GPT-OSS", "OPT", "GPT-J", "BLOOM", "Mamba"]
@@ -75,6 +75,17 @@ def test_a_long_prompt_of_many_texts_is_fed_once():
     with fed_tokens(model) as fed:
         whole(ids, rows, columns, prompt_lengths)
     assert fed == [5, 3 * 2]  # five tokens of the prompt; its last one and the first one written, of each text
+
+
+def test_prompts_are_shared_in_the_smallest_vocabulary_too():
+    whole = WholeTexts(random_lm(2))
+    whole._forward_cost = 1
+    ids = torch.tensor([[0, 1, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 0, 0]])
+    rows, columns = torch.tensor([0, 1]), torch.tensor([6, 6])
+    with torch.no_grad():
+        logits, _ = whole(ids, rows, columns, torch.tensor([5, 5]))
+        torch.testing.assert_close(logits, one_by_one(whole.model, ids, rows, columns))
+    assert whole._can_share_prompts
 
 
 def test_a_model_that_cannot_go_on_from_a_cache_feeds_every_prompt():

@@ -9,7 +9,7 @@ from lm_fixtures import make_env, small_lm
 
 from textgym_agents import LMPolicy, collect
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
-from textgym_agents.policy_gradient import StepMeans
+from textgym_agents.metrics import StepMeans
 from textgym_agents.recorder import EpisodeRecorder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig
 

@@ -14,6 +14,7 @@ from textgym_agents import (
     GRPOConfig,
     LMPolicy,
     PPOConfig,
+    QPolicy,
     Reinforce,
     ReinforceConfig,
     collect,
@@ -156,6 +157,38 @@ def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition
         torch.testing.assert_close(p.grad, whole[name], atol=1e-5, rtol=1e-4)
 
 
+def test_the_reference_too_reads_a_micro_batch_at_a_time():
+    agent = agent_of("a2c", kl_coef=0.1, micro_batch=5)
+    sizes = []
+    agent.reference.copy.model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    agent.update(agent.collect())
+    assert max(sizes) <= 5
+    assert sum(sizes) == 64
+
+
+@pytest.mark.parametrize(
+    ("variant", "first", "second", "weights"),
+    [
+        # returns 1 and 3, of 1 and 2 tokens: mean 2, deviation 1; the others' means are 3 and 1; the budget is 6 tokens
+        ("grpo", -1.0, 1.0, (1 / 2, 1 / 4)),
+        ("rloo", -2.0, 2.0, (1 / 3, 1 / 3)),
+        ("dr_grpo", -1.0, 1.0, (1 / 12, 1 / 12)),
+    ],
+)
+def test_the_loss_of_each_variant_by_hand(variant, first, second, weights):
+    env = make_env(2, group_size=2)
+    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=2, kl_coef=0.0, variant=variant))
+    episodes = collect(env, agent.policy, 2, seed=0, generator=agent.generator)
+    episodes.num_steps = torch.tensor([1, 2])
+    episodes.rewards = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    episodes.log_probs = agent.policy.evaluate(episodes).log_probs.detach() + torch.tensor([[0.05, 0.0], [0.0, -0.05]])
+    # w = exp(-0.05), 1, exp(0.05): inside the clip range
+    expected = -(first * np.exp(-0.05) * weights[0] + second * (1 + np.exp(0.05)) * weights[1])
+    assert agent.update(episodes)["train/loss"] == pytest.approx(expected, abs=2e-4)
+
+
 def test_grpo_advantages_by_hand():
     env = make_env(4, group_size=2)
     agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=4, kl_coef=0.0))
@@ -218,7 +251,10 @@ def test_grpo_needs_groups_that_divide_the_batch(group_size):
         (ReinforceConfig, {"baseline": "values"}, "value"),
         (A2CConfig, {"kl_estimator": "k4"}, "k3"),
         (A2CConfig, {"kl_coef": 0.0, "kl_target": 0.1}, "must be above 0"),
+        (A2CConfig, {"kl_target": 0.0}, "kl_target must be above 0, got 0.0"),
         (A2CConfig, {"micro_batch": 0}, "micro_batch must be at least 1"),
+        (GRPOConfig, {"bootstrap_truncated": True}, "needs a learned value, which GRPO does without"),
+        (ReinforceConfig, {"bootstrap_truncated": True, "baseline": "none"}, "baseline='value', got 'none'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(config, settings, message):
@@ -226,6 +262,15 @@ def test_settings_that_make_no_sense_are_refused(config, settings, message):
         config(**settings)
 
 
-def test_the_settings_of_another_agent_are_refused():
+def test_the_settings_and_the_policy_of_another_agent_are_refused():
     with pytest.raises(TypeError, match="PPO takes a PPOConfig, got A2CConfig"):
         PPO(LMPolicy(small_lm()), make_env(8), A2CConfig())
+    with pytest.raises(TypeError, match=r"the kind LMPolicy, got QPolicy; .* give LMPolicy\(policy\.trunk\)"):
+        PPO(QPolicy(small_lm()), make_env(8))
+
+
+def test_the_kl_is_not_charged_twice():
+    env = make_env(8, kl_coef=0.1, reference=small_lm())
+    with pytest.raises(ValueError, match=r"twice: kl_coef is 0\.1 in the environment and 0\.05 in the PPOConfig"):
+        PPO(LMPolicy(small_lm()), env)
+    PPO(LMPolicy(small_lm()), env, PPOConfig(kl_coef=0.0))

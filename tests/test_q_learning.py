@@ -14,7 +14,7 @@ from textgym.testing import probe
 from textgym_agents import LMPolicy, collect
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.losses import expectile_loss, path_inconsistency, td_loss
-from textgym_agents.policy_gradient import StepMeans
+from textgym_agents.metrics import StepMeans
 from textgym_agents.q_policy import QPolicy, update_target
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
@@ -221,6 +221,24 @@ def test_the_prior_decides_between_tokens_that_are_worth_the_same():
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == likeliest
     torch.nn.init.constant_(policy.q_head[1].bias[3:4], 5.0)
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == 3
+
+
+def test_greedy_choices_draw_nothing():
+    random = generator()
+    before = random.get_state().clone()
+    q_policy().act(np.array([[0, 1, 8]]), deterministic=True, generator=random)
+    assert torch.equal(random.get_state(), before)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("make", [QPolicy, LMPolicy])
+def test_a_model_that_diverged_chooses_no_token(make, deterministic):
+    policy = make(small_lm())
+    torch.nn.init.constant_(policy.model.transformer.ln_f.weight, torch.nan)
+    if make is QPolicy:
+        torch.nn.init.constant_(policy.q_head[1].weight, 1.0)
+    with pytest.raises(FloatingPointError, match="NaN"):
+        policy.act(np.array([[0, 1, 8]]), deterministic=deterministic)
 
 
 def test_without_head_gradient_the_model_under_the_head_stays_as_it_was():

@@ -156,6 +156,16 @@ def test_columns_that_others_write_are_enough(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_log_probs_that_nobody_knows_stay_unknown_and_the_file_stays_json(policy, tmp_path, suffix):
+    episodes = sampled(policy, 3)
+    episodes.log_probs[1] = math.nan
+    path = written(tmp_path / f"episodes{suffix}", episodes)
+    assert read_episodes(path).log_probs.isnan().any(dim=1).tolist() == [False, True, False]
+    if suffix == ".jsonl":
+        assert b"NaN" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_exists_is_not_overwritten(policy, tmp_path, suffix):
     path = written(tmp_path / f"episodes{suffix}", sampled(policy))
     before = path.read_bytes()
@@ -248,6 +258,9 @@ GOOD = {"prompt_ids": [1], "completion_ids": [2, 3], "rewards": [0.0, 1.0]}
         ({"rewards": [1.0]}, "line 2: 'rewards' has 1 entries for the 2 of 'completion_ids'"),
         ({"rewards": [1.0, None]}, "line 2: 'rewards' must be a list of numbers"),
         ({"rewards": [[1.0], [1.0, 2.0]]}, "line 2: 'rewards' must be a list of numbers"),
+        ({"rewards": [1.0, math.nan]}, "line 2: 'rewards' must be finite"),
+        ({"rewards": [1.0, 1e300]}, "line 2: 'rewards' must be finite"),
+        ({"values": [math.inf, 1.0]}, "line 2: 'values' must be finite"),
         ({"action_masks": "?"}, "line 2 is damaged or cut off"),
         ({"action_masks": "AAAA"}, "differ in width, or only some episodes have them"),
     ],

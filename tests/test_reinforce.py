@@ -229,6 +229,17 @@ def test_a_run_folder_holds_all_that_a_run_leaves(tmp_path):
     assert torch.equal(lm.transformer.wte.weight, agent.policy.model.transformer.wte.weight)
 
 
+def test_a_run_folder_keeps_its_columns_and_takes_an_agent_that_writes_nothing(tmp_path):
+    agent, run = agent_of(), RunFolder(tmp_path, {})
+    run(agent, {"time/total_timesteps": 1.0, "train/loss": 2.0, "train/value_loss": 3.0})
+    run(agent, {"time/total_timesteps": 2.0, "train/value_loss": 5.0})
+    with pytest.raises(ValueError, match="train/new"):
+        run(agent, {"time/total_timesteps": 3.0, "train/new": 5.0})
+    run.finish(agent.policy)
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["train/value_loss"] for row in csv.DictReader(file)] == ["3.0", "5.0"]
+
+
 def test_a_run_folder_is_not_written_over(tmp_path):
     run = RunFolder(tmp_path, {})
     agent_of().learn(50, callback=run)

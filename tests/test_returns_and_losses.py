@@ -134,6 +134,13 @@ def test_group_statistics_by_hand():
     assert count.tolist() == [[2.0, 1.0], [2.0, 1.0], [1.0, 1.0]]
 
 
+def test_equal_returns_of_a_group_lie_at_its_mean_exactly():
+    values = torch.full((7,), 100.3)  # no binary number: a mean in float32 misses it by more than GRPO divides by
+    mean, deviation, _ = group_statistics(values, torch.zeros(7, dtype=torch.int64))
+    assert torch.equal(mean, values)
+    assert deviation.max() < 1e-9
+
+
 def test_leave_one_out_is_the_mean_of_the_others_and_zero_alone():
     assert leave_one_out(torch.tensor([1.0, 3.0, 8.0, 5.0]), torch.tensor([1, 1, 1, 0])).tolist() == [
         5.5,
@@ -170,6 +177,23 @@ def test_kl_estimators_average_to_the_exact_kl_where_they_are_unbiased():
     assert KL_ESTIMATORS["k1"](two, four).item() == pytest.approx(-math.log(2))
     assert KL_ESTIMATORS["k2"](two, four).item() == pytest.approx(math.log(2) ** 2 / 2)
     assert KL_ESTIMATORS["k3"](two, four).item() == pytest.approx(1 - math.log(2))
+
+
+def test_the_gradients_of_the_kl_estimators_in_a_loss():
+    """Averaged over the policy's own choices: of the KL for k2, of the KL the other way round for k3, none for k1."""
+    logits, reference = torch.tensor([0.3, -0.2, 1.0], requires_grad=True), torch.tensor([0.0, 0.5, -0.4])
+
+    def gradient_in_a_loss(name):
+        log_probs = logits.log_softmax(0)
+        losses = KL_ESTIMATORS[name](log_probs, reference.log_softmax(0))
+        return torch.autograd.grad((log_probs.detach().exp() * losses).sum(), logits)[0]
+
+    def gradient_of_the_kl(first, second):
+        return torch.autograd.grad(exact_kl(first[None], second[None]).sum(), logits)[0]
+
+    torch.testing.assert_close(gradient_in_a_loss("k1"), torch.zeros(3))
+    torch.testing.assert_close(gradient_in_a_loss("k2"), gradient_of_the_kl(logits, reference))
+    torch.testing.assert_close(gradient_in_a_loss("k3"), gradient_of_the_kl(reference, logits))
 
 
 def test_the_exact_kl_has_finite_gradients_under_masks():

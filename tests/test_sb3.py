@@ -8,7 +8,8 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from textgym import TextGenVecEnv
@@ -143,7 +144,7 @@ def test_a_segment_is_a_text_with_all_its_states():
 
     lengths = []
     make().learn(2 * 64, callback=KeepRollouts(look))
-    assert lengths[0] <= 4 or lengths[1] > 4  # the second rollout goes on with texts of the first
+    assert lengths[0] <= 4 < lengths[1]  # the second rollout goes on with texts of the first
 
 
 def test_each_epoch_has_another_order_and_minibatches_of_nearly_the_same_size():
@@ -247,7 +248,7 @@ def test_values_of_cut_texts_are_those_of_a_whole_forward():
             for info in infos:
                 if info.get("TimeLimit.truncated"):
                     window = torch.as_tensor(info["terminal_observation"])[None]
-                    states = TextStates.from_windows(window, policy.lm.vocab_size)
+                    states = TextStates.of(window, policy.lm.vocab_size)
                     torch.testing.assert_close(policy.predict_values(window), policy.predict_values(states))
                     found += 1
             other = torch.full((1, 10), 3)  # no slot has it
@@ -319,6 +320,15 @@ def test_callbacks_and_logs_work(tmp_path):
     assert 0 <= mean <= 1
 
 
+def test_evaluating_in_between_changes_nothing_in_training():
+    trained = []
+    for callback in (None, EvalCallback(make_env(3), eval_freq=5, n_eval_episodes=4, verbose=0)):
+        model = make()
+        model.learn(192, callback=callback)
+        trained.append(parameters(model))
+    assert_same(*trained)
+
+
 # The optimizer -------------------------------------------------------------------------------------------------------
 
 
@@ -369,10 +379,25 @@ def test_the_environment_charges_the_kl_only_where_it_is_told_the_log_probs(call
         assert model.policy.on_log_probs is None
 
 
-def test_reporting_needs_our_policy():
+def test_single_environments_are_told_the_log_probs_as_well():
+    settings = {
+        "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": lambda completion: 0.0, "max_new_tokens": 6,
+        "max_prompt_tokens": 4, "kl_coef": 0.1, "reference": small_lm(),
+    }  # fmt: skip
+    model = make(env=make_vec_env("TextGen-v0", 3, env_kwargs=settings), batch_size=24)
+    model.learn(48, callback=ReportLogProbs())
+    np.testing.assert_allclose([info["r"] for info in model.ep_info_buffer], 0.0, atol=1e-4)
+
+
+def test_reporting_needs_our_policy_and_environment():
     model = PPO("MlpPolicy", make_env(), n_steps=8, batch_size=64, device="cpu")
     with pytest.raises(TypeError, match="needs an LMActorCriticPolicy, got ActorCriticPolicy"):
         model.learn(64, callback=ReportLogProbs())
+    callback = ReportLogProbs()
+    callback.model = make()
+    callback.model.env = make_vec_env("CartPole-v1")
+    with pytest.raises(AttributeError, match="needs an environment with set_log_probs"):
+        callback.on_training_start({}, {})
 
 
 # Export --------------------------------------------------------------------------------------------------------------
@@ -425,6 +450,9 @@ def test_only_a_language_model_is_exported(tmp_path):
         export_hf(tmp_path / "model.zip", tmp_path / "exported")
     with pytest.raises(FileNotFoundError, match=r"there is no .*other\.zip"):
         export_hf(tmp_path / "other", tmp_path / "exported")
+    model.policy.save(tmp_path / "policy.zip")  # a zip too, as torch writes them
+    with pytest.raises(ValueError, match="not what an algorithm of Stable-Baselines3 saved"):
+        export_hf(tmp_path / "policy.zip", tmp_path / "exported")
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
@@ -442,6 +470,18 @@ def test_only_a_language_model_is_exported(tmp_path):
 def test_an_environment_that_does_not_fit_is_refused(env, error, says):
     with pytest.raises(error, match=says):
         make(A2C, env=env())
+
+
+@pytest.mark.parametrize("wrapper", [VecNormalize, lambda env: VecFrameStack(env, 2)])
+def test_a_wrapper_that_changes_the_ids_is_an_error_and_no_other_text(wrapper):
+    with pytest.raises(ValueError, match="no window of token ids from 0, right-padded with 8: a wrapper changes it"):
+        make(env=wrapper(make_env())).learn(64)
+
+
+def test_rewards_can_be_normalised():
+    env = VecNormalize(make_env(), norm_obs=False, gamma=1.0)
+    make(env=env).learn(64)
+    assert env.ret_rms.count > 64
 
 
 def test_continuous_actions_are_refused():
@@ -474,10 +514,21 @@ def test_features_are_the_hidden_states_whichever_way_they_come(tmp_path):
     observations = env.reset()
     for _ in range(14):
         windows = torch.as_tensor(observations)
-        states = TextStates.from_windows(windows, 8)
+        states = TextStates.of(windows, 8)
         expected = extractor.trunk.states(states.ids, states.rows, states.columns)[1]
         torch.testing.assert_close(extractor(windows.float()), expected, atol=1e-5, rtol=1e-5)
         observations, *_ = env.step(np.array([env.action_space.sample() for _ in range(8)]))
+
+
+def test_features_of_a_dict_are_those_of_its_ids():
+    kwargs = {"features_extractor_class": LMFeatures, "features_extractor_kwargs": {"model": small_lm()}}
+    settings = {"n_steps": 8, "batch_size": 32, "n_epochs": 1, "policy_kwargs": kwargs, "seed": 0, "device": "cpu"}
+    trained = []
+    for policy, observation in (("MlpPolicy", "tokens"), ("MultiInputPolicy", "dict")):
+        model = PPO(policy, make_env(observation=observation), **settings)
+        model.learn(64)
+        trained.append(parameters(model))
+    assert_same(*trained)
 
 
 def test_features_survive_saving(tmp_path):

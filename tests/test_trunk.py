@@ -6,7 +6,7 @@ import torch
 from lm_fixtures import make_env, small_lm
 from transformers import AutoModelForCausalLM
 
-from textgym_agents import GRPO, PPO, GRPOConfig, LMPolicy, LMTrunk, PPOConfig, collect
+from textgym_agents import GRPO, PPO, GRPOConfig, LMPolicy, LMTrunk, PPOConfig, SoftQ, SoftQConfig, collect
 
 SETTINGS = [{}, {"lora": 4}, {"trainable_layers": 1}, {"autocast": torch.bfloat16}]
 IDS = np.array([[0, 1, 2, 8], [3, 8, 8, 8]])
@@ -65,15 +65,40 @@ def test_adapters_start_as_the_model_itself_and_are_the_only_thing_that_trains()
     assert all("lora_" in name for name, p in policy.trunk.named_parameters() if p.requires_grad)
 
 
-def test_the_reference_of_adapters_is_the_policy_without_them():
-    agent = PPO(moved(LMPolicy(small_lm(), lora=4)), make_env(8), PPOConfig(num_episodes=8))
+def test_the_reference_of_new_adapters_is_the_policy_without_them():
+    agent = PPO(LMPolicy(small_lm(), lora=4), make_env(8), PPOConfig(num_episodes=8))
     assert agent.reference.copy is None
+    moved(agent.policy)
     episodes = agent.collect()
     plain = LMPolicy(small_lm()).evaluate(episodes).log_probs
     torch.testing.assert_close(agent.reference.evaluate(episodes).log_probs, plain.detach())
     with_adapters = agent.policy.evaluate(episodes).log_probs
     torch.testing.assert_close(with_adapters.detach(), episodes.log_probs, atol=1e-4, rtol=0)
     assert (with_adapters - plain).abs().max() > 0.01
+
+
+def test_the_reference_of_trained_adapters_is_the_policy_with_them(tmp_path):
+    """As after a warm start: the KL is to what the agent started from."""
+    policy = moved(LMPolicy(small_lm(), lora=4))
+    episodes = collect(make_env(8), policy, 8, seed=0, generator=torch.Generator().manual_seed(0))
+    start = policy.evaluate(episodes).log_probs.detach()
+    agent = PPO(policy, make_env(8), PPOConfig(num_episodes=8, kl_coef=0.1, learning_rate=1e-2)).learn(200)
+    assert (policy.evaluate(episodes).log_probs - start).abs().max() > 0.01
+    assert agent.reference.copy.model.transformer.wte.weight is policy.model.transformer.wte.weight
+    agent.save(tmp_path)
+    for one in (agent, PPO.load(tmp_path, make_env(8))):
+        torch.testing.assert_close(one.reference.evaluate(episodes).log_probs, start)
+
+
+@pytest.mark.parametrize("relative_to_start", [True, False])
+def test_soft_q_with_adapters_goes_on_where_it_was_saved(relative_to_start, tmp_path):
+    config = SoftQConfig(num_episodes=8, batch_size=8, single_step_coef=1.0, relative_to_start=relative_to_start)
+    straight = SoftQ(LMPolicy(small_lm(), lora=4), make_env(8), config).learn(100)
+    straight.save(tmp_path)
+    resumed = SoftQ.load(tmp_path, make_env(8)).learn(100)
+    straight.learn(100)
+    for (name, p), (_, q) in zip(straight.policy.named_parameters(), resumed.policy.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
 
 
 def test_merged_adapters_make_a_plain_model(tmp_path):
