@@ -1,7 +1,8 @@
 """Peak memory of MaskablePPO's rollouts at 2048 steps, 8 slots and 50,257 tokens, with our buffer and sb3-contrib's.
 
 Run it with: python benchmarks/mask_memory.py
-All that the buffers allocate is counted, while they are filled and while a minibatch after the other is read. Ours is
+All numpy arrays of the buffers are counted, while they are filled and while a minibatch after the other is read; not
+the tensors that a minibatch becomes, of which sb3-contrib's hold a float per action and ours a byte. Ours is
 measured at full size. sb3-contrib's would take several GB: it is measured at a 64th of the steps, and multiplied.
 """
 

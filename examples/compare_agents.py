@@ -77,7 +77,7 @@ def train(agent: Agent, timesteps: int) -> tuple[list[Row], Policy]:
 
 
 class RecordScores(BaseCallback):
-    """Notes the mean score of the episodes that ended in each rollout of Stable-Baselines3."""
+    """Notes the mean score of the episodes that ended in each rollout of Stable-Baselines3, after its update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,9 +91,13 @@ class RecordScores(BaseCallback):
         self._scores += [info["score"] for info in self.locals["infos"] if "score" in info]
         return True
 
-    def _on_rollout_end(self) -> None:
-        self.rows.append(Row(self.num_timesteps, time.perf_counter() - self._start, float(np.mean(self._scores))))
-        self._scores = []
+    def _on_rollout_start(self) -> None:
+        self._on_training_end()  # of the update before, after which SB3 has no event of its own
+
+    def _on_training_end(self) -> None:
+        if self._scores:
+            self.rows.append(Row(self.num_timesteps, time.perf_counter() - self._start, float(np.mean(self._scores))))
+            self._scores = []
 
 
 def train_sb3(seed: int, timesteps: int) -> tuple[list[Row], Policy]:

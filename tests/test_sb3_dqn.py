@@ -110,15 +110,15 @@ def test_ids_are_stored_once():
 def test_an_episode_that_a_reset_cuts_off_is_not_continued_by_the_next_text():
     env = make_env(max_new_tokens=20)
     model = make(env, learning_starts=10_000, buffer_kwargs={"q_lambda": 1.0})
-    model.learn(24)  # three steps, in which few texts end
+    model.learn(32)  # four steps, in which few texts end
     cut = [episode for episode in model.replay_buffer._open if episode is not None]
-    model.learn(24)  # resets the environment
+    model.learn(32)  # resets the environment
     model.set_env(make_env(max_new_tokens=20))  # which makes SB3 reset it, too
-    model.learn(24, reset_num_timesteps=False)
+    model.learn(32, reset_num_timesteps=False)
     assert len(cut) > 4
     assert not any(episode.terminated for episode in cut)
     buffer = model.replay_buffer
-    assert buffer.size() == sum(episode.num_steps for episode in buffer.episodes) == 72
+    assert buffer.size() == sum(episode.num_steps for episode in buffer.episodes) == 96
     for episode in buffer.episodes:
         steps = episode.steps[: episode.num_steps]
         assert (np.diff(steps["column"]) == 1).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lm_fixtures import make_env, small_lm
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from textgym_agents import GRPO, PPO, GRPOConfig, LMPolicy, LMTrunk, PPOConfig, SoftQ, SoftQConfig, collect
@@ -88,6 +89,22 @@ def test_the_reference_of_trained_adapters_is_the_policy_with_them(tmp_path):
     agent.save(tmp_path)
     for one in (agent, PPO.load(tmp_path, make_env(8))):
         torch.testing.assert_close(one.reference.evaluate(episodes).log_probs, start)
+
+
+def test_where_more_than_adapters_trains_the_reference_is_a_copy():
+    config = LoraConfig(r=4, target_modules="all-linear", bias="all")
+    agent = PPO(LMPolicy(small_lm(), lora=config), make_env(8), PPOConfig(num_episodes=8))
+    episodes = agent.collect()
+    before = agent.reference.evaluate(episodes).log_probs
+    moved(agent.policy)
+    torch.testing.assert_close(agent.reference.evaluate(episodes).log_probs, before)
+
+
+def test_adapters_that_change_the_model_under_them_come_back(tmp_path):
+    policy = LMPolicy(small_lm(), lora=LoraConfig(r=4, target_modules="all-linear", init_lora_weights="pissa"))
+    torch.testing.assert_close(policy.trunk.step(IDS)[0], LMTrunk(small_lm()).step(IDS)[0])
+    moved(policy).save_pretrained(tmp_path)
+    assert torch.equal(LMPolicy.from_pretrained(tmp_path).trunk.step(IDS)[0], policy.trunk.step(IDS)[0])
 
 
 @pytest.mark.parametrize("relative_to_start", [True, False])

@@ -96,6 +96,12 @@ class Agent(ABC):
     config: Any
 
     def __init__(self, policy: Any, config: AgentConfig | None = None) -> None:
+        if isinstance(policy, nn.Module) and hasattr(policy, "trunk") and not isinstance(policy, self.policy_class):
+            kind, got = self.policy_class.__name__, type(policy).__name__
+            raise TypeError(
+                f"{type(self).__name__} takes a policy of the kind {kind}, got {got}; for one on the same language "
+                f"model give {kind}(policy.trunk)"
+            )
         self.policy = policy if isinstance(policy, self.policy_class) else self.policy_class(policy)
         self.config = self.config_class() if config is None else config
         if not isinstance(self.config, self.config_class):
@@ -193,6 +199,7 @@ class Agent(ABC):
             return {
                 "algorithm": type(self).__name__,
                 "config": asdict(self.config),
+                "trained": [name for name, p in self.policy.named_parameters() if p.requires_grad],
                 "num_timesteps": self.num_timesteps,
                 "num_updates": self.num_updates,
                 "generator": self.generator.get_state().tolist(),
@@ -218,10 +225,13 @@ class Agent(ABC):
         path = Path(path)
         content = open_checkpoint(path, cls.__name__)
         policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device)
+        trained = set(content["trained"])
+        for name, parameter in policy.named_parameters():
+            parameter.requires_grad_(name in trained)
         # Each algorithm's constructor takes (policy, source, config).
         agent: Self = cls(policy, source, cls.config_class(**content["config"]))  # type: ignore[call-arg]
         for name, network in agent._networks().items():
-            if name != "policy":
+            if name != "policy" and (path / name).is_dir():
                 saved = type(network).from_pretrained(path / name, dtype="auto", device=device)
                 network.load_state_dict(saved.state_dict())
         load_optimizer(path / "optimizer.safetensors", agent.optimizer)
@@ -284,7 +294,7 @@ class OnlineAgent(Agent):
         config: The settings.
 
     Raises:
-        TypeError: If ``env`` is not the batched TextGen environment, or ``config`` another agent's.
+        TypeError: If ``env`` is not the batched TextGen environment, or ``policy`` or ``config`` another agent's.
         ValueError: If the action space is not the model's vocabulary.
     """
 

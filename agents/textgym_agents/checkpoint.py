@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 __all__ = ["load_optimizer", "open_checkpoint", "save_json", "save_optimizer", "write_checkpoint"]
 
-_FORMAT = 2
+_FORMAT = 3
 """Counts up when a checkpoint's files change their meaning."""
 _INDEX = "agent.json"
 
@@ -42,7 +42,12 @@ def write_checkpoint(path: Path, write: Callable[[Path], dict[str, Any]]) -> Non
         save_json(new / _INDEX, {"format": _FORMAT, **content, "files": sizes})
         if path.exists():
             path.rename(old)
-        new.rename(path)
+        try:
+            new.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
 
 
 def open_checkpoint(path: Path, algorithm: str) -> dict[str, Any]:

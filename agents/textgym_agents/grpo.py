@@ -57,6 +57,8 @@ class GRPOConfig(PolicyGradientConfig):
         )
         if self.variant not in _VARIANTS:
             raise unknown_name("variant", self.variant, _VARIANTS)
+        if self.bootstrap_truncated:
+            raise ValueError("bootstrap_truncated needs a learned value, which GRPO does without")
 
 
 class GRPO(PolicyGradientAgent):

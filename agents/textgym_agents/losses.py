@@ -115,7 +115,7 @@ def value_loss(
     Returns:
         (B, T) float.
 
-    Source: Engstrom et al. 2020, Implementation matters in deep policy gradients (arXiv:2005.12729), section 2.
+    Source: Engstrom et al. 2020, Implementation matters in deep policy gradients (arXiv:2005.12729).
 
     >>> one = torch.ones(1, 1)
     >>> value_loss(2 * one, 4 * one, one, 0.5)

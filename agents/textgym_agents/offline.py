@@ -25,7 +25,7 @@ class OfflineAgent(Agent):
         data: All episodes that it learns from.
 
     Raises:
-        TypeError: If ``data`` is neither, or ``config`` another agent's.
+        TypeError: If ``data`` is neither, or ``policy`` or ``config`` another agent's.
         ValueError: If there is no episode, or the policy's vocabulary is not the one that the episodes were written in.
     """
 

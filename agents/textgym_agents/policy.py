@@ -271,10 +271,12 @@ def choose(
         FloatingPointError: If logits are NaN.
     """
     logits = masked(logits, action_masks)
-    actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator)
-    if int(actions.max()) >= logits.shape[1]:
-        raise FloatingPointError("the model's logits are NaN, so no token can be drawn from them")
-    return actions.cpu().numpy(), log_prob(logits, actions).cpu().numpy()
+    # Where all is NaN, `sample` returns V, which is no token.
+    actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator).clamp(max=logits.shape[1] - 1)
+    log_probs = log_prob(logits, actions)
+    if log_probs.isnan().any():
+        raise FloatingPointError("the model's logits are NaN, so no token can be chosen by them")
+    return actions.cpu().numpy(), log_probs.cpu().numpy()
 
 
 def masked(logits: torch.Tensor, action_masks: npt.NDArray[np.bool_] | None) -> torch.Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -14,7 +15,7 @@ from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
 from textgym_agents.reference import Reference
-from textgym_agents.rollout import Episodes
+from textgym_agents.rollout import Episodes, text_env
 
 __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 
@@ -28,9 +29,11 @@ class PolicyGradientConfig(AgentConfig):
     """Price of a nat of KL to the reference, the policy at the start, per token. With 0 the KL is not computed. The
     environment's own ``kl_coef`` serves agents without this one; set only one of them."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
-    """How the KL enters. k1, the log-ratio of the token that was written, is subtracted from its reward. k2 and k3,
-    Schulman's other estimates, and ``"exact"``, the sum over the vocabulary, are added to the loss. The other way round
-    the gradients are wrong: that of k1 in the loss is 0 on average, those of the others in the reward miss a part."""
+    """How the KL enters. k1, the log-ratio of the token that was written, is subtracted from its reward, which lowers
+    the KL of whole texts: a token also pays for what follows it. k2 and k3, Schulman's other estimates, and
+    ``"exact"``, the sum over the vocabulary, are added to the loss, where a token pays for itself alone. While the
+    policy is still the one that wrote, k2's gradient there is on average that of ``"exact"``, k3's that of the KL the
+    other way round, KL(pi_ref || pi), and k1's would be 0 (Tang and Munos 2025, arXiv:2506.09477)."""
     kl_target: float | None = None
     """KL per token, in nats, to which ``kl_coef`` is steered. None keeps ``kl_coef`` as it is."""
     ent_coef: float = 0.0
@@ -38,15 +41,19 @@ class PolicyGradientConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, kl_coef=(0, math.inf), kl_target=(0, math.inf), ent_coef=(0, math.inf))
+        check_ranges(self, kl_coef=(0, math.inf), ent_coef=(0, math.inf))
         if self.kl_estimator not in (*KL_ESTIMATORS, "exact"):
             raise unknown_name("kl_estimator", self.kl_estimator, [*KL_ESTIMATORS, "exact"])
+        if self.kl_target is not None and not self.kl_target > 0:
+            raise ValueError(f"kl_target must be above 0, got {self.kl_target!r}")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target steers kl_coef from where it starts, which must be above 0")
 
 
 class PolicyGradientAgent(OnlineAgent):
     """An online agent with a reference.
+
+    Args and errors: see ``OnlineAgent``; besides, a ValueError if both the environment and the settings charge for KL.
 
     Attributes:
         reference: The policy as it was when the agent was made.
@@ -57,12 +64,20 @@ class PolicyGradientAgent(OnlineAgent):
 
     def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: PolicyGradientConfig | None = None) -> None:
         super().__init__(policy, env, config)
+        if (charged := text_env(env).config.kl_coef) > 0 and self.config.kl_coef > 0:
+            raise ValueError(
+                f"the KL would be charged twice: kl_coef is {charged} in the environment and {self.config.kl_coef} in "
+                f"the {type(self.config).__name__}; set one of them to 0"
+            )
         self.reference = Reference(self.policy)
         self.kl_coef = self.config.kl_coef
 
     def reference_log_probs(self, episodes: Episodes) -> torch.Tensor | None:
         """Return (B, T) log pi_ref(a_t|s_t) in nats, or None where the KL costs nothing."""
-        return self.reference.evaluate(episodes).log_probs if self.kl_coef > 0 else None
+        if self.kl_coef == 0:
+            return None
+        parts = self.micro_batches(np.arange(len(episodes)))
+        return torch.cat([self.reference.evaluate(episodes[index]).log_probs for index in parts])
 
     def penalized_rewards(self, episodes: Episodes, reference: torch.Tensor | None) -> torch.Tensor:
         """Return (B, T) rewards, from which the KL is subtracted if it belongs there."""
@@ -104,4 +119,5 @@ class PolicyGradientAgent(OnlineAgent):
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         super()._set_state(state, folder)
+        self.reference.forget_copy_unless_in(folder)
         self.kl_coef = state["kl_coef"]

@@ -135,10 +135,11 @@ class QPolicy(nn.Module):
         legal = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
         preferences = self._read(logits, hidden, legal).preferences
         behaviour = behaviour_log_probs(preferences, self.epsilon, self.temperature)
-        actions, log_probs = choose(behaviour, generator=generator)
         if deterministic:  # epsilon = 1 leaves no trace of the preferences in the behaviour
-            best = preferences.argmax(dim=-1)
-            actions, log_probs = best.cpu().numpy(), log_prob(behaviour, best).cpu().numpy()
+            actions, _ = choose(preferences, deterministic=True)
+            log_probs = log_prob(behaviour, torch.from_numpy(actions).to(behaviour.device)).cpu().numpy()
+        else:
+            actions, log_probs = choose(behaviour, generator=generator)
         return Choice(actions, log_probs, soft_values(preferences, self.temperature).cpu().numpy())
 
     def evaluate(self, episodes: Episodes, *, with_cuts: bool = False) -> QValues:

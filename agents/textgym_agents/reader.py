@@ -30,7 +30,8 @@ def read_episodes(path: str | PathLike[str]) -> Episodes:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the suffix is unknown, the file is empty, or a row is damaged or lacks a column; it says which.
+        ValueError: If the suffix is unknown, the file is empty, or a row is damaged, lacks a column or holds numbers
+            that are not finite; it says which.
         ImportError: If pyarrow is needed and not installed.
     """
     path = Path(path)
@@ -133,7 +134,12 @@ def _column(
         raise ValueError(f"{where}: {name!r} must be a list of {kind} that is not empty, got {value!r:.60}")
     if size is not None and array.size != size:
         raise ValueError(f"{where}: {name!r} has {array.size} entries for the {size} of 'completion_ids'")
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
+    is_known = missing is None or not math.isnan(missing)
+    if is_known and not np.isfinite(array).all():
+        raise ValueError(f"{where}: {name!r} must be finite float32 numbers, got {value!r:.60}")
+    return array
 
 
 def _padded(columns: list[npt.NDArray[Any]]) -> torch.Tensor:

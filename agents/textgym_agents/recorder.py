@@ -25,7 +25,7 @@ class EpisodeRecorder:
     | ``prompt_ids`` | list of int | tokens of the prompt |
     | ``completion_ids`` | list of int, T | the token chosen in each step |
     | ``rewards`` | list of float, T | the reward of each step |
-    | ``log_probs`` | list of float, T | log-probability under the policy that chose, in nats |
+    | ``log_probs`` | list of float, T | log-probability under the policy that chose, in nats; null where unknown |
     | ``values`` | list of float, T | V(s) of that policy; 0 where it has none |
     | ``truncated`` | bool | cut off by the budget rather than ended |
     | ``action_masks`` | bytes, base64 in JSON | (T, ceil(V / 8)) bits of the legal actions; null where all were legal |
@@ -168,12 +168,12 @@ def _schema(arrow: Any) -> Any:
 def _row(episodes: Episodes, b: int) -> Row:
     """Return one episode as plain Python values; floats are float32 numbers, so nothing is rounded."""
     start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
-    masks = episodes.action_masks
+    masks, log_probs = episodes.action_masks, episodes.log_probs[b, :steps]
     return {
         "prompt_ids": episodes.ids[b, :start].tolist(),
         "completion_ids": episodes.ids[b, start : start + steps].tolist(),
         "rewards": episodes.rewards[b, :steps].tolist(),
-        "log_probs": episodes.log_probs[b, :steps].tolist(),
+        "log_probs": None if log_probs.isnan().any() else log_probs.tolist(),
         "values": episodes.values[b, :steps].tolist(),
         "truncated": bool(episodes.truncated[b]),
         "action_masks": None if masks is None else masks[b, :steps].tobytes(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -14,14 +15,21 @@ __all__ = ["Reference"]
 class Reference:
     """The policy as it is now, kept in the cheapest way that the policy allows.
 
-    With low-rank adapters it is the policy itself with its adapters off, which takes no memory; with few trainable
-    layers a copy of those that shares the frozen trunk; else a frozen copy. The adapters' start is taken to be zero, as
-    peft has it.
+    With low-rank adapters that are still at zero it is the policy itself with its adapters off, which takes no memory;
+    else a frozen copy, which shares with the policy the weights that do not train.
+
+    Attributes:
+        copy: The frozen copy, or None.
     """
 
     def __init__(self, policy: LMPolicy) -> None:
         self._policy = policy
-        self.copy = None if policy.trunk.has_adapters else policy.frozen_copy()
+        self.copy = None if policy.trunk.has_idle_adapters else policy.frozen_copy()
+
+    def forget_copy_unless_in(self, checkpoint: Path) -> None:
+        """Be the policy with its adapters off again, if it was that when the checkpoint was saved."""
+        if not (checkpoint / "reference").is_dir():
+            self.copy = None
 
     @contextmanager
     def policy(self) -> Iterator[LMPolicy]:

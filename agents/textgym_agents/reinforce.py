@@ -44,6 +44,8 @@ class ReinforceConfig(PolicyGradientConfig):
         check_ranges(self, baseline_decay=(0, 1), vf_coef=(0, math.inf))
         if self.baseline not in _BASELINES:
             raise unknown_name("baseline", self.baseline, _BASELINES)
+        if self.bootstrap_truncated and self.baseline != "value":
+            raise ValueError(f"bootstrap_truncated needs a learned value: baseline='value', got {self.baseline!r}")
 
 
 class Reinforce(PolicyGradientAgent):

@@ -12,8 +12,9 @@ __all__ = ["EpisodeReplay"]
 class EpisodeReplay:
     """The last ``capacity`` episodes, in arrays that grow with what comes until they are full.
 
-    An episode costs 4 bytes per token of prompt and completion, 8 per step for reward and log-probability, and V / 8
-    per step where masks are recorded. Values and infos are not kept.
+    As all rows are as wide as the longest, an episode costs 4 bytes per token of the longest text, 8 per step of the
+    longest completion for reward and log-probability, and V / 8 per step where masks are recorded. Values and infos
+    are not kept.
 
     Args:
         capacity: Episodes; a new one then takes the place of the oldest.

@@ -100,7 +100,8 @@ def group_statistics(
     >>> group_statistics(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([4, 4, 9]))[0]
     tensor([2., 2., 5.])
     """
-    counted = torch.ones_like(values) if mask is None else mask.to(values.dtype)
+    exact = values.double()  # in float32 the rounding of the mean would make equal values differ from it
+    counted = torch.ones_like(exact) if mask is None else mask.double()
     _, number = groups.unique(return_inverse=True)
 
     def total(entries: torch.Tensor) -> torch.Tensor:
@@ -108,9 +109,9 @@ def group_statistics(
         return sums.index_add_(0, number, entries)[number]
 
     count = total(counted)
-    mean = total(values * counted) / count.clamp(min=1)
-    deviation = (total((values - mean).square() * counted) / count.clamp(min=1)).sqrt()
-    return mean, deviation, count
+    mean = total(exact * counted) / count.clamp(min=1)
+    deviation = (total((exact - mean).square() * counted) / count.clamp(min=1)).sqrt()
+    return mean.to(values.dtype), deviation.to(values.dtype), count.to(values.dtype)
 
 
 def leave_one_out(values: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

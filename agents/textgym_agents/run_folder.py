@@ -40,9 +40,13 @@ class RunFolder:
         self._tensorboard = SummaryWriter(str(self.path))
 
     def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
-        """Append one update's metrics."""
+        """Append one update's metrics.
+
+        Raises:
+            ValueError: If they have a name that the first update's had not: the columns are fixed then.
+        """
         with (self.path / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(metrics))
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0] if self.rows else metrics), restval=math.nan)
             if not self.rows:
                 writer.writeheader()
             writer.writerow(metrics)
@@ -58,12 +62,12 @@ class RunFolder:
         self.plot(self.path / "learning_curve.png")
 
     def plot(self, path: str | Path) -> None:
-        """Draw mean score and KL to the reference against tokens."""
+        """Draw mean score and KL to the reference against tokens, as far as the agent tells them."""
         tokens = [row["time/total_timesteps"] for row in self.rows]
         kls = [row.get("train/kl_reference", math.nan) for row in self.rows]
         figure = Figure(figsize=(7, 5), layout="tight")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        scores = [row["rollout/score_mean"] for row in self.rows]
+        scores = [row.get("rollout/score_mean", math.nan) for row in self.rows]
         above.plot(tokens, scores, color="tab:blue", alpha=0.3, linewidth=1, label="each update")
         above.plot(tokens, _smoothed(scores), color="tab:blue", label="mean of seven updates")
         above.set_ylabel("mean score")

@@ -156,6 +156,11 @@ class _PathConsistency(Agent):
         copy = None if self.reference is None else self.reference.copy
         return super()._networks() | {"target": self.target} | ({} if copy is None else {"reference": copy})
 
+    def _set_state(self, state: dict[str, Any], folder: Path) -> None:
+        super()._set_state(state, folder)
+        if self.reference is not None:
+            self.reference.forget_copy_unless_in(folder)
+
 
 class SoftQ(_PathConsistency, OnlineAgent):
     """Path consistency learning on whole episodes, those just written and those of a replay.
@@ -239,7 +244,7 @@ class OfflineSoftQ(_PathConsistency, OfflineAgent):
 def _evaluate(policy: LMPolicy, episodes: Episodes, with_cuts: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (M, V) float32 logits, -inf where illegal, and (M,) head values of the states; M + K with the cut ones."""
     rows, columns = states_of(episodes, with_cuts=with_cuts)
-    states = policy.evaluate_states(
-        episodes.ids, rows, columns, episodes.ids[rows, columns], legal_in(episodes, len(rows), policy.vocab_size)
-    )
+    legal = legal_in(episodes, len(rows), policy.vocab_size)
+    actions = episodes.ids[rows, columns]  # any: their log-probabilities are not read
+    states = policy.evaluate_states(episodes.ids, rows, columns, actions, legal, prompt_lengths=episodes.prompt_lengths)
     return states.logits, states.values

@@ -20,6 +20,10 @@ from textgym.lm import LMStream, WholeTexts, load_lm, no_progress_bars
 __all__ = ["LMTrunk"]
 
 
+_MAX_STREAMS = 8
+"""Shapes of batches, such as those of training and of evaluation, whose keys and values are kept side by side."""
+
+
 class LMTrunk(nn.Module):
     """A causal language model that gives logits and hidden states of states, which are texts so far.
 
@@ -76,8 +80,16 @@ class LMTrunk(nn.Module):
 
     @property
     def has_adapters(self) -> bool:
-        """Whether low-rank adapters train, so that the model from before is still there under them."""
+        """Whether low-rank adapters train in place of the model under them."""
         return self._lora is not None
+
+    @property
+    def has_idle_adapters(self) -> bool:
+        """Whether only low-rank adapters train, and change nothing yet: off, they give back what is there now."""
+        parameters = dict(self.model.named_parameters())
+        ends = [p for name, p in parameters.items() if ".lora_B." in name or ".lora_embedding_B." in name]
+        others = [p for name, p in parameters.items() if ".lora_" not in name]
+        return len(ends) > 0 and not any(bool(p.any()) for p in ends) and not any(p.requires_grad for p in others)
 
     @torch.no_grad()
     def step(
@@ -92,6 +104,8 @@ class LMTrunk(nn.Module):
         key = ids.shape[0], ids.shape[1]
         with self._precision():
             if key not in self._streams:
+                while len(self._streams) >= _MAX_STREAMS:
+                    del self._streams[next(iter(self._streams))]  # the oldest
                 self._streams[key] = LMStream(self.model, *key)
             logits, hidden = self._streams[key](ids, active=active)
         return logits.float(), hidden
@@ -180,6 +194,7 @@ class LMTrunk(nn.Module):
             from peft import LoraConfig
 
             lora = LoraConfig.from_pretrained(str(folder / "lora"))
+            lora.init_lora_weights = True  # what PiSSA and others do to the model under the adapters was done already
         autocast = None if settings["autocast"] is None else getattr(torch, settings["autocast"])
         with no_progress_bars():
             trunk = cls(

@@ -33,9 +33,10 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         observation_space: ``Box(0, V, (L,), int64)``, or a ``Dict`` that holds one under ``"ids"``. SB3 gives it.
         action_space: ``Discrete(V)``. SB3 gives it.
         lr_schedule: SB3 gives it; its rate is the language model's.
-        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model. SB3's ``load`` asks for
-            it again before it puts the trained weights in its place, and its ``save`` pickles what stands here: a name
-            or a folder keeps the zip small.
+        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in place
+            and so belongs in the ``policy_kwargs`` of one algorithm only. SB3's ``load`` asks for it again before it
+            puts the trained weights in its place, and its ``save`` pickles what stands here: a name or a folder keeps
+            the zip small.
         head_lr_scale: How many times faster the value head learns.
         optimizer_class: Any of torch's, by default AdamW without weight decay. A2C asks for RMSprop unless it is made
             with ``use_rms_prop=False``.
@@ -49,7 +50,8 @@ class LMActorCriticPolicy(ActorCriticPolicy):
 
     Raises:
         TypeError: If the spaces are not those of token ids.
-        ValueError: If the vocabularies differ, or the window is longer than the model's positions.
+        ValueError: If the vocabularies differ, or the window is longer than the model's positions; while acting, if a
+            wrapper such as ``VecNormalize`` has changed the ids.
 
     >>> from stable_baselines3 import PPO
     >>> from textgym import TextGenVecEnv
@@ -97,7 +99,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
 
         Sampling draws from torch's global generator, which SB3 seeds.
         """
-        windows = windows_of(obs)
+        windows = windows_of(obs, self.lm.vocab_size)
         choice = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
         self._last_action = LastAction(self.lm, windows, choice.actions)
         log_probs = torch.from_numpy(choice.log_probs).to(self.device)
@@ -116,7 +118,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         action_masks: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evaluate M actions from one forward over the texts: (M,) values, log-probabilities and entropies in nats."""
-        states = self._states(obs)
+        states = TextStates.of(obs, self.lm.vocab_size)
         now = self.lm.evaluate_states(
             states.ids,
             states.rows,
@@ -131,7 +133,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
     def predict_values(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
         """Return V of N observations: (N,)."""
         if not isinstance(obs, TextStates) and not torch.is_grad_enabled() and self._last_action is not None:
-            windows = windows_of(obs)
+            windows = windows_of(obs, self.lm.vocab_size)
             value = self._last_action.value_of(windows[0]) if len(windows) == 1 else None
             if value is not None:
                 return value
@@ -159,21 +161,16 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: npt.NDArray[np.bool_] | None = None,
     ) -> torch.Tensor:
-        choice = self.lm.act(windows_of(observation), _masks(action_masks), deterministic=deterministic)
+        windows = windows_of(observation, self.lm.vocab_size)
+        choice = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
         return torch.from_numpy(choice.actions)
-
-    def _states(self, obs: PyTorchObs | TextStates) -> TextStates:
-        if isinstance(obs, TextStates):
-            return obs
-        windows = obs["ids"] if isinstance(obs, dict) else obs
-        return TextStates.from_windows(windows, self.lm.vocab_size)
 
     def _read(self, obs: PyTorchObs | TextStates) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) logits and (N, H) hidden states: through the stream where no gradient is asked for."""
         if isinstance(obs, TextStates) or torch.is_grad_enabled():
-            states = self._states(obs)
+            states = TextStates.of(obs, self.lm.vocab_size)
             return self.lm.trunk.states(states.ids, states.rows, states.columns, states.prompt_lengths)
-        return self.lm.trunk.step(windows_of(obs))
+        return self.lm.trunk.step(windows_of(obs, self.lm.vocab_size))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

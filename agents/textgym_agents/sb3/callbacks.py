@@ -3,6 +3,7 @@
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from textgym import TextGenVecEnv
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 
 __all__ = ["ReportLogProbs"]
@@ -19,18 +20,23 @@ class ReportLogProbs(BaseCallback):
 
     Raises:
         TypeError: When training starts, if the policy is not an ``LMActorCriticPolicy``.
-        AttributeError: When training starts, if the environment has no ``set_log_probs``, as only the batched
-            ``TextGenVecEnv`` has.
+        AttributeError: When training starts, if the environment has no ``set_log_probs``: it is of another family.
     """
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
         if not isinstance(policy, LMActorCriticPolicy):
             raise TypeError(f"ReportLogProbs needs an LMActorCriticPolicy, got {type(policy).__name__}")
-        set_log_probs = self.training_env.get_attr("set_log_probs", indices=0)[0]
+        env = self.training_env.unwrapped
+        if not env.has_attr("set_log_probs"):
+            raise AttributeError("ReportLogProbs needs an environment with set_log_probs, of the TextGen family")
 
         def report(log_probs: torch.Tensor) -> None:
-            set_log_probs(log_probs.numpy(force=True))
+            if isinstance(env, TextGenVecEnv):
+                env.set_log_probs(log_probs.numpy(force=True))
+            else:  # single environments, which SB3 steps one by one
+                for slot, log_prob in enumerate(log_probs.tolist()):
+                    env.env_method("set_log_probs", log_prob, indices=slot)
 
         policy.on_log_probs = report
 

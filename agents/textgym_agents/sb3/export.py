@@ -30,13 +30,15 @@ def export_hf(model: BaseAlgorithm | str | Path, folder: str | Path) -> None:
     Raises:
         TypeError: If the policy is another, such as Q-values, which are no language model.
         FileNotFoundError: If there is no such zip.
+        ValueError: If the file is not what an algorithm of SB3 saved, or is cut off.
     """
     if isinstance(model, BaseAlgorithm):
         _check(type(model.policy))
         policy: Any = model.policy
     else:
         policy = _policy_of(Path(model))
-    lm = policy.lm.merged() if policy.lm.trunk.has_adapters else policy.lm
+    has_adapters = any(".lora_" in name for name, _ in policy.lm.named_parameters())
+    lm = policy.lm.merged() if has_adapters else policy.lm
     lm.save_pretrained(folder)
 
 
@@ -52,8 +54,9 @@ def _policy_of(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
     data, parameters, _ = load_from_zip_file(path, device="cpu")
+    if data is None or "policy" not in parameters:
+        raise ValueError(f"{path} is not what an algorithm of Stable-Baselines3 saved")
     state: Any = parameters["policy"]
-    assert data is not None
     _check(data["policy_class"])
     model = _empty_model(state["_extra_state"]).to(next(v.dtype for k, v in state.items() if "trunk.model" in k))
     kwargs = data["policy_kwargs"] | {"model": model}

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
 
 from textgym_agents.sb3.spaces import check_window
-from textgym_agents.sb3.states import TextStates, hidden_states
+from textgym_agents.sb3.states import TextStates, hidden_states, windows_of
 from textgym_agents.trunk import LMTrunk
 
 __all__ = ["LMFeatures"]
@@ -27,7 +28,8 @@ class LMFeatures(BaseFeaturesExtractor):
     forward over the text.
 
     Args:
-        observation_space: ``Box(0, V, (L,), int64)``. SB3 gives it.
+        observation_space: ``Box(0, V, (L,), int64)``, or, with ``"MultiInputPolicy"``, a ``Dict`` that holds one under
+            ``"ids"``, all else of which is left out. SB3 gives it.
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model. Algorithms with several
             extractors, such as DQN with its target network, load a name once for each and share a loaded model.
         **kwargs: Of ``LMTrunk``: ``dtype``, ``autocast``.
@@ -37,7 +39,7 @@ class LMFeatures(BaseFeaturesExtractor):
         ValueError: If its vocabulary is not the model's, or its window is longer than the model's positions.
     """
 
-    def __init__(self, observation_space: spaces.Box, model: Any = "tiny", **kwargs: Any) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], model: Any = "tiny", **kwargs: Any) -> None:
         trunk = LMTrunk(model, **kwargs)
         super().__init__(observation_space, features_dim=trunk.hidden_size)
         check_window(observation_space, trunk)
@@ -50,16 +52,16 @@ class LMFeatures(BaseFeaturesExtractor):
         return self._outside[0]
 
     @torch.no_grad()
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Return (N, H) of (N, L) ids, which SB3 has made floats."""
-        if self.trunk.device != observations.device:
-            self.trunk.to(observations.device)
-        windows = observations.long().numpy(force=True)
+    def forward(self, observations: PyTorchObs) -> torch.Tensor:
+        """Return (N, H) of (N, L) ids, which SB3 has made floats, or of a dict of such."""
+        ids = observations["ids"] if isinstance(observations, dict) else observations
+        if self.trunk.device != ids.device:
+            self.trunk.to(ids.device)
+        windows = windows_of(ids, self.trunk.vocab_size)
         if self._go_on(windows):
             hidden = self.trunk.step(windows)[1]
         else:
-            states = TextStates.from_windows(observations, self.trunk.vocab_size)
-            hidden = hidden_states(self.trunk, states)
+            hidden = hidden_states(self.trunk, TextStates.of(ids, self.trunk.vocab_size))
         self._last = windows
         return hidden.float()
 

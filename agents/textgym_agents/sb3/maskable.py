@@ -69,15 +69,7 @@ class MaskableEpisodeRolloutBuffer(EpisodeRolloutBuffer, MaskableRolloutBuffer):
         self, batch_size: int | None = None
     ) -> Generator[MaskableRolloutBufferSamples, None, None]:
         """Yield minibatches as ``EpisodeRolloutBuffer.get`` does, with (M, V) bool masks."""
-        for states, index in self._minibatches(batch_size):
+        for samples, index in self._minibatches(batch_size):
             bits = self.action_masks.reshape(-1, self.action_masks.shape[-1])[index]
             masks = np.unpackbits(bits, axis=1, count=self.mask_dims).view(np.bool_)
-            yield MaskableRolloutBufferSamples(
-                states,  # type: ignore[arg-type]  # sb3-contrib hands it to the policy unseen
-                self._flat(self.actions, index),
-                self._flat(self.values, index),
-                self._flat(self.log_probs, index),
-                self._flat(self.advantages, index),
-                self._flat(self.returns, index),
-                torch.from_numpy(masks).to(self.device),
-            )
+            yield MaskableRolloutBufferSamples(*samples, torch.from_numpy(masks).to(self.device))

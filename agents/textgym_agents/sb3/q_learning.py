@@ -38,7 +38,8 @@ class LMQNetwork(QNetwork):
 
     def forward(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
         """Return (M, V) float32 Q-values of M states, from one forward over their texts."""
-        return apply_head(self.head, hidden_states(self.trunk, self._states(obs)))
+        states = TextStates.of(obs, self.trunk.vocab_size)
+        return apply_head(self.head, hidden_states(self.trunk, states))
 
     def set_training_mode(self, mode: bool) -> None:
         """Note the mode and leave the model in evaluation: dropout would blur what is compared."""
@@ -46,13 +47,8 @@ class LMQNetwork(QNetwork):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> torch.Tensor:
         """Return the (N,) best tokens, feeding only the newest of each slot."""
-        _, hidden = self.trunk.step(windows_of(observation))
+        _, hidden = self.trunk.step(windows_of(observation, self.trunk.vocab_size))
         return apply_head(self.head, hidden).argmax(dim=1)
-
-    def _states(self, obs: PyTorchObs | TextStates) -> TextStates:
-        if isinstance(obs, TextStates):
-            return obs
-        return TextStates.from_windows(obs["ids"] if isinstance(obs, dict) else obs, self.trunk.vocab_size)
 
 
 class _TargetNetwork(LMQNetwork):

@@ -169,11 +169,14 @@ class EpisodeReplayBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Append a step of all N slots; arguments as in the base class."""
-        columns = (token_window(obs) != self.pad_token_id).sum(axis=1) - 1
-        after = token_window(next_obs)
+        before, after = token_window(obs), token_window(next_obs)
+        columns = (before != self.pad_token_id).sum(axis=1) - 1
         lengths = (after != self.pad_token_id).sum(axis=1)
         for slot, chosen in enumerate(action.reshape(-1)):
             episode = self._open[slot]
+            if episode is not None and not np.array_equal(episode.ids, before[slot, : columns[slot] + 1]):
+                episode.close(terminated=False)  # learn() or set_env() has reset the environment in the middle of it
+                episode = None
             if episode is None:
                 episode = self._open[slot] = _Episode(self.window)
                 self.episodes.append(episode)

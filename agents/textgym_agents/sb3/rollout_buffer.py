@@ -90,18 +90,13 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield minibatches of whole segments, of about ``batch_size`` transitions each; None is all at once."""
-        for states, index in self._minibatches(batch_size):
-            yield RolloutBufferSamples(
-                states,  # type: ignore[arg-type]  # SB3 hands it to the policy unseen
-                self._flat(self.actions, index),
-                self._flat(self.values, index),
-                self._flat(self.log_probs, index),
-                self._flat(self.advantages, index),
-                self._flat(self.returns, index),
-            )
+        for samples, _ in self._minibatches(batch_size):
+            yield samples
 
-    def _minibatches(self, batch_size: int | None) -> Generator[tuple[TextStates, npt.NDArray[np.int64]], None, None]:
-        """Yield the states of minibatches, and the numbers of their transitions in the (T, N) arrays."""
+    def _minibatches(
+        self, batch_size: int | None
+    ) -> Generator[tuple[RolloutBufferSamples, npt.NDArray[np.int64]], None, None]:
+        """Yield minibatches, and the numbers of their transitions in the (T, N) arrays."""
         if not self.full:
             raise RuntimeError(f"the rollout has {self.pos} of {self.buffer_size} steps: it is not complete")
         segments, columns = self.observations.reshape(-1, 2).T
@@ -117,10 +112,10 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             ]
             ids = self.texts[chosen, : columns[index].max() + 1].astype(np.int64)
             ids[ids == self.pad_token_id] = 0
-            yield TextStates(*map(torch.from_numpy, (ids, rows, columns[index].astype(np.int64)))), index
-
-    def _flat(self, array: npt.NDArray[Any], index: npt.NDArray[np.int64]) -> torch.Tensor:
-        return self.to_torch(array.reshape(-1)[index])
+            states: Any = TextStates(*map(torch.from_numpy, (ids, rows, columns[index].astype(np.int64))))
+            numbers = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
+            # SB3 hands the states to the policy unseen.
+            yield RolloutBufferSamples(states, *(self.to_torch(array.reshape(-1)[index]) for array in numbers)), index
 
 
 def _cuts(sizes: npt.NDArray[np.int64], batch_size: int | None) -> npt.NDArray[np.int64]:

@@ -34,13 +34,16 @@ class TextStates:
         return self.columns[counts.cumsum(0) - counts] + 1
 
     @classmethod
-    def from_windows(cls, windows: torch.Tensor, pad_token_id: int) -> "TextStates":
-        """Take each of M observations, which SB3's own buffers give, as a text of its own.
+    def of(cls, observation: Any, pad_token_id: int) -> "TextStates":
+        """Return states as they are, and M observations, which SB3's own buffers give, each as a text of its own.
 
         Args:
-            windows: (M, L) integers, texts right-padded with ``pad_token_id``.
+            observation: States, or (M, L) integers, texts right-padded with ``pad_token_id``, or a dict of such.
             pad_token_id: V.
         """
+        if isinstance(observation, cls):
+            return observation
+        windows = observation["ids"] if isinstance(observation, dict) else observation
         ids = windows.long().cpu()
         lengths = (ids != pad_token_id).sum(dim=1)
         ids = ids[:, : int(lengths.max())]
@@ -62,8 +65,20 @@ def hidden_states(trunk: LMTrunk, states: TextStates) -> torch.Tensor:
     return kept[0]
 
 
-def windows_of(observation: Any) -> npt.NDArray[np.int64]:
-    """Return the (N, L) int64 ids of a tensor that SB3 made of an observation, or of a dict of such."""
+def windows_of(observation: Any, pad_token_id: int) -> npt.NDArray[np.int64]:
+    """Return the (N, L) int64 ids of a tensor that SB3 made of an observation, or of a dict of such.
+
+    Raises:
+        ValueError: If they are not texts right-padded with ``pad_token_id``, although the space says so: SB3's
+            ``VecNormalize`` and ``VecFrameStack`` leave the space as one that fits, and change what is in it.
+    """
     ids = observation["ids"] if isinstance(observation, dict) else observation
     windows: npt.NDArray[np.int64] = ids.long().numpy(force=True)
+    is_pad = windows == pad_token_id
+    is_text = not (is_pad[:, :-1] & ~is_pad[:, 1:]).any() and 0 <= windows.min() <= windows.max() <= pad_token_id
+    if not is_text or (ids.is_floating_point() and bool((ids != ids.round()).any())):
+        raise ValueError(
+            f"the observation is no window of token ids from 0, right-padded with {pad_token_id}: a wrapper changes "
+            "it; use VecNormalize(norm_obs=False), and neither VecFrameStack nor any other wrapper of observations"
+        )
     return windows
