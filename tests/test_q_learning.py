@@ -3,14 +3,11 @@
 import itertools
 import math
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from lm_fixtures import make_env, small_lm
 
-from textgym.lm import random_lm
-from textgym.testing import probe
 from textgym_agents import LMPolicy, collect
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.losses import expectile_loss, path_inconsistency, td_loss
@@ -525,17 +522,6 @@ def test_saving_and_loading_in_the_middle_changes_nothing(make, settings, tmp_pa
     for one, other in ((resumed.policy, straight.policy), (resumed.target, straight.target)):
         for name, tensor in other.state_dict().items():
             assert torch.equal(one.state_dict()[name], tensor), name
-
-
-@pytest.mark.parametrize(("agent_class", "settings"), [(DQN, {}), (SoftQ, {"learning_rate": 3e-3})])
-def test_the_whole_ladder_of_probes_is_climbed(agent_class, settings):
-    def make(probe, seed):
-        env = gym.make_vec(probe.id, num_envs=64, autoreset_mode="SameStep")
-        lm = random_lm(probe.keywords["tokenizer"].vocab_size, seed=seed)
-        return agent_class(lm, env, agent_class.config_class(seed=seed, **settings))
-
-    ladder = probe(make)
-    assert ladder.passed, str(ladder)
 
 
 @pytest.mark.parametrize("make", [dqn, soft_q])
