@@ -196,9 +196,10 @@ def draw(path: Path, curves: dict[str, list[list[Row]]], lines: dict[str, float]
     figure.savefig(path, dpi=120)
 
 
-def smooth(values: list[float], reach: int = 2) -> list[float]:
-    """Return each value's mean with up to two neighbours on either side."""
-    return [float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i in range(len(values))]
+def smooth(values: list[float]) -> list[float]:
+    """Return each value's mean with two neighbours on either side, fewer toward the ends, which stay as they are."""
+    reaches = [min(2, i, len(values) - 1 - i) for i in range(len(values))]
+    return [float(np.mean(values[i - reach : i + reach + 1])) for i, reach in enumerate(reaches)]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_the_conservative_term_keeps_what_nobody_wrote_below_the_rest():
 
 def test_ilql_targets_and_values_by_hand():
     data = recorded(8, time_limit="truncated")
-    agent = ilql(data, gamma=0.5, expectile=0.75, cql_coef=2.0, bootstrap_truncated=True)
+    agent = ilql(data, gamma=0.5, expectile=0.75, cql_coef=2.0, q_lambda=0.0, bootstrap_truncated=True)
     with torch.no_grad():
         agent.policy.value_head[1].bias.fill_(3.0)
         agent.policy.q_heads[0][1].bias.fill_(1.0)

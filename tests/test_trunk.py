@@ -128,6 +128,13 @@ def test_merged_adapters_make_a_plain_model(tmp_path):
     assert not (tmp_path / "lora").exists()
 
 
+def test_a_saved_policy_with_adapters_is_the_trained_model_to_everyone(tmp_path):
+    policy = moved(LMPolicy(small_lm(), lora=4))
+    policy.save_pretrained(tmp_path)
+    plain = LMPolicy(AutoModelForCausalLM.from_pretrained(tmp_path))
+    torch.testing.assert_close(plain.trunk.step(IDS)[0], policy.trunk.step(IDS)[0], atol=1e-5, rtol=0)
+
+
 def test_adapters_draw_from_no_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -31,13 +31,15 @@ run_folder         metrics as CSV and TensorBoard, the learning curve as PNG
 
 import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
-from textgym_agents.agent import Agent, AgentConfig
+from textgym_agents.agent import Agent, AgentConfig, OnlineAgent
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from textgym_agents.grpo import GRPO, GRPOConfig
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
+from textgym_agents.offline import OfflineAgent
 from textgym_agents.policy import LMPolicy
+from textgym_agents.policy_gradient import PolicyGradientConfig
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
 from textgym_agents.recorder import EpisodeRecorder, read_episodes
@@ -68,9 +70,12 @@ __all__ = [
     "ILQLPolicy",
     "LMPolicy",
     "LMTrunk",
+    "OfflineAgent",
     "OfflineSoftQ",
     "OfflineSoftQConfig",
+    "OnlineAgent",
     "PPOConfig",
+    "PolicyGradientConfig",
     "QPolicy",
     "Reinforce",
     "ReinforceConfig",

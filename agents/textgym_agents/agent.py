@@ -68,10 +68,13 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
     """Check that fields lie within their (least, most); None is not checked.
 
     Raises:
+        TypeError: At the first that is no number.
         ValueError: At the first that does not.
     """
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
+        if value is not None and not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, got {value!r}")
         if value is not None and not least <= value <= most:
             wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise ValueError(f"{name} must be {wanted}, got {value!r}")

@@ -159,18 +159,20 @@ class ILQLPolicy(nn.Module):
 class ILQLConfig(AgentConfig):
     """What decides a run of ILQL. How many Q-heads there are is the ``ILQLPolicy``'s."""
 
+    learning_rate: float = 1e-4
     expectile: float = 0.9
     """Where V lies among the Q of the recorded actions: 1/2 at their mean, toward 1 at the best of them."""
-    q_lambda: float = 0.0
+    q_lambda: float = 0.9
     """How far the targets of Q look: 0 at one reward and V of the next state, as in the paper, toward 1 at what the
-    writer of the data really got, which is sooner learned and pessimistic."""
+    writer of the data really got, which is pessimistic, but where a reward comes once at a text's end the paper's way
+    takes many times longer to carry it to the beginning."""
     cql_coef: float = 0.01
     """Weight of the conservative term, which keeps the Q of tokens that nobody wrote below the others."""
     bc_coef: float = 1.0
     """Weight of behaviour cloning, by which the language model's logits become those of who wrote the data."""
-    beta: float = 64.0
+    beta: float = 32.0
     """How much an advantage of 1 adds to a token's logit when writing, in nats. Where a text of n tokens returns from 0
-    to 1, advantages are about 1 / n: the longer the texts, the larger."""
+    to 1, advantages are about 1 / n: the longer the texts, the larger. Too much of it wrecks the text."""
     tau: float = 0.1
     """How much of the way to the Q-heads the target heads go after each gradient step."""
 

@@ -232,7 +232,7 @@ class LMPolicy(nn.Module):
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``LMPolicy.from_pretrained`` both.
         The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one. Low-rank
-        adapters go into ``lora/`` and the model under them into the folder: ``policy.merged()`` makes them one.
+        adapters are merged into the model, and stand apart in ``lora/`` too.
         """
         self.trunk.save_pretrained(folder)
         metadata = {"value_gradient": str(self.value_gradient)}

@@ -57,6 +57,8 @@ class EpisodeRecorder:
 
     def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
         self.path = Path(path)
+        if self.path.exists() and not append:
+            raise FileExistsError(f"{self.path} exists and is not written over; choose another file, or append=True")
         self._file: _Writer
         if self.path.suffix == ".jsonl":
             self._file = _JsonLines(self.path, append)

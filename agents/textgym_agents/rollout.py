@@ -263,7 +263,8 @@ def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
     if env.num_actions != policy.vocab_size:
         raise ValueError(
             f"the environment has {env.num_actions} actions, the model a vocabulary of {policy.vocab_size}; "
-            "an LM policy needs the model's own tokenizer: give the environment model=..."
+            "an LM policy needs the model's own tokenizer: give the environment model=..., or the policy a model as "
+            "wide as the environment, such as textgym.lm.random_lm(num_actions)"
         )
 
 

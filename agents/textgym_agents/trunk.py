@@ -160,24 +160,20 @@ class LMTrunk(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a Hugging Face folder: model, tokenizer where it came with one, and what trains in ``trunk.json``.
 
-        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the model. Adapters go into ``lora/``, apart from the
-        model under them; ``merged()`` makes one of both.
+        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the trained model, adapters merged into it. They stand
+        apart in ``lora/`` too, with the weights under them, so that training goes on exactly where it was.
         """
         folder = Path(folder)
-        adapters = {name: tensor for name, tensor in self.model.state_dict().items() if ".lora_" in name}
-        plain = {
-            name.replace(".base_layer.", "."): tensor
-            for name, tensor in self.model.state_dict().items()
-            if name not in adapters
-        }
+        plain = self if self._lora is None else self.merged()
         with no_progress_bars():
-            self.model.save_pretrained(folder, state_dict=plain)
+            plain.model.save_pretrained(folder)
         tokenizer = _tokenizer_of(self.model)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         if self._lora is not None:
             self._lora.save_pretrained(str(folder / "lora"))
-            save_file(adapters, folder / "lora" / "adapters.safetensors")
+            apart = {k: v for k, v in self.model.state_dict().items() if ".lora_" in k or ".base_layer." in k}
+            save_file(apart, folder / "lora" / "adapters.safetensors")
         autocast = None if self.autocast is None else str(self.autocast).removeprefix("torch.")
         settings = {"trainable_layers": self.trainable_layers, "autocast": autocast}
         (folder / "trunk.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

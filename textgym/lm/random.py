@@ -30,7 +30,7 @@ def random_lm(
     if width % HEAD_WIDTH:
         raise ValueError(f"width must be a multiple of {HEAD_WIDTH}, got {width!r}")
     config = GPT2Config(
-        vocab_size=vocab_size,
+        vocab_size=int(vocab_size),  # of Gymnasium, which counts in np.int64
         n_positions=window,
         n_embd=width,
         n_layer=num_layers,
@@ -39,8 +39,8 @@ def random_lm(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=vocab_size - 1,
-        eos_token_id=vocab_size - 1,
+        bos_token_id=int(vocab_size) - 1,
+        eos_token_id=int(vocab_size) - 1,
     )
     # torch.manual_seed would seed every accelerator too, which fork_rng then had to put back.
     with torch.random.fork_rng(devices=[]):

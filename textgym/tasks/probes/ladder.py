@@ -101,7 +101,7 @@ _LADDER = [
         solve=_long_enough,
         optimal_return=1.0,
         random_return=(0.8**2 / 2 + 0.8**3 + 0.8**4 / 2) / 5,
-        failing_means="It does not learn when to end a text: EOS is masked, taken for padding, or not rewarded.",
+        failing_means="It does not learn when to end a text: EOS is masked, taken for padding, or learned too slowly.",
         timesteps=16_000,
     ),
     Probe(
