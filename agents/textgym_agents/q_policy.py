@@ -115,14 +115,7 @@ class QPolicy(nn.Module):
         deterministic: bool = False,
         generator: torch.Generator | None = None,
     ) -> Choice:
-        """Choose the next token of N texts, feeding the model only what is new in each since the last call.
-
-        Args:
-            ids: (N, L) int64, texts right-padded with V, as the environment observes them.
-            action_masks: (N, V) bool, True where a token is legal. None makes all legal.
-            active: (N,) bool, slots whose choice matters; the others choose at random and are not fed.
-            deterministic: Choose the best token instead of exploring.
-            generator: Randomness of the exploration.
+        """Choose the next token of N texts, exploring unless ``deterministic``; arguments as of ``LMPolicy.act``.
 
         Returns:
             Tokens, their log-probabilities with the exploration in it, and max Q (T = 0) or T log sum exp(Q / T), over
