@@ -128,7 +128,7 @@ def dqn(seed: int) -> DQN:
 AGENTS: dict[str, Callable[[int, int], tuple[list[Row], Policy]]] = {
     "Reinforce": ours(lambda seed: Reinforce("tiny", vector_env(64, "openings:train"), ReinforceConfig(seed=seed))),
     "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), PPOConfig(seed=seed, num_epochs=2))),
-    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), GRPOConfig(seed=seed, kl_coef=0.1))),
+    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), GRPOConfig(seed=seed))),
     "DQN": ours(dqn),
     "SoftQ": ours(lambda seed: SoftQ("tiny", vector_env(64, "openings:train"), SoftQConfig(seed=seed))),
     "SB3 PPO": train_sb3,

@@ -114,6 +114,11 @@ def test_a_model_of_another_vocabulary_is_refused():
         agent_of(env=make_env(4, tokenizer="byte"))
 
 
+def test_a_window_beyond_the_models_positions_is_refused_at_once():
+    with pytest.raises(ValueError, match="window is 104 tokens, but GPT2LMHeadModel has 64 positions; lower max_"):
+        agent_of(env=make_env(4, max_new_tokens=100))
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -298,12 +298,13 @@ class OnlineAgent(Agent):
 
     Raises:
         TypeError: If ``env`` is not the batched TextGen environment, or ``policy`` or ``config`` another agent's.
-        ValueError: If the action space is not the model's vocabulary.
+        ValueError: If the action space is not the model's vocabulary, or the window longer than its positions.
     """
 
     def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: AgentConfig | None = None) -> None:
         super().__init__(policy, config)
         check_fit(text_env(env), self.policy)
+        self.policy.trunk.check_window(text_env(env).window)
         self.env = env
 
     @abstractmethod

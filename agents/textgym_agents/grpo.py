@@ -29,6 +29,7 @@ _VARIANTS = ("grpo", "rloo", "dr_grpo")
 class GRPOConfig(PolicyGradientConfig):
     """What decides a run of GRPO."""
 
+    kl_coef: float = 0.1
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
     variant: Literal["grpo", "rloo", "dr_grpo"] = "grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;

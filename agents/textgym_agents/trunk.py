@@ -91,6 +91,19 @@ class LMTrunk(nn.Module):
         others = [p for name, p in parameters.items() if ".lora_" not in name]
         return len(ends) > 0 and not any(bool(p.any()) for p in ends) and not any(p.requires_grad for p in others)
 
+    def check_window(self, window: int) -> None:
+        """Check that texts of so many tokens have a position each.
+
+        Raises:
+            ValueError: If they have not.
+        """
+        positions = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if positions is not None and positions < window:
+            raise ValueError(
+                f"the environment's window is {window} tokens, but {type(self.model).__name__} has {positions} "
+                "positions; lower max_prompt_tokens or max_new_tokens"
+            )
+
     @torch.no_grad()
     def step(
         self, ids: npt.NDArray[np.int64], active: npt.NDArray[np.bool_] | None = None

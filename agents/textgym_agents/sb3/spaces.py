@@ -38,12 +38,7 @@ def check_window(observation_space: spaces.Space[Any], trunk: LMTrunk) -> None:
             f"the environment has a vocabulary of {highest}, the model one of {trunk.vocab_size}; the environment "
             "needs the model's own tokenizer: give it the same model=..."
         )
-    positions = getattr(trunk.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if positions is not None and positions < space.shape[0]:
-        raise ValueError(
-            f"the environment's window is {space.shape[0]} tokens, but {type(trunk.model).__name__} has {positions} "
-            "positions; lower max_prompt_tokens or max_new_tokens"
-        )
+    trunk.check_window(space.shape[0])
 
 
 def check_actions(action_space: spaces.Space[Any], trunk: LMTrunk) -> None:
