@@ -12,6 +12,7 @@
     observations  what the agent sees
     rendering     what a person sees
     lm            language models and their incremental stream (imports torch)
+    tasks         ready environments: the probes, and the world that the embedded LM learned from
     testing       the contracts as functions that check an implementation
 """
 
