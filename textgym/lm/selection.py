@@ -15,7 +15,7 @@ from textgym.lm.packed import PackedRows
 from textgym.lm.uncached import Uncached
 from textgym.lm.way import Step, Way
 
-_REFUSALS = (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
+REFUSALS = (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
 """What a model raises that does not know an argument, or the attention or the cache that it is given."""
 
 _CHECKED_LENGTH = 8
@@ -56,7 +56,7 @@ def _fault(model: PreTrainedModel, make: Callable[[int], Way], window: int) -> s
             error = float((logits.float() - expected.float()).abs().max())
             if not error <= tolerance:
                 return f"caching {way.caching!r} is off by {error:.2g}"
-    except _REFUSALS as error:
+    except REFUSALS as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return None
 

@@ -12,12 +12,10 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from textgym.lm.heads import embedding_weight, head_input
+from textgym.lm.selection import REFUSALS
 
 _FORWARD_COST = {"cpu": 64, "cuda": 4096}
 """Tokens that take as long as the fixed part of one more forward and backward, by device."""
-
-_REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
-"""What a model may raise that cannot go on from a prompt's cache."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class WholeTexts:
                     shared, _ = self(ids, rows, columns, torch.tensor([3, 3]))
                     tolerance = torch.finfo(plain.dtype).eps ** 0.5 * float(plain.abs().max())
                     self._can_share_prompts = bool((shared - plain).abs().max() <= tolerance)
-                except _REFUSALS:
+                except REFUSALS:
                     self._can_share_prompts = False
                 finally:
                     self._forward_cost = cost
