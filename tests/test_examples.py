@@ -9,9 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = {
-    "compare_agents.py": ["--timesteps", "2048", "--seeds", "1", "--out"],
+    "compare_agents.py": ["--timesteps", "1024", "--seeds", "1", "--out"],
     "custom_scorer.py": ["--timesteps", "2000"],
-    "quickstart.py": ["--timesteps", "4000", "--out"],
     "sb3_ppo_lm.py": ["--timesteps", "4096"],
     "sb3_ppo_mlp.py": ["--timesteps", "1024"],
 }
@@ -25,7 +24,9 @@ def run(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+@pytest.mark.parametrize(
+    "example", sorted({path.name for path in (ROOT / "examples").glob("*.py")} - {"quickstart.py"})
+)
 def test_example_runs(example, tmp_path):
     arguments = ARGUMENTS.get(example, [])
     if "--out" in arguments:
