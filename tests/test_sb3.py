@@ -551,7 +551,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1])  # benchmarks/probe_ladder.py takes three
 @pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
 def test_it_learns(algorithm, seed):
     model = make(algorithm, seed=seed, **SETTINGS[algorithm])

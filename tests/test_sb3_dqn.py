@@ -324,7 +324,7 @@ def test_dqn_with_its_own_mlp_reads_features():
 # Learning ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1])  # benchmarks/probe_ladder.py takes three
 def test_it_learns(seed):
     model = make(seed=seed)
     test_env = make_env()
