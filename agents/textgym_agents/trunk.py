@@ -226,7 +226,9 @@ class LMTrunk(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> "LMTrunk":
         """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
         self._streams.clear()
-        return super()._apply(*args, **kwargs)
+        moved = super()._apply(*args, **kwargs)
+        self._whole = WholeTexts(self.model)  # what pays off depends on the device
+        return moved
 
 
 def _train_top(model: PreTrainedModel, num_layers: int) -> None:

@@ -105,7 +105,8 @@ class WholeTexts:
         feeds = []
         for family, prompt_length in self._families(ids, lengths, prompt_lengths):
             feeds.append(_Feed(family, 0, prompt_length, is_prompt=True))
-            feeds += [_Feed(group, prompt_length, int(lengths[group].max())) for group in self._groups(lengths, family)]
+            groups = self._groups(lengths - prompt_length, family)
+            feeds += [_Feed(group, prompt_length, int(lengths[group].max())) for group in groups]
             alone[family] = False
         rest = alone.nonzero()[0]
         return feeds + [_Feed(group, 0, int(lengths[group].max())) for group in self._groups(lengths, rest)]
