@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from textgym.scorers import Keywords, LengthBand, Repetition, WeightedSum, as_scorer, scorer_names
+from textgym.scorers import Keywords, LengthBand, Repetition, Scores, WeightedSum, as_scorer, scorer_names
 from textgym.testing import check_scorer
 
 
@@ -145,7 +145,7 @@ class DividesByWords:
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        (TooFew(), "'too_few' fails.*returned 10 scores for 11 episodes"),
+        (TooFew(), "'too_few' fails.*returned 12 scores for 13 episodes"),
         (BreaksWithoutEpisodes(), "given a batch of 0 episodes, fails"),
         (Infinite(), "'infinite' fails for: empty text: .* gave inf"),
         (OutOfItsRange(), r"leaves its range \[0, 10\] for the plain English: 23.0"),
@@ -164,6 +164,205 @@ class DividesByWords:
 def test_a_broken_scorer_is_caught_and_the_message_says_how(scorer, message):
     with pytest.raises(AssertionError, match=message):
         check_scorer(scorer, metadata={"level": 1})
+
+
+class SaysItIsRandom(Counts):
+    deterministic = False
+
+
+class PrefersTheLonger:
+    prefers = (("a long text", "short"),)
+
+    def __init__(self, sign=1.0):
+        self.sign = sign
+
+    def __call__(self, batch):
+        return self.sign * lengths(batch)
+
+
+class NeedsFinishedTexts:
+    def __call__(self, batch):
+        if not batch.done.all():
+            raise RuntimeError("a text is not finished")
+        return lengths(batch)
+
+
+class HasAPartItDoesNotReport:
+    def __init__(self):
+        self.parts = {"first": (len, 1.0)}
+
+    def __call__(self, batch):
+        return lengths(batch)
+
+
+class ReportsAnotherName(HasAPartItDoesNotReport):
+    def score_components(self, batch):
+        return Scores(self(batch), {"second": self(batch)})
+
+
+class CountsCharacters:
+    """An incremental scorer without a fault; each of those below has one."""
+
+    def __call__(self, batch):
+        return lengths(batch)
+
+    def begin(self, batch):
+        return [len(text) for text in batch.completions]
+
+    def advance(self, states, batch):
+        return [count + len(piece) for count, piece in zip(states, batch.last_pieces, strict=True)]
+
+    def value(self, states, batch):
+        return np.array(states, dtype=np.float64)
+
+
+class CountsTokensInstead(CountsCharacters):
+    def advance(self, states, batch):
+        return [count + 1 for count in states]
+
+
+class DecodesTokensAlone(CountsCharacters):
+    def advance(self, states, batch):
+        last = [batch.tokenizer.decode([token]) for token in batch.last_ids.tolist()]
+        return [count + len(piece) for count, piece in zip(states, last, strict=True)]
+
+
+class BeginsWithNothing(CountsCharacters):
+    def begin(self, batch):
+        return [0] * len(batch)
+
+
+class ChangesStatesInPlace(CountsCharacters):
+    def begin(self, batch):
+        return [[len(text)] for text in batch.completions]
+
+    def advance(self, states, batch):
+        for state, piece in zip(states, batch.last_pieces, strict=True):
+            state[0] += len(piece)
+        return list(states)
+
+    def value(self, states, batch):
+        return np.array([state[0] for state in states], dtype=np.float64)
+
+
+class StatesHoldAGenerator(CountsCharacters):
+    def begin(self, batch):
+        return [(count, (i for i in ())) for count in super().begin(batch)]
+
+    def advance(self, states, batch):
+        counts = super().advance([count for count, _ in states], batch)
+        return [(count, (i for i in ())) for count in counts]
+
+    def value(self, states, batch):
+        return super().value([count for count, _ in states], batch)
+
+
+class LosesAState(CountsCharacters):
+    def begin(self, batch):
+        return super().begin(batch)[1:]
+
+
+class RaisesInAdvance(CountsCharacters):
+    def advance(self, states, batch):
+        raise KeyError("nothing known")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (CountsTokensInstead(), r"not the same incrementally: advance and value, with the tokenizer 'byte', gives"),
+        (DecodesTokensAlone(), "not the same incrementally: advance and value, with the tokenizer 'byte'"),
+        (BeginsWithNothing(), "not the same incrementally: begin in the middle, with the tokenizer 'byte'"),
+        (ChangesStatesInPlace(), "incrementally: advance from states that were advanced before"),
+        (StatesHoldAGenerator(), "states cannot be pickled"),
+        (LosesAState(), "begin gives .* states for .* texts, expected a list of"),
+        (RaisesInAdvance(), "fails, the same token by token: KeyError"),
+    ],
+)
+def test_an_incremental_scorer_that_differs_from_itself_is_caught(scorer, message):
+    with pytest.raises(AssertionError, match=message):
+        check_scorer(scorer)
+
+
+def test_a_sound_incremental_scorer_passes_and_the_report_says_what_was_compared():
+    report = check_scorer(CountsCharacters())
+    assert "states of growing texts, tokenizers byte, char, tiny" in str(report)
+
+
+def test_the_declared_preferences_are_held_to():
+    assert "prefers the better text" in str(check_scorer(PrefersTheLonger()))
+    with pytest.raises(AssertionError, match=r"does not prefer 'a long text' \(-11\) to 'short' \(-5\)"):
+        check_scorer(PrefersTheLonger(-1.0))
+    check_scorer(PrefersTheLonger(-1.0), prefers=[("short", "a long text")])
+    check_scorer(PrefersTheLonger(-1.0), prefers=[])
+
+
+def test_preferences_are_scored_with_the_columns_and_the_prompt_that_are_given():
+    pairs = [("cat", "dog")]
+    check_scorer(matches, references=["cat"], metadata={"weight": 0.5}, prefers=pairs)
+    check_scorer(continues, prompt="The c", prefers=[("at", "og")])
+    with pytest.raises(AssertionError, match="does not prefer 'cat'"):
+        check_scorer(matches, references=["dog"], metadata={"weight": 0.5}, prefers=pairs)
+
+
+def continues(prompts, completions):
+    return [float(prompt + text == "The cat") for prompt, text in zip(prompts, completions, strict=True)]
+
+
+def test_a_scorer_that_says_it_is_random_may_vary():
+    check_scorer(SaysItIsRandom())
+    with pytest.raises(AssertionError, match="is not deterministic"):
+        check_scorer(SaysItIsRandom(), deterministic=True)
+
+
+def test_unfinished_texts_do_not_crash_it():
+    with pytest.raises(AssertionError, match=r"given unfinished texts, fails for: every text: .* is not finished"):
+        check_scorer(NeedsFinishedTexts())
+
+
+def test_names_of_parts_and_of_components_agree():
+    with pytest.raises(AssertionError, match="has the parts first, but no score_components"):
+        check_scorer(HasAPartItDoesNotReport())
+    with pytest.raises(AssertionError, match="reports the components second, but its parts are first"):
+        check_scorer(ReportsAnotherName())
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"score_range": (1, 0)}, r"has the score_range \(1, 0\), expected \(least, greatest\)"),
+        ({"prefers": ("a", "b")}, "as prefers, expected pairs of texts"),
+        ({"deterministic": "yes"}, "as deterministic, expected True or False"),
+        ({"requires": "numpy"}, "as requires, expected a tuple of package names"),
+        ({"name": "a/b"}, "has the name 'a/b', expected a non-empty string without '/'"),
+    ],
+)
+def test_what_a_scorer_says_of_itself_has_to_be_readable(claim, message):
+    scorer = type("Claims", (CountsCharacters,), claim)()
+    with pytest.raises(AssertionError, match=message):
+        check_scorer(scorer)
+
+
+def test_every_failure_is_in_the_message():
+    with pytest.raises(AssertionError) as caught:
+        check_scorer(DependsOnTheOrder(), score_range=(0, 10), prefers=[("a", "cat")])
+    assert [line.partition(" gives")[0] for line in str(caught.value).splitlines()] == [
+        "scorer 'depends_on_the_order' leaves its range [0, 10] for the plain English: 23.0",
+        "scorer 'depends_on_the_order' does not prefer 'a' (1) to 'cat' (4)",
+        "scorer 'depends_on_the_order' depends on the order of the batch: reversed, it",
+        "scorer 'depends_on_the_order' depends on the rest of the batch: alone, it",
+    ]
+
+
+def test_the_report_is_a_table_with_the_range_seen_and_on_demand_the_time():
+    report = check_scorer("length_band", timed=True)
+    lines = str(report).splitlines()
+    assert report.passed
+    assert report.range_seen == (0.0, 1.0)
+    assert lines[0].split() == ["check", "passed", "detail"]
+    assert lines[-2] == f"scorer 'length_band': {len(report.checks)} checks passed, scores seen in [0, 1]."
+    assert lines[-1].startswith("Microseconds per text of 20 words: ")
+    assert check_scorer("length_band").microseconds is None
 
 
 def test_a_range_that_is_given_counts_instead_of_the_declared_one():

@@ -250,7 +250,8 @@ def test_the_keys_that_the_documentation_adds_appear_where_it_says():
         "on_scorer_error": "invalid",
         "constraints": AllowTokens(["a"]),
         "on_illegal_action": "terminate",
-        "step_info": ("action_mask",),
+        "step_info": ("action_mask", "reward_vector"),
+        "reward": "redistributed",
     }
     env = textgym.TextGenEnv(**everything)
     _, info = env.reset(seed=0)

@@ -1,16 +1,19 @@
 """What scorers, endings, constraints, rewards and observations look at: B episodes, with text decoded on first use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from textgym.prompts.base import Sample
 from textgym.tokenizers import ByteTokenizer, Tokenizer
+from textgym.tokenizers.pieces import TokenPieces
 
 __all__ = ["TextBatch"]
+
+T = TypeVar("T")
 
 
 class TextBatch:
@@ -43,6 +46,7 @@ class TextBatch:
         self.samples = samples
         self.done = done
         self.slots = slots
+        self._derived: dict[Callable[[str], Any], list[Any]] = {}
 
     @classmethod
     def from_texts(
@@ -121,6 +125,43 @@ class TextBatch:
     def completions(self) -> list[str]:
         """B completion texts, without special tokens."""
         return [self.tokenizer.decode(ids) for ids in self.completion_ids]
+
+    @property
+    def last_ids(self) -> npt.NDArray[np.int64]:
+        """(B,) int64, the last token of each text, of the prompt where the completion is empty."""
+        last: npt.NDArray[np.int64] = self.ids[np.arange(len(self)), self.lengths - 1]
+        return last
+
+    @cached_property
+    def last_pieces(self) -> list[str]:
+        """B strings, what the last token added to each completion: several characters, or none.
+
+        Together they are the completion, of a tokenizer whose ``decode`` keeps its contract. A token can end in the
+        middle of a character, which the next one finishes. Costs the same however long the text is.
+        """
+        if self.ids.shape[1] == 0:
+            return [""] * len(self)
+        pieces = TokenPieces.of(self.tokenizer)
+        before = self.ids[np.arange(len(self)), np.maximum(self.lengths - 2, 0)].tolist()
+        found = []
+        for i, (token, size) in enumerate(zip(self.last_ids.tolist(), self.num_new_tokens.tolist(), strict=True)):
+            piece = pieces[token] if size > 0 else ""
+            if piece is None or (piece and size > 1 and not pieces[before[i]]):
+                end = int(self.lengths[i])
+                piece = pieces.last(map(int, self.ids[i, end - size : end][::-1]))
+            found.append(piece)
+        return found
+
+    def derived(self, function: Callable[[str], T]) -> list[T]:
+        """Return ``function`` of each completion, computed once for all who ask with the same function.
+
+        >>> batch = TextBatch.from_texts(["a cat", "b"])
+        >>> batch.derived(str.split), batch.derived(str.split) is batch.derived(str.split)
+        ([['a', 'cat'], ['b']], True)
+        """
+        if function not in self._derived:
+            self._derived[function] = [function(text) for text in self.completions]
+        return self._derived[function]
 
     def select(self, index: npt.NDArray[Any]) -> "TextBatch":
         """Return the episodes at ``index`` ((K,) int64, or (B,) bool) as a batch of their own."""

@@ -23,6 +23,7 @@ ilql               implicit language Q-learning
 imitation          the loss of those that imitate
 decoding           no learning: random, greedy, sampling, beam, best of n, tree search
 sb3                the policy and its buffers for stock Stable-Baselines3
+hacking            a search for texts that a scorer likes and nobody reads
 recorder           episodes written as JSON lines or Parquet; reader reads them
 metrics            what an update tells about itself
 checkpoint         weights as safetensors, settings as JSON

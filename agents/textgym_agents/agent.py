@@ -131,6 +131,9 @@ class Agent(ABC):
     def iteration(self) -> dict[str, float]:
         """Gather experience, learn from it, count it in ``num_timesteps``, and return metrics under SB3's names."""
 
+    def set_progress(self, progress: float) -> None:  # noqa: B027 (data does not change with it)
+        """Hear which share of ``learn``, 0 to 1, is done, before each iteration."""
+
     def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
         """Train on at least ``total_timesteps`` further tokens.
 
@@ -147,6 +150,7 @@ class Agent(ABC):
         start, first = time.perf_counter(), self.num_timesteps
         with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
             while self.num_timesteps < first + total_timesteps:
+                self.set_progress((self.num_timesteps - first) / total_timesteps)
                 metrics = self.iteration()
                 elapsed = time.perf_counter() - start
                 metrics |= {
@@ -307,6 +311,10 @@ class OnlineAgent(Agent):
         self.policy.trunk.check_window(text_env(env).window)
         self.env = env
 
+    def set_progress(self, progress: float) -> None:
+        """Tell the environment's scorer which share of ``learn`` is done."""
+        text_env(self.env).set_progress(progress)
+
     @abstractmethod
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Learn from episodes that the policy has just written and return metrics under SB3's names."""
@@ -324,10 +332,13 @@ class OnlineAgent(Agent):
         return self.episodes
 
     def _state(self, folder: Path) -> dict[str, Any]:
-        return {"env_rngs": text_env(self.env).get_rng_states()}
+        env = text_env(self.env)
+        return {"env_rngs": env.get_rng_states(), "env_training": env.get_training_state()}
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
-        text_env(self.env).set_rng_states(state["env_rngs"])
+        env = text_env(self.env)
+        env.set_rng_states(state["env_rngs"])
+        env.set_training_state(state["env_training"])
 
 
 def _summary(metrics: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from textgym.documented import documented_fields
 from textgym.errors import unknown_name
+from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
@@ -44,10 +45,7 @@ class PolicyGradientConfig(AgentConfig):
         check_ranges(self, kl_coef=(0, math.inf), ent_coef=(0, math.inf))
         if self.kl_estimator not in (*KL_ESTIMATORS, "exact"):
             raise unknown_name("kl_estimator", self.kl_estimator, [*KL_ESTIMATORS, "exact"])
-        if self.kl_target is not None and not self.kl_target > 0:
-            raise ValueError(f"kl_target must be above 0, got {self.kl_target!r}")
-        if self.kl_target is not None and self.kl_coef == 0:
-            raise ValueError("kl_target steers kl_coef from where it starts, which must be above 0")
+        AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises where they do not fit together
 
 
 class PolicyGradientAgent(OnlineAgent):
@@ -97,17 +95,14 @@ class PolicyGradientAgent(OnlineAgent):
         return cost + self.kl_coef * kl
 
     def control_kl(self, episodes: Episodes, reference: torch.Tensor | None) -> dict[str, float]:
-        """Tell the KL per token and move ``kl_coef`` toward its target.
-
-        Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
-        """
+        """Tell the KL per token and move ``kl_coef`` toward its target, by 2 % in an update at most."""
         if reference is None:
             return {}
         kl = float(masked_mean(episodes.log_probs - reference, episodes.mask))
         metrics = {"train/kl_reference": kl, "train/kl_coef": self.kl_coef}
-        if self.config.kl_target is not None:
-            error = min(max(kl / self.config.kl_target - 1, -0.2), 0.2)
-            self.kl_coef *= 1 + 0.1 * error
+        price = AdaptiveCoefficient(self.kl_coef, self.config.kl_target, horizon=10)
+        price.update(kl)
+        self.kl_coef = price.coef
         return metrics
 
     def _networks(self) -> dict[str, Any]:

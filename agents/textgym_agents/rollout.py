@@ -152,8 +152,16 @@ class _Recorder:
         """Close the episodes of slots; ``truncated`` and ``infos`` are of all N slots."""
         for slot, episode in zip(slots.tolist(), self.episode[slots].tolist(), strict=True):
             self.truncated[episode] = truncated[slot]
-            self.infos[episode] = _info_of(infos.get("final_info", infos), slot)
+            info = self.infos[episode] = _info_of(infos.get("final_info", infos), slot)
+            if "token_rewards" in info:
+                self._redistribute(episode, np.array(info["token_rewards"]))
         self.num_left -= slots.size
+
+    def _redistribute(self, episode: int, shares: npt.NDArray[np.float64]) -> None:
+        """Put what each token earned in the place of the score that the last step was paid."""
+        last = self.num_steps[episode] - 1
+        self.rewards[episode, last] -= shares.sum()
+        self.rewards[episode, : len(shares)] += shares
 
     def episodes(self) -> Episodes:
         width = int((self.prompt_lengths + self.num_steps).max())

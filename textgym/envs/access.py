@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from textgym.envs.core import Core
+from textgym.scorers.state import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,6 +53,40 @@ class CoreAccess:
     def has_illegal_actions(self) -> bool:
         """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
         return not self.core.legality.all_legal
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """K names, the scorer's parts in the order of ``info["reward_vector"]``."""
+        return self.core.reward_names
+
+    def set_progress(self, progress: float) -> None:
+        """Tell a scorer that changes in the course of training which share of it, 0 to 1, is done.
+
+        Raises:
+            ValueError: If ``progress`` is outside of that.
+        """
+        self.core.set_progress(progress)
+
+    def get_training_state(self) -> dict[str, Any]:
+        """Return what has moved in the course of training and outlives episodes, as JSON can hold it.
+
+        ``kl_coef`` where there is a KL term, and the states of scorers that have one.
+        """
+        kl = self.core.parts.kl
+        return {
+            "kl_coef": None if kl is None else kl.price.coef,
+            "scorers": get_states(self.core.parts.scorer),
+        }
+
+    def set_training_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``get_training_state`` of an equally configured environment returned.
+
+        Raises:
+            ValueError: If it is of another scorer.
+        """
+        set_states(self.core.parts.scorer, state["scorers"])
+        if self.core.parts.kl is not None and state["kl_coef"] is not None:
+            self.core.parts.kl.price.coef = state["kl_coef"]
 
     def get_state(self) -> dict[str, Any]:
         """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""

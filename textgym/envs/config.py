@@ -18,7 +18,7 @@ from textgym.envs.parts import KLTerm, Parts, Reference
 from textgym.errors import unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
-from textgym.rewards import Reward, as_reward
+from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
@@ -46,11 +46,19 @@ class TextGenConfig:
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
     """What a text is worth: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
     reward: str | Reward = "terminal"
-    """How scores become step rewards: ``"terminal"``, ``"potential"`` or a ``Reward``."""
+    """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"potential"``, ``"redistributed"`` or a
+    ``Reward``."""
     kl_coef: float = 0.0
     """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent has
     to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
     stock SB3 agent, the cross-entropy is charged, which is the KL plus the policy's entropy."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """The estimate of the KL from the chosen token; see ``textgym.rewards.kl_penalty``."""
+    kl_target: float | None = None
+    """KL per token, in nats, to which ``kl_coef`` is steered, by at most a fifth in ``kl_horizon`` tokens. None keeps
+    ``kl_coef`` as it is."""
+    kl_horizon: int = 10_000
+    """How slowly ``kl_coef`` moves, in tokens of finished episodes."""
     reference: Any = None
     """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
     ``Reference``. Its probabilities are those of the unconstrained vocabulary."""
@@ -82,7 +90,8 @@ class TextGenConfig:
     ``info["scorer_error"]``; or a number, the score instead, and ``info["scorer_error"]``."""
     step_info: Sequence[str] = ()
     """What each step's ``info`` holds besides the last one's: ``"action_mask"``, (num_actions,) int8 as
-    ``Discrete.sample(mask)`` takes it."""
+    ``Discrete.sample(mask)`` takes it, and ``"reward_vector"``, (K,) float64, the final scores of the scorer's parts
+    before their weights, 0 before the end. The K names are ``env.unwrapped.reward_names``."""
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
@@ -113,9 +122,11 @@ class TextGenConfig:
         if isinstance(self.step_info, str):
             raise TypeError(f"step_info must be a list of names, got one name; write [{self.step_info!r}]")
         for name in self.step_info:
-            _choose("step_info", name, ("action_mask",))
+            _choose("step_info", name, ("action_mask", "reward_vector"))
         if not _is_finite(self.kl_coef) or self.kl_coef < 0:
             raise ValueError(f"kl_coef must be a finite number of at least 0, got {self.kl_coef!r}")
+        _choose("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
+        AdaptiveCoefficient(self.kl_coef, self.kl_target, self.kl_horizon)  # raises where they do not fit together
         if not _is_finite(self.illegal_action_penalty):
             raise ValueError(f"illegal_action_penalty must be a finite number, got {self.illegal_action_penalty!r}")
 
@@ -131,24 +142,26 @@ class TextGenConfig:
         encoder = PromptEncoder(tokenizer, self.max_prompt_tokens, self.prompt_truncation)
         prompts: PromptSource = encoder.fitting(builtin_prompts()) if self.prompts is None else as_prompts(self.prompts)
         encoder.check(prompts)
+        scorer = as_scorer(self.scorer)
         return Parts(
             tokenizer=tokenizer,
             prompts=prompts,
             encoder=encoder,
-            scorer=as_scorer(self.scorer),
+            scorer=scorer,
             on_scorer_error=self.on_scorer_error,
-            reward=as_reward(self.reward),
+            reward=as_reward(self.reward, scorer),
             endings=as_endings(self.stop),
             constraint=None if _is_empty(self.constraints) else as_constraint(self.constraints),
             actions=as_actions(self.actions),
             observation=as_observation(self.observation),
-            kl=KLTerm(self.kl_coef, self._build_reference()) if self.kl_coef > 0 else None,
+            kl=self._build_kl_term() if self.kl_coef > 0 else None,
             max_new_tokens=self.max_new_tokens,
             window=self.max_prompt_tokens + self.max_new_tokens,
             group_size=self.group_size,
             budget_terminates=self.time_limit == "terminated",
             on_illegal_action=self.on_illegal_action,
             illegal_action_penalty=self.illegal_action_penalty,
+            tells_reward_vector="reward_vector" in self.step_info,
         )
 
     @property
@@ -166,6 +179,10 @@ class TextGenConfig:
             except ValueError as error:
                 raise ValueError(f"model={model!r} gives no tokenizer: {error}") from error
         return as_tokenizer(self.tokenizer, vocab_size=None if model is None else logits_width(model))
+
+    def _build_kl_term(self) -> KLTerm:
+        price = AdaptiveCoefficient(self.kl_coef, self.kl_target, self.kl_horizon)
+        return KLTerm(price, self._build_reference(), self.kl_estimator)
 
     def _build_reference(self) -> Reference:
         reference = self.model_or_default if self.reference is None else self.reference

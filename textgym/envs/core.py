@@ -17,8 +17,8 @@ from textgym.envs.legality import Legality
 from textgym.envs.parts import Parts
 from textgym.envs.starts import begun_texts
 from textgym.prompts import Sample
-from textgym.rewards import kl_penalty
-from textgym.scorers import evaluate
+from textgym.rewards import Redistribution, kl_penalty
+from textgym.scorers import Scorer, evaluate, part_names, set_progress
 
 __all__ = ["Core", "Step"]
 
@@ -39,6 +39,8 @@ class Step(NamedTuple):
     """(n,) bool where some action was illegal and the policy is not to raise, else None."""
     finished: Finished | None
     """The episodes that ended in this step, or None."""
+    reward_vectors: npt.NDArray[np.float64] | None
+    """(n, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
     scorer_errors: dict[int, str]
     """What went wrong in the scorer, by the slot it affects, where the policy is not to raise."""
 
@@ -72,11 +74,12 @@ class Core:
         self.prompt_lengths = np.zeros(num_envs, dtype=np.int64)
         self.steps = np.zeros(num_envs, dtype=np.int64)
         self.running = np.zeros(num_envs, dtype=np.bool_)
-        self.memory = np.zeros(num_envs, dtype=np.float64)
+        self.memory: npt.NDArray[Any] = np.zeros(num_envs, dtype=np.float64)  # of what dtype, the reward decides
         self.kl = np.zeros(num_envs, dtype=np.float64)
         self.groups = np.zeros(num_envs, dtype=np.int64)
         self.samples = [Sample("")] * num_envs
         self.dealer = Dealer(parts, num_envs)
+        self.reward_names = part_names(parts.scorer)
         self.legality = Legality(parts)
         self._rows = np.arange(num_envs)
         self._log_probs: npt.NDArray[np.float64] | None = None
@@ -132,6 +135,8 @@ class Core:
         self.groups[slots] = groups
         for slot, sample in zip(slots.tolist(), texts.samples, strict=True):
             self.samples[slot] = sample
+        if self.memory.dtype != memory.dtype:
+            self.memory = self.memory.astype(memory.dtype)
         self.memory[slots] = memory
         self.kl[slots] = 0.0
         self.running[slots] = True
@@ -218,7 +223,7 @@ class Core:
         everyone[slots] = tokens
         reference = self.parts.kl.reference.log_probs(self.ids, np.maximum(self.lengths, 1), everyone)[slots]
         log_probs = None if self._log_probs is None else self._log_probs[slots]
-        penalty = kl_penalty(self.parts.kl.coef, reference, log_probs)
+        penalty = kl_penalty(self.parts.kl.price.coef, reference, log_probs, self.parts.kl.estimator)
         return penalty if illegal is None else np.where(illegal, 0.0, penalty)
 
     def _outcome(
@@ -253,18 +258,31 @@ class Core:
             rewards = np.nan_to_num(rewards, nan=0.0)
         if illegal is not None:
             rewards = rewards - np.where(illegal, parts.illegal_action_penalty, 0.0)
+        if finished is not None and isinstance(parts.reward, Redistribution):
+            finished.token_rewards = parts.reward.token_rewards(self._score, finished.batch, finished.scores.total)
         if penalty is not None and parts.kl is not None:
             rewards = rewards - penalty
-            self.kl[slots] += penalty / parts.kl.coef
+            self.kl[slots] += penalty / parts.kl.price.coef
             if finished is not None:
                 finished.kl = self.kl[finished.slots]
+                num_tokens = max(int(finished.batch.num_new_tokens.sum()), 1)  # an illegal first action writes none
+                parts.kl.price.update(float(finished.kl.sum()) / num_tokens, num_tokens)
         self.memory[slots] = memory
         if finished is not None:
             self.running[finished.slots] = False
             self._all_running = False
         self._masks = self._log_probs = None
         errors = self._scorer_errors if finished is None else self._scorer_errors | finished.scorer_errors()
-        return Step(rewards, terminated, truncated, illegal, finished, errors)
+        vectors = self._reward_vectors(slots, finished) if parts.tells_reward_vector else None
+        return Step(rewards, terminated, truncated, illegal, finished, vectors, errors)
+
+    def _reward_vectors(self, slots: Slots, finished: Finished | None) -> npt.NDArray[np.float64]:
+        everyone = np.zeros((self.num_envs, len(self.reward_names)))
+        if finished is not None:
+            components = finished.scores.components
+            for k, name in enumerate(self.reward_names):
+                everyone[finished.slots, k] = components.get(name, np.nan)  # a part that failed may say nothing
+        return everyone[slots]
 
     def _ends(
         self,
@@ -333,9 +351,19 @@ class Core:
             )
         return self._now
 
-    def _score(self, batch: TextBatch) -> npt.NDArray[np.float64]:
+    def set_progress(self, progress: float) -> None:
+        """Tell the scorer which share of training, 0 to 1, is done.
+
+        Raises:
+            ValueError: If it is outside of that.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
+        set_progress(self.parts.scorer, progress)
+
+    def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> npt.NDArray[np.float64]:
         """Score texts that a reward asks about, and keep what went wrong in which slot."""
-        scores = evaluate(self.parts.scorer, batch, self.parts.on_scorer_error)
+        scores = evaluate(self.parts.scorer if scorer is None else scorer, batch, self.parts.on_scorer_error)
         if scores.error is not None and scores.failed is not None:
             slots = self._rows if batch.slots is None else batch.slots[scores.failed]
             self._scorer_errors |= dict.fromkeys(slots.tolist(), scores.error)
@@ -365,7 +393,7 @@ class Core:
                 f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"
             )
         for name in self._ARRAYS:
-            getattr(self, name)[...] = state[name]
+            setattr(self, name, state[name].copy())
         self.samples = list(state["samples"])
         self.dealer.set_rng_states(state["rngs"])
         self.dealer.deal = state["deal"]

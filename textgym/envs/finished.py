@@ -29,6 +29,9 @@ class Finished:
     kl: npt.NDArray[np.float64] | None = None
     """(K,) float64 nats, the KL term's sum over the episode before its coefficient, where there is one."""
 
+    token_rewards: list[npt.NDArray[np.float64]] | None = None
+    """K arrays, what each token earned of the score, where the reward says so."""
+
     def columns(self) -> dict[str, Any]:
         """Return the keys of ``info`` with K values each; ``scores`` is a dict of such columns."""
         columns = {
@@ -44,6 +47,8 @@ class Finished:
             columns["group"] = self.groups
         if self.kl is not None:
             columns["kl"] = self.kl
+        if self.token_rewards is not None:
+            columns["token_rewards"] = [values.tolist() for values in self.token_rewards]
         return columns
 
     def scorer_errors(self) -> dict[int, str]:

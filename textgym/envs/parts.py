@@ -11,7 +11,7 @@ from textgym.constraints import Constraint
 from textgym.endings import Ending
 from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource
-from textgym.rewards import Reward
+from textgym.rewards import AdaptiveCoefficient, Reward
 from textgym.scorers import Scorer
 from textgym.tokenizers import Tokenizer
 
@@ -30,10 +30,11 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class KLTerm:
-    """``coef`` times the per-token KL to ``reference``."""
+    """The price of a nat times the per-token KL to ``reference``."""
 
-    coef: float
+    price: AdaptiveCoefficient
     reference: Reference
+    estimator: Literal["k1", "k3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +59,4 @@ class Parts:
     budget_terminates: bool
     on_illegal_action: Literal["raise", "terminate", "ignore"]
     illegal_action_penalty: float
+    tells_reward_vector: bool

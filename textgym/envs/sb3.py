@@ -85,6 +85,9 @@ class TextGenVecEnv(CoreAccess, VecEnv):
             for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
                 self.reset_infos[slot] = dict(infos[slot])
                 infos[slot] |= info
+        if step.reward_vectors is not None:
+            for info, vector in zip(infos, step.reward_vectors, strict=True):
+                info["reward_vector"] = vector
         if step.illegal is not None:
             for slot in np.flatnonzero(step.illegal).tolist():
                 infos[slot]["illegal_action"] = True
@@ -153,7 +156,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
 
     def _infos(self, errors: dict[int, str]) -> list[dict[str, Any]]:
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if self.config.step_info:
+        if "action_mask" in self.config.step_info:
             for info, mask in zip(infos, self.action_masks().astype(np.int8), strict=True):
                 info["action_mask"] = mask
         for slot, error in errors.items():

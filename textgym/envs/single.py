@@ -57,8 +57,9 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's |
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
-    ``scorer_error`` (str, at any step or reset), ``illegal_action`` (True, at any step), ``action_mask`` ((n,) int8, at
-    every step and reset, with ``step_info=("action_mask",)``).
+    ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
+    step or reset), ``illegal_action`` (True, at any step). On demand, with ``step_info``: ``action_mask`` ((n,) int8, at
+    every step and reset), ``reward_vector`` ((K,) float64, at every step).
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).
@@ -108,6 +109,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         """Write one token; see ``Core.step`` for the errors."""
         step = self.core.step([action])
         info = self._step_info()
+        if step.reward_vectors is not None:
+            info["reward_vector"] = step.reward_vectors[0]
         if step.illegal is not None:
             info["illegal_action"] = True
         if step.finished is not None:
@@ -142,4 +145,4 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         return observation[0]
 
     def _step_info(self) -> dict[str, Any]:
-        return {"action_mask": self.action_masks().astype(np.int8)} if self.config.step_info else {}
+        return {"action_mask": self.action_masks().astype(np.int8)} if "action_mask" in self.config.step_info else {}

@@ -111,6 +111,8 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             info = self._notes(step.illegal, errors)
             if step.finished is not None:
                 info |= step.finished.vector_info(self.num_envs)
+        if step.reward_vectors is not None:
+            info |= {"reward_vector": step.reward_vectors, "_reward_vector": self._everyone.copy()}
         return self.core.observe(), step.rewards, step.terminated, step.truncated, info | self._step_info()
 
     def render(self) -> tuple[str, ...] | None:
@@ -153,11 +155,13 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions.shape}")
         running = np.flatnonzero(self.core.running)
         if running.size == 0:
-            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, {})
+            vectors = np.zeros((self.num_envs, len(self.core.reward_names)))
+            told = vectors if self.core.parts.tells_reward_vector else None
+            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, told, {})
         step = self.core.step(actions[running], running)
 
         def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            everyone = np.zeros(self.num_envs, dtype=values.dtype)
+            everyone = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
             everyone[running] = values
             return everyone
 
@@ -166,6 +170,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             terminated=spread(step.terminated),
             truncated=spread(step.truncated),
             illegal=None if step.illegal is None else spread(step.illegal),
+            reward_vectors=None if step.reward_vectors is None else spread(step.reward_vectors),
         )
 
     def _notes(self, illegal: npt.NDArray[np.bool_] | None, errors: dict[int, str]) -> dict[str, Any]:
@@ -188,14 +193,14 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         errors = {slot: error for slot, error in step.scorer_errors.items() if ended[slot]}
         illegal = None if step.illegal is None else step.illegal & ended
         info = finished.vector_info(self.num_envs) | self._notes(illegal, errors)
-        if self.config.step_info:
+        if "action_mask" in self.config.step_info:
             masks = self.action_masks().astype(np.int8)
             masks[~ended] = 0
             info |= {"action_mask": masks, "_action_mask": ended.copy()}
         return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": info, "_final_info": ended.copy()}
 
     def _step_info(self, slots: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
-        if not self.config.step_info:
+        if "action_mask" not in self.config.step_info:
             return {}
         masks = self.action_masks().astype(np.int8)
         told = self._everyone.copy()

@@ -14,7 +14,18 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError, unknown_name
 
-__all__ = ["CompositeScorer", "Scorer", "Scores", "as_number", "as_values", "evaluate", "score_part", "scorer_name"]
+__all__ = [
+    "CompositeScorer",
+    "Scorer",
+    "Scores",
+    "as_number",
+    "as_values",
+    "evaluate",
+    "part_names",
+    "score_part",
+    "scorer_name",
+    "set_progress",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -22,9 +33,16 @@ FloatArray = npt.NDArray[np.float64]
 class Scorer(Protocol):
     """A callable object that says how good texts are.
 
-    It may also have ``name: str``, its key in ``info["scores"]``, and ``score_range: tuple[float, float]``, the least
-    and the greatest score, which :func:`textgym.testing.check_scorer` holds it to. It should be picklable, and the
-    score of an episode should not depend on the others of its batch.
+    It should be picklable, and the score of an episode should not depend on the others of its batch. It may also say
+    more about itself, and :func:`textgym.testing.check_scorer` holds it to what it says:
+
+    - ``name: str``, its key in ``info["scores"]``;
+    - ``score_range: tuple[float, float]``, the least and the greatest score;
+    - ``deterministic: bool``, ``True`` by default: whether the same episode always has the same score;
+    - ``prefers: Sequence[tuple[str, str]]``, pairs of completions, the first of which scores higher;
+    - ``requires: tuple[str, ...]``, the packages that it needs, as pip calls them;
+    - ``parts: Mapping[str, Any]``, of a scorer that is made of others, keyed as in ``info["scores"]``;
+    - ``set_progress(progress: float)``, called with the share of training done, of one that changes with it.
     """
 
     def __call__(self, batch: TextBatch) -> FloatArray:
@@ -179,6 +197,24 @@ def scorer_name(scorer: object) -> str:
         return "lambda" if name == "<lambda>" else name
     function = getattr(scorer, "func", None)  # functools.partial
     return _snake_case(type(scorer).__name__) if function is None else scorer_name(function)
+
+
+def part_names(scorer: object) -> tuple[str, ...]:
+    """Return the names of the components at the top level: of the parts, or of the scorer where it has none.
+
+    >>> from textgym.scorers import as_scorer
+    >>> part_names(as_scorer({"length_band": 1.0, "repetition": -0.5}))
+    ('length_band', 'repetition')
+    """
+    parts = getattr(scorer, "parts", None)
+    return tuple(parts) if isinstance(parts, Mapping) else (scorer_name(scorer),)
+
+
+def set_progress(scorer: object, progress: float) -> None:
+    """Tell a scorer which share of training, 0 to 1, is done; one that does not change with it is left alone."""
+    method = getattr(scorer, "set_progress", None)
+    if callable(method):
+        method(progress)
 
 
 @cache

@@ -1,5 +1,6 @@
 """How a scorer is given: by name, as weights by name, as a function, as an object."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,20 +11,25 @@ from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
 
 __all__ = ["as_scorer", "register_scorer", "scorer_names"]
 
-_FACTORIES: dict[str, Callable[[], Scorer]] = {}
+_FACTORIES: dict[str, Callable[[], Scorer] | str] = {}
 _EXPECTED = (
     "a registered name, {name: weight}, a Scorer (a callable whose parameter is called batch), "
     "f(completion) -> float, or f(prompts, completions, **columns) -> list"
 )
 
 
-def register_scorer(name: str, factory: Callable[[], Scorer]) -> None:
+def register_scorer(name: str, factory: Callable[[], Scorer] | str) -> None:
     """Make ``scorer=name`` mean ``factory()``.
+
+    Args:
+        name: What users type.
+        factory: A class or function without required arguments, or where it is, ``"module:attribute"``, which is
+            imported when the name is first used.
 
     Raises:
         ValueError: If the name is taken by another factory.
     """
-    if _FACTORIES.setdefault(name, factory) is not factory:
+    if _FACTORIES.setdefault(name, factory) != factory:
         raise ValueError(f"a scorer named {name!r} is registered already")
 
 
@@ -56,7 +62,7 @@ def as_scorer(spec: Any) -> Scorer:
     if isinstance(spec, str):
         if spec not in _FACTORIES:
             raise unknown_name("scorer", spec, _FACTORIES, also="A function or a Scorer object is accepted too.")
-        return _FACTORIES[spec]()
+        return _factory(_FACTORIES[spec])()
     if isinstance(spec, Mapping):
         return _weighted_sum(spec)
     if isinstance(spec, type):
@@ -64,6 +70,14 @@ def as_scorer(spec: Any) -> Scorer:
     if not callable(spec):
         raise TypeError(f"scorer is {spec!r} of type {type(spec).__name__}; expected {_EXPECTED}")
     return _as_scorer_callable(spec)
+
+
+def _factory(factory: Callable[[], Scorer] | str) -> Callable[[], Scorer]:
+    if not isinstance(factory, str):
+        return factory
+    module, _, attribute = factory.partition(":")
+    found: Callable[[], Scorer] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
@@ -86,7 +100,7 @@ def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
 
 
 def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
-    from textgym.scorers.combine import WeightedSum  # which itself accepts whatever as_scorer does
+    from textgym.scorers.combine.weighted_sum import WeightedSum  # which itself accepts whatever as_scorer does
 
     parts: dict[str, tuple[Any, Any]] = {}
     for key, value in spec.items():

@@ -1,10 +1,26 @@
 """How scorers read a text: what counts as a word, and what is safe to hand to a library."""
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from textgym.tokenizers.base import as_utf8
 
-__all__ = ["OUTSIDE_A_WORD", "cleaned", "words", "words_and_marks"]
+__all__ = [
+    "OUTSIDE_A_WORD",
+    "cleaned",
+    "distinct_phrases",
+    "ends_with_mark",
+    "fold",
+    "given_phrases",
+    "lines",
+    "lower_words_and_marks",
+    "phrases_of_column",
+    "sentences",
+    "whole_phrase",
+    "words",
+    "words_and_marks",
+]
 
 # Scripts written without spaces: kana and CJK ideographs. Each of their characters counts as a word.
 _UNSPACED = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -12,6 +28,14 @@ _LETTER = rf"[^\W_{_UNSPACED}]"
 _WORD = rf"[{_UNSPACED}]|{_LETTER}+(?:['\u2019-]{_LETTER}+)*"
 _find_words = re.compile(_WORD).findall
 _find_words_and_marks = re.compile(rf"{_WORD}|[^\w\s]|_").findall
+_runs_of_space = re.compile(r"\s+")
+_MARKS, _CLOSING = r".!?\u2026", r"\"')\]\u00bb\u2019\u201d"
+_CJK_MARKS, _CJK_CLOSING = r"\u3002\uff01\uff1f", r"\u300d\u300f\u201d\u2019\uff09"
+# A match starts at the beginning of a run of marks only, so that a long run does not cost quadratic time.
+_split_sentences = re.compile(
+    rf"((?<![{_MARKS}])[{_MARKS}]+[{_CLOSING}]*(?=\s|\Z)|[{_CJK_MARKS}]+[{_CJK_CLOSING}]*|\n\s*\n)"
+).split
+_end_mark = re.compile(rf"[{_MARKS}{_CJK_MARKS}][{_CLOSING}{_CJK_CLOSING}]*\Z").search
 
 OUTSIDE_A_WORD = (rf"(?<!{_LETTER})", rf"(?!{_LETTER})")
 """Regular expressions that hold at the start and at the end of a whole word."""
@@ -41,3 +65,98 @@ def cleaned(text: str, max_characters: int = 2_000) -> str:
     Libraries fail on both, and some take minutes for a long text.
     """
     return as_utf8(text[:max_characters]).replace("\0", " ")
+
+
+def lower_words_and_marks(text: str) -> list[str]:
+    """Return :func:`words_and_marks` of ``text`` in lower case."""
+    return _find_words_and_marks(text.lower())
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of ``text``, each with the marks that end it; the last one may lack them.
+
+    A sentence ends at ``.``, ``!``, ``?`` or an ellipsis, and the quotes and brackets that close behind it, before
+    white space or the end of the text; at a mark of Chinese or Japanese; at an empty line. An abbreviation such as
+    "Mr." ends one too.
+
+    >>> sentences('He said "No." Then... gone! And')
+    ['He said "No."', 'Then...', 'gone!', 'And']
+    """
+    parts = _split_sentences(text)
+    pairs = zip(parts[::2], [*parts[1::2], ""], strict=True)
+    return [sentence for body, end in pairs if (sentence := (body + end).strip())]
+
+
+def ends_with_mark(sentence: str) -> bool:
+    """Return whether one of the marks that end a sentence stands at its end, or before quotes and brackets there.
+
+    >>> ends_with_mark("(Yes?)"), ends_with_mark("Yes,")
+    (True, False)
+    """
+    return _end_mark(sentence) is not None
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of ``text`` that are not blank."""
+    return [line for line in text.splitlines() if line and not line.isspace()]
+
+
+def given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] | None:
+    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None where each sample brings its own.
+
+    Raises:
+        TypeError: If ``words`` is one string, or holds something else than strings.
+        ValueError: If ``words`` is empty, or one of them is blank.
+    """
+    if words is None:
+        return None
+    if isinstance(words, str):
+        raise TypeError(f"words is one string, {words!r}; expected a list of strings")
+    phrases = distinct_phrases(words, kind)
+    if not phrases:
+        raise ValueError("words is empty; leave it out to take each sample's own")
+    return phrases
+
+
+def distinct_phrases(phrases: Iterable[object], kind: str) -> tuple[str, ...]:
+    """Return each word or phrase once, in folded case, with single spaces between the words of a phrase.
+
+    Args:
+        phrases: Words and phrases.
+        kind: What they are, for the messages (``"keyword"``).
+
+    Raises:
+        TypeError: If something else than strings is among them.
+        ValueError: If one is blank.
+    """
+    distinct: dict[str, None] = {}
+    for phrase in phrases:
+        if not isinstance(phrase, str):
+            raise TypeError(f"a {kind} is {phrase!r}, expected a string")
+        if not phrase.strip():
+            raise ValueError(f"a {kind} is blank: {phrase!r}")
+        distinct[" ".join(phrase.casefold().split())] = None
+    return tuple(distinct)
+
+
+def phrases_of_column(value: Any, kind: str) -> tuple[str, ...]:
+    """Return the phrases in a cell of a metadata column: a list, a string with commas between them, or nothing."""
+    if isinstance(value, str):
+        value = [phrase for phrase in value.split(",") if phrase.strip()]
+    return () if value is None else distinct_phrases(value, kind)
+
+
+def whole_phrase(*phrases: str) -> str:
+    """Return a regular expression for any of :func:`distinct_phrases` as whole words of a text in folded case."""
+    start, end = OUTSIDE_A_WORD
+    spaced = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases]
+    return f"{start}(?:{'|'.join(spaced)}){end}"
+
+
+def fold(tail: str, piece: str) -> str:
+    """Return ``tail`` and ``piece`` in folded case, with every run of white space as one space.
+
+    >>> fold("a red ", "  HAT")
+    'a red hat'
+    """
+    return _runs_of_space.sub(" ", tail + piece.casefold())

@@ -9,117 +9,225 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import Scorer, as_scorer, score_part, scorer_name
+from textgym.scorers import is_incremental, part_names, score_part, scorer_name
+from textgym.testing.growing import check_growing
+from textgym.testing.kit import TEXTS, ScorerKit
+from textgym.testing.report import Check, ScorerReport
 
-__all__ = ["check_scorer"]
+__all__ = ["Check", "ScorerReport", "check_scorer"]
 
-TEXTS = {
-    "plain English": "The happy dog ran home.",
-    "another sentence": "A sad cat sat, and sat, and sat!",
-    "empty text": "",
-    "white space": " \t\n  ",
-    "one word": "cat",
-    "emoji": "😀😀 👩‍👩‍👧",
-    "CJK": "猫坐在垫子上。猫坐在垫子上。",
-    "lone surrogate": "a \ud800 b",
-    "NUL": "a\0b",
-    "100,000 characters of words": "the cat sat on a mat " * 4762,
-    "100,000 letters": "a" * 100_000,
-}
-"""Completions that a scorer has to live with, by what they are called in a message."""
+TOLERANCE = (1e-4, 1e-5)
+"""Relative and absolute. Batched and single calls of a network differ in the last float32 digits."""
+
+FloatArray = npt.NDArray[np.float64]
 
 
 def check_scorer(
     scorer: Any,
     *,
     score_range: tuple[float, float] | None = None,
-    deterministic: bool = True,
+    deterministic: bool | None = None,
+    prefers: Sequence[tuple[str, str]] | None = None,
+    prompt: str | None = None,
     references: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
-) -> None:
+    timed: bool = False,
+) -> ScorerReport:
     """Check that a scorer keeps the contract of :class:`textgym.scorers.Scorer`.
 
-    It has to give one finite number or NaN for each of some ordinary and some nasty texts and for a batch of none,
-    stay in its range, leave the batch as it was, survive pickling, and give an episode the same score whenever and in
-    whatever company it is asked.
+    It has to give one finite number or NaN for each of some ordinary and some nasty texts, for unfinished ones and for
+    a batch of none, stay in its range, leave the batch as it was, survive pickling, score the better text of each pair
+    higher, agree with itself about the names of its parts, and give an episode the same score whenever and in whatever
+    company it is asked. An incremental one has to say the same of texts that grow token by token under several
+    tokenizers, cut characters among them, without changing an old state.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
         score_range: The least and the greatest score; by default the scorer's attribute ``score_range``, if it has one.
-        deterministic: Whether equal episodes have equal scores. ``False`` leaves out the comparisons.
+        deterministic: Whether equal episodes have equal scores; by default the scorer's attribute ``deterministic``,
+            else ``True``. ``False`` leaves out the comparisons.
+        prefers: Pairs of completions, the better one first; by default the scorer's attribute ``prefers``, if it has
+            one. An empty list leaves the pairs out.
+        prompt: The prompt of every text; by default each has another.
         references: References that every text is given, for a scorer that needs them.
         metadata: Metadata that every text is given.
+        timed: Whether to measure the microseconds that a text costs, alone and in a batch of 64.
+
+    Returns:
+        What was checked and seen. A bare call at the prompt shows one line, ``print`` the table.
 
     Raises:
-        AssertionError: If a check fails; the message says which, and for which text.
+        AssertionError: If a check fails; the message has a line for each that does, which says for which text.
 
     >>> from textgym.scorers import LengthBand
     >>> check_scorer(LengthBand())
+    <scorer 'length_band': 12 checks passed, scores seen in [0, 1]>
     >>> check_scorer(len, score_range=(0, 100))
     Traceback (most recent call last):
     AssertionError: scorer 'len' leaves its range [0, 100] for the 100,000 characters of words: 100002.0
     """
-    subject = as_scorer(scorer)
-    label = f"scorer {scorer_name(subject)!r}"
-    size = len(TEXTS)
-    prompts = [f"Prompt {i}. " for i in range(size)]
-    columns = [copy.deepcopy(dict(metadata or {})) for _ in TEXTS]
-    batch = TextBatch.from_texts(list(TEXTS.values()), prompts, [list(references)] * size, columns)
+    kit = ScorerKit(scorer, prompt, references, metadata)
+    if score_range is None:
+        score_range = kit.declared("score_range", None)
+    if prefers is None:
+        prefers = kit.declared("prefers", ())
+    if deterministic is None:
+        deterministic = kit.declared("deterministic", True)
+    kit.run("what it says of itself", lambda: _check_claims(score_range, prefers, deterministic, kit))
+    kit.run("ordinary and nasty texts", lambda: _check_texts(kit))
+    kit.run("names of the parts", lambda: _check_names(kit))
+    kit.run("the batch stays as it was", lambda: _check_batch_kept(kit))
+    kit.run("a batch of none", lambda: kit.score(kit.batch({}), "given a batch of 0 episodes,"))
+    kit.run("unfinished texts", lambda: _check_unfinished(kit))
+    kit.run("survives pickling", lambda: _check_pickling(kit, deterministic))
+    if score_range is not None and not kit.failed("what it says of itself"):
+        kit.run("stays in its range", lambda: _check_range(kit, score_range))
+    if prefers and not kit.failed("what it says of itself"):
+        kit.run("prefers the better text", lambda: _check_prefers(kit, prefers))
+    if deterministic and kit.scores is not None:
+        kit.run("the same when asked twice", lambda: _check_twice(kit))
+        kit.run("the same in any order", lambda: _check_order(kit))
+        kit.run("the same alone", lambda: _check_alone(kit))
+    subject = kit.subject
+    if deterministic and is_incremental(subject):
+        texts = [text for pair in prefers for text in pair][:4] + list(references)[:2]
+        kit.run(
+            "the same token by token",
+            lambda: check_growing(subject, texts, prompt, references, dict(metadata or {}), TOLERANCE),
+        )
+    return kit.report(timed)
+
+
+def _check_claims(score_range: Any, prefers: Any, deterministic: Any, kit: ScorerKit) -> str:
+    if score_range is not None:
+        pair = tuple(score_range) if isinstance(score_range, tuple | list) else ()
+        if len(pair) != 2 or not pair[0] <= pair[1]:
+            raise AssertionError(f"has the score_range {score_range!r}, expected (least, greatest)")
+    if not isinstance(prefers, tuple | list) or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in prefers
+    ):
+        raise AssertionError(f"has {prefers!r} as prefers, expected pairs of texts (better, worse)")
+    if not isinstance(deterministic, bool):
+        raise AssertionError(f"has {deterministic!r} as deterministic, expected True or False")
+    requires = kit.declared("requires", ())
+    if not isinstance(requires, tuple | list) or not all(isinstance(name, str) for name in requires):
+        raise AssertionError(f"has {requires!r} as requires, expected a tuple of package names")
+    claims = [] if score_range is None else [f"range [{score_range[0]}, {score_range[1]}]"]
+    claims += [f"{len(prefers)} preferences"] if prefers else []
+    claims += ["deterministic" if deterministic else "not deterministic"]
+    claims += ["incremental"] if is_incremental(kit.subject) else []
+    return ", ".join(claims)
+
+
+def _check_names(kit: ScorerKit) -> str:
+    names = part_names(kit.subject)
+    for name in names:
+        if not isinstance(name, str) or not name or "/" in name:
+            raise AssertionError(f"has the name {name!r}, expected a non-empty string without '/'")
+    if not hasattr(kit.subject, "score_components"):
+        if names != (scorer_name(kit.subject),):
+            raise AssertionError(f"has the parts {', '.join(names)}, but no score_components to report them")
+        return ", ".join(names)
+    scores = score_part(kit.subject, kit.batch({"plain English": TEXTS["plain English"]}))
+    found = tuple(name for name in scores.components if "/" not in name)
+    if scores.error is None and (found or isinstance(getattr(kit.subject, "parts", None), Mapping)):
+        unlike = sorted(set(found) ^ set(names))
+        if unlike:
+            raise AssertionError(
+                f"reports the components {', '.join(found) or 'none'}, but its parts are {', '.join(names)}"
+            )
+    return ", ".join(names)
+
+
+def _check_texts(kit: ScorerKit) -> str:
+    scores = kit.score(kit.batch(TEXTS), names=list(TEXTS))
+    kit.scores = scores
+    applies = scores[~np.isnan(scores)]
+    if len(applies) == 0:
+        return f"{len(TEXTS)} texts, applies to none of them"
+    silent = len(TEXTS) - len(applies)
+    also = f", does not apply to {silent}" if silent else ""
+    return f"{len(TEXTS)} texts, scores from {applies.min():.4g} to {applies.max():.4g}{also}"
+
+
+def _check_batch_kept(kit: ScorerKit) -> None:
+    batch = kit.batch(TEXTS)
     before = _contents(batch)
-    scores = _scores(subject, batch, label)
+    score_part(kit.subject, batch)
     if _contents(batch) != before:
-        raise AssertionError(f"{label} modifies the batch that it scores")
-    _scores(subject, batch.select(np.array([], dtype=np.int64)), f"{label}, given a batch of 0 episodes,")
-    _check_range(scores, score_range or getattr(subject, "score_range", None), label)
-    copied = _pickled(subject, label)
-    if not deterministic:
-        return
-    _check_same(scores, _scores(subject, batch, label), f"{label} is not deterministic: asked twice,")
-    _check_same(scores, _scores(copied, batch, label), f"{label} does not survive pickling: its copy")
-    order = np.arange(size)[::-1]
-    reordered = _scores(subject, batch.select(order), label)
-    _check_same(scores, reordered[order], f"{label} depends on the order of the batch: reversed, it")
-    alone = [_scores(subject, batch.select(np.array([i])), f"{label}, given one text,")[0] for i in range(size)]
-    _check_same(scores, np.array(alone), f"{label} depends on the rest of the batch: alone, it")
-
-
-def _scores(scorer: Scorer, batch: TextBatch, label: str) -> npt.NDArray[np.float64]:
-    scores = score_part(scorer, batch)
-    if scores.error is not None:
-        culprits = ""
-        if len(batch) > 1:
-            alone = [score_part(scorer, batch.select(np.array([i]))).error for i in range(len(batch))]
-            culprits = ", ".join(name for name, error in zip(TEXTS, alone, strict=False) if error is not None)
-        where = f" for: {culprits}" if culprits else ""
-        raise AssertionError(f"{label} fails{where}: {scores.error}") from scores.cause
-    return scores.total
-
-
-def _check_range(scores: npt.NDArray[np.float64], limits: tuple[float, float] | None, label: str) -> None:
-    if limits is None:
-        return
-    low, high = limits
-    for name, score in zip(TEXTS, scores.tolist(), strict=True):
-        if score < low or score > high:
-            raise AssertionError(f"{label} leaves its range [{low}, {high}] for the {name}: {score}")
-
-
-def _check_same(expected: npt.NDArray[np.float64], got: npt.NDArray[np.float64], what: str) -> None:
-    # Batched and single calls of a network differ in the last float32 digits.
-    for name, first, second in zip(TEXTS, expected.tolist(), got.tolist(), strict=True):
-        if not np.isclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True):
-            raise AssertionError(f"{what} gives the {name} {second} instead of {first}")
-
-
-def _pickled(scorer: Scorer, label: str) -> Scorer:
-    try:
-        copied: Scorer = pickle.loads(pickle.dumps(scorer))
-    except Exception as error:  # a reducer is user code and may raise anything
-        raise AssertionError(f"{label} cannot be pickled: {error}") from error
-    return copied
+        raise AssertionError("modifies the batch that it scores")
 
 
 def _contents(batch: TextBatch) -> tuple[Any, ...]:
     arrays = (batch.ids, batch.lengths, batch.prompt_lengths, batch.done)
     texts = (batch.prompts, batch.completions, batch.completion_ids, batch.references, batch.metadata)
     return (*(array.tobytes() for array in arrays), *copy.deepcopy(texts))
+
+
+def _check_unfinished(kit: ScorerKit) -> None:
+    words = TEXTS["plain English"].split(" ")
+    texts = {f"first {i} words": " ".join(words[:i]) for i in range(len(words))}
+    batch = kit.batch(texts)
+    batch.done[:] = False
+    kit.score(batch, "given unfinished texts,", list(texts))
+
+
+def _check_pickling(kit: ScorerKit, deterministic: bool) -> None:
+    try:
+        copied = pickle.loads(pickle.dumps(kit.subject))
+    except Exception as error:  # a reducer is user code and may raise anything
+        raise AssertionError(f"cannot be pickled: {error}") from error
+    scores = kit.score(kit.batch(TEXTS), "pickled and loaded,", list(TEXTS), copied) if kit.scores is not None else None
+    if deterministic and scores is not None:
+        _check_same(kit, scores, "does not survive pickling: its copy")
+
+
+def _check_range(kit: ScorerKit, limits: tuple[float, float]) -> str:
+    low, high = limits
+    for name, score in zip(TEXTS, [] if kit.scores is None else kit.scores.tolist(), strict=False):
+        if score < low or score > high:
+            raise AssertionError(f"leaves its range [{low}, {high}] for the {name}: {score}")
+    for score in kit.seen:
+        if score < low or score > high:
+            raise AssertionError(f"leaves its range [{low}, {high}]: {score}")
+    return f"[{low}, {high}]"
+
+
+def _check_prefers(kit: ScorerKit, prefers: Sequence[tuple[str, str]]) -> str:
+    texts = {
+        f"{side} text {text!r}": text for pair in prefers for side, text in zip(("better", "worse"), pair, strict=True)
+    }
+    prompt = "" if kit.prompt is None else kit.prompt
+    scores = dict(zip(texts, kit.score(kit.batch(texts, prompt), names=list(texts)).tolist(), strict=True))
+    for better, worse in prefers:
+        first, second = scores[f"better text {better!r}"], scores[f"worse text {worse!r}"]
+        if not first > second:
+            raise AssertionError(f"does not prefer {better!r} ({first:.6g}) to {worse!r} ({second:.6g})")
+    return f"{len(prefers)} pairs"
+
+
+def _check_same(kit: ScorerKit, got: FloatArray, what: str) -> None:
+    assert kit.scores is not None
+    for name, first, second in zip(TEXTS, kit.scores.tolist(), got.tolist(), strict=True):
+        if not np.isclose(second, first, *TOLERANCE, equal_nan=True):
+            raise AssertionError(f"{what} gives the {name} {second} instead of {first}")
+
+
+def _check_twice(kit: ScorerKit) -> None:
+    batch = kit.batch(TEXTS)
+    kit.score(batch, names=list(TEXTS))
+    _check_same(kit, kit.score(batch, names=list(TEXTS)), "is not deterministic: asked twice,")
+
+
+def _check_order(kit: ScorerKit) -> None:
+    order = np.arange(len(TEXTS))[::-1]
+    names = list(reversed(TEXTS))
+    reordered = kit.score(kit.batch(TEXTS).select(order), "given the texts in another order,", names)
+    _check_same(kit, reordered[order], "depends on the order of the batch: reversed, it")
+
+
+def _check_alone(kit: ScorerKit) -> None:
+    batch = kit.batch(TEXTS)
+    alone = [kit.score(batch.select(np.array([i])), "given one text,")[0] for i in range(len(TEXTS))]
+    _check_same(kit, np.array(alone), "depends on the rest of the batch: alone, it")

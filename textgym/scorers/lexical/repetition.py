@@ -6,9 +6,9 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
-from textgym.scorers.text import words_and_marks
+from textgym.scorers.text import lower_words_and_marks
 
-__all__ = ["Repetition"]
+__all__ = ["Repetition", "count_ngrams"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Repetition:
 
     Formula: ``(total - distinct) / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji
     counts as a word, so that ``"!!!!!!"`` is a repetition too. Range: [0, 1). A completion of fewer than ``n`` words,
-    an empty one among them, scores 0. Deterministic. Not incremental.
+    an empty one among them, scores 0. Deterministic. Not incremental: it has to remember all n-grams.
 
     Source: Welleck et al., Neural Text Generation with Unlikelihood Training, ICLR 2020 (seq-rep-n),
     https://arxiv.org/abs/1908.04319
@@ -40,12 +40,15 @@ class Repetition:
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        return np.array([self._score(text) for text in batch.completions], dtype=np.float64)
+        counts = count_ngrams(batch, self.n)
+        return np.array([(total - distinct) / total if total else 0.0 for distinct, total in counts], dtype=np.float64)
 
-    def _score(self, text: str) -> float:
-        units = words_and_marks(text.lower())
-        total = len(units) - self.n + 1
-        if total < 1:
-            return 0.0
-        distinct = len(set(zip(*(units[i:] for i in range(self.n)), strict=False)))
-        return (total - distinct) / total
+
+def count_ngrams(batch: TextBatch, n: int) -> list[tuple[int, int]]:
+    """Return B pairs: how many distinct n-grams of words and marks, in lower case, a completion has, and how many."""
+    pairs = []
+    for units in batch.derived(lower_words_and_marks):
+        total = len(units) - n + 1
+        ngrams = units if n == 1 else zip(*(units[i:] for i in range(n)), strict=False)
+        pairs.append((len(set(ngrams)), total) if total > 0 else (0, 0))
+    return pairs

@@ -7,6 +7,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
+from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
 __all__ = ["Sentiment"]
@@ -14,13 +15,7 @@ __all__ = ["Sentiment"]
 
 @cache
 def _analyzer() -> Any:
-    try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ImportError as error:
-        raise ImportError(
-            "the scorer 'sentiment' needs the package vaderSentiment: pip install vaderSentiment"
-        ) from error
-    return SentimentIntensityAnalyzer()
+    return import_extra("vaderSentiment.vaderSentiment", "sentiment", "vaderSentiment").SentimentIntensityAnalyzer()
 
 
 class Sentiment:
@@ -43,6 +38,8 @@ class Sentiment:
     """
 
     score_range = (-1.0, 1.0)
+    requires = ("vaderSentiment",)
+    prefers = (("What a happy day.", "What a sad day."), ("I love it!", "I love it."))
 
     def __init__(self) -> None:
         _analyzer()

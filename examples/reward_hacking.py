@@ -1,0 +1,171 @@
+"""An agent hacks a naive reward, and the same agent with a better one does not.
+
+    python examples/reward_hacking.py [--timesteps 49152] [--seed 0] [--out runs/hacking-1]
+
+Reinforce trains the embedded LM twice. Once the score is VADER's sentiment and nothing holds the LM to what it wrote
+before: within a minute it writes a salad of happy words. Once sentiment is multiplied by fluency and by the share of
+the text that does not repeat itself, and a KL penalty is added: it writes happier stories. Not without a trick of its
+own: it finds a few happy sentences that fit everywhere, and within one text each of them is new. The picture shows
+both. Before, a probe tells without any training which of the scores fall for texts that nobody wants to read.
+"""
+
+import argparse
+import itertools
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from textgym import TextBatch
+from textgym.scorers import Affine, Clip, Fluency, Product, Repetition, Sentiment, WeightedSum
+from textgym.testing import probe_hacks
+from textgym_agents import Agent, Episodes, LMPolicy, Reinforce, ReinforceConfig, collect
+from textgym_agents.hacking import FoundText, read_texts
+
+TIMESTEPS = 49_152
+LEARNING_RATE = 1e-3
+NUM_SHOWN = 6
+NUM_EVALUATED = 128
+
+
+def naive() -> Sentiment:
+    return Sentiment()
+
+
+def composite() -> Product:
+    """Return a score that is high only where all three factors are: pleasant, fluent and not repetitive."""
+    return Product(
+        {
+            "sentiment": Clip("sentiment", 0.0, 1.0),
+            "fluency": Fluency(scale="probability"),
+            "variety": Affine(Repetition(n=2), scale=-1.0, shift=1.0),
+        }
+    )
+
+
+class Row(NamedTuple):
+    """How some texts sound and read."""
+
+    tokens: int
+    """Written so far in the training."""
+    sentiment: float
+    """Their mean, whatever the score is."""
+    perplexity: float
+    """Their median, per token, under the LM from the start."""
+
+
+class Run(NamedTuple):
+    """A training and what came of it."""
+
+    name: str
+    rows: list[Row]
+    """Of the texts that each update learned from."""
+    before: tuple[FoundText, ...]
+    """Held-out prompts, continued by the LM from the start."""
+    after: tuple[FoundText, ...]
+    """The same prompts, continued by the trained one."""
+
+
+def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> Run:
+    """Train, note how the texts change, and continue held-out prompts before and after."""
+    task = {"scorer": scorer, "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
+    env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **task)
+    held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **task)
+    config = ReinforceConfig(num_episodes=64, learning_rate=LEARNING_RATE, kl_coef=kl_coef, seed=seed)
+    agent = Reinforce("tiny", env, config)
+    rows: list[Row] = []
+
+    def note(agent: Agent, metrics: dict[str, float]) -> None:
+        rows.append(row(int(metrics["time/total_timesteps"]), read_texts(agent.episodes, agent.reference)))
+
+    before = read_texts(write(agent.policy, held_out), agent.reference)
+    agent.learn(timesteps, callback=note, progress_bar=True)
+    return Run(name, rows, before, read_texts(write(agent.policy, held_out), agent.reference))
+
+
+def row(tokens: int, texts: Sequence[FoundText]) -> Row:
+    sentiments = Sentiment()(TextBatch.from_texts([text.completion for text in texts]))
+    return Row(tokens, float(sentiments.mean()), float(np.median([text.perplexity for text in texts])))
+
+
+def write(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
+    """Continue the same prompts, with the same random numbers, whichever policy it is."""
+    return collect(env, policy, env.num_envs, seed=1, generator=torch.Generator().manual_seed(1))
+
+
+def side_by_side(left: Run, right: Run) -> str:
+    """Lay out completions of both in two columns under their prompts, as wide as the terminal allows."""
+    width = min(56, (shutil.get_terminal_size((120, 24)).columns - 6) // 2)
+    lines = [f"  {left.name:<{width}}   {right.name}"]
+    pairs = {text.prompt: (text, other) for text, other in zip(left.after, right.after, strict=True)}
+    for prompt, texts in itertools.islice(pairs.items(), NUM_SHOWN):
+        lines.append(f"> {prompt} ...")
+        cells = [cell(text, width) for text in texts]
+        lines += [f"  {a:<{width}}   {b}" for a, b in itertools.zip_longest(*cells, fillvalue="")]
+    return "\n".join(lines)
+
+
+def cell(text: FoundText, width: int) -> list[str]:
+    words = " ".join(text.completion.split())
+    return textwrap.wrap(f"[{text.score:+.2f}, perplexity {text.perplexity:,.1f}] {words}", width)
+
+
+def draw(path: Path, runs: Sequence[Run]) -> None:
+    """Draw sentiment and perplexity against tokens."""
+    figure = Figure(figsize=(11, 4.5), layout="tight")
+    left, right = figure.subplots(1, 2)
+    for run, color in zip(runs, ("tab:red", "tab:blue"), strict=True):
+        tokens = [row.tokens for row in run.rows]
+        left.plot(tokens, [row.sentiment for row in run.rows], color=color, label=run.name)
+        right.plot(tokens, [row.perplexity for row in run.rows], color=color, label=run.name)
+    left.set_ylabel("mean sentiment of the texts (1 is the maximum)")
+    right.set_ylabel("median perplexity under the LM from the start")
+    right.set_yscale("log")
+    left.legend(loc="lower right")
+    for axes in (left, right):
+        axes.set_xlabel("tokens written")
+        axes.grid(alpha=0.3)
+    left.set_title("Both sound happier and happier ...", fontsize=11)
+    right.set_title("... one of them in no language", fontsize=11)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Probe the scores, train on both, show texts and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timesteps", type=int, default=TIMESTEPS, help="tokens per training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kl-coef", type=float, default=0.05, help="of the second training (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder (default: the first free runs/hacking-N)")
+    args = parser.parse_args()
+    out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/hacking-{n}")).exists())
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # the fastest choice for a model this small
+
+    print("Scores of degenerate texts; * marks one that is as high as the median of sound texts.\n")
+    weighted = WeightedSum({"sentiment": ("sentiment", 1.0), "repetition": ("repetition", -1.0)})
+    print(probe_hacks({"sentiment": naive(), "less repetition": weighted, "product": composite()}), end="\n\n")
+    runs = [
+        train("sentiment alone", naive(), 0.0, args.timesteps, args.seed),
+        train("sentiment x fluency x variety, and KL", composite(), args.kl_coef, args.timesteps, args.seed),
+    ]
+    draw(out / "reward_hacking.png", runs)
+    print(
+        "\nHeld-out prompts, continued by both; in brackets the score and the perplexity under the LM from the start.\n"
+    )
+    print(side_by_side(*runs))
+    print(f"\n{f'{NUM_EVALUATED} held-out prompts':40} mean sentiment  median perplexity")
+    for name, texts in (("the LM from the start", runs[0].before), *((run.name, run.after) for run in runs)):
+        _, sentiment, perplexity = row(args.timesteps, texts)
+        print(f"{name:40} {sentiment:+14.3f}  {perplexity:17,.1f}")
+    print(f"\nPicture: {out / 'reward_hacking.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,495 @@
+import copy
+import json
+import pickle
+import sqlite3
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textgym.batch import TextBatch
+from textgym.errors import ScorerError
+from textgym.scorers import evaluate, score_part
+from textgym.scorers.learned import Judge, JudgeConfig, JudgeUsage
+from textgym.scorers.learned.judge_cache import question_key
+from textgym.testing import check_scorer
+
+NAN = float("nan")
+KEY = "sk-secret-key"
+
+
+class FakeServer(ThreadingHTTPServer):
+    """A chat server on the loopback that does what the script says, then what ``answer`` does."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script = deque()
+        self.answer = lambda body: say("Score: 10")
+        self.requests = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request, client_address):
+        """Keep quiet: clients that hang up are part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.requests.append((self.path, dict(self.headers), body))
+            behaviour = server.script.popleft() if server.script else server.answer(body)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        behaviour(self)
+        with server.lock:
+            server.at_once -= 1
+
+    def log_message(self, *_):
+        pass
+
+
+def raw(payload, status=200, headers=None, length=None):
+    def behave(handler):
+        handler.send_response(status)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(payload) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(payload)
+
+    return behave
+
+
+def say(text, usage=7):
+    reply = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    return raw(json.dumps(reply | ({} if usage is None else {"usage": {"total_tokens": usage}})).encode())
+
+
+def fail(status, text="broken", **headers):
+    return raw(text.encode(), status, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def drop(handler):
+    handler.close_connection = True
+
+
+def hang(handler):
+    handler.server.released.wait(10)
+
+
+@pytest.fixture
+def server():
+    with FakeServer() as fake:
+        thread = threading.Thread(target=fake.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield fake
+        fake.released.set()
+        fake.shutdown()
+        thread.join()
+
+
+def judge_of(server, sleep=lambda seconds: None, clock=time.monotonic, **options):
+    return Judge("judge-model", server.url, JudgeConfig(**options), clock=clock, sleep=sleep)
+
+
+def batch_of(*completions, **columns):
+    return TextBatch.from_texts(list(completions), **columns)
+
+
+# Questions
+
+
+def test_the_judge_is_asked_for_each_episode_and_its_scale_becomes_zero_to_one(server):
+    server.answer = lambda body: say(f"Fine. Score: {len(asked(body)) % 10 + 1}")
+    judge = judge_of(server, template="{completion}")
+    assert judge(batch_of("", "a" * 4, "a" * 9)).tolist() == pytest.approx([0.0, 4 / 9, 1.0])
+    assert judge.usage == JudgeUsage(requests=3, tokens=21)
+
+
+def asked(body):
+    return body["messages"][-1]["content"]
+
+
+def test_the_request_is_what_the_api_wants(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    judge = judge_of(
+        server,
+        api_key_env="JUDGE_KEY",
+        system="Be strict.",
+        template="{low} to {high}: {prompt}|{completion}|{reference}|{other} {}",
+        parameters={"temperature": 0.5, "seed": 3},
+    )
+    judge(batch_of("{prompt} \ud800\0", prompts=["Q"], references=[["R", "S"]]))
+    [(path, headers, body)] = server.requests
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert headers["Content-Type"] == "application/json"
+    assert body == {
+        "model": "judge-model",
+        "temperature": 0.5,
+        "seed": 3,
+        "messages": [
+            {"role": "system", "content": "Be strict."},
+            {"role": "user", "content": "1 to 10: Q|{prompt} \ufffd |R|{other} {}"},
+        ],
+    }
+
+
+def test_without_a_variable_for_it_no_key_is_sent(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    judge_of(server)(batch_of("a"))
+    assert "Authorization" not in server.requests[0][1]
+
+
+def test_a_local_server_is_reached_without_the_proxy(server, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert judge_of(server, retries=0)(batch_of("a")).tolist() == [1.0]
+
+
+def test_a_sample_without_a_reference_does_not_apply_where_one_is_needed(server):
+    judge = judge_of(server, template="{completion} {reference}")
+    np.testing.assert_array_equal(judge(batch_of("a", "b", references=[[], ["r"]])), [NAN, 1.0])
+    assert len(server.requests) == 1
+
+
+def test_long_texts_are_cut(server):
+    judge_of(server, template="{prompt}{completion}", max_characters=3)(batch_of("abcdef", prompts=["123456"]))
+    assert asked(server.requests[0][2]) == "123abc"
+
+
+def test_equal_questions_are_asked_once_and_different_ones_at_the_same_time(server):
+    barrier = threading.Barrier(3, timeout=10)
+
+    def together(handler):
+        barrier.wait()
+        say("Score: 10")(handler)
+
+    server.answer = lambda body: together
+    assert judge_of(server, concurrency=3)(batch_of("a", "b", "a", "c")).tolist() == [1.0] * 4
+    assert len(server.requests) == 3
+
+
+def test_no_more_requests_than_allowed_are_under_way(server):
+    judge_of(server, concurrency=2)(batch_of(*map(str, range(12))))
+    assert server.most_at_once <= 2
+    assert len(server.requests) == 12
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("Score: 1", 0.0),
+        ("**Score:** 5.5/10", 0.5),
+        ("The text says 'Score: 10'. That is wrong.\nSCORE = 1", 0.0),
+        ("score 10.", 1.0),
+    ],
+)
+def test_the_last_match_in_an_answer_counts(answer, score):
+    assert JudgeConfig().score(answer) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ('{"score": 3}', 0.5),
+        ('```json\n{"reason": "has {braces} {", "score": "5"}\n```', 1.0),
+        ('{"score": 1} no, {"score": 5}', 1.0),
+        ('{"score": 5} {"other": 1}', 1.0),
+    ],
+)
+def test_a_score_is_found_in_json(answer, score):
+    assert JudgeConfig(json_key="score", scale=(1, 5)).score(answer) == score
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "message"),
+    [
+        ({}, "I like it.", "'judge' found no score in the judge's answer 'I like it.', for the completion 'text'"),
+        ({}, "", "found no score in the judge's answer ''"),
+        ({}, "Score: 11", "found 11, not from 1 to 10, in the judge's answer 'Score: 11'"),
+        ({}, "Score: -3", "found -3, not from 1 to 10"),
+        ({"json_key": "score"}, "Score: 5", "found no JSON object with 'score' in the judge's answer 'Score: 5'"),
+        ({"json_key": "score"}, '{"score": "good"}', "found 'good' instead of a number in the judge's answer"),
+        ({"json_key": "score"}, '{"score": NaN}', "found nan, not from 1 to 10"),
+        ({"pattern": "(good|bad)"}, "good", "found 'good' instead of a number"),
+    ],
+)
+def test_an_answer_without_a_score_is_an_error_that_shows_it(server, options, answer, message):
+    server.answer = lambda body: say(answer)
+    assert message in score_part(judge_of(server, **options), batch_of("text")).error
+
+
+def test_an_answer_without_a_score_fails_its_episode_alone(server):
+    server.answer = lambda body: say("Hm." if asked(body) == "b" else "Score: 10")
+    scores = score_part(judge_of(server, template="{completion}"), batch_of("a", "b", "c"))
+    np.testing.assert_array_equal(scores.total, [1.0, NAN, 1.0])
+    assert scores.failed.tolist() == [False, True, False]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", [fail(500), fail(503), fail(429, Retry_After="0"), drop, raw(b"{", length=99)])
+def test_what_is_temporary_is_tried_again(server, fault):
+    server.script.extend([fault, fault])
+    waits = []
+    judge = judge_of(server, waits.append, retries=2)
+    assert judge(batch_of("a")).tolist() == [1.0]
+    assert judge.usage.requests == len(server.requests) == 3
+    assert len(waits) == 2
+
+
+def test_a_silent_server_is_asked_again(server):
+    server.script.append(hang)
+    judge = judge_of(server, request_timeout=0.1)
+    assert judge(batch_of("a")).tolist() == [1.0]
+    assert judge.usage.requests == 2
+
+
+def test_an_answer_that_trickles_in_runs_out_of_time(server):
+    ticks = iter(range(0, 10_000, 40))
+    judge = judge_of(server, clock=lambda: float(next(ticks)), request_timeout=30, retries=0)
+    assert "the answer took longer than 30 s" in score_part(judge, batch_of("a")).error
+
+
+def test_the_waits_are_those_of_the_server_or_double_each_time(server):
+    soon = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True)
+    server.script.extend([fail(429, Retry_After="7"), fail(429, Retry_After=soon), *[fail(500)] * 9])
+    waits = []
+    judge_of(server, waits.append, retries=11)(batch_of("a"))
+    assert waits[:2] == [7.0, 0.0]
+    for attempt, wait in enumerate(waits[2:], start=2):
+        longest = min(60.0, 0.5 * 2**attempt)
+        assert longest / 2 <= wait <= longest
+    assert len(set(waits[2:])) == 9
+
+
+def test_a_wait_that_is_too_long_is_an_error(server):
+    server.script.append(fail(429, Retry_After="3600"))
+    scores = score_part(judge_of(server), batch_of("a"))
+    assert "answered 429 Too Many Requests: broken; it asks to wait 3600 s, which is too long" in scores.error
+
+
+def test_a_server_that_stays_broken_fails_its_episode_alone(server):
+    server.answer = lambda body: fail(500) if asked(body) == "a" else say("Score: 10")
+    scores = score_part(judge_of(server, template="{completion}", retries=1), batch_of("a", "b"))
+    np.testing.assert_array_equal(scores.total, [NAN, 1.0])
+    assert scores.failed.tolist() == [True, False]
+    assert "answered 500 Internal Server Error: broken (asked 2 times), for the completion 'a'" in scores.error
+    with pytest.raises(ScorerError, match="asked 2 times"):
+        judge_of(server, template="{completion}", retries=1)(batch_of("a"))
+
+
+def test_a_refusal_is_not_tried_again_and_does_not_show_the_key(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    server.answer = lambda body: fail(401, f"wrong key {KEY}")
+    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
+    assert "answered 401 Unauthorized: wrong key ***" in error
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_is_not_followed(server):
+    server.answer = lambda body: fail(302, Location=f"{server.url}/elsewhere")
+    assert "answered 302" in score_part(judge_of(server), batch_of("a")).error
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "payload", [b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}']
+)
+def test_what_is_no_chat_completion_is_an_error_that_shows_it(server, payload):
+    server.answer = lambda body: raw(payload)
+    error = score_part(judge_of(server), batch_of("a")).error
+    assert f"answered something that is no chat completion: {payload.decode()!r}" in error
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_is_not_there_is_an_error(server):
+    judge = Judge("m", "http://127.0.0.1:9/v1", JudgeConfig(retries=1), sleep=lambda seconds: None)
+    assert "did not answer" in score_part(judge, batch_of("a")).error
+
+
+# Budgets and rates
+
+
+def test_the_budget_of_requests_is_an_error_when_it_is_spent(server):
+    judge = judge_of(server, max_requests=2, concurrency=1)
+    scores = evaluate(judge, batch_of("a", "b", "c"), on_error="invalid")
+    assert np.isfinite(scores.total).tolist() == [True, True, False]
+    assert "'judge' the budget of max_requests=2 is spent" in scores.error
+    assert len(server.requests) == 2
+
+
+def test_retries_are_paid_from_the_budget(server):
+    server.answer = lambda body: fail(500)
+    assert "max_requests=2 is spent" in score_part(judge_of(server, max_requests=2), batch_of("a")).error
+    assert len(server.requests) == 2
+
+
+def test_the_budget_of_tokens_is_an_error_when_it_is_spent(server):
+    server.answer = lambda body: say("Score: 10", usage=60)
+    judge = judge_of(server, max_total_tokens=100, concurrency=1)
+    assert judge(batch_of("a", "b")).tolist() == [1.0, 1.0]
+    assert "max_total_tokens=100 is spent: 120" in score_part(judge, batch_of("c")).error
+    server.answer = lambda body: say("Score: 10", usage=None)
+    assert "reports no usage" in score_part(judge_of(server, max_total_tokens=100), batch_of("a")).error
+    assert judge_of(server)(batch_of("a")).tolist() == [1.0]
+
+
+def test_requests_keep_their_distance(server):
+    now = [100.0]
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        now[0] += seconds
+
+    judge = judge_of(server, sleep, lambda: now[0], requests_per_minute=20, concurrency=1)
+    judge(batch_of("a", "b", "c"))
+    now[0] += 2
+    judge(batch_of("d"))
+    now[0] += 10
+    judge(batch_of("e"))
+    assert waits == [3.0, 3.0, 1.0]
+
+
+# The cache
+
+
+def test_a_question_is_paid_once_by_all_who_share_the_file(server, tmp_path):
+    server.answer = lambda body: say(f"Score: {len(server.requests)}")
+    path = tmp_path / "answers.sqlite"
+    judge = judge_of(server, cache=path, concurrency=1)
+    assert judge.deterministic
+    first = judge(batch_of("a", "b", "a"))
+    assert judge.usage == JudgeUsage(requests=2, tokens=14, cache_hits=0)
+    assert judge(batch_of("b", "a", "a")).tolist() == [first[1], first[0], first[0]]
+    assert judge.usage == JudgeUsage(requests=2, tokens=14, cache_hits=3)
+    assert judge_of(server, cache=str(path))(batch_of("a")).tolist() == [first[0]]
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("other", [{"parameters": {"temperature": 1.0}}, {"template": "Say {completion}"}])
+def test_other_parameters_and_messages_are_other_questions(server, tmp_path, other):
+    for options in ({}, other):
+        judge_of(server, cache=tmp_path / "answers.sqlite", **options)(batch_of("a"))
+    Judge("other-model", server.url, JudgeConfig(cache=tmp_path / "answers.sqlite"))(batch_of("a"))
+    assert len(server.requests) == 3
+
+
+def test_an_answer_without_a_score_is_not_kept(server, tmp_path):
+    server.script.append(say("Hm."))
+    judge = judge_of(server, cache=tmp_path / "answers.sqlite")
+    assert score_part(judge, batch_of("a")).error is not None
+    assert judge(batch_of("a")).tolist() == [1.0]
+    assert len(server.requests) == 2
+
+
+def test_what_was_answered_before_a_failure_is_kept(server, tmp_path):
+    judge = judge_of(server, cache=tmp_path / "answers.sqlite", max_requests=2, concurrency=1)
+    scores = score_part(judge, batch_of("a", "b", "c"))
+    assert scores.failed.tolist() == [False, False, True]
+    assert judge(batch_of("a", "b")).tolist() == [1.0, 1.0]
+
+
+def test_a_cache_holds_more_questions_than_one_query_may_name(server, tmp_path):
+    judge = judge_of(server, cache=tmp_path / "answers.sqlite", template="{completion}")
+    judge(batch_of("a"))
+    body = {**judge.config.parameters, "model": "judge-model"}
+    with sqlite3.connect(tmp_path / "answers.sqlite") as connection:
+        rows = [
+            (question_key({**body, "messages": judge.config.messages("", str(i), "")}), "Score: 1")
+            for i in range(1_200)
+        ]
+        connection.executemany("INSERT INTO answers VALUES (?, ?)", rows)
+    connection.close()
+    assert judge(batch_of(*map(str, range(1_200)))).tolist() == [0.0] * 1_200
+    assert len(server.requests) == 1
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("this is no database, but it is long enough to look like one" * 20)
+    for cache in (path, tmp_path / "nowhere" / "answers.sqlite"):
+        with pytest.raises(ValueError, match=r"cannot use .* as a cache"):
+            Judge("m", "http://127.0.0.1:9", JudgeConfig(cache=cache))
+
+
+# Copies, and what is refused
+
+
+def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    judge = Judge("m", server.url, JudgeConfig(api_key_env="JUDGE_KEY"))
+    assert judge(batch_of("a")).tolist() == [1.0]
+    assert KEY.encode() not in pickle.dumps(judge)
+    for copied in (pickle.loads(pickle.dumps(judge)), copy.deepcopy(judge)):
+        assert copied(batch_of("a")).tolist() == [1.0]
+        assert copied.config == judge.config
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Judge("m", "localhost:8000"), ValueError, "expected base_url as 'http://host:port/v1'"),
+        (lambda: Judge("m", "file:///etc/passwd"), ValueError, "expected base_url"),
+        (lambda: Judge("m", "http://me:secret@host/v1"), ValueError, "without a user"),
+        (
+            lambda: Judge("m", "http://h", JudgeConfig(api_key_env="NO_SUCH_KEY")),
+            ValueError,
+            "'NO_SUCH_KEY', but there",
+        ),
+        (lambda: JudgeConfig(template="{prompt}"), ValueError, "template must contain {completion}"),
+        (lambda: JudgeConfig(pattern="("), ValueError, "pattern is no regular expression"),
+        (lambda: JudgeConfig(pattern=r"\d"), ValueError, "pattern must have one group"),
+        (lambda: JudgeConfig(scale=(5, 1)), ValueError, "scale must be"),
+        (lambda: JudgeConfig(scale=(0, float("inf"))), ValueError, "scale must be"),
+        (lambda: JudgeConfig(parameters={"n": 2}), ValueError, "may not contain 'n'"),
+        (lambda: JudgeConfig(parameters={"stop": object()}), TypeError, "cannot be sent as JSON"),
+        (lambda: JudgeConfig(concurrency=0), ValueError, "concurrency must be an integer from 1, got 0"),
+        (lambda: JudgeConfig(retries=-1), ValueError, "retries must be an integer from 0, got -1"),
+        (lambda: JudgeConfig(max_characters=1.5), ValueError, "max_characters must be an integer"),
+        (lambda: JudgeConfig(request_timeout=0), ValueError, "request_timeout must be positive, got 0"),
+        (lambda: JudgeConfig(max_requests=0), ValueError, "max_requests must be positive, got 0"),
+        (lambda: JudgeConfig(requests_per_minute=NAN), ValueError, "requests_per_minute must be positive"),
+    ],
+)
+def test_impossible_judges_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_judge_without_a_cache_does_not_promise_to_say_the_same_again(server):
+    assert not judge_of(server).deterministic
+
+
+def test_the_contract_of_scorers_is_kept(server, tmp_path):
+    server.answer = lambda body: say(f"Score: {len(asked(body)) % 10 + 1}")
+    check_scorer(Judge("m", server.url, JudgeConfig(cache=tmp_path / "answers.sqlite")))
+    server.answer = lambda body: say("Score: 3")
+    check_scorer(Judge("m", server.url))
+
+
+@given(st.text(max_size=80))
+def test_whatever_a_judge_says_is_a_score_in_range_or_an_error(answer):
+    for config in (JudgeConfig(), JudgeConfig(json_key="score"), JudgeConfig(pattern=r"(\S+)", scale=(0, 1))):
+        with suppress(ScorerError):
+            assert 0.0 <= config.score(answer) <= 1.0

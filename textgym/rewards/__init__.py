@@ -1,0 +1,26 @@
+"""How the scores of texts become the rewards of steps."""
+
+from textgym.rewards.base import Redistribution, Reward, ScoreFunction
+from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, kl_penalty
+from textgym.rewards.per_token import PerToken
+from textgym.rewards.potential import Potential
+from textgym.rewards.redistributed import Redistributed, discounted, leave_one_out, uniform
+from textgym.rewards.registry import as_reward
+from textgym.rewards.terminal import Terminal
+
+__all__ = [
+    "KL_ESTIMATORS",
+    "AdaptiveCoefficient",
+    "PerToken",
+    "Potential",
+    "Redistributed",
+    "Redistribution",
+    "Reward",
+    "ScoreFunction",
+    "Terminal",
+    "as_reward",
+    "discounted",
+    "kl_penalty",
+    "leave_one_out",
+    "uniform",
+]

@@ -1,0 +1,111 @@
+"""What the distance to a reference language model takes from the reward of each token, and at which price."""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.errors import unknown_name
+from textgym.rewards.base import FloatArray
+
+__all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "kl_penalty"]
+
+KL_ESTIMATORS = ("k1", "k3")
+"""The estimates of KL(policy || reference) from one chosen token that a reward can be made of."""
+
+
+def kl_penalty(
+    coef: float,
+    reference_log_probs: npt.NDArray[np.floating],
+    log_probs: npt.NDArray[np.floating] | None = None,
+    estimator: Literal["k1", "k3"] = "k1",
+) -> FloatArray:
+    """Return what the KL term takes from the reward of each chosen token.
+
+    Formula, with ``d = log_probs - reference_log_probs``::
+
+        k1: coef * d                      unbiased; negative where the reference likes the token better
+        k3: coef * (exp(-d) - 1 + d)      unbiased too, never negative, and of less variance near the reference
+
+    A policy gradient on k1 lowers the KL. On k3 as a reward it does not in general, since the gradient of its
+    expectation does not come from the score function alone: k3, and the exact KL of two distributions, belong into an
+    agent's loss (``kl_estimator`` of the agents' configs). As a reward k3 serves value-based agents and reports.
+
+    An agent that does not report its policy's log-probabilities, such as one of stock Stable-Baselines3, leaves out
+    ``log_probs``, which then count as 0 for k1. That penalises the cross-entropy ``H(policy, reference) = KL +
+    H(policy)``: besides the KL, the policy's entropy. An entropy bonus of the same size cancels the extra part.
+
+    Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
+
+    Args:
+        coef: Reward per nat.
+        reference_log_probs: (N,) natural logarithms of the reference's probabilities; where one is ``-inf``, the
+            reference would never write that token, and the penalty is infinite.
+        log_probs: (N,) those of the policy.
+        estimator: ``"k1"`` or ``"k3"``.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: If the shapes differ, the estimator is unknown, or it is k3 and ``log_probs`` are missing.
+
+    >>> kl_penalty(0.5, np.log([0.25, 0.5]), np.log([0.5, 0.5])).round(4)
+    array([0.3466, 0.    ])
+    >>> kl_penalty(0.5, np.log([0.25, 0.5]), np.log([0.5, 0.5]), "k3").round(4)
+    array([0.0966, 0.    ])
+    """
+    if estimator not in KL_ESTIMATORS:
+        raise unknown_name("kl_estimator", estimator, KL_ESTIMATORS)
+    reference = np.asarray(reference_log_probs, dtype=np.float64)
+    if log_probs is None:
+        if estimator != "k1":
+            raise ValueError(f"kl_estimator={estimator!r} needs the policy's log-probabilities: call set_log_probs")
+        return -coef * reference
+    policy = np.asarray(log_probs, dtype=np.float64)
+    if policy.shape != reference.shape:
+        raise ValueError(f"log_probs has shape {policy.shape}, reference_log_probs {reference.shape}")
+    difference = policy - reference
+    return coef * (difference if estimator == "k1" else np.expm1(-difference) + difference)
+
+
+class AdaptiveCoefficient:
+    """A price per nat of KL that rises while the policy is farther from the reference than wanted, and falls else.
+
+    Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * num_steps / horizon``.
+
+    Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
+
+    Args:
+        coef: The price at the start, in reward per nat.
+        target: The wanted KL per token, in nats; None keeps the price fixed.
+        horizon: Steps over which the price changes by a factor of about 1.2 at most.
+
+    Raises:
+        ValueError: If ``coef`` is negative, or ``target`` or ``horizon`` not above 0, or the price starts at 0 and has
+            to move.
+
+    >>> price = AdaptiveCoefficient(0.1, target=0.05, horizon=10)
+    >>> price.update(kl=0.5)
+    >>> round(price.coef, 4)
+    0.102
+    """
+
+    def __init__(self, coef: float, target: float | None = None, horizon: float = 10_000) -> None:
+        if not coef >= 0:
+            raise ValueError(f"coef must be at least 0, got {coef!r}")
+        if target is not None and not target > 0:
+            raise ValueError(f"kl_target must be above 0, got {target!r}")
+        if target is not None and coef == 0:
+            raise ValueError("kl_target steers kl_coef from where it starts, which must be above 0")
+        if not horizon > 0:
+            raise ValueError(f"horizon must be above 0, got {horizon!r}")
+        self.coef = coef
+        self.target = target
+        self.horizon = horizon
+
+    def update(self, kl: float, num_steps: int = 1) -> None:
+        """Move the price after ``num_steps`` more steps, whose mean KL per token was ``kl`` nats."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coef *= 1 + error * num_steps / self.horizon

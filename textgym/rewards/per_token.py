@@ -1,0 +1,127 @@
+"""Each token's own share of the score, from a scorer that follows the text as it grows."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.rewards.base import FloatArray, Memory, ScoreFunction
+from textgym.scorers import IncrementalScorer, Scorer, is_incremental, scorer_name, scorer_names
+from textgym.scorers.registry import as_scorer
+
+__all__ = ["PerToken"]
+
+
+class _Kept(NamedTuple):
+    """What is remembered of one text."""
+
+    length: int
+    """Tokens, prompt included, that ``state`` has seen."""
+    state: Any
+    """The scorer's state, or None where it was lost to an error."""
+    paid: float
+    """The rewards so far, which are the score of the text so far."""
+
+
+class PerToken:
+    """What each token adds to the score of the text, at a cost per token that does not depend on the text's length.
+
+    Reward of a step from text s to text s'::
+
+        score(s') - score(s), where the text before the first step counts as 0
+
+    The rewards of an episode sum to its final score. The scorer has to be incremental
+    (:class:`textgym.scorers.IncrementalScorer`); the final text is scored whole, once, as ever, and the last step
+    settles what the increments left open. For any other scorer there is :class:`Potential`.
+
+    Unlike potential-based shaping it is not made to leave the optimal policy as it is under a discount below 1:
+    what an early token earns counts for more than what a late one does, which may be what is wanted.
+
+    Where the scorer fails under a policy that goes on, a step pays nothing, and the next one makes up for it.
+
+    >>> import gymnasium, textgym
+    >>> from textgym.scorers import LengthBand
+    >>> keywords = {"tokenizer": "char", "prompts": ["Hi"], "scorer": LengthBand(4, 4)}
+    >>> env = gymnasium.make("TextGen-v0", reward="per_token", **keywords)
+    >>> _ = env.reset(seed=0)
+    >>> [env.step(0)[1] for _ in range(5)]
+    [0.25, 0.25, 0.25, 0.25, -0.25]
+    """
+
+    scorer: IncrementalScorer
+
+    def for_scorer(self, scorer: Scorer) -> "PerToken":
+        """Return the reward of an environment with this scorer.
+
+        Raises:
+            ValueError: If the scorer is not incremental.
+        """
+        if not is_incremental(scorer):
+            able = ", ".join(name for name in scorer_names() if _is_incremental_by_name(name))
+            raise ValueError(
+                f"reward='per_token' needs an incremental scorer, which {scorer_name(scorer)!r} is not; "
+                f"incremental are, among others, {able}. "
+                "textgym.rewards.Potential(every=4) pays steps from any scorer."
+            )
+        bound = PerToken()
+        bound.scorer = scorer
+        return bound
+
+    def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
+        """Return (B,) objects: nothing has been paid, whatever the text begins with."""
+        follow = _Follow(self.scorer, None)
+        score(batch, follow)
+        states = follow.states or [None] * len(batch)
+        kept = zip(batch.lengths.tolist(), states, strict=True)
+        return _objects((_Kept(length, state, 0.0) for length, state in kept), len(batch))
+
+    def __call__(
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, memory: Memory
+    ) -> tuple[FloatArray, Memory]:
+        """Return the rewards, and what is remembered of each text as memory."""
+        kept: list[_Kept] = memory.tolist()
+        lengths = batch.lengths.tolist()
+        paid = np.array([text.paid for text in kept])
+        values = paid.copy()
+        grown = [i for i, text in enumerate(kept) if text.length != lengths[i]]  # an ignored action writes nothing
+        if grown:
+            texts = batch if len(grown) == len(batch) else batch.select(np.array(grown))
+            states = [kept[i].state for i in grown]
+            follow = _Follow(self.scorer, None if any(state is None for state in states) else states)
+            now = score(texts, follow)
+            values[grown] = np.where(np.isnan(now), paid[grown], now)
+            for i, state in zip(grown, follow.states or [None] * len(grown), strict=True):
+                kept[i] = _Kept(lengths[i], state, values[i])
+        settled = batch.done & ~np.isnan(final_scores)
+        values[settled] = final_scores[settled]
+        return values - paid, _objects(kept, len(batch))
+
+
+class _Follow:
+    """The scorer's next value of some texts, as a scorer, so that errors fall under the environment's policy."""
+
+    def __init__(self, scorer: IncrementalScorer, before: list[Any] | None) -> None:
+        self.scorer = scorer
+        self.before = before
+        self.states: list[Any] | None = None
+        """The states afterwards, None where the scorer failed."""
+        self.name = scorer_name(scorer)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, 0 where the scorer does not apply to an unfinished text."""
+        states = self.scorer.begin(batch) if self.before is None else self.scorer.advance(self.before, batch)
+        values = self.scorer.value(states, batch)
+        self.states = states
+        return np.where(np.isnan(values), 0.0, values)
+
+
+def _objects(values: Iterable[_Kept], size: int) -> Memory:
+    return np.fromiter(values, dtype=object, count=size)
+
+
+def _is_incremental_by_name(name: str) -> bool:
+    try:
+        return is_incremental(as_scorer(name))
+    except ImportError:
+        return False

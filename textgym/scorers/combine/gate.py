@@ -1,0 +1,64 @@
+"""A score that counts only where another one is high enough."""
+
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.combine.arguments import as_finite, as_number_or_nan
+from textgym.scorers.combine.composite import Composite
+from textgym.scorers.combine.gathering import Gathered
+from textgym.scorers.combine.ranges import Range, hull, range_of
+from textgym.scorers.registry import as_scorer
+
+__all__ = ["Gate"]
+
+
+class Gate(Composite):
+    """The score of the texts that meet a condition; the others score ``otherwise``, and their score is not asked for.
+
+    Formula: ``score if condition >= at_least else otherwise``. A condition that does not apply to an episode asks
+    nothing of it, and lets it pass. NaN where the scorer is asked and does not apply. The scorer is called once, on
+    the episodes that pass, and not at all where none does: a cheap condition before an expensive judge saves its calls.
+    Components are ``"condition"`` and ``"score"``, NaN where it was not asked.
+
+    Range: that of the scorer and ``otherwise``. An empty completion scores what the parts make of it; deterministic if
+    they are. Not incremental. A scorer that can be below ``otherwise`` pays for failing the condition.
+
+    Args:
+        condition: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        at_least: The least score of the condition that passes.
+        scorer: What passing texts are worth, of the same kinds.
+        otherwise: What the others score; NaN says that the gate does not apply to them.
+
+    Raises:
+        ValueError: If ``at_least`` is not finite, or ``otherwise`` infinite.
+        TypeError: If one is not a number.
+
+    >>> from textgym.scorers import Keywords
+    >>> scorer = Gate("length_band", 0.5, Keywords(["cat"]), otherwise=-1.0)
+    >>> scorer(TextBatch.from_texts(["a cat", "an old dog", "cat"]))
+    array([ 1.,  0., -1.])
+    """
+
+    def __init__(self, condition: Any, at_least: float, scorer: Any, otherwise: float = 0.0) -> None:
+        self.at_least = as_finite(at_least, "at_least")
+        self.otherwise = as_number_or_nan(otherwise, "otherwise")
+        self.parts = {"condition": as_scorer(condition), "score": as_scorer(scorer)}
+
+    def score_components(self, batch: TextBatch) -> Scores:
+        """Return total and components; an episode for which a part that was asked failed has no total."""
+        gathered = Gathered(batch)
+        condition = gathered.ask("condition", self.parts["condition"])
+        passes = np.isnan(condition) | (condition >= self.at_least)
+        if gathered.failed is not None:
+            passes &= ~gathered.failed
+        score: FloatArray = gathered.ask("score", self.parts["score"], passes)
+        return gathered.scores(np.where(passes, score, self.otherwise))
+
+    def _range(self) -> Range | None:
+        limits = range_of(self.parts["score"])
+        if limits is None or np.isnan(self.otherwise):
+            return limits
+        return hull([limits, (self.otherwise, self.otherwise)])

@@ -1,0 +1,96 @@
+"""How a text's score ranks among those of other texts for the same prompt."""
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.combine.arguments import as_count
+from textgym.scorers.combine.composite import Wrapper
+from textgym.scorers.combine.ranges import Range
+
+__all__ = ["GroupPercentile"]
+
+
+class GroupPercentile(Wrapper):
+    """The share of other texts for the same prompt that a text beats, ties counting half.
+
+    Formula: ``(lower + equal / 2) / others``, over the other finished texts for the prompt: those of the same batch,
+    and the last ``memory`` of earlier batches. 0.5 where there are none; NaN where the scorer does not apply.
+    Unfinished texts (``~batch.done``) are ranked, and neither compared with nor remembered. Range: [0, 1]. An empty
+    completion is ranked by what the scorer gives it. Not deterministic: the same text ranks differently in other
+    company, and scoring a text again compares it with itself. Not incremental.
+
+    Episodes of one prompt that end in different steps are scored one after another, as they end: the first is ranked
+    among the texts remembered from earlier (0.5 at the very first), the last among all, and no rank is revised.
+    Texts that end first, which are the short ones, are thus judged by the policy of a while ago. ``memory=0`` ranks
+    within the batch alone, for scoring whole groups at once.
+
+    A rank forgets how large differences are, which protects from scores with outliers and makes prompts equally
+    important; it also rewards the best of equally useless texts.
+
+    Source: the normalisation by prompt of Shao et al., DeepSeekMath, 2024, https://arxiv.org/abs/2402.03300 (GRPO),
+    with ranks instead of z-scores.
+
+    Args:
+        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        memory: The most scores that are remembered of a prompt.
+        prompts: The most prompts that are remembered; the one that was not seen for longest is forgotten first.
+
+    Raises:
+        ValueError: If ``memory`` is not a whole number from 0 on, or ``prompts`` not one from 1 on.
+
+    >>> scorer = GroupPercentile(len)
+    >>> scorer(TextBatch.from_texts(["a", "abc", "abc", "ab"], prompts=["p", "p", "p", "q"]))
+    array([0.  , 0.75, 0.75, 0.5 ])
+    >>> scorer(TextBatch.from_texts(["abcd"], prompts=["p"]))
+    array([1.])
+    """
+
+    deterministic = False
+
+    def __init__(self, scorer: Any, memory: int = 64, prompts: int = 1024) -> None:
+        super().__init__(scorer)
+        self.memory = as_count(memory, "memory", 0)
+        self.prompts = as_count(prompts, "prompts")
+        self._remembered: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, the ranks, and remember the scores of finished texts."""
+        scores: list[float] = totals[0].tolist()
+        done = (batch.done & ~np.isnan(totals[0])).tolist()
+        finished: defaultdict[str, list[float]] = defaultdict(list)
+        prompts = batch.prompts
+        for prompt, score, counts in zip(prompts, scores, done, strict=True):
+            if counts:
+                finished[prompt].append(score)
+        known = {prompt: sorted([*self._remembered.get(prompt, ()), *finished[prompt]]) for prompt in set(prompts)}
+        ranks = [_rank(score, known[prompt], own) for prompt, score, own in zip(prompts, scores, done, strict=True)]
+        self._remember(finished)
+        return np.array(ranks, dtype=np.float64)
+
+    def _remember(self, finished: dict[str, list[float]]) -> None:
+        for prompt, scores in finished.items():
+            if scores and self.memory > 0:
+                self._remembered.setdefault(prompt, deque(maxlen=self.memory)).extend(scores)
+                self._remembered.move_to_end(prompt)
+        while len(self._remembered) > self.prompts:
+            self._remembered.popitem(last=False)
+
+    def _range(self) -> Range:
+        return 0.0, 1.0
+
+
+def _rank(score: float, known: Sequence[float], own: bool) -> float:
+    """Return the rank of ``score`` in sorted ``known``, among which it is itself if ``own``."""
+    if score != score:
+        return score
+    others = len(known) - own
+    if others == 0:
+        return 0.5
+    lower = bisect_left(known, score)
+    return (lower + (bisect_right(known, score) - lower - own) / 2) / others

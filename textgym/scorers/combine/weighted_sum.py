@@ -1,0 +1,56 @@
+"""The sum of scores with weights, which is what ``{name: weight}`` means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.combine.arguments import as_pairs
+from textgym.scorers.combine.composite import Following
+from textgym.scorers.combine.ranges import Range, of_some, ranges_of, scaled, total
+
+__all__ = ["WeightedSum"]
+
+
+class WeightedSum(Following):
+    """The sum of ``weight * score`` over the parts that apply.
+
+    Formula: ``sum(weight[k] * score[k] for each part k whose score is not NaN)``, as TRL sums reward functions; NaN
+    where no part applies. Range: that of the sums of some or all parts. Components are the parts' scores before their
+    weights. An empty completion scores what the parts give it; deterministic if they are, incremental if they are.
+
+    Args:
+        parts: ``{name: (scorer, weight)}``, with whatever :func:`as_scorer` accepts as the scorer.
+
+    Raises:
+        ValueError: If there are no parts, a weight is not finite, or a name is empty or has a ``/`` in it.
+        TypeError: If a weight is not a number.
+
+    >>> from textgym.scorers import Keywords, LengthBand
+    >>> scorer = WeightedSum({"length": (LengthBand(2, 3), 1.0), "cats": (Keywords(["cat"]), 0.5)})
+    >>> scorer(TextBatch.from_texts(["cat", "a"]))
+    array([1.5, 0.5])
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[Any, float]]) -> None:
+        self.parts = as_pairs(parts, "weight")
+
+    def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, the weighted sums of (B,) scores."""
+        summed = np.zeros(len(batch))
+        applies = np.zeros(len(batch), dtype=np.bool_)
+        for (_, weight), scores in zip(self.parts.values(), totals, strict=True):
+            present = ~np.isnan(scores)
+            summed += np.where(present, weight * scores, 0.0)
+            applies |= present
+        return summed if applies.all() else np.where(applies, summed, np.nan)
+
+    def _range(self) -> Range | None:
+        limits = ranges_of(self.scorers)
+        if limits is None:
+            return None
+        return of_some(
+            [scaled(pair, weight) for pair, (_, weight) in zip(limits, self.parts.values(), strict=True)], total
+        )

@@ -1,0 +1,156 @@
+"""How likely a language model finds a text."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import unknown_name
+from textgym.scorers.base import FloatArray
+from textgym.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from textgym.scorers.fluency.token_stream import TokenStream
+
+__all__ = ["Fluency"]
+
+State = tuple[float, int]
+"""Sum of the log-probabilities in nats, and the number of tokens."""
+
+
+class Fluency:
+    """How likely a language model finds the completion after its prompt, per token: the opposite of perplexity.
+
+    Formula: with m the mean of ``log p(token | all before it)`` over the completion's tokens, m itself
+    (``scale="log_prob"``, nats per token) or ``exp(m)``, which is 1 / perplexity (``scale="probability"``).
+    Range: [-100, 0], as a token counts for -100 nats at least, or [0, 1]. An empty completion scores what a guess among
+    the V tokens of the model's vocabulary scores, ``-log V`` or ``1 / V``. An EOS that was chosen is a token as any
+    other, so a text that stops where the model would not is punished. Deterministic.
+
+    Where the ids of the batch mean the same tokens to the model, they are what it reads. Otherwise the text is encoded
+    again, by the model's own tokenizer, prompt and completion apart, 2,000 characters of each; a chosen EOS becomes the
+    model's. An empty prompt is read as BOS, or EOS where there is none. Of a text with more tokens than the model has
+    positions, the end of the prompt is read, up to half of them, and the beginning of the completion; what
+    comes later is not scored.
+
+    Incremental: each token costs the model one token, by a cache of keys and values for each of ``batch.slots``
+    (without slots, for each place in the batch). A state holds a sum and a count; the cache is only a memory, and
+    a text that it does not know is fed again. A text that has to be encoded again is scored whole at each token.
+
+    What a model finds likely is not what is good: it likes repetitions, and what it writes itself. ``"tiny"`` knows the
+    sentences of its stories by heart and finds all others about equally impossible, so it suits a policy that began as
+    ``"tiny"``, and texts of its world; for other English take a larger model.
+
+    Source: Jelinek et al., Perplexity - a measure of the difficulty of speech recognition tasks, JASA 62, 1977
+
+    Args:
+        model: ``"tiny"``, a folder, a GGUF file or a Hugging Face name, which are loaded once for all scorers that use
+            them and stay out of pickles; or a loaded causal LM, of which a copy is kept, so that training it does not
+            change the scores, and which goes into pickles with its weights.
+        tokenizer: The tokenizer of a model that is given loaded.
+        scale: ``"log_prob"`` or ``"probability"``.
+
+    Raises:
+        ValueError: If the scale or the model is unknown; when called, for an empty prompt if the model's tokenizer has
+            neither a BOS nor an EOS.
+        TypeError: If a loaded model comes without its tokenizer, or a name with one.
+        ImportError: At construction, if torch or transformers is missing.
+
+    >>> texts = ["The sun shone on the roofs.", "Roofs the on shone sun the."]
+    >>> Fluency()(TextBatch.from_texts(texts)).round(1)
+    array([ -1.2, -16.5])
+    """
+
+    requires = ("torch", "transformers")
+    prefers = (("The dog ran home.", "Home dog the ran."), ("She was happy.", "Shx wqs hzppy."))
+
+    def __init__(
+        self,
+        model: Any = "tiny",
+        *,
+        tokenizer: Any = None,
+        scale: Literal["log_prob", "probability"] = "log_prob",
+    ) -> None:
+        if scale not in ("log_prob", "probability"):
+            raise unknown_name("scale", scale, ["log_prob", "probability"])
+        is_name = isinstance(model, str | Path)
+        if is_name and tokenizer is not None:
+            raise TypeError(f"model={str(model)!r} brings its own tokenizer, got tokenizer={tokenizer!r} besides")
+        if not is_name and (tokenizer is None or not callable(getattr(model, "get_output_embeddings", None))):
+            raise TypeError(
+                f"expected a model's name, or a loaded causal LM and tokenizer=..., got model of type "
+                f"{type(model).__name__} and tokenizer of type {type(tokenizer).__name__}"
+            )
+        from textgym.scorers.fluency.language_model import LanguageModel  # imports torch
+
+        self.scale = scale
+        self._name = str(model) if is_name else None
+        self._lm = LanguageModel.of(model, tokenizer) if self._name is None else LanguageModel.load(self._name)
+        self._stream: TokenStream | None = None
+        self._compared: tuple[Tokenizer, bool] | None = None
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """The least and the greatest score."""
+        return (-100.0, 0.0) if self.scale == "log_prob" else (0.0, 1.0)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return self.value(self.begin(batch), batch)
+
+    def begin(self, batch: TextBatch) -> list[State]:
+        """Return B sums and counts, from forwards over whole texts."""
+        texts = self._lm.read(batch, self._has_own_ids(batch))
+        sums = self._lm.log_probs(texts).tolist()
+        return [(total, len(text.completion)) for total, text in zip(sums, texts, strict=True)]
+
+    def advance(self, states: Sequence[State], batch: TextBatch) -> list[State]:
+        """Return B sums and counts after one more token."""
+        if not self._has_own_ids(batch):
+            return self.begin(batch)
+        texts = self._lm.read(batch, own_ids=True)
+        advanced = list(states)
+        # A token past the model's last position is not read.
+        grown = [i for i, text in enumerate(texts) if len(text.completion) > states[i][1]]
+        if grown:
+            slots = np.arange(len(batch)) if batch.slots is None else batch.slots
+            if self._stream is None:
+                from textgym.scorers.fluency.token_stream import TokenStream
+
+                self._stream = TokenStream(self._lm)
+            found = self._stream.log_probs([texts[i] for i in grown], slots[grown])
+            for i, nats in zip(grown, found.tolist(), strict=True):
+                advanced[i] = (states[i][0] + nats, states[i][1] + 1)
+        return advanced
+
+    def value(self, states: Sequence[State], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, the scores of the sums and counts."""
+        guess = -math.log(self._lm.tokenizer.vocab_size)
+        means = np.array([total / count if count else guess for total, count in states], dtype=np.float64)
+        means = np.minimum(means, 0.0)
+        return means if self.scale == "log_prob" else np.exp(means)
+
+    def _has_own_ids(self, batch: TextBatch) -> bool:
+        if self._compared is None or self._compared[0] is not batch.tokenizer:
+            self._compared = (batch.tokenizer, self._lm.has_vocabulary_of(batch.tokenizer))
+        return self._compared[1]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Fluency":
+        """Return a scorer that shares the model and follows texts of its own."""
+        twin = object.__new__(type(self))
+        twin.__dict__ |= self.__dict__ | {"_stream": None}
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        forgotten: dict[str, Any] = {"_stream": None, "_compared": None}
+        return self.__dict__ | forgotten | ({} if self._name is None else {"_lm": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if self._name is not None:
+            from textgym.scorers.fluency.language_model import LanguageModel
+
+            self._lm = LanguageModel.load(self._name)

@@ -1,0 +1,82 @@
+"""Whether a text is unlike what was written before."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.fluency.memory import TextMemory, check_count, ngrams, units
+
+__all__ = ["Novelty"]
+
+
+class Novelty:
+    """Share of the completion's n-grams that no remembered text has: the distance from what was written before.
+
+    Formula: ``new / total`` over distinct n-grams of words and marks, in lower case; a text of fewer than ``n`` words
+    counts as one n-gram. Reads the first 2,000 characters. Range: [0, 1]. An empty completion scores 0, any other text
+    1 before anything is remembered.
+
+    Finished texts (``batch.done``) are remembered when they are scored, the last ``memory_size`` of them, so the score
+    of a text falls as it is written again: not deterministic, unless ``remembers`` is false. The texts of one call are
+    all compared with what was remembered before it and do not see each other: 64 equal texts that end in the same step
+    of 64 environments all score 1, one after the other in one environment the second scores 0. A finished text that
+    is scored twice finds itself. Copies and pickles take the memory with them. Not incremental. Random words score 1:
+    join it with a scorer that they fail.
+
+    Source: the novelty of Lehman and Stanley, Abandoning Objectives: Evolution through the Search for Novelty Alone,
+    Evolutionary Computation 19, 2011, with n-gram overlap as the distance
+
+    Args:
+        past: Texts that are remembered from the beginning.
+        n: Words of an n-gram.
+        memory_size: Texts that are remembered, the latest ones.
+        remembers: Whether finished texts are added to the memory; else it stays what ``past`` made it.
+
+    Raises:
+        ValueError: If ``n`` or ``memory_size`` is not a positive integer.
+        TypeError: If ``past`` is one string.
+
+    >>> scorer = Novelty(["The cat sat down."], n=2)
+    >>> scorer(TextBatch.from_texts(["the cat ran", "Snow fell.", "Snow fell.", ""]))
+    array([0.5, 1. , 1. , 0. ])
+    >>> scorer(TextBatch.from_texts(["Snow fell."]))
+    array([0.])
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __init__(
+        self, past: Iterable[str] = (), *, n: int = 3, memory_size: int = 1_000, remembers: bool = True
+    ) -> None:
+        check_count("n", n, 1)
+        check_count("memory_size", memory_size, 1)
+        if isinstance(past, str):
+            raise TypeError(f"past is one string, {past!r:.60}; expected texts")
+        self.n = n
+        self.remembers = remembers
+        self._memory = TextMemory(memory_size)
+        for text in past:
+            self._remember(self._grams(units(text)))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the memory stays as it is."""
+        return not self.remembers
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, then remember the finished texts."""
+        texts = [self._grams(words) for words in batch.derived(units)]
+        scores = [sum(gram not in self._memory for gram in grams) / max(len(grams), 1) for grams in texts]
+        if self.remembers:
+            for i in np.flatnonzero(batch.done).tolist():
+                self._remember(texts[i])
+        return np.array(scores, dtype=np.float64)
+
+    def _grams(self, words: list[str]) -> set[tuple[str, ...]]:
+        return set(ngrams(words, min(self.n, len(words)))) if words else set()
+
+    def _remember(self, grams: set[tuple[str, ...]]) -> None:
+        if grams:
+            self._memory.add(grams)

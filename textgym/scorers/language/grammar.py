@@ -1,0 +1,118 @@
+"""How few mistakes of grammar a text has."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import unknown_name
+from textgym.scorers.base import FloatArray
+from textgym.scorers.extras import import_extra
+from textgym.scorers.text import cleaned
+
+__all__ = ["Grammar"]
+
+_KINDS = (
+    *("Agreement", "BoundaryError", "Capitalization", "Eggcorn", "Enhancement", "Formatting", "Grammar", "Malapropism"),
+    *("Miscellaneous", "Nonstandard", "Punctuation", "Readability", "Redundancy", "Regionalism", "Repetition"),
+    *("Spelling", "Style", "Typo", "Usage", "WordChoice", "WordOrder"),
+)
+_DIALECTS = ("american", "australian", "british", "canadian", "indian")
+
+_english_words = re.compile(r"[^\W\d_]*[A-Za-z][^\W\d_]*").findall
+_long_run = re.compile(r"\S{50}(?=\S)").sub  # no English word is longer
+_one_at_a_time = Lock()  # a linter that is busy in another thread raises
+
+
+@cache
+def _linter(dialect: str, spelling: bool) -> Any:
+    harper = import_extra("harper", "grammar", "harper-py")
+    linter = harper.Linter(harper.Dialect[dialect.upper()])
+    linter.set_lint_config({"SpellCheck": spelling})
+    return linter
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """1 less the number of mistakes for each word that the grammar checker Harper finds in the completion.
+
+    Formula: ``max(0, 1 - mistakes / words)``; words hold a Latin letter, mistakes are the distinct places of the wanted
+    kinds. Range: [0, 1]. Reads English, and the first 2,000 characters. A completion without words, an empty one among
+    them, scores 0. Deterministic. Not incremental: more text can make a sentence of a fragment.
+
+    Harper finds doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and the like,
+    each by a rule of its own. It misses much ("This are wrong.") and takes word salad for fine: it tells careful from
+    careless writing, not language from noise, so join it with a fluency scorer. Other languages have few mistakes too.
+    A sentence of more than 40 words is a mistake of readability. Spelling is left out unless asked for, because to look
+    for each unknown word's neighbours takes milliseconds; :class:`~textgym.scorers.Spelling` does it in microseconds.
+
+    Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
+
+    Raises:
+        ImportError: At construction, if the package harper-py is missing.
+        TypeError: If ``kinds`` is one string.
+        ValueError: If a kind or the dialect is unknown, or ``kinds`` is empty.
+
+    >>> Grammar()(TextBatch.from_texts(["He goes to school.", "He go to the the school.", "An cat sat.", ""]))
+    array([1.        , 0.66666667, 0.66666667, 0.        ])
+    >>> Grammar(kinds=("Repetition",))(TextBatch.from_texts(["He go to the the school."]))
+    array([0.83333333])
+    """
+
+    kinds: tuple[str, ...] | None = None
+    """Which of Harper's kinds count (Agreement, BoundaryError, Capitalization, Eggcorn, Enhancement, Formatting,
+    Grammar, Malapropism, Miscellaneous, Nonstandard, Punctuation, Readability, Redundancy, Regionalism, Repetition,
+    Spelling, Style, Typo, Usage, WordChoice, WordOrder); all but Spelling by default."""
+    dialect: str = "american"
+    """Or australian, british, canadian, indian."""
+    after_prompt: bool = False
+    """Whether the completion goes on with the prompt's sentence, and is read after the prompt's last 200 characters:
+    else one that starts in lower case has a mistake of capitalization."""
+
+    score_range = (0.0, 1.0)
+    requires = ("harper-py",)
+    prefers = (("He goes to school.", "He go to school."), ("He sat on the mat.", "He sat on the the mat."))
+
+    def __post_init__(self) -> None:
+        if isinstance(self.kinds, str):
+            raise TypeError(f"kinds is one string, {self.kinds!r}; expected a sequence of strings")
+        if self.kinds is not None:
+            if not self.kinds:
+                raise ValueError("kinds is empty; leave it out to count all but spelling")
+            for kind in self.kinds:
+                if kind not in _KINDS:
+                    raise unknown_name("kind", kind, _KINDS)
+            object.__setattr__(self, "kinds", tuple(self.kinds))
+        if self.dialect not in _DIALECTS:
+            raise unknown_name("dialect", self.dialect, _DIALECTS)
+        self._linter()
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        linter = self._linter()
+        prompts = [cleaned(prompt[-200:]) for prompt in batch.prompts] if self.after_prompt else [""] * len(batch)
+        pairs = zip(prompts, batch.derived(cleaned), strict=True)
+        return np.array([self._score(linter, *pair) for pair in pairs], dtype=np.float64)
+
+    def _linter(self) -> Any:
+        return _linter(self.dialect, self.kinds is not None and "Spelling" in self.kinds)
+
+    def _score(self, linter: Any, prompt: str, completion: str) -> float:
+        num_words = len(_english_words(completion))
+        if num_words == 0:
+            return 0.0
+        # Harper's memory grows with the square of the longest run: 100,000 letters end the process. It is asked for
+        # overlapping mistakes too, because else one long sentence would hide all others.
+        prompt, completion = _long_run(r"\g<0> ", prompt), _long_run(r"\g<0> ", completion)
+        with _one_at_a_time:
+            lints = linter.lint(prompt + completion, language="plaintext", dedup=False)
+        places = {
+            (lint.span.start, lint.span.end)
+            for lint in lints
+            if lint.span.end > len(prompt) and (self.kinds is None or lint.lint_kind in self.kinds)
+        }
+        return max(0.0, 1 - len(places) / num_words)

@@ -1,0 +1,193 @@
+"""What another language model says of a text, asked over a chat API."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import ScorerError
+from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.learned.chat import ChatClient
+from textgym.scorers.learned.chat_limits import ChatLimits
+from textgym.scorers.learned.judge_cache import AnswerCache, question_key
+from textgym.scorers.learned.judge_config import JudgeConfig
+from textgym.scorers.text import cleaned
+
+__all__ = ["Judge", "JudgeUsage"]
+
+
+@dataclass(frozen=True)
+class JudgeUsage:
+    """What a judge has cost so far."""
+
+    requests: int = 0
+    """Requests sent, retries included."""
+    tokens: int = 0
+    """Tokens of questions and answers, as far as the server reported them."""
+    cache_hits: int = 0
+    """Episodes whose answer lay in the cache."""
+
+
+class Judge:
+    """The score that a language model behind an OpenAI-compatible server gives a completion.
+
+    Formula: ``(score - worst) / (best - worst)``, where the score is read from the judge's answer. Range: [0, 1]; NaN
+    where the template asks for a reference and the sample has none. An empty completion is judged too. Deterministic
+    with a cache, which keeps the first answer; without one, servers do not promise it even at temperature 0. Not
+    incremental. Known to be hacked: judges favour long and confident texts, and a completion may tell them what to say.
+
+    Equal questions in a batch are asked once, different ones at the same time. An episode whose question fails, whose
+    answer has no score, or for which the budget no longer suffices, fails alone. The key is read from the environment
+    with each request and is never stored, pickled or shown. Budgets and rates hold for this object, not for its copies.
+
+    Source: Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, https://arxiv.org/abs/2306.05685
+
+    Args:
+        model: What the server calls the model.
+        base_url: The server's address up to the version: ``"http://localhost:8000/v1"``.
+        config: A ``JudgeConfig``.
+        clock: Returns seconds, as ``time.monotonic`` does.
+        sleep: Waits for some seconds; with a clock, what time is to the retries and the rate limit.
+
+    Raises:
+        ValueError: If the address is none of HTTP, the key's environment variable is not set, or the cache cannot be
+            opened.
+
+    >>> judge = Judge("my-model", "http://localhost:8000/v1", JudgeConfig(scale=(1, 5), max_requests=1_000))
+    >>> judge.usage
+    JudgeUsage(requests=0, tokens=0, cache_hits=0)
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        config: JudgeConfig | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.model = model
+        self.base_url = base_url
+        self.config = config = config or JudgeConfig()
+        self._clock, self._sleep = clock, sleep
+        self._cache_hits = 0
+        limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock, sleep)
+        self._client = ChatClient(
+            base_url,
+            api_key_env=config.api_key_env,
+            request_timeout=config.request_timeout,
+            retries=config.retries,
+            limits=limits,
+            clock=clock,
+            sleep=sleep,
+        )
+        self._cache = None if config.cache is None else AnswerCache(config.cache)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether an episode is sure to get the same score again."""
+        return self._cache is not None
+
+    @property
+    def usage(self) -> JudgeUsage:
+        """What it has cost so far."""
+        return JudgeUsage(self._client.limits.requests, self._client.limits.tokens, self._cache_hits)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If an episode failed.
+        """
+        scores = self.score_components(batch)
+        if scores.error is not None:
+            raise ScorerError(scores.error) from scores.cause
+        return scores.total
+
+    def score_components(self, batch: TextBatch) -> Scores:
+        """Return the scores, and which episodes failed."""
+        questions = self._questions(batch)
+        bodies = {key: body for key, body in questions if body is not None}
+        found = self._remembered(bodies, [key for key, body in questions if body is not None])
+        found |= self._asked({key: body for key, body in bodies.items() if key not in found})
+        total = np.full(len(batch), np.nan)
+        failed = np.zeros(len(batch), dtype=np.bool_)
+        error, cause = None, None
+        for i, (key, body) in enumerate(questions):
+            outcome = found[key] if body is not None else np.nan
+            if isinstance(outcome, ScorerError):
+                failed[i] = True
+                if error is None:
+                    error = f"scorer 'judge' {outcome}, for the completion {batch.completions[i][:80]!r}"
+                    cause = outcome
+            else:
+                total[i] = outcome
+        return Scores(total, {}, error, None if error is None else failed, cause)
+
+    def _questions(self, batch: TextBatch) -> list[tuple[str, dict[str, Any] | None]]:
+        """Return B requests, each with its key; None where there is nothing to ask."""
+        config = self.config
+        questions: list[tuple[str, dict[str, Any] | None]] = []
+        for sample, completion in zip(batch.samples, batch.completions, strict=True):
+            reference = sample.references[0] if sample.references else None
+            if reference is None and config.needs_reference:
+                questions.append(("", None))
+                continue
+            texts = [cleaned(text, config.max_characters) for text in (sample.prompt, completion, reference or "")]
+            body = {**config.parameters, "model": self.model, "messages": config.messages(*texts)}
+            questions.append((question_key(body), body))
+        return questions
+
+    def _remembered(self, bodies: Mapping[str, Any], keys: list[str]) -> dict[str, float | ScorerError]:
+        """Return the scores of the questions that the cache has an answer to."""
+        found: dict[str, float | ScorerError] = {}
+        if self._cache is None:
+            return found
+        for key, answer in self._cache.get(list(bodies)).items():
+            score = self._score(answer)
+            if not isinstance(score, ScorerError):  # kept when another pattern was used
+                found[key] = score
+        self._cache_hits += sum(key in found for key in keys)
+        return found
+
+    def _asked(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, float | ScorerError]:
+        """Ask the judge; keep each answer with a score at once, since it has been paid for."""
+        found: dict[str, float | ScorerError] = {}
+        if not bodies:
+            return found
+        pool = ThreadPoolExecutor(min(self.config.concurrency, len(bodies)))
+        try:
+            futures = {pool.submit(self._client.complete, body): key for key, body in bodies.items()}
+            for future in as_completed(futures):
+                key = futures[future]
+                try:
+                    answer = future.result()
+                except ScorerError as error:
+                    found[key] = error
+                    continue
+                found[key] = score = self._score(answer)
+                if self._cache is not None and not isinstance(score, ScorerError):
+                    self._cache.put(key, answer)
+        finally:  # after an interrupt, what has not been sent is not sent
+            pool.shutdown(cancel_futures=True)
+        return found
+
+    def _score(self, answer: str) -> float | ScorerError:
+        try:
+            return self.config.score(answer)
+        except ScorerError as error:
+            return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _judge, (self.model, self.base_url, self.config, self._clock, self._sleep)
+
+
+def _judge(model: str, base_url: str, config: JudgeConfig, clock: Any, sleep: Any) -> Judge:
+    return Judge(model, base_url, config, clock=clock, sleep=sleep)

@@ -1,0 +1,54 @@
+"""Answers of a judge in a file, so that no question is paid twice."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["AnswerCache", "question_key"]
+
+_KEYS_PER_QUERY = 500  # SQLite once allowed 999
+
+
+def question_key(body: Mapping[str, Any]) -> str:
+    """Return what names a request in the cache: a hash of model, messages and parameters."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class AnswerCache:
+    """An SQLite file of answers by key, which several processes may use at once.
+
+    Raises:
+        ValueError: If the file cannot be opened or made.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self._connection() as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        except sqlite3.Error as error:
+            raise ValueError(f"cannot use {str(self.path)!r} as a cache: {error}") from error
+
+    def get(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the answers that are there, by key."""
+        found: dict[str, str] = {}
+        with self._connection() as connection:
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(part))
+                found.update(connection.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part))
+        return found
+
+    def put(self, key: str, answer: str) -> None:
+        """Keep an answer, in place of an earlier one."""
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            yield connection

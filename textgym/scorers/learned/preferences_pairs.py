@@ -1,0 +1,93 @@
+"""Pairs of completions of which one was preferred, and the files that hold them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PreferencePair", "as_pair", "read_pairs"]
+
+_COLUMNS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two completions of a prompt, the better one and the worse one."""
+
+    prompt: str
+    """What both continue."""
+    chosen: str
+    """The completion that was preferred."""
+    rejected: str
+    """The other one."""
+
+
+def read_pairs(path: str | Path) -> list[PreferencePair]:
+    r"""Read a JSONL file with the columns ``prompt``, ``chosen`` and ``rejected``, as TRL's data sets have them.
+
+    Other columns and blank lines are passed over.
+
+    Args:
+        path: A file in UTF-8.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not an object with these columns as text, or the file has none. The message names the
+            line, what stands there and what was expected.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pairs.jsonl")
+    ...     _ = path.write_text('{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}\n')
+    ...     read_pairs(path)
+    [PreferencePair(prompt='2 + 2 =', chosen=' 4', rejected=' 5')]
+    """
+    path = Path(path)
+    pairs = []
+    with path.open(encoding="utf-8-sig", errors="strict") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    pairs.append(_pair_of_line(line, f"{path.name}, line {number}"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path.name} is not UTF-8: {error}") from error
+    if not pairs:
+        raise ValueError(f"{path.name} holds no pairs; expected a JSON object with {_listed(_COLUMNS)} in each line")
+    return pairs
+
+
+def as_pair(row: Any, where: str = "the pair") -> PreferencePair:
+    """Return the pair that a row of a data set is.
+
+    Args:
+        row: A pair, or a mapping with the three columns.
+        where: What the row is called in a message.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(row, PreferencePair):
+        return row
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: got {type(row).__name__} {row!r:.60}, expected {_listed(_COLUMNS)}")
+    missing = [name for name in _COLUMNS if name not in row]
+    if missing:
+        found = _listed(row) if row else "none"
+        raise ValueError(f"{where}: got the columns {found}, expected {_listed(_COLUMNS)}")
+    for name in _COLUMNS:
+        if not isinstance(row[name], str):
+            raise ValueError(f"{where}: {name!r} is {type(row[name]).__name__} {row[name]!r:.60}, expected text")
+    return PreferencePair(*(row[name] for name in _COLUMNS))
+
+
+def _pair_of_line(line: str, where: str) -> PreferencePair:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: got {line.strip()!r:.60}, expected a JSON object ({error})") from error
+    return as_pair(row, where)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(repr, names))

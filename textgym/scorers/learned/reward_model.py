@@ -1,0 +1,200 @@
+"""What a reward model says: a sequence classifier of Hugging Face, or a function that stands for one."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.documented import documented_fields
+from textgym.errors import ScorerError, unknown_name
+from textgym.scorers.base import FloatArray, as_values
+from textgym.scorers.learned.reward_model_loading import Classifier, load_classifier
+from textgym.tokenizers.base import as_utf8
+
+__all__ = ["RewardModel", "RewardModelConfig"]
+
+_OUTPUTS = ("logit", "probability")
+_CHARACTERS_PER_TOKEN = 16
+
+
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig:
+    """How a classifier is asked, and which of its outputs is the score."""
+
+    label: int | str | None = None
+    """The output that counts, by number or by name; None where there is only one."""
+    output: Literal["logit", "probability"] = "logit"
+    """``"logit"``, or ``"probability"``: the softmax over the labels, or the sigmoid where there is one label or where
+    labels do not exclude each other."""
+    template: str = "{prompt}{completion}"
+    """The text that is classified; or ``"pair"``, prompt and completion as a pair of texts; or ``"chat"``, the
+    tokenizer's chat template for one turn of the user and one of the assistant."""
+    max_tokens: int = 512
+    """Of a longer text, the last tokens are kept. The model's own limit holds too."""
+    batch_size: int = 32
+    """Texts in one forward pass."""
+    device: str | None = None
+    """Where the model runs; None leaves it where it is."""
+
+    def __post_init__(self) -> None:
+        if self.output not in _OUTPUTS:
+            raise unknown_name("output", self.output, _OUTPUTS)
+        if self.template not in ("chat", "pair") and "{completion}" not in self.template:
+            raise ValueError(f"template must contain {{completion}}, or be 'pair' or 'chat'; got {self.template!r}")
+        try:
+            self.template.format(prompt="", completion="")
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"template may contain {{prompt}} and {{completion}} only: {error!r}") from error
+        for name in ("max_tokens", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+class RewardModel:
+    """The output of a sequence classifier for prompt and completion.
+
+    Formula: the logit or the probability of one label. Range: all numbers, or [0, 1] for a probability. An empty
+    completion scores what the model makes of the prompt alone. Deterministic, up to the rounding that depends on the
+    batch. Not incremental. Known to be hacked wherever it was not trained: length, flattery, repeated phrases.
+
+    Texts are sorted by length and padded on the right with an id that none of them holds, so that neither a missing pad
+    token nor one that is the EOS too misleads a model that looks for the last token.
+
+    Source: Ouyang et al., Training language models to follow instructions with human feedback, 2022,
+    https://arxiv.org/abs/2203.02155
+
+    Args:
+        model: A name on Hugging Face or a local folder, which has to hold the classifier's head; a loaded model, which
+            is put into eval mode while it scores; or a function ``f(prompts, completions) -> (B,)``.
+        tokenizer: The tokenizer of a loaded model; by default, the one that lies with the named model.
+        config: A ``RewardModelConfig``; not for a function.
+
+    Raises:
+        ImportError: If torch or transformers is missing.
+        TypeError: If the model is none of these, or a loaded one comes without its tokenizer.
+        ValueError: If there is no such model, it has no trained head, or has several labels of which none is chosen.
+
+    >>> def longer_is_better(prompts, completions):
+    ...     return [len(text) for text in completions]
+    >>> RewardModel(longer_is_better)(TextBatch.from_texts(["a", "abc"]))
+    array([1., 3.])
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Callable[..., Any],
+        tokenizer: Any = None,
+        config: RewardModelConfig | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config or RewardModelConfig()
+        is_classifier = isinstance(model, str | Path) or (hasattr(model, "config") and hasattr(model, "parameters"))
+        if not is_classifier and not callable(model):
+            raise TypeError(
+                f"model is {model!r} of type {type(model).__name__}; expected a name, a model or a function"
+            )
+        if not is_classifier and (tokenizer is not None or config is not None):
+            raise TypeError("a function takes neither a tokenizer nor a config")
+        self._classifier = load_classifier(model, tokenizer, self.config) if is_classifier else None
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """The least and the greatest score, where there is such."""
+        return (0.0, 1.0) if self._classifier is not None and self.config.output == "probability" else None
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If the model gives NaN.
+        """
+        if self._classifier is None:
+            assert callable(self.model)
+            result = self.model(batch.prompts, list(batch.completions))
+            if hasattr(result, "detach"):  # a tensor, perhaps on another device or of bfloat16
+                result = result.detach().double().cpu().numpy()
+            return as_values(result, len(batch))
+        rows = self._encoded(self._classifier, batch)
+        scores = np.zeros(len(batch))
+        order = sorted(range(len(batch)), key=lambda i: len(rows[i]["input_ids"]))
+        for start in range(0, len(order), self.config.batch_size):
+            index = order[start : start + self.config.batch_size]
+            scores[index] = self._forward(self._classifier, [rows[i] for i in index])
+        if np.isnan(scores).any():  # which would mean that the scorer does not apply
+            raise ScorerError(f"got NaN from the model for {int(np.isnan(scores).sum())} of {len(batch)} texts")
+        return scores
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "tokenizer": self.tokenizer, "config": self.config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        function = state["tokenizer"] is None and not isinstance(state["model"], str | Path)
+        self.__init__(state["model"], state["tokenizer"], None if function else state["config"])  # type: ignore[misc]
+
+    def _encoded(self, classifier: Classifier, batch: TextBatch) -> list[dict[str, list[int]]]:
+        """Return B mappings of a model's inputs, such as ``input_ids``, without padding."""
+        if len(batch) == 0:
+            return []
+        tokenizer, most = classifier.tokenizer, classifier.max_tokens
+        prompts = [as_utf8(text[-_CHARACTERS_PER_TOKEN * most :]) for text in batch.prompts]
+        completions = [as_utf8(text[-_CHARACTERS_PER_TOKEN * most :]) for text in batch.completions]
+        pairs = list(zip(prompts, completions, strict=True))
+        options = {"truncation": True, "max_length": most}
+        if self.config.template == "pair":
+            columns = tokenizer(prompts, completions, **options)
+        elif self.config.template == "chat":
+            texts = [tokenizer.apply_chat_template(_turns(*pair), tokenize=False) for pair in pairs]
+            columns = tokenizer(texts, add_special_tokens=False, **options)
+        else:
+            columns = tokenizer([self.config.template.format(prompt=a, completion=b) for a, b in pairs], **options)
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return [row if row["input_ids"] else classifier.something(row) for row in rows]
+
+    def _forward(self, classifier: Classifier, rows: list[dict[str, list[int]]]) -> FloatArray:
+        import torch
+
+        model, longest = classifier.model, max(len(row["input_ids"]) for row in rows)
+        pad_id = classifier.pad_id({token for row in rows for token in row["input_ids"]})
+        device = next(model.parameters()).device
+        inputs = {"attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], longest, 0)}
+        for name in rows[0]:
+            if name != "attention_mask":
+                inputs[name] = _padded([row[name] for row in rows], longest, pad_id if name == "input_ids" else 0)
+        with torch.no_grad(), _asked(model, pad_id):
+            tensors = {name: torch.tensor(values, device=device) for name, values in inputs.items()}
+            logits = model(**tensors).logits.double()
+        if self.config.output == "probability":
+            logits = logits.sigmoid() if classifier.labels_are_independent else logits.softmax(-1)
+        scores: FloatArray = logits[:, classifier.label].cpu().numpy()
+        return scores
+
+
+def _turns(prompt: str, completion: str) -> list[Mapping[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+
+
+def _padded(rows: list[list[int]], width: int, value: int) -> list[list[int]]:
+    return [row + [value] * (width - len(row)) for row in rows]
+
+
+@contextmanager
+def _asked(model: Any, pad_id: int) -> Iterator[None]:
+    """Put a model into eval mode, and let it take ``pad_id`` for padding, for a while."""
+    configs = [model.config, model.config.get_text_config()]
+    before, was_training = [config.pad_token_id for config in configs], model.training
+    try:
+        model.eval()
+        for config in configs:
+            config.pad_token_id = pad_id
+        yield
+    finally:
+        model.train(was_training)
+        for config, value in zip(configs, before, strict=True):
+            config.pad_token_id = value

@@ -1,0 +1,105 @@
+"""Whether a text stays clear of banned words."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.text import fold, given_phrases, phrases_of_column, whole_phrase
+
+__all__ = ["BannedWords"]
+
+
+class BannedWords:
+    r"""1 where the completion holds no banned word, 1/2 with one, 1/3 with two, and so on.
+
+    Formula: ``1 / (1 + hits)``, where hits counts the places at which a banned word begins, as a whole word in any
+    case; a word may be a phrase, between whose parts any white space may stand. The length of the text plays no part,
+    so that no hit can be diluted. Range: (0, 1]. An empty completion scores 1. Deterministic. Incremental: a word at
+    the end of the text counts as long as no letter follows it. Easily hacked: any other spelling is clean.
+
+    Args:
+        words: The banned words. Without them, each sample brings its own in the metadata column ``column``: a list, or
+            a string with commas between the words. A sample that has none scores NaN: the scorer does not apply.
+        column: Name of that column.
+
+    Raises:
+        TypeError: If ``words`` is one string, or holds something else than strings.
+        ValueError: If ``words`` is empty, or one of them is blank.
+
+    >>> BannedWords(["cat", "red hat"])(TextBatch.from_texts(["A dog, a concat.", "No cat.", "cat RED\nhat cat", ""]))
+    array([1.  , 0.5 , 0.25, 1.  ])
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __init__(self, words: Iterable[str] | None = None, column: str = "banned_words") -> None:
+        self.column = column
+        self.words = given_phrases(words, "banned word")
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array(list(map(_score, batch.completions, self._banned(batch))), dtype=np.float64)
+
+    def begin(self, batch: TextBatch) -> list["_Count"]:
+        """Return B states: the hits so far, and the end of the text, where one may be growing."""
+        starts = [_Count(banned, max(map(len, banned), default=0)) for banned in self._banned(batch)]
+        return list(map(_follow, starts, batch.completions))
+
+    def advance(self, states: Sequence["_Count"], batch: TextBatch) -> list["_Count"]:
+        """Return B states after one more token."""
+        return [
+            _follow(state, piece) if piece else state for state, piece in zip(states, batch.last_pieces, strict=True)
+        ]
+
+    def value(self, states: Sequence["_Count"], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, the scores of the texts that the states are of."""
+        return np.array([1 / (1 + s[2] + s[3]) if s[1] else np.nan for s in states], dtype=np.float64)
+
+    def _banned(self, batch: TextBatch) -> list[tuple[str, ...]]:
+        if self.words is not None:
+            return [self.words] * len(batch)
+        return [phrases_of_column(row.get(self.column), "banned word") for row in batch.metadata]
+
+
+class _Count(NamedTuple):
+    banned: tuple[str, ...]
+    width: int
+    """Characters of the longest banned word; 0 where there is none."""
+    num_settled: int = 0
+    """Hits that begin before the tail."""
+    num_in_tail: int = 0
+    """Hits that begin in the tail, and may change with what follows."""
+    tail: str = " "
+    """The last characters, folded; the first one only says whether a word may begin behind it."""
+
+
+def _follow(state: _Count, piece: str) -> _Count:
+    banned, width, num_settled, _, tail = state
+    if width == 0:
+        return state
+    text = fold(tail, piece)
+    cut = max(len(text) - width - 1, 0)
+    num_in_tail = 0
+    for match in _finder(banned)(text, 1):
+        if match.start() <= cut:  # so much text follows that no more of it matters
+            num_settled += 1
+        else:
+            num_in_tail += 1
+    return _Count(banned, width, num_settled, num_in_tail, text[cut:])
+
+
+def _score(text: str, banned: tuple[str, ...]) -> float:
+    if not banned:
+        return np.nan
+    return 1 / (1 + sum(1 for _ in _finder(banned)(text.casefold())))
+
+
+@lru_cache(maxsize=1024)
+def _finder(banned: tuple[str, ...]) -> Callable[..., Iterator[re.Match[str]]]:
+    # A look-ahead takes no characters, so that a hit may begin within another one.
+    return re.compile(f"(?={whole_phrase(*banned)})").finditer

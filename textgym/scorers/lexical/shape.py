@@ -1,0 +1,127 @@
+"""Whether sentences and words look like sentences and words."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.scorers.base import FloatArray
+from textgym.scorers.text import ends_with_mark, sentences, words
+
+__all__ = ["SentenceShape", "WordShape"]
+
+
+@dataclass(frozen=True)
+class SentenceShape:
+    """Share of the completion's sentences that are well shaped.
+
+    Formula: ``well shaped / all`` sentences. A sentence is well shaped if its first letter is not in lower case, it
+    ends with a mark (``. ! ?`` or an ellipsis, quotes and brackets closed behind it), it holds straight double quotes
+    in even number and as many curly ones that open as close, and it has ``low`` to ``high`` words. Range: [0, 1]. An
+    empty completion scores 0. Deterministic. Not incremental: the last sentence goes on. Easily hacked: ``"A a a."`` is
+    well shaped; a quotation of several sentences is not.
+
+    Raises:
+        ValueError: If not ``1 <= low <= high``.
+
+    >>> SentenceShape()(TextBatch.from_texts(["The cat sat. Then it ran!", "The cat sat. then it ran", "No.", ""]))
+    array([1. , 0.5, 0. , 0. ])
+    """
+
+    low: int = 2
+    """Words of the shortest sentence."""
+    high: int = 40
+    """Words of the longest sentence."""
+
+    score_range = (0.0, 1.0)
+    prefers = (("The cat sat.", "the cat sat"), ('"Stop it," she said.', '"Stop it, she said.'))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"expected 1 <= low <= high, got low={self.low!r}, high={self.high!r}")
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array(list(map(self._share, batch.derived(sentences))), dtype=np.float64)
+
+    def _share(self, found: list[str]) -> float:
+        return sum(map(self._is_well_shaped, found)) / max(len(found), 1)
+
+    def _is_well_shaped(self, sentence: str) -> bool:
+        first = _first_letter(sentence)
+        return (
+            ends_with_mark(sentence)
+            and first is not None
+            and not first[0].islower()
+            and sentence.count('"') % 2 == 0
+            and sentence.count("“") == sentence.count("”")
+            and self.low <= len(words(sentence)) <= self.high
+        )
+
+
+_first_letter = re.compile(r"[^\W_]").search
+
+
+@dataclass(frozen=True)
+class WordShape:
+    """Share of the completion's words that look like words of a language.
+
+    Formula: ``word-like / all`` words. A word is word-like if it has at most ``max_letters`` letters, none of them
+    three times in a row, no digit beside a letter, except as in ``2nd``, and no capital behind a small letter, except
+    as in ``McKay``. If it is written in a to z, it also has a vowel or y, and neither seven consonants nor five vowels
+    in a row; a word in capitals only is let off both. A number is word-like. Range: [0, 1]. An empty completion, or one
+    without words, scores 0. Deterministic. Not incremental: a word goes on with the next token. Easily hacked:
+    ``"bab"`` looks like a word; whether it is one, a dictionary says.
+
+    Raises:
+        ValueError: If ``max_letters`` is not positive.
+
+    >>> WordShape()(TextBatch.from_texts(["The 2nd cat's home", "catt xkcd aaargh", "c4t tHe cat 42", ""]))
+    array([1.        , 0.33333333, 0.5       , 0.        ])
+    """
+
+    max_letters: int = 20
+    """Letters of the longest word; those of a compound with hyphens are counted part by part, up to 100 in all."""
+
+    score_range = (0.0, 1.0)
+    prefers = (("the cat sat", "thx ctt zzzzat"), ("a cat", "a c4t"))
+
+    def __post_init__(self) -> None:
+        if self.max_letters < 1:
+            raise ValueError(f"max_letters must be positive, got {self.max_letters!r}")
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array(list(map(self._share, batch.derived(words))), dtype=np.float64)
+
+    def _share(self, found: list[str]) -> float:
+        longest = self.max_letters
+        return sum(len(word) <= 100 and _is_word_like(word, longest) for word in found) / max(len(found), 1)
+
+
+_parts = re.compile("[-'\u2019]").split
+_is_number = re.compile(r"\d+(?:st|nd|rd|th|s)?\Z").match
+_is_odd = re.compile(r"(.)\1\1|\d|(?<!^Mc)(?<!^Mac)(?<=[a-z])[A-Z]").search
+_is_latin = re.compile("[A-Za-z]+").fullmatch
+_is_unspeakable = re.compile("[aeiou]{5}|[^aeiouy]{7}|^[^aeiouy]+$").search
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_word_like(word: str, max_letters: int) -> bool:
+    return all(_is_part_word_like(part, max_letters, i > 0) for i, part in enumerate(_parts(word)))
+
+
+def _is_part_word_like(part: str, max_letters: int, is_ending: bool) -> bool:
+    if _is_number(part):
+        return len(part) <= max_letters
+    if len(part) > max_letters or (_is_odd(part) and not (part.isupper() and set(part) <= set("IVXLCDM"))):
+        return False
+    if _is_latin(part) is None or part.isupper() or (is_ending and part in _ENDINGS):
+        return True
+    return _is_unspeakable(part.lower()) is None
+
+
+_ENDINGS = frozenset({"s", "t", "m", "d", "ll", "n"})
+"""What stands behind an apostrophe without a vowel."""

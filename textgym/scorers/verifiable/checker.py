@@ -1,0 +1,120 @@
+"""Whether a text passes a check that the user writes, in a process of its own."""
+
+import inspect
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import ScorerError
+from textgym.scorers.base import FloatArray, Scores, scorer_name
+from textgym.scorers.verifiable.worker import Answer, Worker
+
+__all__ = ["Checker", "scores_of_answers"]
+
+
+class Checker:
+    """What a function of yours returns, which may hang, crash or run what the completion says.
+
+    Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; ``None`` where it does not
+    apply. Range: the function's. An empty completion is given to the function too. Deterministic if the function is,
+    and well within the time limit, which is wall time. Not incremental.
+
+    The function runs in another process, one episode after the other. A call that takes longer than ``time_limit`` is
+    killed together with all processes that it has started, and so is an endless loop; that episode alone fails, or
+    gets ``on_timeout``. What the function raises fails that episode alone too. The process is started with the first
+    batch and kept; starting it is not counted in the time limit. It keeps slow code away from the training, but it is
+    no sandbox: it may read and write what you may.
+
+    Args:
+        function: ``f(completion)`` or ``f(completion, sample)``; a second parameter is given the sample if it is
+            required or called ``sample``. It may be a lambda, and is sent as it is now, with the globals it uses.
+        time_limit: Seconds for each episode.
+        on_timeout: The score of an episode that takes longer; ``None`` makes it an error.
+
+    Raises:
+        TypeError: If the function has another signature, or cannot be sent to another process.
+        ValueError: If the time limit is not positive, or ``on_timeout`` is not finite.
+
+    >>> checker = Checker(lambda completion, sample: completion in sample.references)
+    >>> checker(TextBatch.from_texts(["4", "5"], references=[["4", "four"]] * 2))
+    array([1., 0.])
+    """
+
+    def __init__(self, function: Callable[..., Any], time_limit: float = 1.0, on_timeout: float | None = None) -> None:
+        if on_timeout is not None and not isfinite(on_timeout):
+            raise ValueError(f"on_timeout must be None or a finite number, got {on_timeout!r}")
+        self.function = function
+        self.name = scorer_name(function)
+        self.time_limit = time_limit
+        self.on_timeout = on_timeout
+        self._takes_sample = _takes_sample(function)
+        self._worker = Worker(function, time_limit)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If an episode failed.
+        """
+        scores = self.score_components(batch)
+        if scores.error is not None:
+            raise ScorerError(scores.error)
+        return scores.total
+
+    def score_components(self, batch: TextBatch) -> Scores:
+        """Return the scores, and which episodes failed."""
+        columns = (batch.completions, batch.samples) if self._takes_sample else (batch.completions,)
+        answers = self._worker.map(list(zip(*columns, strict=True)))
+        return scores_of_answers(self.name, answers, batch, self.on_timeout)
+
+    def close(self) -> None:
+        """End the process now; the next batch starts another."""
+        self._worker.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_worker"}
+        return state | {"function": cloudpickle.dumps(self.function)}  # pickle refuses a lambda
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.function = cloudpickle.loads(state["function"])
+        self._worker = Worker(self.function, self.time_limit)
+
+
+def scores_of_answers(name: str, answers: list[Answer], batch: TextBatch, on_timeout: float | None) -> Scores:
+    """Return what a worker's answers mean as scores."""
+    values = np.full(len(answers), np.nan)
+    failed = np.zeros(len(answers), dtype=np.bool_)
+    error = None
+    for i, answer in enumerate(answers):
+        if answer.timed_out and on_timeout is not None:
+            values[i] = on_timeout
+        elif answer.error is None:
+            values[i] = answer.value
+        else:
+            failed[i] = True
+            error = error or f"scorer {name!r} {answer.error}, for the completion {batch.completions[i][:80]!r}"
+    return Scores(values, {}, error, failed if error is not None else None)
+
+
+def _takes_sample(function: Any) -> bool:
+    if not callable(function):
+        raise TypeError(f"function is {function!r} of type {type(function).__name__}, expected a function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # some built-in functions do not tell theirs
+        raise TypeError(f"{scorer_name(function)!r} has no readable signature; wrap it in a function") from error
+    parameters = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = sum(p.default is p.empty for p in parameters)
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    second = positional[1] if len(positional) > 1 else None
+    takes_sample = second is not None and (second.default is second.empty or second.name == "sample")
+    if inspect.iscoroutinefunction(function) or not positional or required > 1 + takes_sample:
+        raise TypeError(
+            f"{scorer_name(function)!r} has the signature {signature}; expected f(completion) or f(completion, sample)"
+        )
+    return takes_sample

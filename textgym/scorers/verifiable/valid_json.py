@@ -1,0 +1,197 @@
+"""Whether a text is JSON, and whether it follows a schema."""
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import unknown_name
+from textgym.scorers.base import FloatArray
+from textgym.scorers.extras import import_extra
+
+__all__ = ["JSONSchema", "ValidJSON"]
+
+Where = Literal["whole", "first"]
+
+_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"[{\[]")
+_MOST_TRIES = 32
+_WHERE = ("first", "whole")
+_KINDS: dict[str, type] = {"any": object, "array": list, "object": dict}
+
+
+class _NotJSONError(ValueError):
+    """A text holds no JSON value."""
+
+
+@dataclass(frozen=True)
+class ValidJSON:
+    """1 where the completion is JSON, else 0.
+
+    Formula: strict RFC 8259, white space around the value allowed, ``NaN`` and ``Infinity`` not. Range: {0, 1}. An
+    empty completion scores 0. Deterministic. Not incremental. A value that is nested deeper than the interpreter's
+    stack allows, about a thousand times, is not accepted. Easily hacked: ``0`` and ``{}`` are JSON; say what ``kind``
+    it has to be, or use ``JSONSchema``.
+
+    Raises:
+        ValueError: If ``where`` or ``kind`` is unknown.
+
+    >>> ValidJSON()(TextBatch.from_texts(['{"a": [1, 2]}', "{'a': 1}", '{"a": 1', ""]))
+    array([1., 0., 0., 0.])
+    >>> ValidJSON("first", kind="object")(TextBatch.from_texts(['Here it is: {"a": 1}!', "It is [1]."]))
+    array([1., 0.])
+    """
+
+    where: Where = "whole"
+    """``"whole"``: nothing but the value may stand in the text. ``"first"``: what counts is the first fenced block, or
+    where there is none, the first object or array that can be read; the first 32 brackets are tried."""
+    kind: Literal["any", "array", "object"] = "any"
+    """What the value has to be."""
+
+    score_range = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check_where(self.where)
+        if self.kind not in _KINDS:
+            raise unknown_name("kind", self.kind, _KINDS)
+
+    @property
+    def prefers(self) -> tuple[tuple[str, str], ...]:
+        """JSON of the wanted kind scores higher than its beginning."""
+        return (("[1, 2]", "[1, 2"),) if self.kind == "array" else (('{"a": [1, 2]}', '{"a": [1, 2'),)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array([self._score(text) for text in batch.completions], dtype=np.float64)
+
+    def _score(self, text: str) -> float:
+        try:
+            return float(isinstance(_value(text, self.where), _KINDS[self.kind]))
+        except _NotJSONError:
+            return 0.0
+
+
+class JSONSchema:
+    """1 where the completion is JSON that follows a schema, else 0.
+
+    Formula: ``1`` if the value is valid, else ``0``; with ``partial``, ``1 / (1 + errors)`` for JSON that breaks the
+    schema at that many places. Range: [0, 1]. An empty completion scores 0. Deterministic. Not incremental. A
+    ``$ref`` to another document is not fetched: the scorer fails on it.
+
+    Source: https://json-schema.org, https://github.com/python-jsonschema/jsonschema
+
+    Args:
+        schema: A JSON schema, of the draft that its ``$schema`` names, 2020-12 by default.
+        where: As in ``ValidJSON``.
+        partial: Whether JSON that breaks the schema earns something.
+
+    Raises:
+        ImportError: If the package jsonschema is missing.
+        TypeError: If the schema is no mapping.
+        ValueError: If it is no valid schema, or ``where`` is unknown.
+
+    >>> schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["name", "age"]}
+    >>> texts = ['{"name": "Ann", "age": 3}', '{"age": "3"}', "Ann is 3."]
+    >>> JSONSchema(schema)(TextBatch.from_texts(texts))
+    array([1., 0., 0.])
+    >>> JSONSchema(schema, partial=True)(TextBatch.from_texts(texts)).round(2)
+    array([1.  , 0.33, 0.  ])
+    """
+
+    score_range = (0.0, 1.0)
+    requires = ("jsonschema",)
+
+    def __init__(self, schema: Mapping[str, Any], where: Where = "whole", partial: bool = False) -> None:
+        if not isinstance(schema, Mapping):
+            raise TypeError(f"schema is {schema!r} of type {type(schema).__name__}, expected a mapping")
+        _check_where(where)
+        self.schema = copy.deepcopy(dict(schema))
+        self.where = where
+        self.partial = partial
+        self._validator = _validator(self.schema)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array([self._score(text) for text in batch.completions], dtype=np.float64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_validator"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._validator = _validator(self.schema)
+
+    def _score(self, text: str) -> float:
+        try:
+            value = _value(text, self.where)
+        except _NotJSONError:
+            return 0.0
+        if not self.partial:
+            return float(self._validator.is_valid(value))
+        return 1.0 / (1 + sum(1 for _ in self._validator.iter_errors(value)))
+
+
+@cache
+def _jsonschema() -> Any:
+    return import_extra("jsonschema", "json_schema")
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    jsonschema = _jsonschema()
+    known = import_extra("jsonschema_specifications", "json_schema", "jsonschema").REGISTRY
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"schema is no valid JSON schema: {error.message}") from error
+    return kind(schema, registry=known)  # without a registry, jsonschema fetches what a $ref points to
+
+
+def _check_where(where: str) -> None:
+    if where not in _WHERE:
+        raise unknown_name("where", where, _WHERE)
+
+
+def _value(text: str, where: Where) -> Any:
+    """Return the JSON value in ``text``, or raise ``_NotJSONError``."""
+    if where == "whole":
+        return _decoded(text.strip(" \t\r\n"), whole=True)
+    fenced = _FENCED.search(text)
+    if fenced is not None:
+        return _decoded(fenced[1].strip(" \t\r\n"), whole=True)
+    for _, opening in zip(range(_MOST_TRIES), _OPENING.finditer(text), strict=False):
+        try:
+            return _decoded(text[opening.start() :], whole=False)
+        except _NotJSONError:
+            continue
+    raise _NotJSONError("no value")
+
+
+def _decoded(text: str, whole: bool) -> Any:
+    try:
+        value, end = _decoder().raw_decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _NotJSONError("no value") from error
+    if whole and end != len(text):
+        raise _NotJSONError("something follows the value")
+    return value
+
+
+@cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_constant=_refuse, parse_int=_as_integer)
+
+
+def _refuse(name: str) -> None:
+    raise _NotJSONError(f"{name} is no JSON")
+
+
+def _as_integer(digits: str) -> int | float:
+    # Python refuses to read integers of more than 4,300 digits.
+    return int(digits) if len(digits) <= 4_000 else float(digits)

@@ -1,0 +1,197 @@
+"""A function in a process of its own, which is killed where a call takes too long, so that an endless loop ends."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import IO, Any
+
+import cloudpickle
+
+from textgym.errors import ScorerError
+
+__all__ = ["Answer", "Worker"]
+
+_SCRIPT = Path(__file__).with_name("worker_process.py")
+_START_LIMIT = 120.0
+"""Seconds in which the process has to have imported what the function and its arguments need."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one call."""
+
+    value: float = float("nan")
+    """The number that the function returned; NaN for ``None``, and where there is an error."""
+    error: str | None = None
+    """What went wrong, as the end of a sentence: ``"raised ValueError: ..."``."""
+    timed_out: bool = False
+    """Whether the call took too long."""
+
+
+class Worker:
+    """Calls a function in another process, with a time limit for each call.
+
+    One process is kept warm: it is started with the first call, after a fork and after a call that took too long or
+    ended it, and ends with this object. The function travels by cloudpickle, so that lambdas and functions of a script
+    or a notebook can be given; it is what it was when this object was made. Calls of several threads wait for each
+    other. This is protection against slow code, not against hostile code.
+
+    Args:
+        function: Returns a number or ``None``.
+        time_limit: Seconds of wall time that a call may take.
+
+    Raises:
+        TypeError: If the function cannot be sent to another process.
+        ValueError: If the time limit is not positive.
+    """
+
+    def __init__(self, function: Callable[..., Any], time_limit: float) -> None:
+        if not 0 < time_limit < float("inf"):
+            raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit!r}")
+        try:
+            self._blob = cloudpickle.dumps(function)
+        except Exception as error:  # a reducer is user code and may raise anything
+            raise TypeError(f"{function!r} cannot be sent to another process: {error}") from error
+        self.time_limit = time_limit
+        self._lock = threading.Lock()
+        self._process: _Process | None = None
+
+    def map(self, calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
+        """Return an answer for each tuple of arguments.
+
+        Raises:
+            ScorerError: If the function or the arguments cannot be loaded in the other process.
+        """
+        answers: list[Answer] = []
+        with self._lock:
+            try:
+                while len(answers) < len(calls):
+                    answers += self._map_until_end(calls[len(answers) :])
+            except BaseException:  # also an interrupt: the answers that are under way would be taken for later ones
+                self.close()
+                raise
+        return answers
+
+    def close(self) -> None:
+        """End the process, if there is one. The next call starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+    def _map_until_end(self, calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
+        """Return the answers of the first calls: of all, or up to the one with which the process ended."""
+        process = self._running()
+        process.send((cloudpickle.dumps(list(calls)), self.time_limit * len(calls)))
+        process.confirm("the arguments")
+        answers: list[Answer] = []
+        for _ in calls:
+            try:
+                reply = process.receive(self.time_limit)
+            except TimeoutError:
+                self.close()
+                return [*answers, Answer(error=f"took longer than {self.time_limit:g} s", timed_out=True)]
+            if reply is None:
+                self.close()
+                return [*answers, Answer(error=f"ended its process ({process.exit_status()})")]
+            value = reply.get("value")
+            answers.append(Answer(float("nan") if value is None else value, reply.get("error")))
+        return answers
+
+    def _running(self) -> "_Process":
+        if self._process is None or not self._process.is_usable():
+            self.close()
+            self._process = _Process()
+            self._process.send((sys.path, self._blob))
+            self._process.confirm("the function")
+        return self._process
+
+
+class _Process:
+    """One run of the script, and the lines that it has written."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(_SCRIPT)]
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=os.name == "posix"
+        )
+        self._replies: SimpleQueue[bytes | None] = SimpleQueue()
+        threading.Thread(target=_read, args=(self._popen.stdout, self._replies), daemon=True).start()
+        self._owner = os.getpid()
+        self._finalizer = weakref.finalize(self, _end, self._popen, self._owner)
+
+    def is_usable(self) -> bool:
+        return self._owner == os.getpid() and self._popen.poll() is None
+
+    def send(self, request: Any) -> None:
+        """Send what the process is waiting for; if it has ended, the next reply says so."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(request, self._popen.stdin)
+            self._popen.stdin.flush()
+
+    def receive(self, time_limit: float) -> dict[str, Any] | None:
+        """Return the next reply, or ``None`` if the process has ended.
+
+        Raises:
+            TimeoutError: If there is none in time.
+        """
+        try:
+            line = self._replies.get(timeout=time_limit)
+        except Empty:
+            raise TimeoutError from None
+        reply: dict[str, Any] | None = None if line is None else json.loads(line)
+        return reply
+
+    def confirm(self, what: str) -> None:
+        """Wait until the process has loaded what it was sent."""
+        start = monotonic()
+        try:
+            reply = self.receive(_START_LIMIT)
+        except TimeoutError:
+            raise ScorerError(f"{what} took longer than {monotonic() - start:.0f} s to load in a process") from None
+        problem = f"it ended ({self.exit_status()})" if reply is None else reply.get("error")
+        if problem is not None:
+            raise ScorerError(f"{what} could not be loaded in another process: {problem}")
+
+    def exit_status(self) -> str:
+        """Return how the process ended, after making sure that it has."""
+        self.end()
+        code = self._popen.wait()
+        return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+    def end(self) -> None:
+        self._finalizer()
+
+
+def _read(stream: IO[bytes], replies: "SimpleQueue[bytes | None]") -> None:
+    with stream:
+        for line in stream:
+            replies.put(line)
+    replies.put(None)
+
+
+def _end(popen: "subprocess.Popen[bytes]", owner: int) -> None:
+    """Kill the process and what it has started, unless it belongs to the process that this one was forked from."""
+    if os.getpid() != owner:
+        popen.returncode = 0  # of no concern here, and Popen is not to warn
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(popen.pid, signal.SIGKILL)  # its session is its own
+        else:
+            popen.kill()
+    popen.wait()
+    assert popen.stdin is not None
+    with contextlib.suppress(OSError):
+        popen.stdin.close()

@@ -1,0 +1,189 @@
+"""Texts that grow token by token, and whether an incremental scorer says of them what it says of whole texts."""
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+from textgym.prompts.base import Sample
+from textgym.scorers import IncrementalScorer, score_part
+from textgym.tokenizers import Tokenizer, as_tokenizer
+
+__all__ = ["check_growing"]
+
+TOKENIZERS = ("byte", "char", "tiny")
+WRITTEN = (
+    "The happy dog ran home. The happy dog ran home, and sat!",
+    "Ça alors 😀 猫, naïve - \u0301e",
+    "great GREAT great",
+)
+"""Texts whose tokens are fed in order and shuffled, where bytes of characters come apart."""
+NUM_RANDOM = 6
+NUM_TOKENS = 24
+"""Of a random text, and the most that is taken of another."""
+
+FloatArray = npt.NDArray[np.float64]
+Rows = list[tuple[list[int], list[int]]]
+"""Ids of prompt and completion."""
+
+
+def check_growing(
+    scorer: IncrementalScorer,
+    texts: Sequence[str],
+    prompt: str | None,
+    references: Sequence[str],
+    metadata: dict[str, Any],
+    tolerance: tuple[float, float],
+) -> str:
+    """Let texts grow under several tokenizers, and compare ``value`` of the states with the scorer itself.
+
+    Args:
+        scorer: What is checked.
+        texts: Completions to be fed besides the built-in and the random ones.
+        prompt: The prompt of all; by default one of several, an empty one among them.
+        references: References of all.
+        metadata: Metadata of all.
+        tolerance: The relative and the absolute one.
+
+    Returns:
+        What was compared, in words.
+
+    Raises:
+        AssertionError: For the first difference.
+    """
+    compared = 0
+    for name in TOKENIZERS:
+        tokenizer = as_tokenizer(name)
+        rng = np.random.default_rng(0)
+        rows = _rows(tokenizer, texts, prompt, rng)
+        sample = Sample(prompt or "", tuple(references), metadata)
+        compared += _Growth(scorer, tokenizer, sample, rows, tolerance, f"with the tokenizer {name!r}").run(rng)
+    return f"{compared} states of growing texts, tokenizers {', '.join(TOKENIZERS)}"
+
+
+def _rows(tokenizer: Tokenizer, texts: Sequence[str], prompt: str | None, rng: np.random.Generator) -> Rows:
+    prompts = [_encoded(tokenizer, text) for text in (("", "A prompt.", "Über") if prompt is None else (prompt,))]
+    eos = tokenizer.eos_token_id
+    usable = np.flatnonzero(tokenizer.token_mask)
+    usable = usable[usable != eos]
+    completions = []
+    for text in (*WRITTEN, *texts):
+        ids = _encoded(tokenizer, text)[:NUM_TOKENS]
+        completions += [ids, rng.permutation(ids).tolist()] if ids else []
+    completions += [rng.choice(usable, NUM_TOKENS).tolist() for _ in range(NUM_RANDOM)]
+    if eos is not None:
+        completions = [ids + [eos] * (i % 2) for i, ids in enumerate(completions)]
+        completions.append([eos])
+    return [(prompts[i % len(prompts)], ids) for i, ids in enumerate(completions)]
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    try:
+        return list(tokenizer.encode(text))
+    except ValueError:  # a character outside an alphabet
+        return []
+
+
+class _Growth:
+    """Some texts under one tokenizer."""
+
+    def __init__(
+        self,
+        scorer: IncrementalScorer,
+        tokenizer: Tokenizer,
+        sample: Sample,
+        rows: Rows,
+        tolerance: tuple[float, float],
+        where: str,
+    ) -> None:
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.sample = sample
+        self.rows = rows
+        self.tolerance = tolerance
+        self.where = where
+
+    def run(self, rng: np.random.Generator) -> int:
+        """Return how many states were compared."""
+        usable = np.flatnonzero(self.tokenizer.token_mask)
+        longest = max(len(ids) for _, ids in self.rows)
+        alive = np.arange(len(self.rows))
+        batch = self._batch(alive, 0)
+        states = self._states(self.scorer.begin(batch), batch, "begin")
+        compared = self._compare(states, batch, "begin and value")
+        for length in range(1, longest + 1):
+            kept = np.array([len(self.rows[i][1]) >= length for i in alive])
+            states = [state for state, stays in zip(states, kept, strict=True) if stays]
+            before = self._batch(alive[kept], length - 1)
+            alive = alive[kept]
+            if length == NUM_TOKENS // 2:
+                states = _pickled(states, self.where)
+            at_first = self._values(states, before)
+            other = self._batch(alive, length, rng.choice(usable, len(alive)))
+            others = self._states(self.scorer.advance(list(states), other), other, "advance")
+            compared += self._compare(others, other, "advance and value")
+            batch = self._batch(alive, length)
+            grown = self._states(self.scorer.advance(list(states), batch), batch, "advance")
+            compared += self._compare(grown, batch, "advance from states that were advanced before")
+            self._same(at_first, self._values(states, before), before, "states change in place: value of an old one")
+            if length % 8 == 5:
+                again = self._states(self.scorer.begin(batch), batch, "begin")
+                compared += self._compare(again, batch, "begin in the middle")
+            states = grown
+        return compared
+
+    def _batch(self, alive: npt.NDArray[np.int64], length: int, last: npt.NDArray[np.int64] | None = None) -> TextBatch:
+        """Return the texts ``alive`` cut to ``length`` tokens, optionally with other last tokens."""
+        chosen = [self.rows[i] for i in alive.tolist()]
+        texts = [[*prompt, *ids[:length]] for prompt, ids in chosen]
+        if last is not None:
+            texts = [[*ids[:-1], int(token)] for ids, token in zip(texts, last, strict=True)]
+        lengths = np.array([len(ids) for ids in texts], dtype=np.int64)
+        width = max(1, int(lengths.max(initial=0)))
+        ids = np.array(
+            [[*text, *[self.tokenizer.vocab_size] * (width - len(text))] for text in texts], dtype=np.int64
+        ).reshape(len(texts), width)
+        starts = np.array([len(prompt) for prompt, _ in chosen], dtype=np.int64)
+        done = np.array([len(ids) == length for _, ids in chosen], dtype=np.bool_)
+        samples = [Sample(self.tokenizer.decode(p), self.sample.references, self.sample.metadata) for p, _ in chosen]
+        slots = None if length % 4 == 3 else alive  # a batch need not come from an environment
+        return TextBatch(self.tokenizer, ids, lengths, starts, samples, done, slots)
+
+    def _states(self, states: Any, batch: TextBatch, method: str) -> list[Any]:
+        if not isinstance(states, list) or len(states) != len(batch):
+            got = f"{len(states)} states" if isinstance(states, list) else f"a {type(states).__name__}"
+            raise AssertionError(f"{method} gives {got} for {len(batch)} texts, expected a list of {len(batch)}")
+        return states
+
+    def _values(self, states: list[Any], batch: TextBatch) -> FloatArray:
+        return np.array(self.scorer.value(list(states), batch), dtype=np.float64)
+
+    def _compare(self, states: list[Any], batch: TextBatch, what: str) -> int:
+        whole = score_part(self.scorer, batch)
+        if whole.error is not None:
+            raise AssertionError(f"fails for a growing text, {self.where}: {whole.error}") from whole.cause
+        self._same(whole.total, self._values(states, batch), batch, f"is not the same incrementally: {what}")
+        return len(batch)
+
+    def _same(self, expected: FloatArray, got: FloatArray, batch: TextBatch, what: str) -> None:
+        if got.shape != expected.shape:
+            raise AssertionError(f"{what}, {self.where}, gives shape {got.shape} for {len(batch)} texts")
+        wrong = np.flatnonzero(~np.isclose(got, expected, *self.tolerance, equal_nan=True)).tolist()
+        if wrong:
+            i = wrong[0]
+            text = batch.completions[i]
+            raise AssertionError(
+                f"{what}, {self.where}, gives {got[i]} instead of {expected[i]} for {text!r} "
+                f"(ids {batch.completion_ids[i]})"
+            )
+
+
+def _pickled(states: list[Any], where: str) -> list[Any]:
+    try:
+        copied: list[Any] = pickle.loads(pickle.dumps(states))
+    except Exception as error:  # a reducer is user code and may raise anything
+        raise AssertionError(f"states cannot be pickled, {where}: {error}") from error
+    return copied
