@@ -818,6 +818,20 @@ def test_a_scorer_in_time_is_as_it_is_without_a_limit():
     assert list(limited.components) == list(plain.components)
 
 
+def test_a_wrapped_scorer_that_raises_keeps_its_names():
+    class Broken:
+        def __init__(self):
+            self.parts = {"x": len, "y": len}
+
+        def __call__(self, batch): ...
+
+        def score_components(self, batch):
+            raise KeyError("lost")
+
+    for scorer in (Clip(Broken(), 0), Cached(Broken())):
+        assert list(score_part(scorer, batch_of("a")).components) == ["x", "y"]
+
+
 def test_what_is_no_failure_of_a_scorer_comes_through_the_time_limit():
     def leaves(completion):
         raise SystemExit

@@ -30,6 +30,7 @@ class FakeServer(ThreadingHTTPServer):
     """A chat server on the loopback that does what the script says, then what ``answer`` does."""
 
     daemon_threads = True
+    request_queue_size = 64  # with fewer, a burst of connections waits a second
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

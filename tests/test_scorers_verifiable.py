@@ -2,6 +2,8 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -310,18 +312,18 @@ def hanging_check():
 
 
 def test_an_endless_loop_ends_and_fails_its_episode_alone():
-    scorer = checker_of(hanging_check(), time_limit=0.3)
+    scorer = checker_of(hanging_check(), time_limit=0.5)
     scores = score_part(scorer, batch_of("a", "loop", "bb", "loop", "ccc"))
     np.testing.assert_array_equal(scores.total, [1.0, NAN, 2.0, NAN, 3.0])
     assert scores.failed.tolist() == [False, True, False, True, False]
-    assert scores.error == "scorer 'check' took longer than 0.3 s, for the completion 'loop'"
+    assert scores.error == "scorer 'check' took longer than 0.5 s, for the completion 'loop'"
     with pytest.raises(ScorerError, match="took longer"):
         scorer(batch_of("loop"))
     assert scorer(batch_of("dd")).tolist() == [2.0]
 
 
 def test_a_timeout_can_have_a_score():
-    scorer = checker_of(hanging_check(), time_limit=0.3, on_timeout=-1.0)
+    scorer = checker_of(hanging_check(), time_limit=0.5, on_timeout=-1.0)
     assert scorer(batch_of("loop", "a")).tolist() == [-1.0, 1.0]
 
 
@@ -493,3 +495,22 @@ def test_a_wrong_answer_is_a_score_and_no_error():
     batch = batch_of("wrong", references=[["4"]])
     for scorer in (NumericAnswer(), ValidJSON(), JSONSchema(SCHEMA)):
         assert evaluate(scorer, batch).total.tolist() == [0.0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_starts_a_worker_of_its_own():
+    code = """
+import os, sys
+from textgym.batch import TextBatch
+from textgym.scorers import Checker
+checker, batch = Checker(lambda completion: os.getpid()), TextBatch.from_texts(["a"])
+worker = checker(batch)[0]
+if os.fork() == 0:
+    another = checker(batch)[0]
+    del checker
+    os._exit(int(another == worker))
+_, status = os.wait()
+sys.exit(int(status != 0 or checker(batch)[0] != worker))
+"""
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -11,7 +11,16 @@ class TextGymError(Exception):
 
 
 class ScorerError(TextGymError):
-    """A scorer raised, or returned something that is not one finite score per episode."""
+    """A scorer raised, or returned something that is not one finite score per episode.
+
+    Args:
+        message: What went wrong.
+        completions: The texts that have no score, where they are known.
+    """
+
+    def __init__(self, message: str = "", completions: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.completions = tuple(completions)
 
 
 class IllegalActionError(TextGymError):

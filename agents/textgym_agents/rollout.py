@@ -1,5 +1,6 @@
 """Whole episodes, collected from a vector environment while slots end and restart at different times."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,11 @@ class Episodes:
     def returns(self) -> torch.Tensor:
         """(B,) float32, undiscounted."""
         return self.rewards.sum(dim=1)
+
+    @property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """(B,) bool, False where the scorer failed and the environment's policy was to go on without a score."""
+        return np.array([not math.isnan(info.get("score", 0.0)) for info in self.infos])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -4,7 +4,7 @@ The three faces translate between this and their frameworks; nothing here knows 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,23 @@ from textgym.scorers import Scorer, evaluate, part_names, set_progress
 __all__ = ["Core", "Step"]
 
 Slots = slice | npt.NDArray[np.int64]
+NewSlots = npt.NDArray[np.int64] | Literal["ended"] | None
 ALL = slice(None)
+
+
+class Beginning(NamedTuple):
+    """New episodes that are ready to begin: nothing about them can fail any more."""
+
+    slots: npt.NDArray[np.int64]
+    """(n,) int64, where they are to run."""
+    texts: TextBatch
+    """What they begin with."""
+    groups: Sequence[int]
+    """n groups of prompts."""
+    memory: npt.NDArray[Any]
+    """(n,) values, what the reward remembers of them."""
+    scorer_errors: dict[int, str]
+    """What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise."""
 
 
 class Step(NamedTuple):
@@ -43,6 +59,8 @@ class Step(NamedTuple):
     """(n, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
     scorer_errors: dict[int, str]
     """What went wrong in the scorer, by the slot it affects, where the policy is not to raise."""
+    beginning: Beginning | None = None
+    """The episodes that ``Core.begin`` is to start next, where the step was asked to prepare some."""
 
 
 Reason = tuple[str, npt.NDArray[np.bool_]]
@@ -111,6 +129,12 @@ class Core:
 
         After an exception every episode is as it was; prompts that were drawn are not drawn again.
         """
+        return self.begin(self._prepared(slots, options, new_group))
+
+    def _prepared(
+        self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None, new_group: bool = False
+    ) -> Beginning:
+        """Do all of a reset that can fail, and change no episode."""
         deal = self.dealer.deal
         try:
             if new_group:
@@ -122,12 +146,11 @@ class Core:
         except BaseException:
             self.dealer.deal = deal
             raise
-        self._begin(slots, texts, groups, memory)
-        return self._scorer_errors
+        return Beginning(slots, texts, groups, memory, self._scorer_errors)
 
-    def _begin(
-        self, slots: npt.NDArray[np.int64], texts: TextBatch, groups: Sequence[int], memory: npt.NDArray[np.float64]
-    ) -> None:
+    def begin(self, beginning: Beginning) -> dict[int, str]:
+        """Start the episodes that a step has prepared, and return their ``scorer_errors``."""
+        slots, texts, groups, memory, scorer_errors = beginning
         self.ids[slots] = texts.ids
         self.lengths[slots] = texts.lengths
         self.prompt_lengths[slots] = texts.prompt_lengths
@@ -142,6 +165,7 @@ class Core:
         self.running[slots] = True
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
+        return scorer_errors
 
     @property
     def has_started(self) -> bool:
@@ -150,20 +174,24 @@ class Core:
 
     # Stepping ---------------------------------------------------------------------------------------------------
 
-    def step(self, actions: npt.ArrayLike, slots: Slots = ALL) -> Step:
+    def step(self, actions: npt.ArrayLike, slots: Slots = ALL, *, prepare: NewSlots = None) -> Step:
         """Write one token in each of n slots.
 
         Args:
             actions: (n,) integers in ``0 .. num_actions-1``.
             slots: Which slots, all of them by default.
+            prepare: Where new episodes are to begin after this step: other slots, or ``"ended"`` for those whose
+                episodes end in it. They are ``Step.beginning``.
 
         Raises:
             ResetNeeded: If one of the slots has no running episode.
             ValueError: If ``actions`` has another shape, type or range.
             IllegalActionError: If the constraints forbid an action and the policy is to raise.
             ScorerError: If the scorer fails and the policy is to raise.
+            PromptsExhaustedError: If an episode is to be prepared, and there is no prompt for it.
 
-        After an exception every slot is as it was, so the step can be repeated.
+        After an exception every slot is as it was, so the step can be repeated: no result is lost because a new episode
+        could not begin.
         """
         actions = self._checked(actions, slots)
         tokens = self.parts.actions.token_ids(actions, self._batch(slots))
@@ -179,7 +207,7 @@ class Core:
         self.steps[slots] += 1
         self._now = None
         try:
-            return self._outcome(tokens, slots, illegal, penalty)
+            return self._outcome(tokens, slots, illegal, penalty, prepare)
         except BaseException:
             self.ids[rows, positions] = self.pad_token_id
             self.lengths[rows] -= 1
@@ -232,6 +260,7 @@ class Core:
         slots: Slots,
         illegal: npt.NDArray[np.bool_] | None,
         penalty: npt.NDArray[np.float64] | None,
+        prepare: NewSlots,
     ) -> Step:
         """Find the ends, score them and turn scores into rewards; changes nothing until all of it has worked."""
         parts = self.parts
@@ -260,6 +289,10 @@ class Core:
             rewards = rewards - np.where(illegal, parts.illegal_action_penalty, 0.0)
         if finished is not None and isinstance(parts.reward, Redistribution):
             finished.token_rewards = parts.reward.token_rewards(self._score, finished.batch, finished.scores.total)
+        errors = self._scorer_errors if finished is None else self._scorer_errors | finished.scorer_errors()
+        if isinstance(prepare, str):
+            prepare = None if finished is None else finished.slots
+        beginning = None if prepare is None else self._prepared(prepare)
         if penalty is not None and parts.kl is not None:
             rewards = rewards - penalty
             self.kl[slots] += penalty / parts.kl.price.coef
@@ -272,9 +305,8 @@ class Core:
             self.running[finished.slots] = False
             self._all_running = False
         self._masks = self._log_probs = None
-        errors = self._scorer_errors if finished is None else self._scorer_errors | finished.scorer_errors()
         vectors = self._reward_vectors(slots, finished) if parts.tells_reward_vector else None
-        return Step(rewards, terminated, truncated, illegal, finished, vectors, errors)
+        return Step(rewards, terminated, truncated, illegal, finished, vectors, errors, beginning)
 
     def _reward_vectors(self, slots: Slots, finished: Finished | None) -> npt.NDArray[np.float64]:
         everyone = np.zeros((self.num_envs, len(self.reward_names)))

@@ -67,11 +67,10 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     def step_wait(
         self,
     ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        """Write one token in each slot; see ``Core.step`` for the errors."""
-        step = self.core.step(self._actions)
+        """Write one token in each slot; see ``Core.step`` for the errors, after which it can be repeated."""
+        step = self.core.step(self._actions, prepare="ended")
         dones = step.terminated | step.truncated
         ended = []
-        errors = step.scorer_errors
         if step.finished is not None:
             slots = step.finished.slots
             last = self.core.observe(slots)
@@ -79,8 +78,8 @@ class TextGenVecEnv(CoreAccess, VecEnv):
             for k, (slot, info) in enumerate(zip(slots.tolist(), ended, strict=True)):
                 info["terminal_observation"] = _row(last, k)
                 info["TimeLimit.truncated"] = bool(step.truncated[slot])
-            errors = self.core.reset(slots) | errors
-        infos = self._infos(errors)
+        begun = {} if step.beginning is None else self.core.begin(step.beginning)
+        infos = self._infos(begun | step.scorer_errors)
         if step.finished is not None:
             for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
                 self.reset_infos[slot] = dict(infos[slot])

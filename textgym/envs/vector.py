@@ -90,24 +90,26 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Write one token in each running slot; see ``Core.step`` for the errors.
+        """Write one token in each running slot; see ``Core.step`` for the errors, after which it can be repeated.
 
         With ``"NextStep"``, slots that ended in the last step are reset instead and their actions ignored.
         """
         waiting = np.flatnonzero(~self.core.running)
         if waiting.size and self.autoreset_mode is AutoresetMode.NEXT_STEP and self.core.has_started:
-            step = self._step_running(np.asarray(actions))
-            errors = step.scorer_errors | self.core.reset(waiting)
+            step = self._step_running(np.asarray(actions), waiting)
         else:
-            step = self.core.step(actions)
-            errors = step.scorer_errors
+            step = self.core.step(actions, prepare="ended" if self.autoreset_mode is AutoresetMode.SAME_STEP else None)
+        errors = step.scorer_errors
         if step.finished is not None and self.autoreset_mode is AutoresetMode.SAME_STEP:
             ended = step.terminated | step.truncated
             final = self._final(step, step.finished, ended)
             errors = {slot: error for slot, error in errors.items() if not ended[slot]}
-            errors |= self.core.reset(step.finished.slots)
+            if step.beginning is not None:
+                errors |= self.core.begin(step.beginning)
             info = final | self._notes(None if step.illegal is None else step.illegal & ~ended, errors)
         else:
+            if step.beginning is not None:
+                errors = errors | self.core.begin(step.beginning)
             info = self._notes(step.illegal, errors)
             if step.finished is not None:
                 info |= step.finished.vector_info(self.num_envs)
@@ -149,16 +151,17 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
         )
 
-    def _step_running(self, actions: npt.NDArray[Any]) -> Step:
-        """Step the slots that run, and return (N,) arrays that are 0 and False for the others."""
+    def _step_running(self, actions: npt.NDArray[Any], waiting: npt.NDArray[np.int64]) -> Step:
+        """Step the slots that run, prepare the others; return (N,) arrays that are 0 and False for the others."""
         if actions.shape != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions.shape}")
         running = np.flatnonzero(self.core.running)
         if running.size == 0:
             vectors = np.zeros((self.num_envs, len(self.core.reward_names)))
             told = vectors if self.core.parts.tells_reward_vector else None
-            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, told, {})
-        step = self.core.step(actions[running], running)
+            errors = self.core.reset(waiting)
+            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, told, errors)
+        step = self.core.step(actions[running], running, prepare=waiting)
 
         def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             everyone = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)

@@ -6,6 +6,7 @@ from textgym.prompts.files import FilePrompts
 from textgym.prompts.generators import GeneratorPrompts
 from textgym.prompts.hf_datasets import DatasetPrompts
 from textgym.prompts.lists import IndexedPrompts, ListPrompts, SubsetPrompts
+from textgym.prompts.reasoning_gym import ReasoningGymPrompts
 from textgym.prompts.resolve import as_prompts, builtin_prompts
 from textgym.prompts.splits import train_eval_split
 
@@ -17,6 +18,7 @@ __all__ = [
     "ListPrompts",
     "PromptEncoder",
     "PromptSource",
+    "ReasoningGymPrompts",
     "Sample",
     "SubsetPrompts",
     "as_prompts",

@@ -13,6 +13,7 @@ from textgym.prompts.files import FilePrompts
 from textgym.prompts.generators import GeneratorPrompts
 from textgym.prompts.hf_datasets import DatasetPrompts
 from textgym.prompts.lists import IndexedPrompts, ListPrompts
+from textgym.prompts.reasoning_gym import ReasoningGymPrompts, reasoning_gym_sample
 from textgym.prompts.splits import train_eval_split
 
 __all__ = ["as_prompts", "builtin_prompts"]
@@ -52,7 +53,8 @@ def as_prompts(spec: Any = None) -> PromptSource:
     Args:
         spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its parts; a
             list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
-            ``datasets.Dataset``; a function ``f(rng) -> prompt``; an iterator; or a prompt source.
+            ``datasets.Dataset``; a data set of reasoning-gym; a function ``f(rng) -> prompt``; an iterator; or a prompt
+            source.
 
     Raises:
         ValueError: If the source is empty, or a text names neither a built-in set nor a file.
@@ -76,11 +78,14 @@ def as_prompts(spec: Any = None) -> PromptSource:
         return DatasetPrompts(spec)
     if hasattr(spec, "column_names"):  # a datasets.IterableDataset
         return GeneratorPrompts(iter(spec))
+    if hasattr(spec, "score_answer") and not isinstance(spec, type):  # a data set of reasoning-gym, itself an iterator
+        indexed = hasattr(spec, "__getitem__") and hasattr(spec, "__len__")
+        return ReasoningGymPrompts(spec) if indexed else GeneratorPrompts(map(reasoning_gym_sample, iter(spec)))
     if isinstance(spec, Iterator) or (callable(spec) and not isinstance(spec, type)):
         return GeneratorPrompts(spec)
     raise TypeError(
         f"prompts cannot be taken from {type(spec).__name__} {spec!r:.60}; expected a list of prompts, a path, "
-        "a datasets.Dataset, a function of a random generator, an iterator or a prompt source"
+        "a data set of Hugging Face or reasoning-gym, a function of a random generator, an iterator or a prompt source"
     )
 
 

@@ -93,7 +93,8 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
 
     Raises:
         ScorerError: If the policy is ``"raise"`` and the scorer raised, returned something that is not B finite
-            numbers, or said of an episode that it does not apply, which leaves no score.
+            numbers, or said of an episode that it does not apply, which leaves no score. Its ``completions`` are
+            the texts that it leaves without one.
         ValueError: If there was an error, and ``on_error`` is none of these.
 
     >>> from textgym.scorers import LengthBand
@@ -108,7 +109,8 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
         return Scores(total, components)
     error = error or f"scorer {scorer_name(scorer)!r} gave no score (None or NaN) for {_at(batch, missing)}"
     if on_error == "raise":
-        raise ScorerError(error) from scores.cause
+        unscored = [batch.completions[i] for i in missing.nonzero()[0].tolist()]
+        raise ScorerError(error, unscored) from scores.cause
     return Scores(np.where(missing, _replacement(on_error), total), components, error, missing, scores.cause)
 
 

@@ -105,18 +105,18 @@ class CallableEmbedder:
 @cache
 def _wordllama() -> tuple[FloatArray, Any]:
     spec = importlib.util.find_spec("wordllama")
-    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path("wordllama")
-    weights = next(folder.glob("weights/l2_supercat_256.safetensors"), None)
-    tokenizer = next(folder.glob("token*/l2_supercat_tokenizer_config.json"), None)
-    if weights is None or tokenizer is None:
+    folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
+    weights = [file for folder in folders for file in folder.glob("weights/l2_supercat_256.safetensors")]
+    tokenizers = [file for folder in folders for file in folder.glob("token*/l2_supercat_tokenizer_config.json")]
+    if not weights or not tokenizers:
         raise ImportError(
             "embeddings need the package wordllama, with the files that come in its wheel: pip install 'wordllama' "
             "(or pip install 'textgym[scorers]' for all scorers)"
         )
     from tokenizers import Tokenizer
 
-    table = import_extra("safetensors.numpy", "embedding_similarity", "safetensors").load_file(weights)
-    reader = Tokenizer.from_file(str(tokenizer))
+    table = import_extra("safetensors.numpy", "embedding_similarity", "safetensors").load_file(weights[0])
+    reader = Tokenizer.from_file(str(tokenizers[0]))
     reader.no_padding()
     reader.no_truncation()
     return table["embedding.weight"].astype(np.float32), reader

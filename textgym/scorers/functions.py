@@ -57,6 +57,14 @@ class ColumnFunctionScorer:
     key, ``None`` where a sample lacks it, and ``references``. A function without ``**kwargs`` receives those that
     it names. It returns B numbers or ``None``.
 
+    Some of TRL's functions read chats: a completion is a list of one message, ``[{"role": "assistant", "content":
+    text}]``, and so is a prompt. Those that say so run as they are: texts are given as chats where the annotation of
+    the parameter ``completions`` speaks of a dict. ``conversational`` decides it for one without annotations.
+
+    Args:
+        function: Such a function.
+        conversational: Whether prompts and completions are given as chats; ``None`` asks the annotation.
+
     Source: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function
 
     >>> def solved(completions, answer):
@@ -65,10 +73,12 @@ class ColumnFunctionScorer:
     array([1., 0.])
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], conversational: bool | None = None) -> None:
         self.function = function
         self.name = scorer_name(function)
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
+        self.conversational = _reads_chats(signature) if conversational is None else conversational
+        parameters = signature.parameters.values()
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._known = frozenset(p.name for p in named)
@@ -85,6 +95,9 @@ class ColumnFunctionScorer:
         for key in dict.fromkeys(key for row in metadata for key in row):
             columns[key] = [row.get(key) for row in metadata]
         columns |= {"prompts": batch.prompts, "completions": list(batch.completions)}
+        if self.conversational:
+            for name, role in (("prompts", "user"), ("completions", "assistant")):
+                columns[name] = [[{"role": role, "content": text}] for text in columns[name]]
         if self._takes_all or "completion_ids" in self._known:
             columns["completion_ids"] = list(batch.completion_ids)
         missing = [name for name in self._required if name not in columns]
@@ -94,3 +107,8 @@ class ColumnFunctionScorer:
         if not self._takes_all:
             columns = {name: column for name, column in columns.items() if name in self._known}
         return as_values(self.function(**columns), len(batch))
+
+
+def _reads_chats(signature: inspect.Signature) -> bool:
+    parameter = signature.parameters.get("completions")
+    return parameter is not None and "dict" in str(parameter.annotation).lower()

@@ -1,4 +1,4 @@
-"""What stock SB3 does not do by itself: telling the environment the policy's log-probabilities."""
+"""What stock SB3 does not do by itself: telling the environment the policy's log-probabilities, and its progress."""
 
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -6,7 +6,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from textgym import TextGenVecEnv
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 
-__all__ = ["ReportLogProbs"]
+__all__ = ["ReportLogProbs", "ReportProgress"]
 
 
 class ReportLogProbs(BaseCallback):
@@ -44,6 +44,28 @@ class ReportLogProbs(BaseCallback):
         policy = self.model.policy
         assert isinstance(policy, LMActorCriticPolicy)
         policy.on_log_probs = None
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ReportProgress(BaseCallback):
+    """Tells the training environment before each rollout which share of ``learn`` is done.
+
+    A scorer that changes with it, such as ``textgym.scorers.Schedule``, hears of it. Works with every algorithm.
+
+    Raises:
+        AttributeError: When training starts, if the environment has no ``set_progress``: it is of another family.
+    """
+
+    def _on_training_start(self) -> None:
+        if not self.training_env.unwrapped.has_attr("set_progress"):
+            raise AttributeError("ReportProgress needs an environment with set_progress, of the TextGen family")
+
+    def _on_rollout_start(self) -> None:
+        # SB3's own measure falls from 1 to 0, and can pass 0 where the last rollout is longer than what was left.
+        done = 1.0 - self.model._current_progress_remaining
+        self.training_env.unwrapped.env_method("set_progress", min(max(done, 0.0), 1.0))
 
     def _on_step(self) -> bool:
         return True

@@ -112,7 +112,7 @@ class Cached(Wrapper):
         return totals[0]
 
     def _new_entries(self, part: Scores) -> list[Entry]:
-        components = part.components or {self.name: part.total}
+        components = part.components or dict.fromkeys(self.parts, part.total)
         rows = zip(*(values.tolist() for values in components.values()), strict=True)
         columns = [dict(zip(components, row, strict=True)) for row in rows]
         return list(zip(part.total.tolist(), columns, strict=True))

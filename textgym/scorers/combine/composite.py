@@ -97,7 +97,7 @@ class Wrapper(Pooled):
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the changed total, and the components as they were before."""
         part = score_part(self.scorer, batch)
-        components = part.components or {self.name: part.total}
+        components = part.components or dict.fromkeys(self.parts, part.total)
         return Scores(self.combined([part.total], batch), components, part.error, part.failed, part.cause)
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray, Scorer, Scores, score_part
 
-__all__ = ["Gathered", "component_names", "spread"]
+__all__ = ["Gathered", "component_names"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -34,11 +34,11 @@ class Gathered:
                 where there are none.
         """
         if rows is not None and not rows.any():
-            part = unasked(scorer, len(self.batch))
+            part = _unasked(scorer, len(self.batch))
         elif rows is None or rows.all():
             part = score_part(scorer, self.batch)
         else:
-            part = spread(score_part(scorer, self.batch.select(rows)), rows)
+            part = _spread(score_part(scorer, self.batch.select(rows)), rows)
         self.components[name] = part.total
         for inner, values in part.components.items():
             self.components[f"{name}/{inner}"] = values
@@ -61,12 +61,12 @@ class Gathered:
         self.failed = failed.copy() if self.failed is None else self.failed | failed
 
 
-def unasked(scorer: Scorer, size: int) -> Scores:
+def _unasked(scorer: Scorer, size: int) -> Scores:
     """Return the scores of a scorer that was not called: NaN under the names that it would have used."""
     return Scores(np.full(size, np.nan), {name: np.full(size, np.nan) for name in component_names(scorer)})
 
 
-def spread(scores: Scores, rows: BoolArray) -> Scores:
+def _spread(scores: Scores, rows: BoolArray) -> Scores:
     """Return the scores of the episodes at ``rows`` as scores of all B, NaN for the others."""
 
     def full(values: FloatArray) -> FloatArray:

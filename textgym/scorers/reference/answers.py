@@ -23,7 +23,7 @@ class ExactMatch:
 
     Formula: SQuAD's: lower case; without the ASCII punctuation marks; without the words a, an and the; white space
     counts as one space, and none at the ends. Range: {0, 1}. An empty completion scores 0, and 1 where nothing is left
-    of a reference either; a sample without references NaN. Deterministic. Not incremental. Short answers can be guessed.
+    of a reference either; a sample without references NaN. Deterministic. Not incremental. A short answer can be luck.
 
     Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
 
@@ -81,12 +81,11 @@ class TokenF1:
 
 
 @cache  # one function for equal options, so that a batch computes the words once for all who want them
-def _answer_words(*flags: bool) -> Callable[[str], list[str]]:
-    return partial(_split, flags)
+def _answer_words(ignore_case: bool, ignore_punctuation: bool, ignore_articles: bool) -> Callable[[str], list[str]]:
+    return partial(_split, ignore_case, ignore_punctuation, ignore_articles)
 
 
-def _split(flags: tuple[bool, bool, bool], text: str) -> list[str]:
-    ignore_case, ignore_punctuation, ignore_articles = flags
+def _split(ignore_case: bool, ignore_punctuation: bool, ignore_articles: bool, text: str) -> list[str]:
     text = text.lower() if ignore_case else text
     text = text.translate(_no_punctuation) if ignore_punctuation else text
     return (_articles(" ", text) if ignore_articles else text).split()

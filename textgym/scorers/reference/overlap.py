@@ -88,7 +88,7 @@ class ChrF:
     hundredth of what sacrebleu prints. Reads the first 2,000 characters of each text. An empty completion scores 0; a
     sample without references NaN. Deterministic. Not incremental.
 
-    Needs no words, so it works for all scripts and gives credit for a right stem. A reversed order of words costs little.
+    Needs no words, so it works for all scripts and gives credit for a right stem. The order of words matters little.
 
     Source: Popovic, chrF, WMT 2015, https://aclanthology.org/W15-3049; https://github.com/mjpost/sacrebleu
 
@@ -98,7 +98,7 @@ class ChrF:
 
     >>> batch = TextBatch.from_texts(["cats sat", "a cat sat", "dogs", ""], references=[["cats sat"]] * 4)
     >>> ChrF()(batch).round(2)
-    array([1.  , 0.52, 0.04, 0.  ])
+    array([1.  , 0.42, 0.04, 0.  ])
     """
 
     char_order: int = 6
@@ -155,7 +155,8 @@ class TER:
         ImportError: At construction, if the package sacrebleu is missing.
         ValueError: If ``max_words`` is not a positive integer.
 
-    >>> batch = TextBatch.from_texts(["the cat sat down", "down the cat sat", "a dog", ""], references=[["The cat sat down"]] * 4)
+    >>> references = [["The cat sat down"]] * 4
+    >>> batch = TextBatch.from_texts(["the cat sat down", "down the cat sat", "a dog", ""], references=references)
     >>> TER()(batch)
     array([1.  , 0.75, 0.  , 0.  ])
     """
@@ -165,7 +166,7 @@ class TER:
     ignore_punctuation: bool = False
     """Whether punctuation is left out."""
     max_words: int = 64
-    """Words that are read of each text: the time grows with their cube."""
+    """Words that are read of each text."""
 
     score_range = (0.0, 1.0)
     requires = ("sacrebleu",)

@@ -59,7 +59,7 @@ class MathAnswer:
         self.column = column
         self.time_limit = time_limit
         self.on_timeout = on_timeout
-        self._worker = Worker(_is_equal, time_limit)
+        self._worker = Worker(_IsEqual(), time_limit)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64.
@@ -101,8 +101,23 @@ def _math_verify() -> Any:
     return import_extra("math_verify", "math_answer", "math-verify")
 
 
-def _is_equal(wanted: str, completion: str) -> bool:
+class _IsEqual:
+    """Stands for ``_is_equal``, and makes it ready where it is unpickled, before time is measured."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ready, ()
+
+    def __call__(self, wanted: str, completion: str) -> bool:
+        return _is_equal(wanted, completion)
+
+
+def _ready() -> _IsEqual:
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
+    _is_equal("$1$", "$1$")
+    return _IsEqual()
+
+
+def _is_equal(wanted: str, completion: str) -> bool:
     given = _math_verify().parse(completion, parsing_timeout=None)
     return bool(_math_verify().verify(_right_answer(wanted), given, timeout_seconds=None))
 

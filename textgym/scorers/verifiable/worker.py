@@ -185,13 +185,13 @@ def _end(popen: "subprocess.Popen[bytes]", owner: int) -> None:
     """Kill the process and what it has started, unless it belongs to the process that this one was forked from."""
     if os.getpid() != owner:
         popen.returncode = 0  # of no concern here, and Popen is not to warn
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(popen.pid, signal.SIGKILL)  # its session is its own
-        else:
-            popen.kill()
-    popen.wait()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.name == "posix":
+                os.killpg(popen.pid, signal.SIGKILL)  # its session is its own
+            else:
+                popen.kill()
+        popen.wait()
     assert popen.stdin is not None
     with contextlib.suppress(OSError):
         popen.stdin.close()

@@ -1,0 +1,242 @@
+"""What moves in the course of training: progress, the price of the KL, scorers that learn; and rewards by part."""
+
+import numpy as np
+import pytest
+import stable_baselines3 as sb3
+import torch
+from lm_fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from stable_baselines3.common.env_util import make_vec_env
+
+from textgym import TextGenEnv, TextGenVecEnv
+from textgym.rewards import AdaptiveCoefficient, kl_penalty
+from textgym.scorers import Constrained, RunningNormalization, Schedule
+from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, collect
+from textgym_agents.sb3 import ReportProgress
+
+EOS, B = 7, 1
+KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}
+
+
+class Records:
+    """Remembers what progress it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def set_progress(self, progress):
+        self.told.append(progress)
+
+    def __call__(self, batch):
+        return np.zeros(len(batch))
+
+
+class EqualReference:
+    def log_probs(self, ids, lengths, actions):
+        return np.full(len(actions), np.log(0.25))
+
+
+# Progress
+
+
+def test_our_agents_tell_the_scorer_how_far_training_is():
+    scorer = Records()
+    agent = Reinforce(LMPolicy(small_lm()), make_env(scorer=scorer), ReinforceConfig(num_episodes=8, kl_coef=0.0))
+    agent.learn(100)
+    agent.learn(10)
+    assert scorer.told[0] == 0.0
+    assert scorer.told[-1] == 0.0  # a further learn has a progress of its own
+    assert all(0 <= a < b < 1 for a, b in zip(scorer.told[:-1], scorer.told[1:-1], strict=False))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **k: TextGenVecEnv(2, **k), lambda **k: make_vec_env(lambda: TextGenEnv(**k), 2)]
+)
+def test_stable_baselines_tells_it_with_a_callback(make):
+    scorer = Records()
+    env = make(scorer=scorer, **KEYWORDS)
+    sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=16, device="cpu").learn(64, callback=ReportProgress())
+    assert sorted(set(scorer.told)) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_reporting_progress_needs_our_environment():
+    callback = ReportProgress()
+    with pytest.raises(AttributeError, match="needs an environment with set_progress"):
+        sb3.PPO("MlpPolicy", make_vec_env("CartPole-v1"), n_steps=8, batch_size=8, device="cpu").learn(
+            8, callback=callback
+        )
+
+
+def test_a_schedule_follows_the_environments_progress():
+    env = TextGenEnv(scorer=Schedule(lambda text: 1.0, {0.0: 1.0, 1.0: 3.0}), **KEYWORDS)
+    scores = []
+    for progress in (0.0, 0.5, 1.0):
+        env.set_progress(progress)
+        env.reset(seed=0)
+        scores.append(env.step(EOS)[1])
+    assert scores == [1.0, 2.0, 3.0]
+
+
+def test_progress_is_a_share():
+    with pytest.raises(ValueError, match=r"progress must be between 0 and 1, got 1\.5"):
+        TextGenEnv(**KEYWORDS).set_progress(1.5)
+
+
+# The price of the KL
+
+
+def test_the_price_rises_above_the_target_and_falls_below_it():
+    price = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
+    price.update(0.2, num_steps=50)  # the error is cut to 0.2
+    assert price.coef == pytest.approx(1.1)
+    price.update(0.09, num_steps=100)
+    assert price.coef == pytest.approx(1.1 * 0.9)
+
+
+def test_a_price_without_a_target_stays():
+    price = AdaptiveCoefficient(1.0)
+    price.update(5.0, num_steps=1_000)
+    assert price.coef == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coef": -1.0}, "coef must be at least 0"),
+        ({"coef": 1.0, "target": 0.0}, "kl_target must be above 0"),
+        ({"coef": 0.0, "target": 0.1}, "must be above 0"),
+        ({"coef": 1.0, "horizon": 0}, "horizon must be above 0"),
+    ],
+)
+def test_a_price_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AdaptiveCoefficient(**settings)
+
+
+def test_the_environment_moves_its_price_when_episodes_end():
+    env = TextGenEnv(scorer=len, kl_coef=1.0, kl_target=0.1, kl_horizon=20, reference=EqualReference(), **KEYWORDS)
+    env.reset(seed=0)
+    rewards = []
+    for action in (B, EOS):
+        env.set_log_probs(np.log(0.5))  # log 2 nats from the reference
+        rewards.append(env.step(action)[1])
+    assert rewards == pytest.approx([-np.log(2), 1 - np.log(2)])
+    env.reset()
+    env.set_log_probs(np.log(0.5))
+    assert env.step(B)[1] == pytest.approx(-(1 + 0.2 * 2 / 20) * np.log(2))
+
+
+def test_k3_is_never_negative_and_needs_the_policys_log_probs():
+    policy, reference = np.log([0.5, 0.25, 0.1]), np.log([0.25, 0.25, 0.4])
+    ratios = np.array([0.5, 1.0, 4.0])
+    np.testing.assert_allclose(kl_penalty(2.0, reference, policy, "k3"), 2 * (ratios - 1 - np.log(ratios)))
+    env = TextGenEnv(kl_coef=1.0, kl_estimator="k3", reference=EqualReference(), **KEYWORDS)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="kl_estimator='k3' needs the policy's log-probabilities"):
+        env.step(B)
+
+
+def test_k1_and_k3_agree_with_the_exact_kl_on_average():
+    rng = np.random.default_rng(0)
+    policy, reference = np.array([0.7, 0.2, 0.1]), np.array([0.4, 0.4, 0.2])
+    exact = np.sum(policy * np.log(policy / reference))
+    actions = rng.choice(3, size=200_000, p=policy)
+    for estimator in ("k1", "k3"):
+        mean = kl_penalty(1.0, np.log(reference)[actions], np.log(policy)[actions], estimator).mean()
+        assert mean == pytest.approx(exact, abs=5e-3)
+
+
+# Scorers that learn, and checkpoints
+
+
+def moving_scorer():
+    return {"normal": (RunningNormalization(share_of_b), 1.0), "kept": (Constrained(len, share_of_b, 0.5, 0.5, 4), 0.1)}
+
+
+def test_a_checkpoint_continues_with_what_the_scorer_had_learned(tmp_path):
+    def agent():
+        env = make_env(scorer=moving_scorer(), kl_coef=0.1, kl_target=0.01, reference=small_lm())
+        return Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=8, kl_coef=0.0))
+
+    whole = agent().learn(150)
+    half = agent().learn(75)
+    half.save(tmp_path / "half")
+    fresh = make_env(scorer=moving_scorer(), kl_coef=0.1, kl_target=0.01, reference=small_lm())
+    resumed = Reinforce.load(tmp_path / "half", fresh)
+    saved, loaded = (env.unwrapped.get_training_state() for env in (half.env, fresh))
+    assert saved == loaded
+    assert saved["kl_coef"] != 0.1
+    assert any(state is not None for state in saved["scorers"])
+    while resumed.num_timesteps < whole.num_timesteps:
+        resumed.learn(1)
+    assert resumed.num_timesteps == whole.num_timesteps
+    for first, second in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_the_state_of_another_scorer_is_refused():
+    state = make_env(scorer=moving_scorer()).unwrapped.get_training_state()
+    with pytest.raises(ValueError, match="the saved states are of another scorer: 6 scorers"):
+        make_env(scorer="length_band").unwrapped.set_training_state(state)
+
+
+# Credit
+
+
+def test_collected_episodes_hold_the_shares_in_the_place_of_the_score():
+    plain = collect(make_env(), LMPolicy(small_lm()), 16, seed=0, generator=torch.Generator().manual_seed(0))
+    shared = make_env(reward="redistributed", kl_coef=0.0)
+    episodes = collect(shared, LMPolicy(small_lm()), 16, seed=0, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(episodes.returns, plain.returns)
+    expected = (plain.returns / plain.num_steps)[:, None] * plain.mask
+    torch.testing.assert_close(episodes.rewards, expected)
+
+
+# Rewards by part
+
+PARTS = {"b": (share_of_b, 1.0), "length": ("length_band", -1.0)}
+
+
+def test_the_reward_vector_holds_the_parts_before_their_weights_at_the_end_and_zeros_before():
+    env = TextGenEnv(scorer=PARTS, step_info=("reward_vector",), **KEYWORDS)
+    assert env.reward_names == ("b", "length")
+    env.reset(seed=0)
+    assert env.step(B)[4]["reward_vector"].tolist() == [0.0, 0.0]
+    info = env.step(EOS)[4]
+    assert info["reward_vector"].tolist() == pytest.approx([1 / 6, 0.25])
+    assert list(info["scores"].values()) == pytest.approx([1 / 6, 0.25])
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
+def test_the_vector_face_has_one_row_per_slot(mode):
+    env = make_env(2, mode, scorer=PARTS, step_info=["reward_vector"])
+    env.reset(seed=0)
+    first = env.step(np.array([B, EOS]))[4]["reward_vector"]
+    assert first.tolist() == [[0.0, 0.0], [0.0, 0.125]]
+    if mode != "Disabled":
+        assert env.step(np.array([EOS, B]))[4]["reward_vector"].tolist() == [pytest.approx([1 / 6, 0.25]), [0.0, 0.0]]
+
+
+def test_all_slots_may_wait_for_their_reset():
+    env = make_env(2, "NextStep", scorer=PARTS, step_info=["reward_vector"])
+    env.reset(seed=0)
+    env.step(np.array([EOS, EOS]))
+    assert env.step(np.array([B, B]))[4]["reward_vector"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_stable_baselines_has_it_in_each_slots_info():
+    env = TextGenVecEnv(2, scorer=PARTS, step_info=["reward_vector"], **KEYWORDS)
+    env.reset()
+    infos = env.step(np.array([EOS, B]))[3]
+    assert [info["reward_vector"].tolist() for info in infos] == [[0.0, 0.125], [0.0, 0.0]]
+
+
+def test_a_part_that_failed_is_nan_in_the_vector():
+    def fails(completion):
+        raise RuntimeError("no")
+
+    parts = {"good": (share_of_b, 1.0), "bad": (fails, 1.0)}
+    env = TextGenEnv(scorer=parts, step_info=["reward_vector"], on_scorer_error="invalid", **KEYWORDS)
+    env.reset(seed=0)
+    good, bad = env.step(EOS)[4]["reward_vector"]
+    assert good == 0.0
+    assert np.isnan(bad)

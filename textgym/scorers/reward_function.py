@@ -1,0 +1,124 @@
+"""A scorer as a reward function of TRL's trainers: what :class:`ColumnFunctionScorer` does, the other way round."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import ScorerError
+from textgym.prompts import Sample
+from textgym.scorers.base import score_part, scorer_name, set_progress
+from textgym.scorers.registry import as_scorer
+from textgym.tokenizers import Tokenizer, as_tokenizer
+
+__all__ = ["as_reward_func"]
+
+
+def as_reward_func(scorer: Any, tokenizer: Any = None, name: str | None = None) -> "RewardFunction":
+    """Return a scorer as a function that ``trl.GRPOTrainer`` and its like take as one of their ``reward_funcs``.
+
+    The function is ``f(prompts, completions, completion_ids=None, **columns) -> list[float | None]``. Prompts and
+    completions are texts, or chats: the contents of a prompt's messages are joined by newlines, and so are those of
+    what the assistant says in a completion. The data set's column ``references``, or else ``reference``, gives the
+    references, as one text or several; each column but ``references`` is metadata under its own name. ``None`` is
+    returned where the scorer does not apply. What else TRL passes is left alone, except that the trainer's state
+    tells a scorer that changes in the course of training how far that has come.
+
+    Args:
+        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        tokenizer: The trainer's ``processing_class``, or anything else that :func:`textgym.tokenizers.as_tokenizer`
+            accepts. With it, a scorer that looks at tokens sees those that the policy wrote; without, bytes of UTF-8.
+        name: What TRL logs the reward under; by default the scorer's own.
+
+    Raises:
+        ScorerError: When the function is called and the scorer fails.
+
+    Source: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function
+
+    >>> from textgym.scorers import LengthBand
+    >>> reward = as_reward_func(LengthBand(2, 4, unit="words"))
+    >>> reward(prompts=["Say", "Say"], completions=["hello", "good morning"]), reward.__name__
+    ([0.5, 1.0], 'length_band')
+    """
+    return RewardFunction(scorer, tokenizer, name)
+
+
+class RewardFunction:
+    """What :func:`as_reward_func` returns: an object, so that it can be pickled where the scorer can."""
+
+    def __init__(self, scorer: Any, tokenizer: Any = None, name: str | None = None) -> None:
+        self.scorer = as_scorer(scorer)
+        self.tokenizer: Tokenizer | None = None if tokenizer is None else as_tokenizer(tokenizer)
+        self.__name__ = scorer_name(self.scorer) if name is None else name
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return B scores, ``None`` where the scorer does not apply."""
+        state = columns.get("trainer_state")
+        if state is not None and state.max_steps > 0:
+            set_progress(self.scorer, min(state.global_step / state.max_steps, 1.0))
+        samples = _samples(list(map(_prompt_text, prompts)), columns)
+        batch = self._batch(samples, list(map(_completion_text, completions)), completion_ids)
+        scores = score_part(self.scorer, batch)
+        if scores.error is not None:
+            missing = np.flatnonzero(np.isnan(scores.total)).tolist()
+            raise ScorerError(scores.error, [batch.completions[i] for i in missing]) from scores.cause
+        return [None if np.isnan(value) else value for value in scores.total.tolist()]
+
+    def _batch(
+        self, samples: list[Sample], completions: list[str], completion_ids: Sequence[Sequence[int]] | None
+    ) -> TextBatch:
+        prompts = [sample.prompt for sample in samples]
+        if self.tokenizer is None or completion_ids is None:
+            batch = TextBatch.from_texts(completions, prompts, tokenizer=self.tokenizer)
+            batch.samples = samples
+            return batch
+        prompt_rows = [self.tokenizer.encode(prompt) for prompt in prompts]
+        rows = [[*prompt, *ids] for prompt, ids in zip(prompt_rows, completion_ids, strict=True)]
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        ids = np.full((len(rows), int(lengths.max(initial=0))), self.tokenizer.vocab_size, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+        prompt_lengths = np.array([len(row) for row in prompt_rows], dtype=np.int64)
+        batch = TextBatch(self.tokenizer, ids, lengths, prompt_lengths, samples, np.ones(len(rows), dtype=np.bool_))
+        batch.completions = completions
+        return batch
+
+
+def _samples(prompts: list[str], columns: dict[str, Any]) -> list[Sample]:
+    """Return B samples; of the keywords, the lists of B values are columns of the data set."""
+    size = len(prompts)
+    kept = {key: values for key, values in columns.items() if isinstance(values, list | tuple) and len(values) == size}
+    references = kept.pop("references", kept.get("reference", [None] * size))
+    rows = [{key: values[i] for key, values in kept.items()} for i in range(size)]
+    return [Sample(*row) for row in zip(prompts, map(_as_references, references), rows, strict=True)]
+
+
+def _as_references(references: Any) -> tuple[str, ...]:
+    if references is None:
+        return ()
+    return (references,) if isinstance(references, str) else tuple(references)
+
+
+def _prompt_text(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(map(_content, prompt))
+
+
+def _completion_text(completion: Any) -> str:
+    if isinstance(completion, str):
+        return completion
+    said = [message for message in completion if message.get("role", "assistant") == "assistant"]
+    return "\n".join(filter(None, map(_content, said)))
+
+
+def _content(message: Any) -> str:
+    content = message.get("content")
+    if content is None or isinstance(content, str):  # None where the assistant only calls a tool
+        return content or ""
+    return "".join(block.get("text") or "" for block in content)
