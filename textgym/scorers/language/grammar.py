@@ -48,7 +48,7 @@ class Grammar:
     each by a rule of its own. It misses much ("This are wrong.") and takes word salad for fine: it tells careful from
     careless writing, not language from noise, so join it with a fluency scorer. Other languages have few mistakes too.
     A sentence of more than 40 words is a mistake of readability. A new text of 20 words takes 2 ms. Spelling is left
-    out unless asked for, because that takes 6 ms more for each unknown word and gigabytes for some texts;
+    out unless asked for, because that takes 6 ms more for each unknown word;
     :class:`~textgym.scorers.Spelling` tells it in microseconds.
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
@@ -76,7 +76,6 @@ class Grammar:
 
     score_range = (0.0, 1.0)
     requires = ("harper-py",)
-    prefers = (("He goes to school.", "He go to school."), ("He sat on the mat.", "He sat on the the mat."))
 
     def __post_init__(self) -> None:
         if isinstance(self.kinds, str):
@@ -91,6 +90,15 @@ class Grammar:
         if self.dialect not in _DIALECTS:
             raise unknown_name("dialect", self.dialect, _DIALECTS)
         self._linter()
+
+    @property
+    def prefers(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of completions, the better one first, whose mistakes are of the wanted kinds."""
+        pairs = {
+            "Agreement": ("He goes to school.", "He go to school."),
+            "Repetition": ("He sat on the mat.", "He sat on the the mat."),
+        }
+        return tuple(pair for kind, pair in pairs.items() if self.kinds is None or kind in self.kinds)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""

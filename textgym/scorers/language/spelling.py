@@ -1,7 +1,6 @@
 """Whether the words of a text exist."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,9 +23,9 @@ class Spelling:
 
     Formula: ``known / checked`` words, in lower case. Not checked are words with a digit, and unknown words with a
     capital, which are taken for names. A word of one letter is known if it is common ("a", "I"), a word with apostrophe
-    or hyphen also if its parts are, of which all but one may be stubs of two letters ("l'homme", "well-known"). Range:
-    [0, 1]. A completion without a word to check, an empty one among them, scores 0. Deterministic. Not incremental: the
-    next token can go on with the last word.
+    or hyphen also if its parts are, of which all but one may be stubs of one or two letters ("l'homme", "well-known").
+    Range: [0, 1]. A completion without a word to check, an empty one among them, scores 0. Deterministic. Not
+    incremental: the next token can go on with the last word.
 
     Easily hacked: any heap of words is spelt well, and so is nonsense that Begins With Capitals beside one known word.
     The English dictionary holds abbreviations, so about a half of all pairs of letters are words.
@@ -67,7 +66,7 @@ class Spelling:
                 known += 1
             elif _has_digit(word) or (self.skip_names and len(word) > 1 and not word.islower() and word != written):
                 continue
-            elif _is_known_by_parts(unicodedata.normalize("NFC", written), dictionary):
+            elif _is_known_by_parts(written, dictionary):
                 known += 1
             checked += 1
         return known / checked if checked else 0.0
@@ -76,5 +75,6 @@ class Spelling:
 def _is_known_by_parts(word: str, dictionary: Mapping[str, int]) -> bool:
     parts = _parts(word)
     if len(parts) == 1:
-        return len(word) > 1 and word in dictionary
-    return all(len(part) <= 2 or part in dictionary for part in parts) and any(len(part) > 2 for part in parts)
+        return False
+    known = [len(part) > 1 and part in dictionary for part in parts]
+    return any(known) and all(ok or len(part) <= 2 for ok, part in zip(known, parts, strict=True))

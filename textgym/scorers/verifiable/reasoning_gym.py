@@ -23,7 +23,7 @@ class ReasoningGym:
     Hackable: some verifiers pay 0.01 to 0.05 for any answer, right or wrong (such as those of ``power_function``,
     ``palindrome_generation`` and ``countdown``). Many pay for an answer that has more in it than the right one by the
     right one's share of its length, so that a list of all candidates earns something. That of ``spell_backward``
-    compares letters, so that "aaaa" pays; that of ``game_of_life_halting`` takes any text but "True" for "False". Look
+    compares letters, so that "aaaa" pays; that of ``game_of_life_halting`` takes any text for right. Look
     at what a data set's verifier says of "a" before training on it.
 
     A text for which the verifier raises fails alone; that of ``prime_factorization`` raises for all but numbers, and

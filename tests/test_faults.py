@@ -1,0 +1,299 @@
+"""Scorers that go wrong, under each error policy, on all three faces: nothing that was written is lost."""
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
+from textgym.batch import TextBatch
+from textgym.scorers import TimeLimit, evaluate
+from textgym.testing.transcripts import check_same
+from textgym.tokenizers import CharTokenizer
+
+CHAR = CharTokenizer()
+EOS = CHAR.eos_token_id
+A, B, C = CHAR.encode("abc")
+
+
+class Faulty:
+    """The number of characters, until something is wrong."""
+
+    name = "faulty"
+
+    def __init__(self):
+        self.fault = None
+        self.only_prompts = False  # whether the fault concerns texts without a completion, and no others
+        self.release = threading.Event()
+
+    def __call__(self, batch):
+        if self.fault is None or (self.only_prompts and batch.num_new_tokens.any()):
+            return [float(len(text)) for text in batch.completions]
+        size = len(batch)
+        if self.fault == "raises":
+            raise RuntimeError("the model is away")
+        if self.fault == "hangs":
+            self.release.wait()
+        answers = {"NaN": [np.nan] * size, "too few": [1.0] * (size - 1), "text": ["good"] * size}
+        return answers.get(self.fault, [np.inf] * size)
+
+
+SAID = {
+    "raises": "scorer 'faulty' raised RuntimeError: the model is away",
+    "NaN": "scorer 'faulty' gave no score",
+    "too few": "scorer 'faulty' returned 0 scores for 1 episodes",
+    "text": "scorer 'faulty' returned \\['good'\\], expected 1 numbers",
+    "infinity": "scorer 'faulty' gave inf for episode 0 of the 1 scored, whose completion is 'a'",
+    "hangs": "scorer 'faulty' raised TimeoutError: no scores for 1 texts within 0.02 seconds",
+}
+
+
+class Bench:
+    """A face, and the scorer inside of it that can be broken and mended."""
+
+    def __init__(self, face, **kwargs):
+        self.scorer = Faulty()
+        self.limit = TimeLimit(self.scorer, seconds=60)
+        keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 8, "scorer": self.limit} | kwargs
+        self.face = face
+        self.num_envs = 1 if face == "single" else 2
+        if face == "single":
+            self.env = TextGenEnv(**keywords)
+        elif face == "sb3":
+            from textgym import TextGenVecEnv
+
+            self.env = TextGenVecEnv(2, **keywords)
+        else:
+            self.env = TextGenVectorEnv(2, autoreset_mode=face, **keywords)
+        self.env.reset()
+
+    def break_it(self, fault, only_prompts=False):
+        self.scorer.fault, self.scorer.only_prompts = fault, only_prompts
+        self.limit.seconds = 0.02 if fault == "hangs" else 60
+
+    def mend(self):
+        self.scorer.release.set()
+        self.break_it(None)
+
+    def step(self, *actions):
+        """Step; return the rewards, and the infos of the slots whose episode has ended, else None."""
+        if self.face == "single":
+            _, reward, terminated, truncated, info = self.env.step(actions[0])
+            return [reward], [info if terminated or truncated else None]
+        if self.face == "sb3":
+            _, rewards, dones, infos = self.env.step(np.array(actions))
+            return rewards.tolist(), [info if done else None for info, done in zip(infos, dones, strict=True)]
+        _, rewards, terminated, truncated, infos = self.env.step(np.array(actions))
+        infos = infos.get("final_info", infos)
+        ended = (terminated | truncated).tolist()
+        return rewards.tolist(), [of_slot(infos, slot) if ended[slot] else None for slot in range(2)]
+
+    def texts(self):
+        core = self.env.core
+        rows = zip(core.ids, core.prompt_lengths.tolist(), core.lengths.tolist(), strict=True)
+        return [CHAR.decode(row[start:end].tolist()) for row, start, end in rows]
+
+
+def of_slot(infos, slot):
+    found = {}
+    for key, values in infos.items():
+        if not key.startswith("_") and infos[f"_{key}"][slot]:
+            found[key] = of_slot(values, slot) if isinstance(values, dict) else values[slot]
+    return found
+
+
+FACES = ["single", "NextStep", "SameStep", "Disabled", "sb3"]
+in_all_faces = pytest.mark.parametrize("face", FACES)
+with_every_fault = pytest.mark.parametrize("fault", SAID)
+
+
+@pytest.fixture
+def bench(face):
+    if face == "sb3":
+        pytest.importorskip("stable_baselines3")
+    made = []
+
+    def make(**kwargs):
+        made.append(Bench(face, **kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.mend()
+
+
+# The three policies ---------------------------------------------------------------------------------------------------
+
+
+@in_all_faces
+@with_every_fault
+def test_raise_says_what_went_wrong_and_the_step_can_be_repeated(bench, fault):
+    one = bench(on_scorer_error="raise")
+    one.step(A, B)
+    one.break_it(fault)
+    before = one.env.get_state()
+    for _ in range(2):
+        with pytest.raises(ScorerError, match=SAID[fault]) as caught:
+            one.step(EOS, C)
+        assert caught.value.completions == ("a",)
+        check_same(before, one.env.get_state(), "state")
+    one.mend()
+    rewards, ended = one.step(EOS, C)
+    assert (rewards[0], ended[0]["completion"], ended[0]["score"]) == (1.0, "a", 1.0)
+    assert "scorer_error" not in ended[0]
+    assert one.texts()[1:] == ["bc"][: one.num_envs - 1]
+
+
+@in_all_faces
+@with_every_fault
+def test_invalid_pays_nothing_and_shows_no_score(bench, fault):
+    one = bench(on_scorer_error="invalid")
+    one.step(A, B)
+    one.break_it(fault)
+    rewards, ended = one.step(EOS, C)
+    assert rewards[0] == 0.0
+    assert ended[0]["completion"] == "a"
+    assert np.isnan([ended[0]["score"], ended[0]["scores"]["faulty"]]).all()
+    assert_said(ended[0], fault)
+    assert one.texts()[1:] == ["bc"][: one.num_envs - 1]
+
+
+@in_all_faces
+@with_every_fault
+def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fault):
+    one = bench(on_scorer_error=-2)
+    one.step(A, B)
+    one.break_it(fault)
+    rewards, ended = one.step(EOS, C)
+    assert (rewards[0], ended[0]["score"], ended[0]["completion"]) == (-2.0, -2.0, "a")
+    assert np.isnan(ended[0]["scores"]["faulty"])
+    assert_said(ended[0], fault)
+
+
+@in_all_faces
+@pytest.mark.parametrize("policy", ["invalid", -2])
+def test_the_next_episode_knows_nothing_of_a_fault_that_is_over(bench, policy):
+    one = bench(on_scorer_error=policy, max_new_tokens=1)
+    one.break_it("raises")
+    one.step(A, A)
+    one.mend()
+    if one.face == "single":
+        one.env.reset()
+    elif one.face == "Disabled":
+        one.env.reset(options={"reset_mask": np.array([True, True])})
+    elif one.face == "NextStep":
+        one.step(A, A)
+    rewards, ended = one.step(B, B)
+    assert rewards == [1.0] * one.num_envs
+    assert [(info["score"], "scorer_error" in info) for info in ended] == [(1.0, False)] * one.num_envs
+
+
+def assert_said(info, fault):
+    with pytest.raises(ScorerError, match=SAID[fault]):
+        raise ScorerError(info["scorer_error"])
+
+
+# What a ScorerError carries -------------------------------------------------------------------------------------------
+
+
+def test_the_error_names_the_texts_that_failed_and_no_others():
+    def short(batch):
+        return [1.0 if len(text) < 3 else None for text in batch.completions]
+
+    with pytest.raises(ScorerError, match="episode 1 of the 3 scored, whose completion is 'long'") as caught:
+        evaluate(short, TextBatch.from_texts(["a", "long", "longer"]))
+    assert caught.value.completions == ("long", "longer")
+
+
+def test_an_error_survives_pickling_and_carries_no_text_by_default():
+    error = pickle.loads(pickle.dumps(ScorerError("the model is away", ["a", "b"])))
+    assert (str(error), error.completions) == ("the model is away", ("a", "b"))
+    assert (str(ScorerError()), ScorerError("").completions) == ("", ())
+
+
+# Rewards that score unfinished texts ----------------------------------------------------------------------------------
+
+
+@in_all_faces
+def test_a_fault_in_the_middle_of_a_text_leaves_it_as_it_was(bench):
+    one = bench(reward="potential")
+    one.step(A, B)
+    one.break_it("raises")
+    with pytest.raises(ScorerError, match="the model is away") as caught:
+        one.step(C, C)
+    assert caught.value.completions == ("ac", "bc")[: one.num_envs]
+    assert one.texts() == ["a", "b"][: one.num_envs]
+    one.mend()
+    assert one.step(C, C)[0] == [1.0] * one.num_envs
+
+
+# A reset inside of a step ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["SameStep", "sb3"])
+def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
+    one = bench(reward="potential")
+    one.step(A, B)
+    one.break_it("raises", only_prompts=True)
+    before = one.env.get_state()
+    with pytest.raises(ScorerError, match="the model is away") as caught:
+        one.step(EOS, C)
+    assert caught.value.completions == ("",)
+    check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
+    one.mend()
+    rewards, ended = one.step(EOS, C)
+    assert (ended[0]["completion"], ended[0]["score"], ended[1]) == ("a", 1.0, None)
+    assert rewards == [0.0, 1.0]  # the score, less the potential that was paid for already
+    assert one.texts() == ["", "bc"]
+
+
+@pytest.mark.parametrize("face", ["NextStep"])
+def test_the_other_episodes_do_not_step_when_a_waiting_slot_cannot_begin(bench):
+    one = bench(reward="potential")
+    one.step(EOS, B)
+    one.break_it("raises", only_prompts=True)
+    for _ in range(2):
+        with pytest.raises(ScorerError, match="the model is away"):
+            one.step(A, C)
+        assert one.texts() == ["", "b"]
+    one.mend()
+    one.step(A, C)
+    assert one.texts() == ["", "bc"]
+
+
+@pytest.mark.parametrize("face", ["SameStep", "NextStep", "sb3"])
+def test_prompts_that_run_out_do_not_take_a_step_with_them(bench):
+    one = bench(prompts=iter(["Hi ", "Ho "]))
+    one.step(A, B)
+    if one.face == "NextStep":
+        one.step(EOS, C)
+    before = one.texts()
+    with pytest.raises(PromptsExhaustedError, match="ended after 2 prompts"):
+        one.step(EOS, C)
+    assert one.texts() == before
+
+
+@pytest.mark.parametrize("face", ["SameStep", "sb3"])
+def test_a_step_that_fails_deals_no_episode_of_a_group(bench):
+    one = bench(reward="potential", group_size=2)
+    one.break_it("raises", only_prompts=True)
+    for _ in range(3):
+        with pytest.raises(ScorerError):
+            one.step(EOS, EOS)
+    one.mend()
+    assert [info["group"] for info in one.step(EOS, EOS)[1]] == [1, 1]
+    assert [info["group"] for info in one.step(EOS, EOS)[1]] == [2, 2]
+
+
+@pytest.mark.parametrize("face", ["NextStep"])
+def test_a_step_that_fails_draws_no_prompt_for_a_waiting_slot(bench):
+    one = bench(prompts=iter(["Hi ", "Ho ", "Ha "]))
+    one.step(EOS, B)
+    one.break_it("raises")
+    for _ in range(3):
+        with pytest.raises(ScorerError):
+            one.step(A, EOS)
+    one.mend()
+    assert one.step(A, EOS)[1][1]["completion"] == "b"
+    assert one.env.core.samples[0].prompt == "Ha "
