@@ -307,6 +307,78 @@ def test_a_refusal_is_not_tried_again_and_does_not_show_the_key(server, monkeypa
     assert len(server.requests) == 1
 
 
+def answered(status, reason):
+    def behave(handler):
+        handler.send_response(status, reason)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "echo", [raw(f"you sent {KEY}".encode()), fail(400, "x" * 490 + KEY), answered(401, f"wrong: {KEY}")]
+)
+def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch, echo):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    server.script.append(echo)
+    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
+    assert "answered" in error
+    assert KEY[:6] not in error
+
+
+def test_white_space_around_the_key_is_not_sent(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
+    judge_of(server, api_key_env="JUDGE_KEY")(batch_of("a"))
+    assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["sk-se\ncret", "sk-se\u201dcret", " "])
+def test_what_can_be_no_key_is_refused_and_not_shown(server, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(ValueError, match="JUDGE_KEY") as caught:
+        judge_of(server, api_key_env="JUDGE_KEY")
+    assert "sk-se" not in str(caught.value)
+
+
+def test_a_key_that_has_gone_fails_the_episode(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    judge = judge_of(server, api_key_env="JUDGE_KEY")
+    monkeypatch.delenv("JUDGE_KEY")
+    assert isinstance(score_part(judge, batch_of("a")).cause, ScorerError)
+    assert server.requests == []
+
+
+def stalls_while_it_complains(handler):
+    handler.send_response(500)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.flush()
+    hang(handler)
+
+
+def breaks_off_its_complaint(handler):
+    handler.send_response(500)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"none\r\n")
+
+
+@pytest.mark.parametrize("fault", [stalls_while_it_complains, breaks_off_its_complaint])
+def test_a_complaint_that_cannot_be_read_is_tried_again(server, fault):
+    server.script.append(fault)
+    assert judge_of(server, request_timeout=0.2)(batch_of("a")).tolist() == [1.0]
+
+
+def test_tokens_of_an_answer_without_text_are_counted(server):
+    reply = {"choices": [{"message": {"content": None}}], "usage": {"total_tokens": 512}}
+    server.script.append(raw(json.dumps(reply).encode()))
+    judge = judge_of(server, max_total_tokens=512)
+    assert "no chat completion" in score_part(judge, batch_of("a")).error
+    assert judge.usage.tokens == 512
+    assert "is spent" in score_part(judge, batch_of("b")).error
+
+
 def test_a_redirect_is_not_followed(server):
     server.answer = lambda body: fail(302, Location=f"{server.url}/elsewhere")
     assert "answered 302" in score_part(judge_of(server), batch_of("a")).error

@@ -225,8 +225,8 @@ letters = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=100_0
 batch = TextBatch.from_texts([letters, "a" * 100_000, "-" * 100_000])
 print(Grammar()(batch).tolist(), Grammar(kinds=("Spelling",))(batch).tolist())
 status = Path("/proc/self/status")  # what getrusage says includes the parent of a process
-peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
-print(*(peaks or [0]))
+lines = status.read_text().splitlines() if status.exists() else ["VmHWM: 0"]
+print(*(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said, peak = done.stdout.splitlines()

@@ -224,48 +224,31 @@ def test_a_gold_answer_that_cannot_be_read_leaves_no_score_and_the_policy_decide
 # Our scorers in TRL's trainer -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_grpo_trainer_takes_scorers_as_reward_functions(tmp_path):
+@pytest.fixture
+def train(tmp_path):
+    """Train a small model for some steps with TRL's GRPOTrainer; return what it logged of each."""
     trl = pytest.importorskip("trl", exc_type=ImportError)
     datasets = pytest.importorskip("datasets")
-    transformers = pytest.importorskip("transformers")
     from textgym.lm import load_lm
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_lm_path("tiny"))
-    batches = []
-
-    def nothing(batch):
-        batches.append((batch.prompts, batch.metadata, batch.completion_ids, batch.completions))
-        return [None] * len(batch)
-
-    both = WeightedSum({"length": (LengthBand(4, 8), 1.0), "words": (Keywords(column="wanted"), -0.5)})
-    functions = [
-        as_reward_func(LengthBand(4, 8), tokenizer),
-        as_reward_func(both, tokenizer, name="both"),
-        as_reward_func(Keywords(column="wanted")),
-        as_reward_func(nothing, tokenizer),
-    ]
-    config = trl.GRPOConfig(
-        output_dir=str(tmp_path),
-        num_generations=2,
-        max_completion_length=6,
-        per_device_train_batch_size=4,
-        max_steps=2,
-        beta=0.0,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=0,
-    )
-    prompts = ["A small dog", "The old king", "One day a boy", "In the forest"]
-    table = {"prompt": prompts, "wanted": [["the"], ["a"], ["e"], ["was", "he"]]}
-    logging.disable(logging.WARNING)
-    try:
+    def run(table, functions, tokenizer, steps):
+        config = trl.GRPOConfig(
+            output_dir=str(tmp_path),
+            num_generations=2,
+            max_completion_length=6,
+            per_device_train_batch_size=4,
+            max_steps=steps,
+            beta=0.0,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=0,
+        )
         trainer = trl.GRPOTrainer(
             model=load_lm("tiny"),
             reward_funcs=functions,
@@ -274,10 +257,38 @@ def test_grpo_trainer_takes_scorers_as_reward_functions(tmp_path):
             processing_class=tokenizer,
         )
         trainer.train()
-    finally:
-        logging.disable(logging.NOTSET)
+        return [entry for entry in trainer.state.log_history if "reward" in entry]
 
-    steps = [entry for entry in trainer.state.log_history if "rewards/both/mean" in entry]
+    logging.disable(logging.WARNING)
+    yield run
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def tokenizer():
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(embedded_lm_path("tiny"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_grpo_trainer_takes_scorers_as_reward_functions(train, tokenizer):
+    batches = []
+
+    def nothing(batch):
+        batches.append((batch.prompts, batch.metadata, batch.completion_ids, batch.completions))
+        return [None] * len(batch)
+
+    keywords = Keywords(column="wanted")
+    both = WeightedSum({"length": (LengthBand(4, 8), 1.0), "words": (keywords, -0.5)})
+    functions = [
+        as_reward_func(LengthBand(4, 8), tokenizer),
+        as_reward_func(both, tokenizer, name="both"),
+        as_reward_func(keywords),
+        as_reward_func(nothing, tokenizer),
+    ]
+    prompts = ["A small dog", "The old king", "One day a boy", "In the forest"]
+    table = {"prompt": prompts, "wanted": [["the"], ["a"], ["e"], ["was", "he"]]}
+    steps = train(table, functions, tokenizer, steps=2)
+
     assert len(steps) == len(batches) == 2
     for entry, (drawn, metadata, ids, completions) in zip(steps, batches, strict=True):
         assert set(drawn) <= set(prompts)
@@ -285,8 +296,32 @@ def test_grpo_trainer_takes_scorers_as_reward_functions(tmp_path):
         assert [tokenizer.decode(row, skip_special_tokens=True) for row in ids] == completions
         length = np.mean([np.clip(min(len(row) / 4, 2 - len(row) / 8), 0, 1) for row in ids])
         assert entry["rewards/length_band/mean"] == pytest.approx(length)
-        words = evaluate(Keywords(column="wanted"), TextBatch.from_texts(completions, metadata=metadata)).total.mean()
+        words = keywords(TextBatch.from_texts(completions, metadata=metadata)).mean()
         assert entry["rewards/keywords/mean"] == pytest.approx(words)
         assert entry["rewards/both/mean"] == pytest.approx(length - 0.5 * words)
         assert entry["rewards/nothing/mean"] is None
         assert entry["reward"] == pytest.approx(2 * length + 0.5 * words)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_chats_go_from_the_trainer_to_a_scorer_and_back_to_trls_own_function(train, tokenizer, rewards):
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    seen = []
+
+    def look(batch):
+        seen.append((batch.prompts, batch.completions))
+        return [float(len(text)) for text in batch.completions]
+
+    theirs = rewards.get_repetition_penalty_reward(ngram_size=1)
+    functions = [as_reward_func(look), rewards.think_format_reward, theirs]
+    functions += [
+        as_reward_func(rewards.think_format_reward, name="format"),
+        as_reward_func(theirs, tokenizer, "again"),
+    ]
+    table = {"prompt": [[{"role": "user", "content": "A small dog"}]] * 2}
+    (entry,) = train(table, functions, tokenizer, steps=1)
+    ((prompts, completions),) = seen
+    assert prompts == ["A small dog"] * 4
+    assert entry["rewards/look/mean"] == pytest.approx(np.mean(list(map(len, completions))))
+    assert entry["rewards/format/mean"] == entry["rewards/think_format_reward/mean"] == 0.0
+    assert entry["rewards/again/mean"] == entry["rewards/repetition_penalty_reward/mean"]

@@ -162,7 +162,10 @@ def built(kind: Any) -> tuple[Any, str]:
         return kind(lambda prompts, completions: [0.0] * len(prompts)), "`RewardModel(model)`"
     arguments = ARGUMENTS.get(kind.__name__, ())
     shown = ", ".join(argument.__name__ if callable(argument) else repr(argument) for argument in arguments)
-    return kind(*arguments), f"`{kind.__name__}({shown})`"
+    try:
+        return kind(*arguments), f"`{kind.__name__}({shown})`"
+    except TypeError as error:
+        raise TypeError(f"{kind.__name__} needs other arguments than ARGUMENTS of {__file__} has: {error}") from error
 
 
 def _first_sentence(kind: type) -> str:
@@ -315,7 +318,7 @@ so theirs is wall time. {_machine()}
 
 **Incremental** scorers can pay each token (`reward="per_token"`). **Licences** are what the installed packages say; a
 scorer without a package needs nothing but textgym. `pip install 'textgym[scorers]'` brings all of them but torch and
-transformers, which are in `textgym[agents]`."""
+transformers, which are in `textgym[agents]`, and reasoning-gym, which is in `textgym[reasoning]`."""
 
 
 def _machine() -> str:

@@ -58,8 +58,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
-    step or reset), ``illegal_action`` (True, at any step). On demand, with ``step_info``: ``action_mask`` ((n,) int8, at
-    every step and reset), ``reward_vector`` ((K,) float64, at every step).
+    step or reset), ``illegal_action`` (True, at any step). On demand, with ``step_info``: ``action_mask`` ((n,) int8,
+    at every step and reset), ``reward_vector`` ((K,) float64, at every step).
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).

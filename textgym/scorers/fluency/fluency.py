@@ -84,7 +84,8 @@ class Fluency:
                 f"expected a model's name, or a loaded causal LM and tokenizer=..., got model of type "
                 f"{type(model).__name__} and tokenizer of type {type(tokenizer).__name__}"
             )
-        from textgym.scorers.fluency.language_model import LanguageModel  # imports torch
+        import textgym.lm  # noqa: F401  says how to install torch where it is missing
+        from textgym.scorers.fluency.language_model import LanguageModel
 
         self.scale = scale
         self._name = str(model) if is_name else None

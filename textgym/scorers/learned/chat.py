@@ -1,5 +1,6 @@
 """A client of chat completions as OpenAI's API has them, which many servers speak, on the standard library."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -55,7 +56,7 @@ class ChatClient:
         sleep: Waits for some seconds.
 
     Raises:
-        ValueError: If the address is none of HTTP, or the environment variable is not set.
+        ValueError: If the address is none of HTTP, or the environment variable is not set or holds no key.
     """
 
     def __init__(
@@ -72,11 +73,10 @@ class ChatClient:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError(f"expected base_url as 'http://host:port/v1' without a user, got {base_url!r}")
-        if api_key_env is not None and not os.environ.get(api_key_env):
-            raise ValueError(f"api_key_env is {api_key_env!r}, but there is no such environment variable")
         self.url = base_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.limits = limits
         self._api_key_env = api_key_env
+        self._key()
         self._request_timeout = request_timeout
         self._retries = retries
         self._clock = clock
@@ -91,10 +91,14 @@ class ChatClient:
         Raises:
             ScorerError: If the budget is spent, the server refuses, or it fails as often as it may.
         """
+        try:
+            key = self._key()
+        except ValueError as error:  # it has gone since this was made
+            raise ScorerError(str(error)) from error
         for attempt in range(self._retries + 1):
             self.limits.before_request()
             try:
-                return self._answer_in(self._post(body))
+                return self._answer_in(self._post(body, key), key)
             except _TemporaryError as error:
                 if attempt == self._retries:
                     raise ScorerError(f"{error} (asked {attempt + 1} times)") from error
@@ -105,9 +109,8 @@ class ChatClient:
                 self._sleep(wait)
         raise AssertionError("unreachable")
 
-    def _post(self, body: Mapping[str, Any]) -> bytes:
+    def _post(self, body: Mapping[str, Any], key: str) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "textgym"}
-        key = os.environ.get(self._api_key_env, "") if self._api_key_env is not None else ""
         if key:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers, method="POST")
@@ -117,9 +120,9 @@ class ChatClient:
                 return self._read(response, deadline)
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read(500).decode("utf-8", "replace").strip()
+                said = _beginning(error)
                 wait = _seconds(error.headers.get("Retry-After"))
-            message = f"{self.url} answered {error.code} {error.reason}: {said.replace(key, '***') if key else said}"
+            message = f"{self.url} answered {error.code} {_without(key, f'{error.reason}: {said}')[:500]}"
             if error.code in _RETRIED:
                 raise _TemporaryError(message, wait) from error
             raise ScorerError(message) from error
@@ -139,18 +142,44 @@ class ChatClient:
             raise http.client.IncompleteRead(bytes(received), response.length)
         return bytes(received)
 
-    def _answer_in(self, received: bytes) -> str:
-        try:
+    def _answer_in(self, received: bytes, key: str) -> str:
+        text = tokens = None
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
             reply = json.loads(received)
+            tokens = (reply.get("usage") or {}).get("total_tokens")
             text = reply["choices"][0]["message"]["content"]
-            usage = (reply.get("usage") or {}).get("total_tokens")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            text = None
+        tokens = tokens if isinstance(tokens, int) and tokens >= 0 else None
         if not isinstance(text, str):
-            shown = received[:200].decode("utf-8", "replace")
+            if tokens is not None:  # such as those of a thought that was too long to be followed by an answer
+                self.limits.after_reply(tokens)
+            shown = _without(key, received.decode("utf-8", "replace"))[:200]
             raise ScorerError(f"{self.url} answered something that is no chat completion: {shown!r}")
-        self.limits.after_reply(usage if isinstance(usage, int) else None)
+        self.limits.after_reply(tokens)
         return text
+
+    def _key(self) -> str:
+        """Return the key, without white space around it, or an empty string where none is wanted."""
+        if self._api_key_env is None:
+            return ""
+        key = os.environ.get(self._api_key_env, "").strip()
+        if not key:
+            raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable, or it is blank")
+        if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and show it
+            raise ValueError(f"the environment variable {self._api_key_env!r} holds no key: expected printable ASCII")
+        return key
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """Return what a server says of an error, as far as it gets."""
+    try:
+        return error.read(10_000).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException):
+        return "(nothing)"
+
+
+def _without(key: str, said: str) -> str:
+    """Return what a server said, which may repeat what it was sent."""
+    return said.replace(key, "***") if key else said
 
 
 def _seconds(retry_after: str | None) -> float | None:

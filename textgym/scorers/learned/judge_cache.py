@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from textgym.errors import ScorerError
+
 __all__ = ["AnswerCache", "question_key"]
 
 _KEYS_PER_QUERY = 500  # SQLite once allowed 999
@@ -30,11 +32,15 @@ class AnswerCache:
         try:
             with self._connection() as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-        except sqlite3.Error as error:
-            raise ValueError(f"cannot use {str(self.path)!r} as a cache: {error}") from error
+        except ScorerError as error:
+            raise ValueError(str(error)) from error.__cause__
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the answers that are there, by key."""
+        """Return the answers that are there, by key.
+
+        Raises:
+            ScorerError: If the file cannot be read any more.
+        """
         found: dict[str, str] = {}
         with self._connection() as connection:
             for start in range(0, len(keys), _KEYS_PER_QUERY):
@@ -44,11 +50,18 @@ class AnswerCache:
         return found
 
     def put(self, key: str, answer: str) -> None:
-        """Keep an answer, in place of an earlier one."""
+        """Keep an answer, in place of an earlier one.
+
+        Raises:
+            ScorerError: If the file cannot be written.
+        """
         with self._connection() as connection:
             connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-            yield connection
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise ScorerError(f"cannot use {str(self.path)!r} as a cache: {error}") from error

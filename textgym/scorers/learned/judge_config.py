@@ -131,7 +131,7 @@ class JudgeConfig:
         low, high = self.scale
         try:
             score = float(found)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ScorerError(f"found {found!r:.80} instead of a number in the judge's answer {shown}") from None
         if not low <= score <= high:
             raise ScorerError(f"found {score:g}, not from {low:g} to {high:g}, in the judge's answer {shown}")

@@ -23,13 +23,14 @@ class ReasoningGym:
     Hackable: some verifiers pay 0.01 to 0.05 for any answer, right or wrong (such as those of ``power_function``,
     ``palindrome_generation`` and ``countdown``). Many pay for an answer that has more in it than the right one by the
     right one's share of its length, so that a list of all candidates earns something. That of ``spell_backward``
-    compares letters, so that "aaaa" pays; that of ``game_of_life_halting`` takes any text for right. Look
-    at what a data set's verifier says of "a" before training on it.
+    compares letters, so that "aaaa" pays; that of ``game_of_life_halting`` takes any text for right. Look at
+    what a data set's verifier says of "a" before training on it.
 
     A text for which the verifier raises fails alone; that of ``prime_factorization`` raises for all but numbers, and
     ``on_scorer_error=0.0`` makes them worth 0. Some verifiers evaluate the answer as Python or with SymPy (such as
     those of ``string_insertion``, ``n_queens``, ``countdown`` and ``polynomial_multiplication``), and so may hang, or
-    do what the completion says: ``Checker(scorer.score, time_limit=1)`` runs one in a process of its own.
+    do what the completion says. ``Checker(scorer.score, time_limit=1)`` runs one in a process of its own, which ends
+    what hangs, but is no sandbox.
 
     Source: https://github.com/open-thought/reasoning-gym
 
