@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 
@@ -142,9 +144,34 @@ class DividesByWords:
         return np.array([len(text) / len(text.split()) for text in batch.completions])
 
 
+class BreaksInLargeBatches:
+    def __call__(self, batch):
+        return np.array([len(text) for text in batch.completions])[:64]
+
+
+class RanksInLargeBatches:
+    def __call__(self, batch):
+        return np.array([len(text) + (len(batch) > 32) for text in batch.completions])
+
+
+class SeedsNumpy:
+    def __call__(self, batch):
+        np.random.seed(0)  # noqa: NPY002
+        return np.zeros(len(batch))
+
+
+class DrawsGlobally:
+    def __call__(self, batch):
+        return np.zeros(len(batch)) * random.random()
+
+
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
+        (BreaksInLargeBatches(), "given a batch of 100, fails: .* returned 64 scores for 100 episodes"),
+        (RanksInLargeBatches(), "depends on the rest of the batch: in one of 100, it gives the plain English 24"),
+        (SeedsNumpy(), "uses or seeds the global random generator of numpy"),
+        (DrawsGlobally(), "uses or seeds the global random generator of random"),
         (TooFew(), "'too_few' fails.*returned 12 scores for 13 episodes"),
         (BreaksWithoutEpisodes(), "given a batch of 0 episodes, fails"),
         (Infinite(), "'infinite' fails for: empty text: .* gave inf"),
@@ -351,6 +378,7 @@ def test_every_failure_is_in_the_message():
         "scorer 'depends_on_the_order' does not prefer 'a' (1) to 'cat' (4)",
         "scorer 'depends_on_the_order' depends on the order of the batch: reversed, it",
         "scorer 'depends_on_the_order' depends on the rest of the batch: alone, it",
+        "scorer 'depends_on_the_order' depends on the rest of the batch: in one of 100, it",
     ]
 
 

@@ -365,6 +365,16 @@ def test_seeds_and_options_are_those_of_the_next_reset_only():
     assert envs.reset()[2, :2].tolist() == CHAR.encode("1 ")
 
 
+def test_a_clone_writes_no_reset_info_of_the_original():
+    envs = make_sb3(step_info=("action_mask",))
+    envs.reset()
+    before = list(map(id, envs.reset_infos))
+    twin = envs.clone()
+    while not twin.step(np.zeros(3, dtype=np.int64))[2].any():
+        pass
+    assert list(map(id, envs.reset_infos)) == before
+
+
 def test_attributes_and_methods_answer_per_slot():
     envs = make_sb3(constraints=AllowTokens(["a"]))
     envs.reset()

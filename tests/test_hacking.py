@@ -103,6 +103,9 @@ def test_degenerate_texts_are_always_the_same_and_hold_what_their_names_say():
     ("arguments", "error", "message"),
     [
         ({"scorers": ["sentiment"]}, TypeError, "scorers must be"),
+        ({"scorers": {"length": length}, "good": "A cat sat."}, TypeError, "good is one string, 'A cat sat.'"),
+        ({"scorers": {"length": length}, "keywords": "happy"}, TypeError, "keywords is one string"),
+        ({"scorers": {"length": length}, "references": "A cat sat."}, TypeError, "references is one string"),
         ({"scorers": {}}, ValueError, "scorers is empty"),
         ({"scorers": {"length": length}, "good": []}, ValueError, "good is empty"),
         ({"scorers": {"length": length}, "quantile": 2}, ValueError, "quantile must be from 0 to 1, got 2"),

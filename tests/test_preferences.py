@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -127,6 +128,14 @@ def test_a_seed_decides_and_no_global_generator_is_touched():
 
 def test_it_keeps_the_contract(trained):
     check_scorer(trained)
+
+
+def test_threads_share_it(trained):
+    batches = [TextBatch.from_texts([f"{word}."] * size) for size, word in enumerate(("good", "very bad", "sad"), 1)]
+    expected = [trained(batch).tolist() for batch in batches]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            assert [rewards.tolist() for rewards in pool.map(trained, batches)] == expected
 
 
 def test_the_reward_is_the_head_of_the_last_hidden_state():

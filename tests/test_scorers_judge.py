@@ -230,6 +230,7 @@ def test_a_score_is_found_in_json(answer, score):
         ({"json_key": "score"}, "Score: 5", "found no JSON object with 'score' in the judge's answer 'Score: 5'"),
         ({"json_key": "score"}, '{"score": "good"}', "found 'good' instead of a number in the judge's answer"),
         ({"json_key": "score"}, '{"score": NaN}', "found nan, not from 1 to 10"),
+        ({"json_key": "score"}, f'{{"score": 1{"0" * 400}}}', "instead of a number in the judge's answer"),
         ({"pattern": "(good|bad)"}, "good", "found 'good' instead of a number"),
     ],
 )
@@ -385,6 +386,11 @@ def test_a_redirect_is_not_followed(server):
     assert len(server.requests) == 1
 
 
+def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
+    server.answer = lambda body: raw(b"[" * 100_000)
+    assert "no chat completion" in score_part(judge_of(server), batch_of("a")).error
+
+
 @pytest.mark.parametrize(
     "payload", [b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}']
 )
@@ -504,6 +510,15 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     for cache in (path, tmp_path / "nowhere" / "answers.sqlite"):
         with pytest.raises(ValueError, match=r"cannot use .* as a cache"):
             Judge("m", "http://127.0.0.1:9", JudgeConfig(cache=cache))
+
+
+def test_a_cache_that_is_damaged_later_fails_the_episodes_and_says_so(server, tmp_path):
+    judge = judge_of(server, cache=tmp_path / "answers.sqlite")
+    judge(batch_of("a"))
+    (tmp_path / "answers.sqlite").write_bytes(b"no database" * 1_000)
+    scores = score_part(judge, batch_of("a"))
+    assert isinstance(scores.cause, ScorerError)
+    assert "cannot use" in scores.error
 
 
 # Copies, and what is refused

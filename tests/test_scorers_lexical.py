@@ -26,6 +26,7 @@ from textgym.scorers import (
     WordShape,
     as_scorer,
     is_incremental,
+    score_part,
 )
 from textgym.scorers.lexical.rhyme import rhyme_ending
 from textgym.scorers.lexical.syllables import count_syllables
@@ -114,6 +115,13 @@ def test_banned_words_are_counted_where_they_begin_as_whole_words(text, hits):
 
 def test_two_banned_words_that_begin_at_one_place_are_one_hit():
     assert scores(BannedWords(["red", "red hat"]), "a red hat", "red red hat") == [1 / 2, 1 / 3]
+
+
+@pytest.mark.parametrize("cell", [5, {"cat": 1}, b"cat"])
+def test_a_column_that_holds_no_words_is_an_error_that_shows_it(cell):
+    for scorer in (Keywords(), BannedWords()):
+        error = score_part(scorer, TextBatch.from_texts(["a cat"], metadata=[{"keywords": cell, "banned_words": cell}]))
+        assert f"of a sample are {cell!r}, expected a list" in error.error
 
 
 def test_banned_words_can_come_with_the_sample():

@@ -238,6 +238,7 @@ def test_a_function_that_returns_too_few_scores_is_an_error():
         (lambda: RewardModel(*bert(), RewardModelConfig(template="chat")), ValueError, "has no chat template"),
         (lambda: RewardModelConfig(template="{prompt}"), ValueError, "template must contain {completion}"),
         (lambda: RewardModelConfig(template="{completion} {answer}"), ValueError, "may contain {prompt} and"),
+        (lambda: RewardModelConfig(template="{completion} {prompt.text}"), ValueError, "may contain {prompt} and"),
         (lambda: RewardModelConfig(output="score"), ValueError, "unknown output 'score'"),
         (lambda: RewardModelConfig(batch_size=0), ValueError, "batch_size must be a positive integer"),
         (lambda: RewardModelConfig(max_tokens=1.5), ValueError, "max_tokens must be a positive integer"),

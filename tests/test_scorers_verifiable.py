@@ -240,6 +240,21 @@ def test_a_value_follows_its_schema_or_not():
     assert JSONSchema(SCHEMA, "first")(batch_of(f"It is {texts[0]}")).tolist() == [1.0]
 
 
+NESTED = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}}]}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_is_too_deep_or_too_large_to_be_compared_is_not_valid(partial):
+    nested = batch_of("[[1]]", "[" * 800 + "1" + "]" * 800)
+    assert JSONSchema(NESTED, partial=partial)(nested).tolist() == [1.0, 0.0]
+    numbers = batch_of("2", "1" * 400, "1e400", "1" * 5_000)
+    assert JSONSchema({"multipleOf": 0.5}, partial=partial)(numbers).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_schema_without_an_end_is_an_error_and_not_a_score():
+    assert "RecursionError" in score_part(JSONSchema({"$ref": "#"}), batch_of("1")).error
+
+
 def test_the_schema_is_copied():
     schema = {"type": "object"}
     scorer = JSONSchema(schema)
@@ -381,12 +396,15 @@ def test_a_function_that_ends_its_process_fails_its_episode_alone():
             os._exit(3)
         if completion == "crash":
             os.abort()
+        if completion == "sys.exit":
+            sys.exit(4)
         return 1.0
 
     scores = score_part(checker_of(check), batch_of("exit", "a", "crash"))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0, NAN])
     assert "'check' ended its process (exit status 3), for the completion 'exit'" in scores.error
     assert "signal SIGABRT" in score_part(checker_of(check), batch_of("crash")).error
+    assert "exit status 4" in score_part(checker_of(check), batch_of("sys.exit")).error
 
 
 def test_a_function_may_print_and_read_without_disturbing_the_scores(capfd):
@@ -514,3 +532,25 @@ sys.exit(int(status != 0 or checker(batch)[0] != worker))
 """
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_was_forked_while_a_thread_was_scoring_does_not_wait_for_it():
+    code = """
+import os, signal, sys, threading, time
+from textgym.batch import TextBatch
+from textgym.scorers import Checker
+checker, texts = Checker(lambda completion: time.sleep(30), time_limit=30), TextBatch.from_texts(["a"])
+threading.Thread(target=checker, args=(texts,), daemon=True).start()
+while not checker._worker._lock.locked():
+    time.sleep(0.01)
+if os.fork() == 0:
+    signal.alarm(20)
+    checker._worker.map([])
+    os._exit(0)
+_, status = os.wait()
+checker.close()
+os._exit(int(status != 0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,8 @@ from textgym.batch import TextBatch
 from textgym.constraints import BanTokens
 from textgym.errors import ScorerError
 from textgym.rewards import PerToken, Potential, Redistributed, as_reward, discounted, leave_one_out, uniform
-from textgym.scorers import CharacterShare, Keywords, LengthBand, WeightedSum
+from textgym.scorers import CharacterShare, Keywords, LengthBand, RunningNormalization, WeightedSum
+from textgym.scorers.registry import _FACTORIES
 from textgym.tokenizers import CharTokenizer
 
 TOKENIZER = CharTokenizer("ab ")
@@ -115,6 +117,11 @@ def test_a_failure_is_made_up_for_by_the_next_token():
     assert "lost the thread" in steps[1][4]["scorer_error"]
 
 
+def test_a_number_in_the_place_of_a_failed_score_is_paid_and_taken_back():
+    env = TextGenEnv(scorer=Follower(fails_at=[2]), reward="per_token", on_scorer_error=-7.0, **KEYWORDS)
+    assert rewards_of(env, [A, A, A, EOS]) == [1.0, -8.0, 10.0, 0.0]
+
+
 def test_a_failure_that_raises_leaves_the_episode_as_it_was():
     scorer = Follower(fails_at=[2])
     env = TextGenEnv(scorer=scorer, reward="per_token", **KEYWORDS)
@@ -130,6 +137,12 @@ def test_a_scorer_that_cannot_follow_is_refused_with_the_names_of_those_that_can
         TextGenEnv(scorer="sentiment", reward="per_token")
     with pytest.raises(ValueError, match="'weighted_sum' is not"):
         TextGenEnv(scorer={"sentiment": 1.0, "length_band": 1.0}, reward=PerToken())
+
+
+def test_a_refusal_makes_none_of_the_scorers_that_it_names(monkeypatch):
+    monkeypatch.setitem(_FACTORIES, "broken", lambda: 1 / 0)
+    with pytest.raises(ValueError, match="needs an incremental scorer"):
+        TextGenEnv(scorer="sentiment", reward="per_token")
 
 
 def test_it_plugs_into_gym_make():
@@ -215,11 +228,44 @@ def test_a_failed_score_has_nothing_to_share():
     assert env.step(EOS)[4]["token_rewards"] == [0.0, 0.0]
 
 
-def test_a_credit_function_has_to_speak_of_every_token():
-    env = TextGenEnv(scorer=len, reward=Redistributed(lambda score, texts, final: [np.zeros(1)]), **KEYWORDS)
+def test_a_failed_score_has_nothing_to_share_though_the_shorter_texts_have_one():
+    def fails(completion):
+        if len(completion) == 2:
+            raise RuntimeError("no")
+        return float(completion.count("a"))
+
+    env = TextGenEnv(scorer=fails, reward=Redistributed("leave_one_out"), on_scorer_error="invalid", **KEYWORDS)
+    env.reset(seed=0)
+    env.step(A)
+    env.step(B)
+    assert env.step(EOS)[4]["token_rewards"] == [0.0, 0.0, 0.0]
+
+
+def test_texts_without_a_token_are_not_counted_as_finished():
+    scorer = RunningNormalization(len)
+    env = TextGenEnv(scorer=scorer, reward=Redistributed("leave_one_out"), **KEYWORDS)
+    rewards_of(env, [A, A, A, EOS])
+    assert (scorer.count, scorer.mean) == (1, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ([0.0], r"gave \[1\] numbers for texts of \[2\] tokens"),
+        ([0.0, np.nan], "gave a number that is not finite"),
+    ],
+)
+def test_a_credit_function_has_to_speak_of_every_token(shares, message):
+    env = TextGenEnv(scorer=len, reward=Redistributed(lambda score, texts, final: [shares]), **KEYWORDS)
     rewards_of(env, [A])
-    with pytest.raises(ValueError, match=r"gave \[1\] numbers for texts of \[2\] tokens"):
+    with pytest.raises(ValueError, match=message):
         env.step(EOS)
+
+
+def test_a_credit_function_may_give_lists():
+    env = TextGenEnv(scorer=len, reward=Redistributed(lambda score, texts, final: [[1, 0]]), **KEYWORDS)
+    rewards_of(env, [A])
+    assert env.step(EOS)[4]["token_rewards"] == [1.0, 0.0]
 
 
 def test_an_unknown_credit_suggests_the_nearest():
@@ -259,6 +305,18 @@ def test_shaping_every_few_tokens_asks_the_scorer_only_then():
     env = TextGenEnv(scorer=score, reward=Potential(every=2), **KEYWORDS)
     assert rewards_of(env, [A, A, A, A, A]) == [0.0, 2.0, 0.0, 2.0, 5.0 - 4.0]
     assert asked == ["", "aa", "aaaa", "aaaaa"]
+
+
+class DerivesLocally:
+    def __call__(self, batch):
+        return np.array(batch.derived(lambda text: float(len(text))))
+
+
+def test_an_environment_pickles_whatever_its_scorer_has_derived_from_the_texts():
+    env = TextGenEnv(scorer=DerivesLocally(), reward="potential", **KEYWORDS)
+    rewards_of(env, [A, A])
+    twin = pickle.loads(pickle.dumps(env))
+    assert twin.step(A)[1] == env.step(A)[1] == 1.0
 
 
 def test_shaping_needs_a_positive_interval():

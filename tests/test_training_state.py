@@ -1,5 +1,7 @@
 """What moves in the course of training: progress, the price of the KL, scorers that learn; and rewards by part."""
 
+import json
+
 import numpy as np
 import pytest
 import stable_baselines3 as sb3
@@ -8,8 +10,10 @@ from lm_fixtures import TOKENIZER, make_env, share_of_b, small_lm
 from stable_baselines3.common.env_util import make_vec_env
 
 from textgym import TextGenEnv, TextGenVecEnv
-from textgym.rewards import AdaptiveCoefficient, kl_penalty
-from textgym.scorers import Constrained, RunningNormalization, Schedule
+from textgym.batch import TextBatch
+from textgym.rewards import AdaptiveCoefficient, Potential, kl_penalty
+from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, SelfBLEU
+from textgym.scorers.state import get_states
 from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, collect
 from textgym_agents.sb3 import ReportProgress
 
@@ -76,6 +80,13 @@ def test_a_schedule_follows_the_environments_progress():
     assert scores == [1.0, 2.0, 3.0]
 
 
+def test_a_potential_of_its_own_follows_the_environments_progress_too():
+    scorer = Records()
+    env = TextGenEnv(reward=Potential(potential=scorer), **KEYWORDS)
+    env.set_progress(0.5)
+    assert scorer.told == [0.5]
+
+
 def test_progress_is_a_share():
     with pytest.raises(ValueError, match=r"progress must be between 0 and 1, got 1\.5"):
         TextGenEnv(**KEYWORDS).set_progress(1.5)
@@ -90,6 +101,12 @@ def test_the_price_rises_above_the_target_and_falls_below_it():
     assert price.coef == pytest.approx(1.1)
     price.update(0.09, num_steps=100)
     assert price.coef == pytest.approx(1.1 * 0.9)
+
+
+def test_no_update_moves_the_price_by_more_than_a_fifth():
+    price = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
+    price.update(0.0, num_steps=100_000)
+    assert price.coef == pytest.approx(0.8)
 
 
 def test_a_price_without_a_target_stays():
@@ -123,6 +140,19 @@ def test_the_environment_moves_its_price_when_episodes_end():
     env.reset()
     env.set_log_probs(np.log(0.5))
     assert env.step(B)[1] == pytest.approx(-(1 + 0.2 * 2 / 20) * np.log(2))
+
+
+def test_a_clone_and_a_snapshot_have_a_price_of_their_own():
+    env = TextGenEnv(scorer=len, kl_coef=1.0, kl_target=0.1, kl_horizon=20, reference=EqualReference(), **KEYWORDS)
+    env.reset(seed=0)
+    twin, state = env.clone(), env.get_state()
+    twin.step(EOS)
+    assert twin.get_training_state()["kl_coef"] == pytest.approx(1.01)
+    assert env.get_training_state()["kl_coef"] == 1.0
+    env.step(EOS)
+    assert env.get_training_state()["kl_coef"] == pytest.approx(1.01)
+    env.set_state(state)
+    assert env.get_training_state()["kl_coef"] == 1.0
 
 
 def test_k3_is_never_negative_and_needs_the_policys_log_probs():
@@ -173,6 +203,21 @@ def test_a_checkpoint_continues_with_what_the_scorer_had_learned(tmp_path):
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("make", [lambda: GroupPercentile(len, memory=3), lambda: Novelty(["past"], n=2), SelfBLEU])
+def test_a_scorer_that_remembers_texts_goes_on_from_its_saved_state(make):
+    def batch(*texts):
+        return TextBatch.from_texts(texts, prompts=["p", "q", "p"][: len(texts)])
+
+    first, second = make(), make()
+    second(batch("is to be forgotten"))
+    first(batch("the cat sat", "a dog", "no cat sat there"))
+    (state,) = json.loads(json.dumps(get_states(first)[:1]))
+    second.set_state(state)
+    assert second.get_state() == first.get_state() == state
+    for text in ("the cat", "the cat sat", "the cat sat still"):
+        assert second(batch(text)) == first(batch(text))
+
+
 def test_the_state_of_another_scorer_is_refused():
     state = make_env(scorer=moving_scorer()).unwrapped.get_training_state()
     with pytest.raises(ValueError, match="the saved states are of another scorer: 6 scorers"):
@@ -189,6 +234,17 @@ def test_collected_episodes_hold_the_shares_in_the_place_of_the_score():
     torch.testing.assert_close(episodes.returns, plain.returns)
     expected = (plain.returns / plain.num_steps)[:, None] * plain.mask
     torch.testing.assert_close(episodes.rewards, expected)
+
+
+def test_what_a_prefix_earned_stays_at_the_end():
+    env, options = make_env(reward="redistributed"), {"prefix": "b"}
+    episodes = collect(env, LMPolicy(small_lm()), env.num_envs, seed=0, options=options)
+    for rewards, info, num_steps in zip(episodes.rewards, episodes.infos, episodes.num_steps.tolist(), strict=True):
+        own = info["token_rewards"][1:]
+        expected = torch.zeros(len(rewards))
+        expected[:num_steps] = torch.tensor(own)
+        expected[num_steps - 1] += info["token_rewards"][0]
+        torch.testing.assert_close(rewards, expected)
 
 
 # Rewards by part

@@ -164,10 +164,14 @@ class _Recorder:
         self.num_left -= slots.size
 
     def _redistribute(self, episode: int, shares: npt.NDArray[np.float64]) -> None:
-        """Put what each token earned in the place of the score that the last step was paid."""
-        last = self.num_steps[episode] - 1
-        self.rewards[episode, last] -= shares.sum()
-        self.rewards[episode, : len(shares)] += shares
+        """Put what each token earned in the place of the score that the last step was paid.
+
+        What the tokens of a prefix earned, which no step wrote, stays where it is.
+        """
+        num_steps = self.num_steps[episode]
+        written = shares[max(len(shares) - num_steps, 0) :]
+        self.rewards[episode, num_steps - 1] -= written.sum()
+        self.rewards[episode, : len(written)] += written
 
     def episodes(self) -> Episodes:
         width = int((self.prompt_lengths + self.num_steps).max())

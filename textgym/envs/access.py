@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textgym.envs.core import Core
@@ -112,9 +113,13 @@ class CoreAccess:
         """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        for name in ("action_space", "single_action_space"):
-            if name in twin.__dict__:  # a space has a generator of its own, from which sample() draws
+        # A space has a generator, from which sample() draws; Stable-Baselines3's list is written to.
+        for name in ("action_space", "single_action_space", "reset_infos"):
+            if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
-        twin.core = Core(self.core.parts, self.core.num_envs)
+        parts = self.core.parts
+        if parts.kl is not None:  # its price moves as episodes end
+            parts = replace(parts, kl=replace(parts.kl, price=copy.copy(parts.kl.price)))
+        twin.core = Core(parts, self.core.num_envs)
         twin.set_state(self.get_state())
         return twin

@@ -108,6 +108,10 @@ class Core:
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Both are made anew when asked for; a batch may hold what a scorer derived by a function that does not pickle.
+        return self.__dict__ | {"_now": None, "_masks": None}
+
     # Starting episodes ------------------------------------------------------------------------------------------
 
     def reset(
@@ -293,13 +297,9 @@ class Core:
         if isinstance(prepare, str):
             prepare = None if finished is None else finished.slots
         beginning = None if prepare is None else self._prepared(prepare)
-        if penalty is not None and parts.kl is not None:
+        if penalty is not None:
             rewards = rewards - penalty
-            self.kl[slots] += penalty / parts.kl.price.coef
-            if finished is not None:
-                finished.kl = self.kl[finished.slots]
-                num_tokens = max(int(finished.batch.num_new_tokens.sum()), 1)  # an illegal first action writes none
-                parts.kl.price.update(float(finished.kl.sum()) / num_tokens, num_tokens)
+            self._count_kl(penalty, slots, finished)
         self.memory[slots] = memory
         if finished is not None:
             self.running[finished.slots] = False
@@ -307,6 +307,16 @@ class Core:
         self._masks = self._log_probs = None
         vectors = self._reward_vectors(slots, finished) if parts.tells_reward_vector else None
         return Step(rewards, terminated, truncated, illegal, finished, vectors, errors, beginning)
+
+    def _count_kl(self, penalty: npt.NDArray[np.float64], slots: Slots, finished: Finished | None) -> None:
+        """Add what was charged to the episodes' KL, and move the price when some of them have ended."""
+        assert self.parts.kl is not None
+        price = self.parts.kl.price
+        self.kl[slots] += penalty / price.coef
+        if finished is not None:
+            finished.kl = self.kl[finished.slots]
+            num_tokens = max(int(finished.batch.num_new_tokens.sum()), 1)  # an illegal first action writes none
+            price.update(float(finished.kl.sum()) / num_tokens, num_tokens)
 
     def _reward_vectors(self, slots: Slots, finished: Finished | None) -> npt.NDArray[np.float64]:
         everyone = np.zeros((self.num_envs, len(self.reward_names)))
@@ -384,7 +394,7 @@ class Core:
         return self._now
 
     def set_progress(self, progress: float) -> None:
-        """Tell the scorer which share of training, 0 to 1, is done.
+        """Tell the scorer, and a reward that has its own, which share of training, 0 to 1, is done.
 
         Raises:
             ValueError: If it is outside of that.
@@ -392,6 +402,7 @@ class Core:
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
         set_progress(self.parts.scorer, progress)
+        set_progress(self.parts.reward, progress)
 
     def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> npt.NDArray[np.float64]:
         """Score texts that a reward asks about, and keep what went wrong in which slot."""
@@ -412,6 +423,7 @@ class Core:
             "samples": list(self.samples),
             "rngs": self.dealer.get_rng_states(),
             "deal": self.dealer.deal,
+            "kl_coef": None if self.parts.kl is None else self.parts.kl.price.coef,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -429,5 +441,7 @@ class Core:
         self.samples = list(state["samples"])
         self.dealer.set_rng_states(state["rngs"])
         self.dealer.deal = state["deal"]
+        if self.parts.kl is not None and state["kl_coef"] is not None:
+            self.parts.kl.price.coef = state["kl_coef"]
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None

@@ -31,9 +31,10 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     ``max_prompt_tokens + max_new_tokens``. ``observation="dict"`` adds attention mask, prompt length and step.
 
     ## Rewards
-    By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"`` spreads
-    it over the steps. ``kl_coef`` subtracts that much per nat of KL to ``reference``, token by token, from agents that
-    tell their log-probabilities by ``set_log_probs``; from others that much per nat of cross-entropy.
+    By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"``, and
+    ``"per_token"`` where the scorer can follow a text, spread it over the steps. ``kl_coef`` subtracts that much per
+    nat of KL to ``reference``, token by token, from agents that tell their log-probabilities by ``set_log_probs``; from
+    others that much per nat of cross-entropy.
 
     ## Starting State
     A prompt drawn from ``prompts`` by the environment's generator, or given to ``reset(options=...)`` as ``prompt``,

@@ -28,7 +28,7 @@ class Reward(Protocol):
 
     A reward is a stateless object: what it has to remember of an episode is one value, which the environment keeps,
     snapshots and hands back. One that needs the scorer itself has a method ``for_scorer(scorer) -> Reward``, which the
-    environment calls when it is made.
+    environment calls when it is made. One that changes in the course of training has ``set_progress``, as a scorer has.
     """
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:

@@ -72,7 +72,8 @@ def kl_penalty(
 class AdaptiveCoefficient:
     """A price per nat of KL that rises while the policy is farther from the reference than wanted, and falls else.
 
-    Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * num_steps / horizon``.
+    Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * min(num_steps / horizon, 1)``, so that no update, of however
+    many steps, moves it by more than a fifth.
 
     Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
 
@@ -108,4 +109,4 @@ class AdaptiveCoefficient:
         """Move the price after ``num_steps`` more steps, whose mean KL per token was ``kl`` nats."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
-            self.coef *= 1 + error * num_steps / self.horizon
+            self.coef *= 1 + error * min(num_steps / self.horizon, 1.0)

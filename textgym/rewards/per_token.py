@@ -8,7 +8,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.rewards.base import FloatArray, Memory, ScoreFunction
 from textgym.scorers import IncrementalScorer, Scorer, is_incremental, scorer_name, scorer_names
-from textgym.scorers.registry import as_scorer
+from textgym.scorers.registry import scorer_factory
 
 __all__ = ["PerToken"]
 
@@ -38,7 +38,8 @@ class PerToken:
     Unlike potential-based shaping it is not made to leave the optimal policy as it is under a discount below 1:
     what an early token earns counts for more than what a late one does, which may be what is wanted.
 
-    Where the scorer fails under a policy that goes on, a step pays nothing, and the next one makes up for it.
+    Where the scorer fails under the policy ``"invalid"``, a step pays nothing, and the next one makes up for it; where
+    the policy is a number, that is the score of the text so far.
 
     >>> import gymnasium, textgym
     >>> from textgym.scorers import LengthBand
@@ -122,6 +123,6 @@ def _objects(values: Iterable[_Kept], size: int) -> Memory:
 
 def _is_incremental_by_name(name: str) -> bool:
     try:
-        return is_incremental(as_scorer(name))
+        return is_incremental(scorer_factory(name))
     except ImportError:
         return False

@@ -6,7 +6,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.rewards.base import FloatArray, Memory, ScoreFunction
-from textgym.scorers import as_scorer, evaluate
+from textgym.scorers import as_scorer, evaluate, set_progress
 
 __all__ = ["Potential"]
 
@@ -26,8 +26,8 @@ class Potential:
 
     A potential that is NaN, where the scorer failed or does not apply, counts as 0, and so does a final score.
     Costs one call of the scorer for all unfinished texts in every step. With ``every=k`` a text is scored only when
-    its completion has a multiple of k tokens, and Phi stays what it was in between: still a function of the text alone,
-    so all of the above holds, and the shaping comes in fewer and larger steps.
+    an episode begins with it or its completion has a multiple of k tokens, and Phi stays what it was in between: all of
+    the above holds, and the shaping comes in fewer and larger steps.
 
     Sources: Ng, Harada, Russell, Policy invariance under reward transformations, ICML 1999; Grzes, Reward shaping in
     episodic reinforcement learning, AAMAS 2017 (why the last potential has to be 0).
@@ -55,6 +55,10 @@ class Potential:
         self.gamma = gamma
         self.potential = None if potential is None else as_scorer(potential)
         self.every = every
+
+    def set_progress(self, progress: float) -> None:
+        """Tell ``potential`` which share of training, 0 to 1, is done."""
+        set_progress(self.potential, progress)
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
         """Return (B,) float64, Phi of the prompts alone."""

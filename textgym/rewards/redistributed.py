@@ -34,8 +34,10 @@ def discounted(
 def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArray) -> list[FloatArray]:
     """Give each token what the score falls by when that token alone is left out.
 
-    Costs one call of the scorer for all K texts without each of their T tokens, K * T texts. Where the scorer does not
-    apply to a text without a token, that token gets only its part of the rest.
+    Costs one call of the scorer for all K texts without each of their T tokens, K * T texts. They are handed over as
+    unfinished, so that a scorer that keeps count of finished texts does not count them. A failure falls under the
+    environment's policy; under ``"invalid"`` the token without which the text has no score gets only its part of the
+    rest.
 
     Source: the occlusion of Zeiler and Fergus 2014 (arXiv:1311.2901); Li, Monroe, Jurafsky 2016, Understanding neural
     networks through representation erasure (arXiv:1612.08220).
@@ -52,7 +54,7 @@ def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArr
         shorter.lengths - 1,
         shorter.prompt_lengths,
         shorter.samples,
-        shorter.done,
+        np.zeros_like(shorter.done),
         shorter.slots,
     )
     falls = final_scores[rows] - score(without)
@@ -103,16 +105,18 @@ class Redistributed:
         """Return K arrays, one entry per token of K finished texts; those of a text without a score are 0.
 
         Raises:
-            ValueError: If the credit function does not give a number for every token.
+            ValueError: If the credit function does not give a finite number for every token.
         """
         finals = np.nan_to_num(final_scores, nan=0.0)
-        earned = self.credit(score, texts, finals)
-        lengths = [len(values) for values in earned]
+        earned = [np.asarray(values, dtype=np.float64) for values in self.credit(score, texts, finals)]
+        lengths = [values.size for values in earned]
         if lengths != texts.num_new_tokens.tolist():
             raise ValueError(f"the credit function gave {lengths} numbers for texts of {texts.num_new_tokens} tokens")
+        if not all(np.isfinite(values).all() for values in earned):
+            raise ValueError(f"the credit function gave a number that is not finite: {earned!r:.200}")
         return [
-            values + (final - values.sum()) / max(len(values), 1)
-            for values, final in zip(earned, finals.tolist(), strict=True)
+            np.zeros(values.size) if np.isnan(final) else values + (final - values.sum()) / max(values.size, 1)
+            for values, final in zip(earned, final_scores.tolist(), strict=True)
         ]
 
 

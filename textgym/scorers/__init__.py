@@ -146,100 +146,55 @@ __all__ = [
     "set_progress",
 ]
 
-_GROUPS = {
-    "combine": (
-        "Affine",
-        "Cached",
-        "Clip",
-        "Constrained",
-        "Gate",
-        "GroupPercentile",
-        "Maximum",
-        "Minimum",
-        "Product",
-        "RunningNormalization",
-        "Schedule",
-        "Sequential",
-        "TimeLimit",
-        "WeightedSum",
-    ),
-    "fluency": ("Coherence", "Fluency", "Novelty", "SelfBLEU"),
-    "language": ("CommonWords", "Grammar", "Language", "Profanity", "Sentiment", "Spelling"),
-    "learned": ("BradleyTerry", "Judge", "RewardModel"),
-    "lexical": (
-        "BalancedBrackets",
-        "BannedWords",
-        "CharacterShare",
-        "DistinctN",
-        "Keywords",
-        "LengthBand",
-        "Readability",
-        "Regex",
-        "Repetition",
-        "Rhyme",
-        "SentenceShape",
-        "Syllables",
-        "WordShape",
-    ),
-    "reference": (
-        "BLEU",
-        "ROUGE",
-        "TER",
-        "ChrF",
-        "EditSimilarity",
-        "EmbeddingSimilarity",
-        "ExactMatch",
-        "TokenF1",
-    ),
-    "reward_function": ("as_reward_func",),
-    "verifiable": ("Checker", "JSONSchema", "MathAnswer", "NumericAnswer", "ReasoningGym", "ValidJSON"),
-}
-"""What is imported from where when it is first used: the classes of each folder, for the most part."""
+_FOLDERS = ("lexical", "combine", "language", "reference", "fluency", "verifiable", "learned", "reward_function")
+"""Where a name is looked for when it is first used."""
 
 _IDS = {
-    "balanced_brackets": "BalancedBrackets",
-    "banned_words": "BannedWords",
-    "bleu": "BLEU",
-    "character_share": "CharacterShare",
-    "chrf": "ChrF",
-    "coherence": "Coherence",
-    "common_words": "CommonWords",
-    "distinct_n": "DistinctN",
-    "edit_similarity": "EditSimilarity",
-    "embedding_similarity": "EmbeddingSimilarity",
-    "exact_match": "ExactMatch",
-    "fluency": "Fluency",
-    "grammar": "Grammar",
-    "keywords": "Keywords",
-    "language": "Language",
-    "length_band": "LengthBand",
-    "math_answer": "MathAnswer",
-    "novelty": "Novelty",
-    "numeric_answer": "NumericAnswer",
-    "profanity": "Profanity",
-    "readability": "Readability",
-    "repetition": "Repetition",
-    "rhyme": "Rhyme",
-    "rouge": "ROUGE",
-    "self_bleu": "SelfBLEU",
-    "sentence_shape": "SentenceShape",
-    "sentiment": "Sentiment",
-    "spelling": "Spelling",
-    "syllables": "Syllables",
-    "ter": "TER",
-    "token_f1": "TokenF1",
-    "valid_json": "ValidJSON",
-    "word_shape": "WordShape",
+    "balanced_brackets": "lexical:BalancedBrackets",
+    "banned_words": "lexical:BannedWords",
+    "bleu": "reference:BLEU",
+    "character_share": "lexical:CharacterShare",
+    "chrf": "reference:ChrF",
+    "coherence": "fluency:Coherence",
+    "common_words": "language:CommonWords",
+    "distinct_n": "lexical:DistinctN",
+    "edit_similarity": "reference:EditSimilarity",
+    "embedding_similarity": "reference:EmbeddingSimilarity",
+    "exact_match": "reference:ExactMatch",
+    "fluency": "fluency:Fluency",
+    "grammar": "language:Grammar",
+    "keywords": "lexical:Keywords",
+    "language": "language:Language",
+    "length_band": "lexical:LengthBand",
+    "math_answer": "verifiable:MathAnswer",
+    "novelty": "fluency:Novelty",
+    "numeric_answer": "verifiable:NumericAnswer",
+    "profanity": "language:Profanity",
+    "readability": "lexical:Readability",
+    "repetition": "lexical:Repetition",
+    "rhyme": "lexical:Rhyme",
+    "rouge": "reference:ROUGE",
+    "self_bleu": "fluency:SelfBLEU",
+    "sentence_shape": "lexical:SentenceShape",
+    "sentiment": "language:Sentiment",
+    "spelling": "language:Spelling",
+    "syllables": "lexical:Syllables",
+    "ter": "reference:TER",
+    "token_f1": "reference:TokenF1",
+    "valid_json": "verifiable:ValidJSON",
+    "word_shape": "lexical:WordShape",
 }
-"""The scorers that can be built without arguments, by the name that stands for them."""
+"""The scorers that can be built without arguments, by the name that stands for them, and where each is."""
 
-for _id, _class in _IDS.items():
-    register_scorer(_id, f"textgym.scorers:{_class}")
+for _id, _place in _IDS.items():
+    register_scorer(_id, f"textgym.scorers.{_place}")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a scorer's module when the class is first asked for."""
-    for group, classes in _GROUPS.items():
-        if name in classes:
-            return getattr(import_module(f"textgym.scorers.{group}"), name)
+    """Import the folder of a scorer when the class is first asked for."""
+    if name in __all__:
+        for folder in _FOLDERS:
+            module = import_module(f"textgym.scorers.{folder}")
+            if name in module.__all__:
+                return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,14 +59,17 @@ class EncoderEmbedder:
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Return (B, H) float32 unit vectors; a text without tokens has zeros."""
         texts = [cleaned(text) for text in texts]
-        known = self._memory if isinstance(self._source, str) else {}
-        new = sorted({text for text in texts if text not in known}, key=lambda text: (len(text), text))
+        memory = self._memory if isinstance(self._source, str) else {}  # which other threads may change at any time
+        found = {text: memory.get(text) for text in texts}
+        new = sorted((text for text, vector in found.items() if vector is None), key=lambda text: (len(text), text))
         for start in range(0, len(new), self.batch_size):
             chunk = new[start : start + self.batch_size]
-            known.update(zip(chunk, self._embed(chunk), strict=True))
-        vectors = [known[text] for text in texts]
-        for text in list(known)[:-_MEMORY]:
-            del known[text]
+            embedded = dict(zip(chunk, self._embed(chunk), strict=True))
+            found |= embedded
+            memory |= embedded
+        for text in list(memory)[:-_MEMORY]:
+            memory.pop(text, None)
+        vectors = [found[text] for text in texts]
         return np.array(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
 
     def _embed(self, texts: list[str]) -> FloatArray:

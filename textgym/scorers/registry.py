@@ -9,7 +9,7 @@ from textgym.errors import unknown_name
 from textgym.scorers.base import Scorer, scorer_name
 from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
 
-__all__ = ["as_scorer", "register_scorer", "scorer_names"]
+__all__ = ["as_scorer", "register_scorer", "scorer_factory", "scorer_names"]
 
 _FACTORIES: dict[str, Callable[[], Scorer] | str] = {}
 _EXPECTED = (
@@ -60,9 +60,7 @@ def as_scorer(spec: Any) -> Scorer:
     dict_keys(['length_band', 'repetition'])
     """
     if isinstance(spec, str):
-        if spec not in _FACTORIES:
-            raise unknown_name("scorer", spec, _FACTORIES, also="A function or a Scorer object is accepted too.")
-        return _factory(_FACTORIES[spec])()
+        return scorer_factory(spec)()
     if isinstance(spec, Mapping):
         return _weighted_sum(spec)
     if isinstance(spec, type):
@@ -72,7 +70,15 @@ def as_scorer(spec: Any) -> Scorer:
     return _as_scorer_callable(spec)
 
 
-def _factory(factory: Callable[[], Scorer] | str) -> Callable[[], Scorer]:
+def scorer_factory(name: str) -> Callable[[], Scorer]:
+    """Return the class or function behind a registered name, which makes the scorer.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in _FACTORIES:
+        raise unknown_name("scorer", name, _FACTORIES, also="A function or a Scorer object is accepted too.")
+    factory = _FACTORIES[name]
     if not isinstance(factory, str):
         return factory
     module, _, attribute = factory.partition(":")

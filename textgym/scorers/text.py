@@ -1,7 +1,7 @@
 """How scorers read a text: what counts as a word, and what is safe to hand to a library."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from textgym.tokenizers.base import as_utf8
@@ -140,9 +140,16 @@ def distinct_phrases(phrases: Iterable[object], kind: str) -> tuple[str, ...]:
 
 
 def phrases_of_column(value: Any, kind: str) -> tuple[str, ...]:
-    """Return the phrases in a cell of a metadata column: a list, a string with commas between them, or nothing."""
+    """Return the phrases in a cell of a metadata column: a list, a string with commas between them, or nothing.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If a phrase in a list is blank.
+    """
     if isinstance(value, str):
         value = [phrase for phrase in value.split(",") if phrase.strip()]
+    elif value is not None and (not isinstance(value, Iterable) or isinstance(value, Mapping | bytes)):
+        raise TypeError(f"the {kind}s of a sample are {value!r:.80}, expected a list, or a string with commas in it")
     return () if value is None else distinct_phrases(value, kind)
 
 

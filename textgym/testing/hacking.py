@@ -109,7 +109,7 @@ def probe_hacks(
         quantile: Which of the sound texts' scores is the bar: 0.5 their median, 0 their worst.
 
     Raises:
-        TypeError: If ``scorers`` is no mapping.
+        TypeError: If ``scorers`` is no mapping, or what should be several texts is one string.
         ValueError: If there is no scorer or no sound text, the quantile is not in [0, 1], or a scorer applies to none
             of the sound texts.
         ScorerError: If a scorer fails.
@@ -120,16 +120,19 @@ def probe_hacks(
     """
     if not isinstance(scorers, Mapping):
         raise TypeError(f"scorers must be {{name: scorer}}, got {scorers!r}")
+    for name, texts in (("good", good), ("keywords", keywords), ("references", references)):
+        if isinstance(texts, str):
+            raise TypeError(f"{name} is one string, {texts!r:.60}; expected a list of strings")
     for name, given in (("scorers", scorers), ("good", good)):
         if len(given) == 0:
             raise ValueError(f"{name} is empty")
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile must be from 0 to 1, got {quantile!r}")
     hacks = dict(degenerate_texts(prompt, good, keywords, references) if hacks is None else hacks)
-    texts = [*good, *hacks.values()]
-    size = len(texts)
-    rows = [dict(metadata or {}) for _ in texts]
-    batch = TextBatch.from_texts(texts, [prompt] * size, [tuple(references)] * size, rows)
+    all_texts = [*good, *hacks.values()]
+    size = len(all_texts)
+    rows = [dict(metadata or {}) for _ in all_texts]
+    batch = TextBatch.from_texts(all_texts, [prompt] * size, [tuple(references)] * size, rows)
     good_scores, hack_scores, bars = {}, {}, {}
     for name, given in scorers.items():
         scores = score_part(as_scorer(given), batch)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers import is_incremental, part_names, score_part, scorer_name
+from textgym.testing.generators import disturbed_generators
 from textgym.testing.growing import check_growing
 from textgym.testing.kit import TEXTS, ScorerKit
 from textgym.testing.report import Check, ScorerReport
@@ -18,6 +19,8 @@ __all__ = ["Check", "ScorerReport", "check_scorer"]
 
 TOLERANCE = (1e-4, 1e-5)
 """Relative and absolute. Batched and single calls of a network differ in the last float32 digits."""
+LARGE = 100
+"""Episodes of a large batch: more than a scorer that splits batches is likely to take at once."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,9 +40,10 @@ def check_scorer(
 
     It has to give one finite number or NaN for each of some ordinary and some nasty texts, for unfinished ones and for
     a batch of none, stay in its range, leave the batch as it was, survive pickling, score the better text of each pair
-    higher, agree with itself about the names of its parts, and give an episode the same score whenever and in whatever
-    company it is asked. An incremental one has to say the same of texts that grow token by token under several
-    tokenizers, cut characters among them, without changing an old state.
+    higher, agree with itself about the names of its parts, give an episode the same score whenever and in whatever
+    company it is asked, and neither use nor seed the global random generators. An incremental one has to say the same
+    of texts that grow token by token under several tokenizers, cut characters among them, without changing an old
+    state.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -61,7 +65,7 @@ def check_scorer(
 
     >>> from textgym.scorers import LengthBand
     >>> check_scorer(LengthBand())
-    <scorer 'length_band': 12 checks passed, scores seen in [0, 1]>
+    <scorer 'length_band': 14 checks passed, scores seen in [0, 1]>
     >>> check_scorer(len, score_range=(0, 100))
     Traceback (most recent call last):
     AssertionError: scorer 'len' leaves its range [0, 100] for the 100,000 characters of words: 100002.0
@@ -88,6 +92,8 @@ def check_scorer(
         kit.run("the same when asked twice", lambda: _check_twice(kit))
         kit.run("the same in any order", lambda: _check_order(kit))
         kit.run("the same alone", lambda: _check_alone(kit))
+        kit.run("the same in a large batch", lambda: _check_large(kit))
+        kit.run("random generators stay as they were", lambda: _check_generators_kept(kit))
     subject = kit.subject
     if deterministic and is_incremental(subject):
         texts = [text for pair in prefers for text in pair][:4] + list(references)[:2]
@@ -231,3 +237,25 @@ def _check_alone(kit: ScorerKit) -> None:
     batch = kit.batch(TEXTS)
     alone = [kit.score(batch.select(np.array([i])), "given one text,")[0] for i in range(len(TEXTS))]
     _check_same(kit, np.array(alone), "depends on the rest of the batch: alone, it")
+
+
+def _check_large(kit: ScorerKit) -> str:
+    assert kit.scores is not None
+    short = np.flatnonzero([len(text) < 1_000 for text in TEXTS.values()])
+    index = np.resize(short, LARGE)
+    scores = kit.score(kit.batch(TEXTS).select(index), f"given a batch of {LARGE},")
+    found = kit.scores.copy()
+    for start in range(0, LARGE, len(short)):
+        part = index[start : start + len(short)]
+        found[part] = scores[start : start + len(short)]
+        _check_same(kit, found, f"depends on the rest of the batch: in one of {LARGE}, it")
+    return f"{LARGE} texts"
+
+
+def _check_generators_kept(kit: ScorerKit) -> None:
+    batch = kit.batch(TEXTS)
+    disturbed = disturbed_generators(lambda: score_part(kit.subject, batch))
+    if disturbed:
+        raise AssertionError(
+            f"uses or seeds the global random generator of {', '.join(disturbed)}; keep one of your own"
+        )

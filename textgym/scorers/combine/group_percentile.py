@@ -2,14 +2,14 @@
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
-from textgym.scorers.combine.arguments import as_count
+from textgym.scorers.combine.arguments import as_count, as_finite
 from textgym.scorers.combine.composite import Wrapper
 from textgym.scorers.combine.ranges import Range
 
@@ -72,6 +72,21 @@ class GroupPercentile(Wrapper):
         ranks = [_rank(score, known[prompt], own) for prompt, score, own in zip(prompts, scores, done, strict=True)]
         self._remember(finished)
         return np.array(ranks, dtype=np.float64)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the remembered scores by prompt, the one not seen for longest first, as JSON can hold them."""
+        return {"remembered": [[prompt, list(scores)] for prompt, scores in self._remembered.items()]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`get_state` returned.
+
+        Raises:
+            KeyError: If it is missing.
+            ValueError: If a score is not finite.
+        """
+        finished = {prompt: [as_finite(score, "a score") for score in scores] for prompt, scores in state["remembered"]}
+        self._remembered.clear()
+        self._remember(finished)
 
     def _remember(self, finished: dict[str, list[float]]) -> None:
         for prompt, scores in finished.items():

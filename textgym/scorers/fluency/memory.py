@@ -33,6 +33,16 @@ class TextMemory:
     def __iter__(self) -> Iterator[Any]:
         return iter(self._counts)
 
+    @property
+    def texts(self) -> tuple[Collection[Any], ...]:
+        """The items of each text, the oldest first."""
+        return tuple(self._texts)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._texts.clear()
+        self._counts.clear()
+
     def add(self, items: Collection[Hashable]) -> None:
         """Remember a text by its items, each once; forget the oldest where there are too many."""
         self._texts.append(items)

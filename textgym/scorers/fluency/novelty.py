@@ -1,6 +1,7 @@
 """Whether a text is unlike what was written before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,21 @@ class Novelty:
             for i in np.flatnonzero(batch.done).tolist():
                 self._remember(texts[i])
         return np.array(scores, dtype=np.float64)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the n-grams of the remembered texts, as JSON can hold them."""
+        return {"texts": [sorted(map(list, grams)) for grams in self._memory.texts]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Remember, instead of all else, what :meth:`get_state` returned.
+
+        Raises:
+            KeyError: If it is missing.
+        """
+        texts = [set(map(tuple, grams)) for grams in state["texts"]]
+        self._memory.clear()
+        for grams in texts:
+            self._remember(grams)
 
     def _grams(self, words: list[str]) -> set[tuple[str, ...]]:
         return set(ngrams(words, min(self.n, len(words)))) if words else set()

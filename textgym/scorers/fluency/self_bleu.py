@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,6 +101,22 @@ class SelfBLEU:
             for i in np.flatnonzero(batch.done).tolist():
                 self._remember(texts[i])
         return scores
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the words of the remembered texts, as JSON can hold them."""
+        return {"texts": [[gram[0] for gram, _ in items if len(gram) == 1] for items in self._memory.texts]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Remember, instead of all else, what :meth:`get_state` returned.
+
+        Raises:
+            KeyError: If it is missing.
+        """
+        texts = [self._text(words) for words in state["texts"]]
+        self._memory.clear()
+        self._lengths.clear()
+        for text in texts:
+            self._remember(text)
 
     def _text(self, words: list[str]) -> _Text:
         items: list[Item] = []

@@ -163,7 +163,7 @@ class ChatClient:
             return ""
         key = os.environ.get(self._api_key_env, "").strip()
         if not key:
-            raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable, or it is blank")
+            raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable")
         if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and show it
             raise ValueError(f"the environment variable {self._api_key_env!r} holds no key: expected printable ASCII")
         return key

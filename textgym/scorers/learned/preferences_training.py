@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ __all__ = ["PreferenceModel", "fit", "new_head"]
 
 _BATCH_SIZE = 64
 """Texts of one forward where nothing is learnt."""
+_READING = threading.Lock()
+"""Held during a forward: hidden states are taken from a hook on the model, which sees every thread's."""
 
 
 class Encoded(NamedTuple):
@@ -80,10 +83,11 @@ class PreferenceModel:
     @torch.no_grad()
     def rewards(self, texts: Sequence[Encoded]) -> npt.NDArray[np.float64]:
         """Return (B,) float64."""
-        parts = [
-            self.head(self.features(texts[start : start + _BATCH_SIZE]))[:, 0].double().numpy(force=True)
-            for start in range(0, len(texts), _BATCH_SIZE)
-        ]
+        with _READING:
+            parts = [
+                self.head(self.features(texts[start : start + _BATCH_SIZE]))[:, 0].double().numpy(force=True)
+                for start in range(0, len(texts), _BATCH_SIZE)
+            ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
 
@@ -102,8 +106,8 @@ def fit(
     """Train the head, and the trunk where it is not frozen, on all but the held-out pairs.
 
     Loss, the mean over a batch: ``-log sigmoid(r(chosen) - r(rejected))``. AdamW without weight decay; the learning
-    rate falls linearly to a tenth. At the end the head's bias is set so that the mean reward of the training texts is
-    0, which the loss leaves open.
+    rate falls linearly to a tenth, and the norm of the gradient is at most 1. At the end the head's bias is set so that
+    the mean reward of the training texts is 0, which the loss leaves open.
     """
     rng = np.random.default_rng(settings.seed)
     order = rng.permutation(len(pairs))

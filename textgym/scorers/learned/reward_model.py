@@ -1,5 +1,6 @@
 """What a reward model says: a sequence classifier of Hugging Face, or a function that stands for one."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ __all__ = ["RewardModel", "RewardModelConfig"]
 
 _OUTPUTS = ("logit", "probability")
 _CHARACTERS_PER_TOKEN = 16
+_ASKING = threading.Lock()
+"""Held while a model's settings are changed: several scorers and threads may share a model."""
 
 
 @documented_fields
@@ -48,7 +51,7 @@ class RewardModelConfig:
             raise ValueError(f"template must contain {{completion}}, or be 'pair' or 'chat'; got {self.template!r}")
         try:
             self.template.format(prompt="", completion="")
-        except (LookupError, ValueError) as error:
+        except (AttributeError, LookupError, ValueError) as error:
             raise ValueError(f"template may contain {{prompt}} and {{completion}} only: {error!r}") from error
         for name in ("max_tokens", "batch_size"):
             value = getattr(self, name)
@@ -188,13 +191,14 @@ def _padded(rows: list[list[int]], width: int, value: int) -> list[list[int]]:
 def _asked(model: Any, pad_id: int) -> Iterator[None]:
     """Put a model into eval mode, and let it take ``pad_id`` for padding, for a while."""
     configs = [model.config, model.config.get_text_config()]
-    before, was_training = [config.pad_token_id for config in configs], model.training
-    try:
-        model.eval()
-        for config in configs:
-            config.pad_token_id = pad_id
-        yield
-    finally:
-        model.train(was_training)
-        for config, value in zip(configs, before, strict=True):
-            config.pad_token_id = value
+    with _ASKING:
+        before, was_training = [config.pad_token_id for config in configs], model.training
+        try:
+            model.eval()
+            for config in configs:
+                config.pad_token_id = pad_id
+            yield
+        finally:
+            model.train(was_training)
+            for config, value in zip(configs, before, strict=True):
+                config.pad_token_id = value

@@ -28,11 +28,11 @@ class NumericAnswer:
     r"""1 where the last number of the completion is the right one, else 0.
 
     Formula: ``|number - wanted| <= max(tolerance, relative_tolerance * |wanted|)``, in decimal arithmetic, so that
-    long integers are compared digit by digit. A number may have a sign, a currency sign, thousands separators
-    (``1,234.5``), an exponent and a percent sign; where only one side has a percent sign, both ``50`` and ``0.5`` equal
-    ``50%``. Range: {0, 1}; NaN where the sample names no number. A completion without a number, an empty one among
-    them, scores 0. Deterministic. Not incremental. Fractions are not read: see ``MathAnswer``. Without a marker, what
-    stands before the last number does not count.
+    integers of up to 2,100 digits are compared digit by digit. A number may have a sign, a currency sign, thousands
+    separators (``1,234.5``), an exponent and a percent sign; where only one side has a percent sign, both ``50`` and
+    ``0.5`` equal ``50%``. Range: {0, 1}; NaN where the sample names no number. A completion without a number, an empty
+    one among them, scores 0. Deterministic. Not incremental. Fractions are not read: see ``MathAnswer``. Without a
+    marker, what stands before the last number does not count.
 
     Raises:
         ValueError: If a tolerance is negative or not finite, or the marker is empty.

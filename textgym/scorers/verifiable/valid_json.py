@@ -22,6 +22,8 @@ Where = Literal["whole", "first"]
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MOST_TRIES = 32
+_DEEP = 50
+"""Brackets of a text that may be too deeply nested for jsonschema, which takes several stack frames a level."""
 _WHERE = ("first", "whole")
 _KINDS: dict[str, type] = {"any": object, "array": list, "object": dict}
 
@@ -82,7 +84,9 @@ class JSONSchema:
 
     Formula: ``1`` if the value is valid, else ``0``; with ``partial``, ``1 / (1 + errors)`` for JSON that breaks the
     schema at that many places. Range: [0, 1]. An empty completion scores 0. Deterministic. Not incremental. A
-    ``$ref`` to another document is not fetched: the scorer fails on it.
+    ``$ref`` to another document is not fetched: the scorer fails on it. A value that is nested too deeply to be
+    compared, from about a hundred times on, or has a number too large for ``multipleOf``, scores 0. A ``pattern`` or
+    ``uniqueItems`` in the schema can cost minutes for a text that is made for it: ``Checker`` puts a limit to that.
 
     Source: https://json-schema.org, https://github.com/python-jsonschema/jsonschema
 
@@ -132,9 +136,16 @@ class JSONSchema:
             value = _value(text, self.where)
         except _NotJSONError:
             return 0.0
-        if not self.partial:
-            return float(self._validator.is_valid(value))
-        return 1.0 / (1 + sum(1 for _ in self._validator.iter_errors(value)))
+        try:
+            if not self.partial:
+                return float(self._validator.is_valid(value))
+            return 1.0 / (1 + sum(1 for _ in self._validator.iter_errors(value)))
+        except OverflowError:
+            return 0.0
+        except RecursionError:
+            if text.count("[") + text.count("{") < _DEEP:  # then it is the schema that has no end
+                raise
+            return 0.0
 
 
 @cache

@@ -66,6 +66,7 @@ class Worker:
         self.time_limit = time_limit
         self._lock = threading.Lock()
         self._process: _Process | None = None
+        _WORKERS.add(self)
 
     def map(self, calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
         """Return an answer for each tuple of arguments.
@@ -102,8 +103,9 @@ class Worker:
                 self.close()
                 return [*answers, Answer(error=f"took longer than {self.time_limit:g} s", timed_out=True)]
             if reply is None:
+                status = process.exit_status()
                 self.close()
-                return [*answers, Answer(error=f"ended its process ({process.exit_status()})")]
+                return [*answers, Answer(error=f"ended its process ({status})")]
             value = reply.get("value")
             answers.append(Answer(float("nan") if value is None else value, reply.get("error")))
         return answers
@@ -115,6 +117,18 @@ class Worker:
             self._process.send((sys.path, self._blob))
             self._process.confirm("the function")
         return self._process
+
+
+_WORKERS: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for worker in _WORKERS:
+        worker._lock = threading.Lock()  # the thread that may have held the old one is not in this process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class _Process:
@@ -166,6 +180,8 @@ class _Process:
 
     def exit_status(self) -> str:
         """Return how the process ended, after making sure that it has."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(1.0)  # its output has ended, so that it is about to
         self.end()
         code = self._popen.wait()
         return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
