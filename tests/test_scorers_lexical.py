@@ -268,6 +268,12 @@ def test_readability_is_flesch_s_formula():
     assert scores(Readability(grades=(1, 2)), text) == [1]
 
 
+def test_a_row_of_marks_makes_no_text_easier_to_read():
+    text = "The old man walked slowly along the river while the children were playing with a dog under the trees."
+    plain, with_marks = scores(Readability(), text, f"{text} . . . ! ...")
+    assert with_marks == plain
+
+
 def test_readability_without_latin_words_is_0():
     assert scores(Readability(), "", "42 43.", "猫。", "...") == [0, 0, 0, 0]
 

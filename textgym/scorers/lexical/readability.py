@@ -54,7 +54,7 @@ class Readability:
         syllables = [list(map(_syllables_of_latin, found)) for found in batch.derived(words)]
         num_words = np.array([len(counts) - counts.count(0) for counts in syllables], dtype=np.float64)
         num_syllables = np.array(list(map(sum, syllables)), dtype=np.float64)
-        num_sentences = np.array(list(map(len, batch.derived(sentences))), dtype=np.float64)
+        num_sentences = np.array(batch.derived(_num_sentences), dtype=np.float64)
         words_each = num_words / np.maximum(num_sentences, 1)
         syllables_each = num_syllables / np.maximum(num_words, 1)
         if self.grades is None:
@@ -64,6 +64,11 @@ class Readability:
             grade = 0.39 * words_each + 11.8 * syllables_each - 15.59
             score = 1 - np.maximum(np.maximum(low - grade, grade - high), 0) / 10
         return np.where(num_words > 0, np.clip(score, 0.0, 1.0), 0.0)
+
+
+def _num_sentences(text: str) -> int:
+    # Marks alone are no sentence: a row of them would make every text easy.
+    return sum(_has_latin_letter(sentence) is not None for sentence in sentences(text))
 
 
 @lru_cache(maxsize=1 << 14)
