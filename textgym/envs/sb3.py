@@ -81,8 +81,9 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         begun = {} if step.beginning is None else self.core.begin(step.beginning)
         infos = self._infos(begun | step.scorer_errors)
         if step.finished is not None:
+            resets = self._infos(begun)
             for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
-                self.reset_infos[slot] = dict(infos[slot])
+                self.reset_infos[slot] = resets[slot]
                 infos[slot] |= info
         if step.reward_vectors is not None:
             for info, vector in zip(infos, step.reward_vectors, strict=True):

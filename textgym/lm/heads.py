@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,10 +35,14 @@ def head_input(model: PreTrainedModel, select: Callable[[torch.Tensor], torch.Te
     """Let the head read `select(hidden)` in place of all hidden states; the yielded list then holds what it read.
 
     The model's own forward still does what it does around the head, as Gemma 2's cap or Cohere's scale of the logits.
+    Other threads may use the model meanwhile: theirs are left alone.
     """
     read: list[torch.Tensor] = []
+    thread = threading.get_ident()
 
     def replace(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if threading.get_ident() != thread:
+            return inputs
         read.append(select(inputs[0]))
         return (read[-1], *inputs[1:])
 

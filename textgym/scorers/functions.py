@@ -8,9 +8,10 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
+from textgym.prompts.base import Sample
 from textgym.scorers.base import FloatArray, Scores, as_number, as_values, scorer_name
 
-__all__ = ["ColumnFunctionScorer", "FunctionScorer"]
+__all__ = ["ColumnFunctionScorer", "FunctionScorer", "score_each"]
 
 
 class FunctionScorer:
@@ -35,19 +36,30 @@ class FunctionScorer:
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
-        values = np.full(len(batch), np.nan)
-        failed = np.zeros(len(batch), dtype=np.bool_)
-        error, cause = None, None
-        for i, completion in enumerate(batch.completions):
-            try:
-                values[i] = as_number(self.function(completion))
-            except Exception as problem:  # noqa: BLE001  user code; what it raises is reported by the error policy
-                failed[i] = True
-                if cause is None:
-                    said = "" if isinstance(problem, ScorerError) else f"raised {type(problem).__name__}: "
-                    error = f"scorer {self.name!r} {said}{problem}, for the completion {completion[:80]!r}"
-                    cause = problem
-        return Scores(values, {}, error, None if cause is None else failed, cause)
+        return score_each(batch, lambda completion, _: self.function(completion), self.name)
+
+
+def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: str) -> Scores:
+    """Return ``function(completion, sample)`` of each episode; one for which it raises fails alone.
+
+    Args:
+        batch: B episodes.
+        function: Gives a number, or ``None`` where it does not apply.
+        name: Who is to blame in the error.
+    """
+    values = np.full(len(batch), np.nan)
+    failed = np.zeros(len(batch), dtype=np.bool_)
+    error, cause = None, None
+    for i, (completion, sample) in enumerate(zip(batch.completions, batch.samples, strict=True)):
+        try:
+            values[i] = as_number(function(completion, sample))
+        except Exception as problem:  # noqa: BLE001  user code; what it raises is reported by the error policy
+            failed[i] = True
+            if cause is None:
+                said = "" if isinstance(problem, ScorerError) else f"raised {type(problem).__name__}: "
+                error = f"scorer {name!r} {said}{problem}, for the completion {completion[:80]!r}"
+                cause = problem
+    return Scores(values, {}, error, None if cause is None else failed, cause)
 
 
 class ColumnFunctionScorer:

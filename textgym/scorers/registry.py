@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from textgym.batch import TextBatch
 from textgym.errors import unknown_name
 from textgym.scorers.base import Scorer, scorer_name
 from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
@@ -47,7 +48,8 @@ def as_scorer(spec: Any) -> Scorer:
             - a registered name: ``"sentiment"``;
             - weights by name: ``{"sentiment": 1.0, "repetition": -0.5}``. A value may be a pair ``(spec, weight)``,
               which puts any scorer under a name of its own; a key may be a scorer, which keeps its own name;
-            - a :class:`Scorer`, recognised by its only required parameter being called ``batch``;
+            - a :class:`Scorer`, recognised by its only required parameter being called ``batch`` or annotated
+              ``TextBatch``;
             - ``f(completion) -> float``, with one required positional parameter of another name;
             - ``f(prompts, completions, **columns) -> list``, TRL's signature, recognised by a parameter called
               ``completions`` or ``completion_ids``.
@@ -99,7 +101,7 @@ def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"scorer {scorer_name(spec)!r} has the signature {signature}; expected {_EXPECTED}")
-    if required[0].name == "batch":
+    if required[0].name == "batch" or required[0].annotation in (TextBatch, "TextBatch"):
         scorer: Scorer = spec
         return scorer
     return FunctionScorer(spec)

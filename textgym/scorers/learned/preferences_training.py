@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +21,6 @@ __all__ = ["PreferenceModel", "fit", "new_head"]
 
 _BATCH_SIZE = 64
 """Texts of one forward where nothing is learnt."""
-_READING = threading.Lock()
-"""Held during a forward: hidden states are taken from a hook on the model, which sees every thread's."""
 
 
 class Encoded(NamedTuple):
@@ -83,11 +80,10 @@ class PreferenceModel:
     @torch.no_grad()
     def rewards(self, texts: Sequence[Encoded]) -> npt.NDArray[np.float64]:
         """Return (B,) float64."""
-        with _READING:
-            parts = [
-                self.head(self.features(texts[start : start + _BATCH_SIZE]))[:, 0].double().numpy(force=True)
-                for start in range(0, len(texts), _BATCH_SIZE)
-            ]
+        parts = [
+            self.head(self.features(texts[start : start + _BATCH_SIZE]))[:, 0].double().numpy(force=True)
+            for start in range(0, len(texts), _BATCH_SIZE)
+        ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
 

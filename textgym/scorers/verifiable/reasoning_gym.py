@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
-
 from textgym.batch import TextBatch
 from textgym.prompts import Sample
-from textgym.scorers.base import FloatArray, Scores, as_number
+from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.functions import score_each
 
 __all__ = ["ReasoningGym"]
 
@@ -80,18 +79,7 @@ class ReasoningGym:
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
-        values = np.full(len(batch), np.nan)
-        failed = np.zeros(len(batch), dtype=np.bool_)
-        error, cause = None, None
-        for i, (completion, sample) in enumerate(zip(batch.completions, batch.samples, strict=True)):
-            try:
-                values[i] = as_number(self.score(completion, sample))
-            except Exception as problem:  # noqa: BLE001  a verifier of others; the error policy reports what it raises
-                failed[i] = True
-                said = f"raised {type(problem).__name__}: {problem}, for the completion {completion[:80]!r}"
-                error = error or f"scorer 'reasoning_gym' {said}"
-                cause = cause or problem
-        return Scores(values, {}, error, None if cause is None else failed, cause)
+        return score_each(batch, self.score, "reasoning_gym")
 
     def score(self, completion: str, sample: Sample) -> float | None:
         """Return what one completion is worth, ``None`` where the sample is no entry."""
