@@ -294,6 +294,17 @@ def test_where_every_scorer_failed_nothing_is_learned():
     assert agent.num_updates == 0
 
 
+def test_the_mean_of_every_part_is_a_metric():
+    env = make_env(8, scorer={"b": (share_of_b, 1.0), "length": ("length_band", -1.0)})
+    agent = Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=16))
+    metrics = agent.iteration()
+    for name in ("b", "length"):
+        expected = np.mean([info["scores"][name] for info in agent.episodes.infos])
+        assert metrics[f"rollout/score/{name}"] == pytest.approx(expected)
+    plain = Reinforce(LMPolicy(small_lm()), make_env(8), ReinforceConfig(num_episodes=16)).iteration()
+    assert not [name for name in plain if name.startswith("rollout/score/")]
+
+
 # Rewards by part
 
 PARTS = {"b": (share_of_b, 1.0), "length": ("length_band", -1.0)}

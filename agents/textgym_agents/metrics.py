@@ -11,14 +11,27 @@ __all__ = ["StepMeans", "clip_metrics", "rollout_metrics"]
 
 
 def rollout_metrics(episodes: Episodes) -> dict[str, float]:
-    """Return what the episodes say about themselves; a score that is NaN, where the scorer failed, does not count."""
-    scores = np.array([info["score"] for info in episodes.infos], dtype=np.float64)
-    scored = scores[~np.isnan(scores)]
-    return {
+    """Return what the episodes say about themselves; a score that is NaN, where the scorer failed, does not count.
+
+    Of a scorer that is made of others, each part has its mean, ``"rollout/score/<part>"``.
+    """
+    metrics = {
         "rollout/ep_rew_mean": float(episodes.returns.mean()),
         "rollout/ep_len_mean": float(episodes.num_steps.float().mean()),
-        "rollout/score_mean": float(scored.mean()) if scored.size else math.nan,
+        "rollout/score_mean": _mean([info["score"] for info in episodes.infos]),
     }
+    parts = [info.get("scores", {}) for info in episodes.infos]
+    names = dict.fromkeys(name for scores in parts for name in scores)
+    if len(names) > 1:
+        for name in names:
+            metrics[f"rollout/score/{name}"] = _mean([scores.get(name, math.nan) for scores in parts])
+    return metrics
+
+
+def _mean(scores: list[float]) -> float:
+    known = np.array(scores, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else math.nan
 
 
 class StepMeans:

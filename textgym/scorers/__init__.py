@@ -46,7 +46,15 @@ if TYPE_CHECKING:
     )
     from textgym.scorers.fluency import Coherence, Fluency, Novelty, SelfBLEU
     from textgym.scorers.language import CommonWords, Grammar, Language, Profanity, Sentiment, Spelling
-    from textgym.scorers.learned import BradleyTerry, Judge, RewardModel
+    from textgym.scorers.learned import (
+        BradleyTerry,
+        Judge,
+        JudgeConfig,
+        PreferenceSettings,
+        RewardModel,
+        RewardModelConfig,
+        read_pairs,
+    )
     from textgym.scorers.lexical import (
         BalancedBrackets,
         BannedWords,
@@ -103,6 +111,7 @@ __all__ = [
     "IncrementalScorer",
     "JSONSchema",
     "Judge",
+    "JudgeConfig",
     "Keywords",
     "Language",
     "LengthBand",
@@ -111,6 +120,7 @@ __all__ = [
     "Minimum",
     "Novelty",
     "NumericAnswer",
+    "PreferenceSettings",
     "Product",
     "Profanity",
     "Readability",
@@ -118,6 +128,7 @@ __all__ = [
     "Regex",
     "Repetition",
     "RewardModel",
+    "RewardModelConfig",
     "Rhyme",
     "RunningNormalization",
     "Schedule",
@@ -139,6 +150,7 @@ __all__ = [
     "evaluate",
     "is_incremental",
     "part_names",
+    "read_pairs",
     "register_scorer",
     "score_part",
     "scorer_name",
@@ -190,8 +202,15 @@ for _id, _place in _IDS.items():
     register_scorer(_id, f"textgym.scorers.{_place}")
 
 
+def __dir__() -> list[str]:
+    """Name also what has not been imported yet."""
+    return sorted({*globals(), *__all__, *_FOLDERS})
+
+
 def __getattr__(name: str) -> Any:
-    """Import the folder of a scorer when the class is first asked for."""
+    """Import the folder of a scorer when the class, or the folder, is first asked for."""
+    if name in _FOLDERS:
+        return import_module(f"textgym.scorers.{name}")
     if name in __all__:
         for folder in _FOLDERS:
             module = import_module(f"textgym.scorers.{folder}")

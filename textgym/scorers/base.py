@@ -107,7 +107,7 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
     missing = np.isnan(total)
     if error is None and not missing.any():
         return Scores(total, components)
-    error = error or f"scorer {scorer_name(scorer)!r} gave no score (None or NaN) for {_at(batch, missing)}"
+    error = error or _no_score(scorer, batch, missing)
     if on_error == "raise":
         unscored = [batch.completions[i] for i in missing.nonzero()[0].tolist()]
         raise ScorerError(error, unscored) from scores.cause
@@ -232,6 +232,16 @@ def _replacement(on_error: str | float) -> float:
     if not isinstance(on_error, Real) or isinstance(on_error, bool) or not isfinite(on_error):
         raise ValueError(f"on_error must be 'raise', 'invalid' or a finite number, got {on_error!r}")
     return float(on_error)
+
+
+def _no_score(scorer: Scorer, batch: TextBatch, missing: npt.NDArray[np.bool_]) -> str:
+    sample = batch.samples[int(missing.argmax())]
+    columns = ", ".join(map(repr, sample.metadata)) or "none"
+    return (
+        f"scorer {scorer_name(scorer)!r} gave no score (None or NaN) for {_at(batch, missing)}. If it needs references "
+        f"or columns of the prompts: this sample has {len(sample.references)} references (column 'references'), and "
+        f"the further columns are: {columns}"
+    )
 
 
 def _at(batch: TextBatch, wrong: npt.NDArray[np.bool_]) -> str:

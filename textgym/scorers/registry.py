@@ -13,6 +13,10 @@ from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
 __all__ = ["as_scorer", "register_scorer", "scorer_factory", "scorer_names"]
 
 _FACTORIES: dict[str, Callable[[], Scorer] | str] = {}
+_SPELLING = (
+    "scorer {name!r} is no name; there is the class {known}: give an object of it, textgym.scorers.{known}(...), "
+    "or its name where docs/scorers.md shows one"
+)
 _EXPECTED = (
     "a registered name, {name: weight}, a Scorer (a callable whose parameter is called batch), "
     "f(completion) -> float, or f(prompts, completions, **columns) -> list"
@@ -79,6 +83,11 @@ def scorer_factory(name: str) -> Callable[[], Scorer]:
         ValueError: If the name is unknown.
     """
     if name not in _FACTORIES:
+        import textgym.scorers  # which imports this module
+
+        for known in textgym.scorers.__all__:
+            if known[:1].isupper() and known.casefold() == name.replace("_", "").casefold():
+                raise ValueError(_SPELLING.format(name=name, known=known))
         raise unknown_name("scorer", name, _FACTORIES, also="A function or a Scorer object is accepted too.")
     factory = _FACTORIES[name]
     if not isinstance(factory, str):
