@@ -134,6 +134,13 @@ class EmptiesTheMetadata:
         return lengths(batch)
 
 
+class FinishesTheTexts:
+    def __call__(self, batch):
+        scores = lengths(batch)
+        batch.done[:] = True
+        return scores
+
+
 class ChokesOnSurrogates:
     def __call__(self, batch):
         return np.array([len(text.encode()) for text in batch.completions])
@@ -180,10 +187,11 @@ class DrawsGlobally:
         (Counts(), "'counts' is not deterministic: asked twice, gives the plain English"),
         (RanksInTheBatch(), "depends on the rest of the batch: alone, it gives the plain English"),
         (DependsOnTheOrder(), "depends on the order of the batch: reversed, it gives the plain English"),
-        (HoldsALambda(), "'holds_a_lambda' cannot be pickled"),
+        (HoldsALambda(), "'holds_a_lambda' cannot be pickled: .*; instead of a lambda .* use a function of a module"),
         (ForgetsWhenPickled(), "does not survive pickling: its copy gives the plain English"),
         (OverwritesTheIds(), "modifies the batch"),
         (EmptiesTheMetadata(), "modifies the batch"),
+        (FinishesTheTexts(), "modifies the batch of unfinished texts"),
         (ChokesOnSurrogates(), "fails for: lone surrogate: .*UnicodeEncodeError"),
         (DividesByWords(), "fails for: empty text, white space: .*ZeroDivisionError"),
     ],
@@ -391,6 +399,16 @@ def test_the_report_is_a_table_with_the_range_seen_and_on_demand_the_time():
     assert lines[-2] == f"scorer 'length_band': {len(report.checks)} checks passed, scores seen in [0, 1]."
     assert lines[-1].startswith("Microseconds per text of 20 words: ")
     assert check_scorer("length_band").microseconds is None
+
+
+def test_a_scorer_that_never_gave_a_score_is_a_line_of_the_report():
+    hint = "No score seen: give references=, metadata= or prompt= if it needs them."
+    assert hint in str(check_scorer(never_applies)).splitlines()
+    assert hint not in str(check_scorer("length_band"))
+
+
+def never_applies(completion):
+    return None
 
 
 def test_a_range_that_is_given_counts_instead_of_the_declared_one():

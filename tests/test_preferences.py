@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from textgym.tokenizers import CharTokenizer, as_tokenizer
 torch.set_num_threads(1)
 
 PAIR = {"prompt": "It was ", "chosen": "good.", "rejected": "bad."}
+SAME = {"prompt": "a", "chosen": "b", "rejected": "b"}
 
 
 def world_pairs(seed, count):
@@ -247,6 +249,7 @@ def test_pairs_are_read_from_lines_of_json(tmp_path):
             "line 2: got the columns 'prompt', 'chosen', 'refused', expected 'prompt', 'chosen', 'rejected'",
         ),
         ('{"prompt": "a", "chosen": 5, "rejected": "c"}', "line 2: 'chosen' is int 5, expected text"),
+        (json.dumps(SAME), "line 2: chosen and rejected are both 'b', expected two that differ"),
         (
             '{"prompt": "a", "chosen": [{"role": "user"}], "rejected": "c"}',
             r"line 2: 'chosen' is list \[\{'role': 'user'\}\], expected text",
@@ -276,6 +279,20 @@ def test_a_file_without_pairs_and_one_that_is_no_text_are_errors(tmp_path):
         (lambda: BradleyTerry.train([]), ValueError, "at least one pair, got none"),
         (lambda: BradleyTerry.train([PAIR, {"prompt": "a"}]), ValueError, "pair 1: got the columns 'prompt', expected"),
         (lambda: BradleyTerry.train(["a"]), ValueError, "pair 0: got str 'a'"),
+        (
+            lambda: BradleyTerry.train([PAIR, SAME]),
+            ValueError,
+            "pair 1: chosen and rejected are both 'b', expected two",
+        ),
+        (lambda: BradleyTerry.train([PreferencePair(**SAME)]), ValueError, "pair 0: chosen and rejected are both 'b'"),
+        (lambda: BradleyTerry.train("no-such.jsonl"), FileNotFoundError, r"no-such\.jsonl"),
+        (
+            lambda: BradleyTerry.train([PAIR], {"epochs": 1}),
+            TypeError,
+            r"settings is {'epochs': 1} of type dict; expected PreferenceSettings\(\.\.\.\)",
+        ),
+        (lambda: BradleyTerry.train([PAIR], PreferenceSettings), TypeError, "settings is the class PreferenceSettings"),
+        (lambda: BradleyTerry("folder"), TypeError, r"got 'folder'; expected BradleyTerry\.load\(folder\)"),
         (lambda: BradleyTerry.train([PAIR], model="tinny"), ValueError, "did you mean 'tiny'"),
         (lambda: BradleyTerry.train([PAIR], tokenizer="byte"), TypeError, "got 'tiny' and tokenizer='byte'"),
         (lambda: BradleyTerry.train([PAIR], model=random_lm(8)), TypeError, "got a GPT2LMHeadModel and tokenizer=None"),
@@ -288,6 +305,14 @@ def test_a_file_without_pairs_and_one_that_is_no_text_are_errors(tmp_path):
 def test_training_that_cannot_begin_says_why(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_pairs_is_trained_from_as_it_is(kind, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text((json.dumps(PAIR) + "\n") * 3, encoding="utf-8")
+    settings = PreferenceSettings(held_out=0, epochs=1)
+    assert BradleyTerry.train(kind(path), settings, model=random_lm(257), tokenizer="byte").report.num_training == 3
 
 
 def test_a_tokenizer_needs_something_that_stands_for_an_empty_text():

@@ -19,6 +19,7 @@ from textgym.scorers import (
     LengthBand,
     Maximum,
     Minimum,
+    Novelty,
     Product,
     Repetition,
     RunningNormalization,
@@ -142,7 +143,11 @@ def test_parts_may_be_a_list_of_whatever_describes_a_scorer(combine):
         (len, TypeError, "expected {name: scorer} or a list"),
         ([len, len], ValueError, "two scorers are named 'len'"),
         ({"a/b": len}, ValueError, "cannot name a part"),
-        ({"repetition": 1.0}, TypeError, "scorer is 1.0"),
+        ({"repetition": 1.0}, TypeError, "the part 'repetition': scorer is 1.0, a number, but .* takes no weights"),
+        ({"a": ("sentiment", 1.0)}, TypeError, "the part 'a' is .*, expected a scorer alone: .* takes no weights"),
+        ([("sentiment", 1.0)], TypeError, "the part 0 is .* takes no weights"),
+        ({"a": "repetitoin"}, ValueError, "the part 'a': unknown scorer 'repetitoin'"),
+        ({"a": None}, TypeError, "the part 'a': scorer is None"),
     ],
 )
 def test_parts_that_are_none_are_refused(combine, parts, error, message):
@@ -153,6 +158,30 @@ def test_parts_that_are_none_are_refused(combine, parts, error, message):
 def test_a_part_of_a_sum_that_is_no_pair_is_refused():
     with pytest.raises(TypeError, match=r"the part 'a' is .*, expected \(scorer, weight\)"):
         WeightedSum({"a": len})
+
+
+def test_a_combination_says_its_own_name_where_it_takes_no_weights():
+    with pytest.raises(TypeError, match="Product takes no weights"):
+        Product({"a": ("sentiment", 1.0)})
+
+
+@pytest.mark.parametrize(("combine", "what"), [(WeightedSum, "weight"), (Sequential, "threshold")])
+def test_parts_that_come_with_a_number_are_a_mapping_of_pairs(combine, what):
+    with pytest.raises(TypeError, match=rf"parts is \[.*, expected {{name: \(scorer, {what}\)}}"):
+        combine([(len, 1.0)])
+    with pytest.raises(TypeError, match=rf"the part 's' is .*, expected \(scorer, {what}\); the two seem swapped"):
+        combine({"s": (1.0, "sentiment")})
+    with pytest.raises(TypeError, match="the part 's': scorer is None"):
+        combine({"s": (None, 1.0)})
+    with pytest.raises(ValueError, match="at least one part"):
+        combine({})
+
+
+def test_a_gate_and_a_constraint_name_the_part_that_is_no_scorer():
+    with pytest.raises(TypeError, match=r"the part 'condition': scorer is 0\.5"):
+        Gate(0.5, 0.5, len)
+    with pytest.raises(ValueError, match="the part 'constraint': unknown scorer"):
+        Constrained(len, "no_such", 0.5)
 
 
 # Failing parts
@@ -874,6 +903,13 @@ def test_the_caller_s_way_with_overflows_holds_in_the_thread():
         (lambda: GroupPercentile(len, memory=-1), ValueError, "memory is -1"),
         (lambda: GroupPercentile(len, prompts=0), ValueError, "prompts is 0"),
         (lambda: Cached(len, max_size=0), ValueError, "max_size is 0"),
+        (
+            lambda: Cached(RunningNormalization(len)),
+            ValueError,
+            r"put Cached inside it instead: RunningNormalization\(Cached\(\.\.\.\)\)",
+        ),
+        (lambda: Cached({"a": (Clip(GroupPercentile(len), 0), 1.0)}), ValueError, r"GroupPercentile\(Cached\("),
+        (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* leave it out of Cached"),
         (lambda: Constrained(len, len, NAN), ValueError, "at_least is nan"),
         (lambda: Constrained(len, len, 0, learning_rate=0), ValueError, "learning_rate is 0"),
         (lambda: Constrained(len, len, 0, texts_per_update=0.5), ValueError, "texts_per_update is 0.5"),

@@ -230,6 +230,11 @@ def test_a_function_that_returns_too_few_scores_is_an_error():
     [
         (lambda: RewardModel(3), TypeError, "model is 3 of type int"),
         (lambda: RewardModel(lengths, config=RewardModelConfig()), TypeError, "neither a tokenizer nor a config"),
+        (
+            lambda: RewardModel(*bert(), {}),
+            TypeError,
+            r"config is {} of type dict; expected RewardModelConfig\(\.\.\.\)",
+        ),
         (lambda: RewardModel(bert()[0]), TypeError, "a loaded model needs its tokenizer"),
         (lambda: RewardModel("/no/such/folder"), ValueError, "no sequence classifier called '/no/such/folder'"),
         (lambda: RewardModel(*bert(2)), ValueError, "has 2 labels; say which one counts: LABEL_0, LABEL_1"),

@@ -10,7 +10,7 @@ from textgym.batch import TextBatch
 from textgym.constraints import BanTokens
 from textgym.errors import ScorerError
 from textgym.rewards import PerToken, Potential, Redistributed, as_reward, discounted, leave_one_out, uniform
-from textgym.scorers import CharacterShare, Keywords, LengthBand, RunningNormalization, WeightedSum
+from textgym.scorers import CharacterShare, Clip, Keywords, LengthBand, Product, RunningNormalization, WeightedSum
 from textgym.scorers.registry import _FACTORIES
 from textgym.tokenizers import CharTokenizer
 
@@ -135,8 +135,23 @@ def test_a_failure_that_raises_leaves_the_episode_as_it_was():
 def test_a_scorer_that_cannot_follow_is_refused_with_the_names_of_those_that_can():
     with pytest.raises(ValueError, match=r"'sentiment' is not; incremental are, .*length_band.*Potential"):
         TextGenEnv(scorer="sentiment", reward="per_token")
-    with pytest.raises(ValueError, match="'weighted_sum' is not"):
-        TextGenEnv(scorer={"sentiment": 1.0, "length_band": 1.0}, reward=PerToken())
+    with pytest.raises(ValueError, match="'weighted_sum' is not because of its part 'sentiment';"):
+        TextGenEnv(scorer={"length_band": 1.0, "sentiment": 1.0}, reward=PerToken())
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (Clip(WeightedSum({"a": (LengthBand(), 1.0), "b": ("sentiment", 1.0)}), 0), " because of its part 'b';"),
+        (Product({"x": {"length_band": 1.0, "sentiment": 1.0}}), " because of its part 'x/sentiment';"),
+        (Product({"mood": Clip("sentiment", 0)}), " because of its part 'mood';"),
+        (Clip("sentiment", 0), "'sentiment' is not;"),
+        (Clip(RunningNormalization(LengthBand()), 0), " because RunningNormalization cannot follow a text;"),
+    ],
+)
+def test_a_refusal_names_the_part_that_cannot_follow(scorer, message):
+    with pytest.raises(ValueError, match=message):
+        TextGenEnv(scorer=scorer, reward="per_token")
 
 
 def test_a_refusal_makes_none_of_the_scorers_that_it_names(monkeypatch):

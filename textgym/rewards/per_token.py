@@ -61,8 +61,8 @@ class PerToken:
         if not is_incremental(scorer):
             able = ", ".join(name for name in scorer_names() if _is_incremental_by_name(name))
             raise ValueError(
-                f"reward='per_token' needs an incremental scorer, which {scorer_name(scorer)!r} is not; "
-                f"incremental are, among others, {able}. "
+                f"reward='per_token' needs an incremental scorer, which {scorer_name(scorer)!r} is not"
+                f"{_because(scorer)}; incremental are, among others, {able}. "
                 "textgym.rewards.Potential(every=4) pays steps from any scorer."
             )
         bound = PerToken()
@@ -119,6 +119,33 @@ class _Follow:
 
 def _objects(values: Iterable[_Kept], size: int) -> Memory:
     return np.fromiter(values, dtype=object, count=size)
+
+
+def _because(scorer: Any) -> str:
+    """Return why a scorer made of others cannot follow, as the end of a clause."""
+    from textgym.scorers.combine.composite import Composite, Following, Wrapper
+
+    part = _part_to_blame(scorer)
+    if part:
+        return f" because of its part {part!r}"
+    while isinstance(scorer, Following) and isinstance(scorer, Wrapper):
+        scorer = scorer.scorer
+    return f" because {type(scorer).__name__} cannot follow a text" if isinstance(scorer, Composite) else ""
+
+
+def _part_to_blame(scorer: Any) -> str:
+    """Return the part, such as ``"outer/inner"``, but for which a scorer could follow; "" where it never could."""
+    from textgym.scorers.combine.composite import Following, Wrapper  # not before somebody combines scorers
+
+    if not isinstance(scorer, Following):
+        return ""
+    if isinstance(scorer, Wrapper):  # which has the name of what it wraps
+        return _part_to_blame(scorer.scorer)
+    for name, inner in zip(scorer.parts, scorer.scorers, strict=True):
+        if not is_incremental(inner):
+            below = _part_to_blame(inner)
+            return f"{name}/{below}" if below else name
+    return ""
 
 
 def _is_incremental_by_name(name: str) -> bool:

@@ -48,6 +48,8 @@ class ScorerReport:
         for check in self.checks:
             lines.append(f"{check.name:<{width}}  {'yes' if check.passed else 'NO':<6}  {check.detail}".rstrip())
         lines.append(f"{self._verdict()}, {self._range()}.")
+        if self.range_seen is None:
+            lines.append("No score seen: give references=, metadata= or prompt= if it needs them.")
         if self.microseconds is not None:
             times = ", ".join(f"{value:,.1f} in a batch of {size}" for size, value in self.microseconds.items())
             lines.append(f"Microseconds per text of 20 words: {times}.")

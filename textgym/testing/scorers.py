@@ -158,11 +158,11 @@ def _check_texts(kit: ScorerKit) -> str:
 
 
 def _check_batch_kept(kit: ScorerKit) -> None:
-    batch = kit.batch(TEXTS)
-    before = _contents(batch)
-    score_part(kit.subject, batch)
-    if _contents(batch) != before:
-        raise AssertionError("modifies the batch that it scores")
+    for batch, what in ((kit.batch(TEXTS), "the batch"), (_unfinished(kit)[0], "the batch of unfinished texts")):
+        before = _contents(batch)
+        score_part(kit.subject, batch)
+        if _contents(batch) != before:
+            raise AssertionError(f"modifies {what} that it scores")
 
 
 def _contents(batch: TextBatch) -> tuple[Any, ...]:
@@ -171,19 +171,27 @@ def _contents(batch: TextBatch) -> tuple[Any, ...]:
     return (*(array.tobytes() for array in arrays), *copy.deepcopy(texts))
 
 
-def _check_unfinished(kit: ScorerKit) -> None:
+def _unfinished(kit: ScorerKit) -> tuple[TextBatch, list[str]]:
+    """Return new episodes that have not ended, and what they are called."""
     words = TEXTS["plain English"].split(" ")
     texts = {f"first {i} words": " ".join(words[:i]) for i in range(len(words))}
     batch = kit.batch(texts)
     batch.done[:] = False
-    kit.score(batch, "given unfinished texts,", list(texts))
+    return batch, list(texts)
+
+
+def _check_unfinished(kit: ScorerKit) -> None:
+    batch, names = _unfinished(kit)
+    kit.score(batch, "given unfinished texts,", names)
 
 
 def _check_pickling(kit: ScorerKit, deterministic: bool) -> None:
     try:
         copied = pickle.loads(pickle.dumps(kit.subject))
     except Exception as error:  # a reducer is user code and may raise anything
-        raise AssertionError(f"cannot be pickled: {error}") from error
+        local = any(mark in str(error) for mark in ("<lambda>", "<locals>"))
+        hint = "; instead of a lambda or an inner function, use a function of a module" if local else ""
+        raise AssertionError(f"cannot be pickled: {error}{hint}") from error
     scores = kit.score(kit.batch(TEXTS), "pickled and loaded,", list(TEXTS), copied) if kit.scores is not None else None
     if deterministic and scores is not None:
         _check_same(kit, scores, "does not survive pickling: its copy")

@@ -43,7 +43,8 @@ class Cached(Wrapper):
         max_size: The most texts that are remembered.
 
     Raises:
-        ValueError: If ``max_size`` is not a positive whole number.
+        ValueError: If ``max_size`` is not a positive whole number, or the scorer, or one inside it, learns from the
+            texts that it sees.
 
     >>> scorer = Cached("sentiment")
     >>> scorer(TextBatch.from_texts(["a nice dog", "a nice dog", "a dog"]))
@@ -54,6 +55,12 @@ class Cached(Wrapper):
 
     def __init__(self, scorer: Any, max_size: int = 10_000) -> None:
         super().__init__(scorer)
+        learning = _learning(self.scorer)
+        if learning is not None:
+            name = type(learning).__name__
+            inside = getattr(learning, "scorers", ())
+            instead = f"put Cached inside it instead: {name}(Cached(...))" if inside else "leave it out of Cached"
+            raise ValueError(f"{name} changes with the texts that it sees, and a cache would not notice; {instead}")
         self.max_size = as_count(max_size, "max_size")
         self.clear()
 
@@ -157,6 +164,14 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, _hashable(value.tolist())
     return type(value), value
+
+
+def _learning(scorer: object) -> object | None:
+    """Return what in a scorer, itself included, changes with the texts that it sees, None where nothing does."""
+    has_state = all(callable(getattr(scorer, name, None)) for name in ("get_state", "set_state"))
+    if has_state and not getattr(scorer, "deterministic", True):
+        return scorer
+    return next(filter(None, map(_learning, getattr(scorer, "scorers", ()))), None)
 
 
 def _changes_with_progress(scorer: object) -> bool:

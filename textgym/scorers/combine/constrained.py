@@ -7,10 +7,9 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
-from textgym.scorers.combine.arguments import as_count, as_finite
+from textgym.scorers.combine.arguments import as_count, as_finite, as_part
 from textgym.scorers.combine.composite import Pooled
 from textgym.scorers.combine.ranges import Range, hull, range_of
-from textgym.scorers.registry import as_scorer
 
 __all__ = ["Constrained"]
 
@@ -61,7 +60,7 @@ class Constrained(Pooled):
     def __init__(
         self, objective: Any, constraint: Any, at_least: float, learning_rate: float = 0.05, texts_per_update: int = 64
     ) -> None:
-        self.parts = {"objective": as_scorer(objective), "constraint": as_scorer(constraint)}
+        self.parts = {"objective": as_part(objective, "objective"), "constraint": as_part(constraint, "constraint")}
         self.at_least = as_finite(at_least, "at_least")
         self.learning_rate = as_finite(learning_rate, "learning_rate")
         if self.learning_rate <= 0:

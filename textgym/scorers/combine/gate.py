@@ -6,11 +6,10 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray, Scores
-from textgym.scorers.combine.arguments import as_finite, as_number_or_nan
+from textgym.scorers.combine.arguments import as_finite, as_number_or_nan, as_part
 from textgym.scorers.combine.composite import Composite
 from textgym.scorers.combine.gathering import Gathered
 from textgym.scorers.combine.ranges import Range, hull, range_of
-from textgym.scorers.registry import as_scorer
 
 __all__ = ["Gate"]
 
@@ -45,7 +44,7 @@ class Gate(Composite):
     def __init__(self, condition: Any, at_least: float, scorer: Any, otherwise: float = 0.0) -> None:
         self.at_least = as_finite(at_least, "at_least")
         self.otherwise = as_number_or_nan(otherwise, "otherwise")
-        self.parts = {"condition": as_scorer(condition), "score": as_scorer(scorer)}
+        self.parts = {"condition": as_part(condition, "condition"), "score": as_part(scorer, "score")}
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return total and components; an episode for which a part that was asked failed has no total."""

@@ -27,7 +27,7 @@ class Product(Following):
 
     Raises:
         ValueError: If there are no parts, a name is empty or has a ``/`` in it, or two are equal.
-        TypeError: If ``parts`` is neither a mapping nor a list.
+        TypeError: If ``parts`` is neither a mapping nor a list, or a part is no scorer.
 
     >>> from textgym.scorers import Keywords, LengthBand
     >>> scorer = Product([LengthBand(2, 3), Keywords(["cat", "dog"])])
@@ -36,7 +36,7 @@ class Product(Following):
     """
 
     def __init__(self, parts: Any) -> None:
-        self.parts = as_parts(parts)
+        self.parts = as_parts(parts, "Product")
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
         """Return (B,) float64, the products of (B,) scores."""
@@ -65,7 +65,7 @@ class Minimum(Following):
 
     Raises:
         ValueError: If there are no parts, a name is empty or has a ``/`` in it, or two are equal.
-        TypeError: If ``parts`` is neither a mapping nor a list.
+        TypeError: If ``parts`` is neither a mapping nor a list, or a part is no scorer.
 
     >>> from textgym.scorers import Keywords, LengthBand
     >>> scorer = Minimum({"length": LengthBand(4, 8), "animals": Keywords(["cat", "dog"])})
@@ -74,7 +74,7 @@ class Minimum(Following):
     """
 
     def __init__(self, parts: Any) -> None:
-        self.parts = as_parts(parts)
+        self.parts = as_parts(parts, "Minimum")
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
         """Return (B,) float64, the least of (B,) scores."""
@@ -98,7 +98,7 @@ class Maximum(Following):
 
     Raises:
         ValueError: If there are no parts, a name is empty or has a ``/`` in it, or two are equal.
-        TypeError: If ``parts`` is neither a mapping nor a list.
+        TypeError: If ``parts`` is neither a mapping nor a list, or a part is no scorer.
 
     >>> from textgym.scorers import Keywords
     >>> scorer = Maximum({"cats": Keywords(["cat", "kitten"]), "dogs": Keywords(["dog", "puppy"])})
@@ -107,7 +107,7 @@ class Maximum(Following):
     """
 
     def __init__(self, parts: Any) -> None:
-        self.parts = as_parts(parts)
+        self.parts = as_parts(parts, "Maximum")
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
         """Return (B,) float64, the greatest of (B,) scores."""

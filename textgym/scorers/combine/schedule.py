@@ -18,10 +18,14 @@ class Schedule(Following, Wrapper):
     """A score times a weight that depends on how much of training is done.
 
     Formula: ``weight(progress) * score``; the weight is linear between the given points, and constant before the first
-    and after the last; NaN where the scorer does not apply. Progress is 0 until :meth:`set_progress` is called. Range:
-    that of the scorer times the least and the greatest weight. An empty completion scores what the scorer gives it,
-    weighted; at one progress deterministic if the scorer is, incremental if it is. The scorer is called whatever the
-    weight is, so that its component is always there to be watched.
+    and after the last; NaN where the scorer does not apply. Range: that of the scorer times the least and the greatest
+    weight. An empty completion scores what the scorer gives it, weighted; at one progress deterministic if the scorer
+    is, incremental if it is. The scorer is called whatever the weight is, so that its component is always there to be
+    watched.
+
+    Progress is 0 until somebody calls ``set_progress`` of the scorer, or of the environment, which passes it on. The
+    agents of ``textgym_agents`` do; for Stable-Baselines3, give ``learn`` the callback
+    ``textgym_agents.sb3.ReportProgress``; a training loop of your own has to call it itself.
 
     To blend from one scorer to another, sum two that mirror each other::
 

@@ -32,7 +32,7 @@ class Sequential(Composite):
 
     Raises:
         ValueError: If there are no steps, a threshold is not finite, or a name is empty or has a ``/`` in it.
-        TypeError: If a value is not a pair, or a threshold not a number.
+        TypeError: If ``parts`` is no mapping, a value not a pair, or a threshold not a number.
 
     >>> from textgym.scorers import Keywords
     >>> scorer = Sequential({"long enough": ("length_band", 1.0), "cat": (Keywords(["cat"]), 1.0)})

@@ -26,7 +26,7 @@ class WeightedSum(Following):
 
     Raises:
         ValueError: If there are no parts, a weight is not finite, or a name is empty or has a ``/`` in it.
-        TypeError: If a weight is not a number.
+        TypeError: If ``parts`` is no mapping, a value not a pair, or a weight not a number.
 
     >>> from textgym.scorers import Keywords, LengthBand
     >>> scorer = WeightedSum({"length": (LengthBand(2, 3), 1.0), "cats": (Keywords(["cat"]), 0.5)})

@@ -11,6 +11,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.chat import ChatClient
 from textgym.scorers.learned.chat_limits import ChatLimits
 from textgym.scorers.learned.judge_cache import AnswerCache, question_key
@@ -56,6 +57,7 @@ class Judge:
     Raises:
         ValueError: If the address is none of HTTP, the key's environment variable is not set, or the cache cannot be
             opened.
+        TypeError: If ``config`` is no ``JudgeConfig``.
 
     >>> judge = Judge("my-model", "http://localhost:8000/v1", JudgeConfig(scale=(1, 5), max_requests=1_000))
     >>> judge.usage
@@ -75,7 +77,7 @@ class Judge:
     ) -> None:
         self.model = model
         self.base_url = base_url
-        self.config = config = config or JudgeConfig()
+        self.config = config = as_config(config, JudgeConfig, "config")
         self._clock, self._sleep = clock, sleep
         self._cache_hits = 0
         limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock, sleep)

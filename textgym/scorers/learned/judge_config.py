@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class JudgeConfig:
             raise ValueError(f"pattern is no regular expression, {error}: {self.pattern!r}") from error
         if groups != 1:
             raise ValueError(f"pattern must have one group, the score; {self.pattern!r} has {groups}")
+        pair: Any = self.scale  # whatever came
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(end, Real) for end in pair):
+            raise TypeError(f"scale is {pair!r}, expected two numbers, (worst, best), such as (1, 10)")
         low, high = self.scale
         if not (isfinite(low) and isfinite(high) and low < high):
             raise ValueError(f"scale must be (worst, best) with worst < best, got {self.scale!r}")

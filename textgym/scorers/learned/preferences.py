@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
-from textgym.scorers.learned.preferences_pairs import PreferencePair, as_pair
+from textgym.scorers.learned.arguments import as_config
+from textgym.scorers.learned.preferences_pairs import PreferencePair, as_pair, read_pairs
 from textgym.scorers.learned.preferences_settings import PreferenceReport, PreferenceSettings
 from textgym.tokenizers import as_tokenizer
 
@@ -45,7 +46,19 @@ class BradleyTerry:
 
     requires = ("torch", "transformers", "safetensors")
 
-    def __init__(self, reward_model: "PreferenceModel", settings: PreferenceSettings, report: PreferenceReport) -> None:
+    def __init__(
+        self,
+        reward_model: "PreferenceModel",
+        settings: PreferenceSettings | None = None,
+        report: PreferenceReport | None = None,
+    ) -> None:
+        if not isinstance(settings, PreferenceSettings) or not isinstance(report, PreferenceReport):
+            given = (
+                repr(str(reward_model)) if isinstance(reward_model, str | Path) else f"a {type(reward_model).__name__}"
+            )
+            raise TypeError(
+                f"got {given}; expected BradleyTerry.load(folder) for a saved one, or BradleyTerry.train(pairs)"
+            )
         self._model = reward_model
         self.settings = settings
         """How it was trained."""
@@ -55,7 +68,7 @@ class BradleyTerry:
     @classmethod
     def train(
         cls,
-        pairs: Iterable[PreferencePair | Mapping[str, Any]],
+        pairs: str | Path | Iterable[PreferencePair | Mapping[str, Any]],
         settings: PreferenceSettings | None = None,
         *,
         model: Any = "tiny",
@@ -66,8 +79,8 @@ class BradleyTerry:
         The same pairs, settings and number of threads give the same weights. No global generator is used.
 
         Args:
-            pairs: From :func:`read_pairs`, or mappings with the texts ``prompt``, ``chosen`` and ``rejected``, such as
-                the rows of a data set.
+            pairs: A JSONL file, which :func:`read_pairs` reads; or pairs; or mappings with the texts ``prompt``,
+                ``chosen`` and ``rejected``, such as the rows of a data set.
             settings: By default all weights learn, three times from each pair, a tenth of which is held out.
             model: ``"tiny"``, a folder, a Hugging Face name, or a loaded causal LM, which is copied.
             tokenizer: The tokenizer of a model that is given loaded.
@@ -76,14 +89,18 @@ class BradleyTerry:
             The scorer; ``report`` says how often it is right about the held-out pairs.
 
         Raises:
-            ValueError: If there are no pairs, one lacks a column, or the model is unknown.
-            TypeError: If a loaded model comes without its tokenizer, or a name with one.
+            FileNotFoundError: If there is no such file.
+            ValueError: If there are no pairs, one lacks a column or prefers a text to itself, or the model is unknown.
+            TypeError: If the settings are no :class:`PreferenceSettings`, a loaded model comes without its tokenizer,
+                or a name with one.
             ImportError: If torch or transformers is missing.
         """
+        settings = as_config(settings, PreferenceSettings, "settings")
+        if isinstance(pairs, str | Path):
+            pairs = read_pairs(pairs)
         rows = [as_pair(row, f"pair {i}") for i, row in enumerate(pairs)]
         if not rows:
             raise ValueError("expected at least one pair, got none")
-        settings = PreferenceSettings() if settings is None else settings
         is_name = isinstance(model, str | Path)
         if is_name != (tokenizer is None):
             given = repr(str(model)) if is_name else f"a {type(model).__name__}"

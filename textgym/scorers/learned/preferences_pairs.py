@@ -33,8 +33,8 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line is not an object with these columns as text, or the file has none. The message names the
-            line, what stands there and what was expected.
+        ValueError: If a line is not an object with these columns as text, its chosen and rejected completions are
+            equal, or the file has none. The message names the line, what stands there and what was expected.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,10 +65,10 @@ def as_pair(row: Any, where: str = "the pair") -> PreferencePair:
         where: What the row is called in a message.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither, or chosen and rejected are equal.
     """
     if isinstance(row, PreferencePair):
-        return row
+        return _unequal(row, where)
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: got {type(row).__name__} {row!r:.60}, expected {_listed(_COLUMNS)}")
     missing = [name for name in _COLUMNS if name not in row]
@@ -78,7 +78,13 @@ def as_pair(row: Any, where: str = "the pair") -> PreferencePair:
     for name in _COLUMNS:
         if not isinstance(row[name], str):
             raise ValueError(f"{where}: {name!r} is {type(row[name]).__name__} {row[name]!r:.60}, expected text")
-    return PreferencePair(*(row[name] for name in _COLUMNS))
+    return _unequal(PreferencePair(*(row[name] for name in _COLUMNS)), where)
+
+
+def _unequal(pair: PreferencePair, where: str) -> PreferencePair:
+    if pair.chosen == pair.rejected:
+        raise ValueError(f"{where}: chosen and rejected are both {pair.chosen!r:.60}, expected two that differ")
+    return pair
 
 
 def _pair_of_line(line: str, where: str) -> PreferencePair:

@@ -13,6 +13,7 @@ from textgym.batch import TextBatch
 from textgym.documented import documented_fields
 from textgym.errors import ScorerError, unknown_name
 from textgym.scorers.base import FloatArray, as_values
+from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.reward_model_loading import Classifier, load_classifier
 from textgym.tokenizers.base import as_utf8
 
@@ -80,7 +81,8 @@ class RewardModel:
 
     Raises:
         ImportError: If torch or transformers is missing.
-        TypeError: If the model is none of these, or a loaded one comes without its tokenizer.
+        TypeError: If the model is none of these, a loaded one comes without its tokenizer, or ``config`` is no
+            ``RewardModelConfig``.
         ValueError: If there is no such model, it has no trained head, or has several labels of which none is chosen.
 
     >>> def longer_is_better(prompts, completions):
@@ -97,7 +99,7 @@ class RewardModel:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.config = config or RewardModelConfig()
+        self.config = as_config(config, RewardModelConfig, "config")
         is_classifier = isinstance(model, str | Path) or (hasattr(model, "config") and hasattr(model, "parameters"))
         if not is_classifier and not callable(model):
             raise TypeError(
