@@ -604,3 +604,8 @@ assert {"LengthBand", "lexical", "as_scorer"} <= set(dir(textgym.scorers))
 print(textgym.scorers.lexical.Rhyme.__name__)"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "Rhyme\n"
+
+
+def test_weights_name_the_part_that_is_no_scorer():
+    with pytest.raises(TypeError, match=r"the part 's': scorer is 1\.0 of type float"):
+        as_scorer({"s": (1.0, "sentiment")})

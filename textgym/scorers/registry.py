@@ -117,6 +117,7 @@ def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
 
 
 def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
+    from textgym.scorers.combine.arguments import as_part
     from textgym.scorers.combine.weighted_sum import WeightedSum  # which itself accepts whatever as_scorer does
 
     parts: dict[str, tuple[Any, Any]] = {}
@@ -126,7 +127,7 @@ def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
                 f"the weight of {key!r} is {value!r}; to name a scorer, write {{{key!r}: (scorer, weight)}}"
             )
         part, weight = value if isinstance(value, tuple | list) and len(value) == 2 else (key, value)
-        scorer = as_scorer(part)
+        scorer = as_part(part, key) if isinstance(key, str) else as_scorer(part)
         name = key if isinstance(key, str) else scorer_name(scorer)
         if name in parts:
             raise ValueError(f"two scorers are named {name!r}; name them with {{name: (scorer, weight)}}")
