@@ -365,11 +365,11 @@ def test_an_empty_text_scores_0_and_is_no_reference():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Novelty(n=0), ValueError, "n must be an integer of at least 1, got 0"),
-        (lambda: Novelty(memory_size=0), ValueError, "memory_size must be an integer of at least 1, got 0"),
+        (lambda: Novelty(n=0), ValueError, "n is 0, expected a whole number from 1 on"),
+        (lambda: Novelty(memory_size=0), ValueError, "memory_size is 0, expected a whole number from 1 on"),
         (lambda: Novelty("a text"), TypeError, "past is one string, 'a text'"),
-        (lambda: SelfBLEU(n=1.5), ValueError, "n must be an integer of at least 1, got 1.5"),
-        (lambda: SelfBLEU(memory_size=-1), ValueError, "memory_size must be an integer of at least 0, got -1"),
+        (lambda: SelfBLEU(n=1.5), ValueError, "n is 1.5, expected a whole number from 1 on"),
+        (lambda: SelfBLEU(memory_size=-1), ValueError, "memory_size is -1, expected a whole number from 0 on"),
         (lambda: SelfBLEU("a text"), TypeError, "past is one string, 'a text'"),
     ],
 )

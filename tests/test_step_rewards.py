@@ -135,18 +135,18 @@ def test_a_failure_that_raises_leaves_the_episode_as_it_was():
 def test_a_scorer_that_cannot_follow_is_refused_with_the_names_of_those_that_can():
     with pytest.raises(ValueError, match=r"'sentiment' is not; incremental are, .*length_band.*Potential"):
         TextGenEnv(scorer="sentiment", reward="per_token")
-    with pytest.raises(ValueError, match="'weighted_sum' is not because of its part 'sentiment';"):
+    with pytest.raises(ValueError, match="'weighted_sum' is not because of 'sentiment';"):
         TextGenEnv(scorer={"length_band": 1.0, "sentiment": 1.0}, reward=PerToken())
 
 
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        (Clip(WeightedSum({"a": (LengthBand(), 1.0), "b": ("sentiment", 1.0)}), 0), " because of its part 'b';"),
-        (Product({"x": {"length_band": 1.0, "sentiment": 1.0}}), " because of its part 'x/sentiment';"),
-        (Product({"mood": Clip("sentiment", 0)}), " because of its part 'mood';"),
+        (Clip(WeightedSum({"a": (LengthBand(), 1.0), "b": ("sentiment", 1.0)}), 0), " because of 'sentiment';"),
+        (Product({"x": {"length_band": 1.0, "sentiment": 1.0}}), " because of 'sentiment';"),
+        (Product({"mood": Clip("sentiment", 0)}), " because of 'sentiment';"),
         (Clip("sentiment", 0), "'sentiment' is not;"),
-        (Clip(RunningNormalization(LengthBand()), 0), " because RunningNormalization cannot follow a text;"),
+        (Clip(RunningNormalization(LengthBand()), 0), " because of RunningNormalization;"),
     ],
 )
 def test_a_refusal_names_the_part_that_cannot_follow(scorer, message):

@@ -80,17 +80,34 @@ class TextBatch:
             if len(column) != size:
                 raise ValueError(f"{name} has {len(column)} entries for {size} completions")
         tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
-        prompt_rows = [tokenizer.encode(prompt) for prompt in prompts]
-        rows = [prompt + tokenizer.encode(text) for prompt, text in zip(prompt_rows, completions, strict=True)]
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        ids = np.full((size, int(lengths.max(initial=0))), tokenizer.vocab_size, dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
         samples = [Sample(*columns) for columns in zip(prompts, map(tuple, references), metadata, strict=True)]
-        prompt_lengths = np.array([len(row) for row in prompt_rows], dtype=np.int64)
-        batch = cls(tokenizer, ids, lengths, prompt_lengths, samples, np.ones(size, dtype=np.bool_))
+        prompt_rows = [tokenizer.encode(prompt) for prompt in prompts]
+        batch = cls.from_ids(tokenizer, prompt_rows, [tokenizer.encode(text) for text in completions], samples)
         batch.completions = list(completions)
         return batch
+
+    @classmethod
+    def from_ids(
+        cls,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        samples: Sequence[Sample],
+    ) -> "TextBatch":
+        """Build a batch of finished episodes from the ids of B prompts and B completions.
+
+        Raises:
+            ValueError: If the sequences differ in length.
+        """
+        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+        if len(samples) != len(rows):
+            raise ValueError(f"{len(samples)} samples for {len(rows)} texts")
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        ids = np.full((len(rows), int(lengths.max(initial=0))), tokenizer.vocab_size, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+        prompt_lengths = np.array([len(prompt) for prompt in prompt_ids], dtype=np.int64)
+        return cls(tokenizer, ids, lengths, prompt_lengths, samples, np.ones(len(rows), dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.lengths)

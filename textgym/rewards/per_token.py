@@ -122,30 +122,15 @@ def _objects(values: Iterable[_Kept], size: int) -> Memory:
 
 
 def _because(scorer: Any) -> str:
-    """Return why a scorer made of others cannot follow, as the end of a clause."""
-    from textgym.scorers.combine.composite import Composite, Following, Wrapper
-
-    part = _part_to_blame(scorer)
-    if part:
-        return f" because of its part {part!r}"
-    while isinstance(scorer, Following) and isinstance(scorer, Wrapper):
-        scorer = scorer.scorer
-    return f" because {type(scorer).__name__} cannot follow a text" if isinstance(scorer, Composite) else ""
-
-
-def _part_to_blame(scorer: Any) -> str:
-    """Return the part, such as ``"outer/inner"``, but for which a scorer could follow; "" where it never could."""
-    from textgym.scorers.combine.composite import Following, Wrapper  # not before somebody combines scorers
-
-    if not isinstance(scorer, Following):
-        return ""
-    if isinstance(scorer, Wrapper):  # which has the name of what it wraps
-        return _part_to_blame(scorer.scorer)
-    for name, inner in zip(scorer.parts, scorer.scorers, strict=True):
-        if not is_incremental(inner):
-            below = _part_to_blame(inner)
-            return f"{name}/{below}" if below else name
-    return ""
+    """Return which scorer inside of a combined one cannot follow a text, as the end of a clause."""
+    culprit, inner = scorer, scorer
+    while inner is not None:
+        culprit = inner
+        inner = next((one for one in getattr(culprit, "scorers", ()) if not is_incremental(one)), None)
+    if hasattr(culprit, "scorers"):
+        return f" because of {type(culprit).__name__}"
+    name = scorer_name(culprit)
+    return "" if name == scorer_name(scorer) else f" because of {name!r}"
 
 
 def _is_incremental_by_name(name: str) -> bool:

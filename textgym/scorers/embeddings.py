@@ -58,7 +58,7 @@ def as_embedder(spec: Any) -> Embedder:
 
 
 class WordLlamaEmbedder:
-    """The mean of wordllama's 256-dimensional token vectors: 20 microseconds a text, no network, no torch.
+    """The mean of wordllama's 256-dimensional token vectors: no network, no torch.
 
     It knows what a text is about, not what it says: word order makes no difference, and a heap of the right words is as
     near as a sentence. Only the package's files are read, its code is not run: that would download what it does not

@@ -79,14 +79,8 @@ class RewardFunction:
             batch = TextBatch.from_texts(completions, prompts, tokenizer=self.tokenizer)
             batch.samples = samples
             return batch
-        prompt_rows = [self.tokenizer.encode(prompt) for prompt in prompts]
-        rows = [[*prompt, *ids] for prompt, ids in zip(prompt_rows, completion_ids, strict=True)]
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        ids = np.full((len(rows), int(lengths.max(initial=0))), self.tokenizer.vocab_size, dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-        prompt_lengths = np.array([len(row) for row in prompt_rows], dtype=np.int64)
-        batch = TextBatch(self.tokenizer, ids, lengths, prompt_lengths, samples, np.ones(len(rows), dtype=np.bool_))
+        prompt_ids = [self.tokenizer.encode(prompt) for prompt in prompts]
+        batch = TextBatch.from_ids(self.tokenizer, prompt_ids, completion_ids, samples)
         batch.completions = completions
         return batch
 

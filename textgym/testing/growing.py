@@ -138,19 +138,15 @@ class _Growth:
     def _batch(self, alive: npt.NDArray[np.int64], length: int, last: npt.NDArray[np.int64] | None = None) -> TextBatch:
         """Return the texts ``alive`` cut to ``length`` tokens, optionally with other last tokens."""
         chosen = [self.rows[i] for i in alive.tolist()]
-        texts = [[*prompt, *ids[:length]] for prompt, ids in chosen]
+        prompts = [prompt for prompt, _ in chosen]
+        completions = [ids[:length] for _, ids in chosen]
         if last is not None:
-            texts = [[*ids[:-1], int(token)] for ids, token in zip(texts, last, strict=True)]
-        lengths = np.array([len(ids) for ids in texts], dtype=np.int64)
-        width = max(1, int(lengths.max(initial=0)))
-        ids = np.array(
-            [[*text, *[self.tokenizer.vocab_size] * (width - len(text))] for text in texts], dtype=np.int64
-        ).reshape(len(texts), width)
-        starts = np.array([len(prompt) for prompt, _ in chosen], dtype=np.int64)
-        done = np.array([len(ids) == length for _, ids in chosen], dtype=np.bool_)
-        samples = [Sample(self.tokenizer.decode(p), self.sample.references, self.sample.metadata) for p, _ in chosen]
-        slots = None if length % 4 == 3 else alive  # a batch need not come from an environment
-        return TextBatch(self.tokenizer, ids, lengths, starts, samples, done, slots)
+            completions = [[*ids[:-1], int(token)] for ids, token in zip(completions, last, strict=True)]
+        samples = [Sample(self.tokenizer.decode(p), self.sample.references, self.sample.metadata) for p in prompts]
+        batch = TextBatch.from_ids(self.tokenizer, prompts, completions, samples)
+        batch.done = np.array([len(ids) == length for _, ids in chosen], dtype=np.bool_)
+        batch.slots = None if length % 4 == 3 else alive  # a batch need not come from an environment
+        return batch
 
     def _states(self, states: Any, batch: TextBatch, method: str) -> list[Any]:
         if not isinstance(states, list) or len(states) != len(batch):

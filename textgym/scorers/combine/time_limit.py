@@ -24,7 +24,7 @@ class TimeLimit(Wrapper):
     as any other does. Formula, range, an empty completion: as the scorer. Not deterministic, strictly speaking, but
     it says what the scorer says. Not incremental.
 
-    The scorer runs in a thread of its own, one for each call, which costs about 0.1 ms. **A thread cannot be killed**:
+    The scorer runs in a thread of its own, one for each call. **A thread cannot be killed**:
     after the limit it goes on, until the scorer returns or the process ends, which it does not hold up. What it returns
     then is dropped. The next call starts a new thread, so that a scorer which hangs may be running several times at
     once: it should bear that, and one that hangs for ever costs a thread at each call. Code that never releases the

@@ -6,7 +6,7 @@ from typing import Any
 
 from textgym.scorers.text import cleaned, words_and_marks
 
-__all__ = ["TextMemory", "check_count", "ngrams", "units"]
+__all__ = ["TextMemory", "ngrams", "units"]
 
 
 class TextMemory:
@@ -71,9 +71,3 @@ def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
     [('a', 'b'), ('b', 'c')]
     """
     return list(zip(*(words[i:] for i in range(n)), strict=False))
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """Raise ``ValueError`` if an argument is no integer of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

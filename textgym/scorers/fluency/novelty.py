@@ -7,7 +7,8 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray
-from textgym.scorers.fluency.memory import TextMemory, check_count, ngrams, units
+from textgym.scorers.combine.arguments import as_count
+from textgym.scorers.fluency.memory import TextMemory, ngrams, units
 
 __all__ = ["Novelty"]
 
@@ -51,8 +52,8 @@ class Novelty:
     def __init__(
         self, past: Iterable[str] = (), *, n: int = 3, memory_size: int = 1_000, remembers: bool = True
     ) -> None:
-        check_count("n", n, 1)
-        check_count("memory_size", memory_size, 1)
+        as_count(n, "n", 1)
+        as_count(memory_size, "memory_size", 1)
         if isinstance(past, str):
             raise TypeError(f"past is one string, {past!r:.60}; expected texts")
         self.n = n

@@ -47,9 +47,8 @@ class Grammar:
     Harper finds doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and the like,
     each by a rule of its own. It misses much ("This are wrong.") and takes word salad for fine: it tells careful from
     careless writing, not language from noise, so join it with a fluency scorer. Other languages have few mistakes too.
-    A sentence of more than 40 words is a mistake of readability. A new text of 20 words takes 2 ms. Spelling is left
-    out unless asked for, because that takes 6 ms more for each unknown word;
-    :class:`~textgym.scorers.Spelling` tells it in microseconds.
+    A sentence of more than 40 words is a mistake of readability. Spelling is left out unless asked
+    for, because that takes several times longer; :class:`~textgym.scorers.Spelling` tells it in microseconds.
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
 

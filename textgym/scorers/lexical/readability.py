@@ -26,7 +26,7 @@ class Readability:
     An empty completion, or one without a word in Latin letters, scores 0. Deterministic. Not incremental: a word goes
     on with the next token. Easily hacked: ``"I am. I am."`` reads very easily; nothing asks whether it makes sense.
 
-    Reads English. Syllables are counted by spelling (98.7 % of the frequent words right), sentences by their marks.
+    Reads English. Syllables are counted by spelling, with few mistakes, sentences by their marks.
 
     Sources: Flesch, A new readability yardstick, Journal of Applied Psychology 32, 1948; Kincaid et al., Derivation of
     new readability formulas, Naval Technical Training Command, 1975.

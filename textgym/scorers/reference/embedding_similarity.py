@@ -19,10 +19,10 @@ class EmbeddingSimilarity:
     the first 2,000 characters of each text. An empty completion scores 0; a sample without references NaN.
     Deterministic, of a network up to rounding. Not incremental.
 
-    With wordllama 20 microseconds a text, and about 0 for unrelated texts, 0.4 to 0.8 for paraphrases, 0.5 for "I love
-    it" beside "I hate it"; the order of words makes no difference. A sentence encoder such as all-MiniLM-L6-v2 is more
-    accurate and 500 times slower. Both are hacked by a heap of the reference's words (0.8): join it with a scorer of
-    repetition or fluency.
+    wordllama takes microseconds, and tells what a text is about: unrelated texts are near 0, but "I love it" is not far
+    from "I hate it", and the order of words makes no difference. A sentence encoder such as all-MiniLM-L6-v2 is more
+    accurate and far slower. Both are hacked by a heap of the reference's words: join it with a scorer of repetition or
+    fluency.
 
     Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, https://arxiv.org/abs/1908.10084;
     https://github.com/dleemiller/WordLlama
