@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 ARGUMENTS = {
     "compare_agents.py": ["--timesteps", "1024", "--seeds", "1", "--out"],
     "custom_scorer.py": ["--timesteps", "2000"],
+    "custom_task.py": ["--timesteps", "2000"],
     "reward_hacking.py": ["--timesteps", "2048", "--out"],
     "sb3_ppo_lm.py": ["--timesteps", "4096"],
     "sb3_ppo_mlp.py": ["--timesteps", "1024"],

@@ -15,6 +15,8 @@ from gymnasium.vector import AutoresetMode
 import textgym
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens
+from textgym.registration import TASK_ENVS
+from textgym.tasks import TASKS
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
 
@@ -237,6 +239,34 @@ def test_the_documented_info_keys_are_those_of_the_real_dict():
     assert list(info) == [key for key, _ in table]
     documented = {key: kind.strip(",") for key, kind in table if key != "end_reason"}
     assert {key: type(info[key]).__name__ for key in documented} == documented
+
+
+def sections(docstring):
+    """Return the text under each heading."""
+    parts = re.split(r"^    ## (.+)\n", docstring, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("env_id", TASK_ENVS)
+def test_the_information_of_a_task_is_the_tables_with_what_its_docstring_adds(env_id):
+    table = re.findall(r"^    \| ``(\w+)`` \|", textgym.TextGenEnv.__doc__, flags=re.MULTILINE)
+    env = gym.make(env_id).unwrapped
+    added = re.findall(r"``([a-z_]+)``", sections(type(env).__doc__)["Information"])
+    env.reset(seed=0)
+    ended = False
+    while not ended:
+        *_, ended, _, info = env.step(env.eos_token_id)
+    assert sorted(info) == sorted([*table, *added])
+
+
+@pytest.mark.parametrize("env_id", TASK_ENVS)
+def test_the_numbers_in_the_docstring_of_a_task_are_its_own(env_id):
+    env = gym.make(env_id).unwrapped
+    told = sections(type(env).__doc__)
+    assert f"``Box(0, V, ({env.window},), int64)``" in told["Observation Space"]
+    assert f"{env.max_new_tokens} tokens" in told["Episode End"]
+    for column in TASKS[TASK_ENVS[env_id]].columns:
+        assert f"``{column}``" in told["Arguments"]
 
 
 def test_the_keys_that_the_documentation_adds_appear_where_it_says():

@@ -16,7 +16,9 @@ from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, colle
 from textgym_agents.recorder import EpisodeRecorder, read_episodes
 
 SUFFIXES = (".jsonl", ".parquet")
-TENSORS = ("ids", "prompt_lengths", "num_steps", "rewards", "log_probs", "values", "truncated")
+TENSORS = (
+    "ids", "prompt_lengths", "num_steps", "rewards", "log_probs", "values", "truncated", "positions", "text_lengths"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

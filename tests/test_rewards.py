@@ -129,7 +129,7 @@ def test_rewards_are_given_by_name_or_as_objects():
 
 def test_an_unknown_reward_suggests_the_nearest():
     with pytest.raises(
-        ValueError, match=r"unknown reward 'potental'; did you mean 'potential'\? Known: per_token, pot"
+        ValueError, match=r"unknown reward 'potental'; did you mean 'potential'\? Known: per_token, per_turn, pot"
     ):
         as_reward("potental")
 

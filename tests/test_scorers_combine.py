@@ -10,6 +10,7 @@ from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import (
     Affine,
+    AgentTurns,
     Cached,
     Clip,
     Constrained,
@@ -937,6 +938,7 @@ def all_kinds():
         "affine": Affine({"repetition": 1.0, "length_band": 1.0}, -1.0, 2.0),
         "schedule": Schedule("length_band", {0.0: 0.5, 1.0: -1.0}),
         "cached": Cached("repetition"),
+        "agent_turns": AgentTurns("repetition"),
         "time_limit": TimeLimit("repetition", 60),
         "constrained": Constrained("length_band", "repetition", 0.5, texts_per_update=4),
         "running_normalization": RunningNormalization("length_band"),

@@ -11,9 +11,11 @@ from textgym.prompts.base import Sample
 from textgym.tokenizers import ByteTokenizer, Tokenizer
 from textgym.tokenizers.pieces import TokenPieces
 
-__all__ = ["TextBatch"]
+__all__ = ["TextBatch", "Turn"]
 
 T = TypeVar("T")
+Turn = dict[str, str]
+"""A message as chat programs write it: ``{"role": "user" | "assistant", "content": str}``."""
 
 
 class TextBatch:
@@ -27,6 +29,8 @@ class TextBatch:
         samples: B samples that the episodes started from.
         done: (B,) bool, whether the text is finished.
         slots: (B,) int64, where in the environment the episodes are, or None outside of one.
+        is_action: (B, L) bool, True at the tokens that the agent chose, or None where those are all after the prompt.
+        replies: B sequences of what a simulated user said to the agent's turns, or None where there is no user.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class TextBatch:
         samples: Sequence[Sample],
         done: npt.NDArray[np.bool_],
         slots: npt.NDArray[np.int64] | None = None,
+        is_action: npt.NDArray[np.bool_] | None = None,
+        replies: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.ids = ids
@@ -46,6 +52,8 @@ class TextBatch:
         self.samples = samples
         self.done = done
         self.slots = slots
+        self.is_action = is_action
+        self.replies = replies
         self._derived: dict[Callable[[str], Any], list[Any]] = {}
 
     @classmethod
@@ -118,6 +126,11 @@ class TextBatch:
         return self.lengths - self.prompt_lengths
 
     @property
+    def num_actions(self) -> npt.NDArray[np.int64]:
+        """(B,) int64, tokens of the completions that the agent chose; all, but for a simulated user's replies."""
+        return self.num_new_tokens if self.is_action is None else self.is_action.sum(axis=1)
+
+    @property
     def prompts(self) -> list[str]:
         """B prompt texts."""
         return [sample.prompt for sample in self.samples]
@@ -142,6 +155,57 @@ class TextBatch:
     def completions(self) -> list[str]:
         """B completion texts, without special tokens."""
         return [self.tokenizer.decode(ids) for ids in self.completion_ids]
+
+    @cached_property
+    def agent_turns(self) -> list[list[str]]:
+        """B lists of texts, what the agent wrote in each of its turns, the unfinished one included.
+
+        >>> TextBatch.from_texts(["a cat"]).agent_turns
+        [['a cat']]
+        """
+        if self.is_action is None:
+            return [[completion] for completion in self.completions]
+        return [self._agent_turns(row, mask) for row, mask in zip(self.ids, self.is_action, strict=True)]
+
+    def _agent_turns(self, row: npt.NDArray[np.int64], is_action: npt.NDArray[np.bool_]) -> list[str]:
+        chosen = row[is_action]
+        ends = np.flatnonzero(chosen == self.tokenizer.eos_token_id) + 1
+        spans = np.split(chosen, ends)
+        return [self.tokenizer.decode(span.tolist()) for span in spans if span.size]
+
+    @property
+    def turns(self) -> list[list[Turn]]:
+        """B lists of what was said after the prompt, agent and user in turn, as chat programs write messages.
+
+        >>> TextBatch.from_texts(["a cat"]).turns
+        [[{'role': 'assistant', 'content': 'a cat'}]]
+        """
+        dialogues = []
+        for said, replies in zip(self.agent_turns, self.replies or [()] * len(self), strict=True):
+            turns: list[Turn] = []
+            for i, text in enumerate(said):
+                turns.append({"role": "assistant", "content": text})
+                turns += [{"role": "user", "content": reply} for reply in replies[i : i + 1]]
+            dialogues.append(turns)
+        return dialogues
+
+    @property
+    def turn_starts(self) -> npt.NDArray[np.int64]:
+        """(B,) int64, the column after the prompt and a user's last reply: where the agent's words begin."""
+        if self.is_action is None:
+            return self.prompt_lengths
+        columns = np.arange(self.ids.shape[1])
+        others = ~self.is_action & (columns < self.lengths[:, None])
+        return np.where(others, columns, -1).max(axis=1, initial=-1) + 1
+
+    @property
+    def turn_ended(self) -> npt.NDArray[np.bool_]:
+        """(B,) bool, whether the agent's last token ended a turn of it; at the text's end it always does."""
+        if self.is_action is None:
+            return self.done
+        last = self.is_action.shape[1] - 1 - self.is_action[:, ::-1].argmax(axis=1)
+        ended = self.is_action.any(axis=1) & (self.ids[np.arange(len(self)), last] == self.tokenizer.eos_token_id)
+        return self.done | ended
 
     @property
     def last_ids(self) -> npt.NDArray[np.int64]:
@@ -193,8 +257,10 @@ class TextBatch:
             samples,
             self.done[index],
             None if self.slots is None else self.slots[index],
+            None if self.is_action is None else self.is_action[index],
+            None if self.replies is None else [self.replies[i] for i in index.tolist()],
         )
-        for name in ("completion_ids", "completions"):
+        for name in ("agent_turns", "completion_ids", "completions"):
             if name in self.__dict__:
                 setattr(part, name, [self.__dict__[name][i] for i in index.tolist()])
         return part

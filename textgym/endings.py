@@ -26,6 +26,8 @@ class Ending(Protocol):
 class StopStrings:
     """Ends a text as soon as its completion contains one of the given strings, which may span several tokens.
 
+    What a simulated user says does not count.
+
     Only the end of the completion is decoded, so that a step costs the same however long the text is.
 
     Args:
@@ -46,7 +48,7 @@ class StopStrings:
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Return (B,) bool: True where a stop string occurs in the end of the completion."""
-        starts = np.maximum(batch.prompt_lengths, batch.lengths - self.tail)
+        starts = np.maximum(batch.turn_starts, batch.lengths - self.tail)
         tails = (
             batch.tokenizer.decode(row[start:end].tolist())
             for row, start, end in zip(batch.ids, starts.tolist(), batch.lengths.tolist(), strict=True)

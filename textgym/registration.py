@@ -18,6 +18,15 @@ PROBE_IDS = (
 """The keys of ``textgym.tasks.probes.PROBES``, which is imported only when one of them is made."""
 
 
+TASK_ENVS = {
+    "TextGenDialogue-v0": "dialogue",
+    "TextGenTranslation-v0": "translation",
+    "TextGenQA-v0": "qa",
+    "TextGenSummary-v0": "summary",
+}
+"""The ids of the tasks by their names; ``textgym.tasks`` is imported only when one of them is made."""
+
+
 def register_envs() -> None:
     """Register every environment of the package; ``import textgym`` calls it."""
     gym.register(
@@ -25,6 +34,13 @@ def register_envs() -> None:
         entry_point="textgym.envs.single:TextGenEnv",
         vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
     )
+    for env_id, task in TASK_ENVS.items():
+        gym.register(
+            id=env_id,
+            entry_point=f"textgym.tasks.{task}:{env_id.removesuffix('-v0')}Env",
+            vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
+            kwargs={"task": task},
+        )
     for probe in PROBE_IDS:
         gym.register(
             id=probe,

@@ -16,8 +16,10 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from textgym.tasks import TASKS
 from textgym.tasks.world import build_scene, story
 from textgym.tasks.world.cast import MEN, SURNAMES, WOMEN
+from textgym.tasks.world.corpus import KIND_SHARES, document, plan
 from textgym.tasks.world.plots import all_plots
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 EOS = "<|endoftext|>"
 HELD_OUT_START = 1_000_000_000
 OPENINGS_START = 2_000_000_000
+EVAL_SEED = 12
 COMMAND = "python tools/train_embedded_lm.py --stages samples"
 
 
@@ -37,10 +40,8 @@ class Findings:
     """Weights, tied ones counted once."""
     weight_bytes: int
     """Size of the weight file."""
-    perplexity: float
-    """Per token, on held-out stories."""
-    bits_per_char: float
-    """On held-out stories."""
+    perplexities: dict[str, float]
+    """Per token, on held-out documents of each kind."""
     word_share: float
     """Share of the words of the samples that are in an English word list or are names."""
     verbatim_share: float
@@ -65,22 +66,21 @@ def sample(folder: Path, prompts: list[str], max_new_tokens: int, seed: int) -> 
 
 
 @torch.no_grad()
-def held_out_loss(folder: Path, seed: int, num_stories: int) -> tuple[float, float]:
-    """Return perplexity per token and bits per character on stories that training never saw.
+def held_out_perplexities(folder: Path, seed: int, num_documents: int) -> dict[str, float]:
+    """Return the perplexity per token, by kind, on documents that training never saw.
 
-    Every token of a story counts, the first after an end-of-text token, and the end-of-text token that closes it.
+    Every token counts, the first after an end-of-text token, and the end-of-text token that closes the document.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    nats, tokens, characters = 0.0, 0, 0
-    for index in range(HELD_OUT_START, HELD_OUT_START + num_stories):
-        text = story(seed, index)
+    nats, tokens = dict.fromkeys(KIND_SHARES, 0.0), dict.fromkeys(KIND_SHARES, 0)
+    for index in range(HELD_OUT_START, HELD_OUT_START + num_documents):
+        kind, text = plan(seed, index)[0], document(seed, index)
         ids = torch.tensor([tokenizer.eos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id])
         logits = model(ids[None]).logits[0, :-1]
-        nats += float(functional.cross_entropy(logits, ids[1:], reduction="sum"))
-        tokens += len(ids) - 1
-        characters += len(text)
-    return math.exp(nats / tokens), nats / math.log(2) / characters
+        nats[kind] += float(functional.cross_entropy(logits, ids[1:], reduction="sum"))
+        tokens[kind] += len(ids) - 1
+    return {kind: math.exp(nats[kind] / tokens[kind]) for kind in KIND_SHARES}
 
 
 def share_of_words(texts: list[str]) -> tuple[float, list[str]]:
@@ -134,43 +134,68 @@ def write_openings(seed: int, folder: Path, path: Path, count: int = 300) -> Non
     path.write_text("\n".join(sorted(found)) + "\n", encoding="utf-8")
 
 
+def read_openings(root: Path) -> list[str]:
+    """Return the story openings of the package."""
+    return (root / "textgym/prompts/openings.txt").read_text(encoding="utf-8").splitlines()
+
+
 def write_report(settings: Settings, work_folder: Path, root: Path) -> None:
-    """Measure the exported model and writes its card."""
-    folder = root / "textgym/lm/tiny"
-    texts = sample(folder, [""] * 200, 200, seed=0)
-    perplexity, bits = held_out_loss(folder, settings.seed, 500)
+    """Measure the exported model and write its card."""
+    folder, openings = root / "textgym/lm/tiny", read_openings(root)
+    texts = sample(folder, openings[:200], 200, seed=0)
+    texts = [opening + text for opening, text in zip(openings[:200], texts, strict=True)]
     share, unknown = share_of_words(texts)
-    corpus = (work_folder / "corpus.txt").read_text(encoding="utf-8")
-    known = set(sentences(corpus.replace("\n", " ")))
+    documents = (work_folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    stories = [story(settings.seed, i) for i in range(len(documents)) if plan(settings.seed, i)[0] == "story"]
+    known = {sentence for text in stories for sentence in sentences(text)}
     lines = [line for text in texts for line in sentences(text)]
-    openings = (root / "textgym/prompts/openings.txt").read_text(encoding="utf-8").splitlines()
     findings = Findings(
         num_parameters=AutoModelForCausalLM.from_pretrained(folder).num_parameters(),
         weight_bytes=(folder / "model.safetensors").stat().st_size,
-        perplexity=perplexity,
-        bits_per_char=bits,
+        perplexities=held_out_perplexities(folder, settings.seed, 2000),
         word_share=share,
         verbatim_share=sum(line in known for line in lines) / len(lines),
         sentiment=describe_sentiment(folder, openings, seed=2),
     )
     print(findings, "unknown words:", sorted(set(unknown)))
     cpu_minutes = json.loads((work_folder / "checkpoint.json").read_text())["cpu_seconds"] / 60
-    (folder / "README.md").write_text(_card(settings, findings, cpu_minutes, len(corpus)), encoding="utf-8")
+    num_characters = sum(len(json.loads(line)) for line in documents)
+    (folder / "README.md").write_text(_card(settings, findings, cpu_minutes, num_characters), encoding="utf-8")
 
 
 def write_samples(root: Path) -> None:
     """Write the page of samples."""
-    texts = sample(root / "textgym/lm/tiny", [""] * 40, 200, seed=0)
+    folder = root / "textgym/lm/tiny"
+    openings = read_openings(root)[::12]
+    stories = sample(folder, openings, 200, seed=0)
     lines = [
-        "# Forty samples of the embedded language model",
+        "# Samples of the embedded language model",
         "",
-        "Drawn one after the other at temperature 1 from the full distribution, seed 0, each from an end-of-text token",
-        "to the next or to 200 tokens. Nothing was left out or edited. To draw them again:",
+        "Drawn one after the other at temperature 1 from the full distribution, seed 0, to an end-of-text token or to",
+        "200 tokens. Nothing was left out or edited. To draw them again:",
         "",
         f"    {COMMAND}",
         "",
-        *(f"{number}. {text.strip()}\n" for number, text in enumerate(texts, 1)),
+        "## Stories",
+        "",
+        *(
+            f"{number}. **{opening}**{text.rstrip()}\n"
+            for number, (opening, text) in enumerate(zip(openings, stories, strict=True), 1)
+        ),
     ]
+    for name in ("translation", "qa", "summary", "dialogue"):
+        task = TASKS[name]
+        cases = [task.sample(task.rows(EVAL_SEED, index, 1 + index % 3)) for index in range(6)]
+        texts = sample(folder, [case.prompt for case in cases], 48, seed=0)
+        lines += [
+            f"## {name.capitalize()}",
+            "",
+            "The prompt, what the model writes, and in brackets the best answer.",
+            "",
+        ]
+        for case, text in zip(cases, texts, strict=True):
+            written = f"{case.prompt}{text.rstrip()}   [{task.best_turn(case)}]"
+            lines += [*(f"    {line}" for line in written.splitlines()), ""]
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs/embedded_lm_samples.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
@@ -184,17 +209,20 @@ def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_cha
         "Weights": f"{findings.weight_bytes / 1e6:.2f} MB, float16 on disk, float32 in memory",
         "Tokenizer": f"byte-level BPE, {settings.vocab_size} tokens; `{EOS}` ends a story and may begin one; "
         "no padding token",
-        "Data": f"{settings.num_stories:,} stories, {corpus_characters / 1e6:.1f} million characters, all written by "
-        "`textgym.tasks.world`, rules and word lists of this project; no other text",
+        "Data": f"{settings.num_documents:,} documents, {corpus_characters / 1e6:.1f} million characters, all written "
+        "by `textgym.tasks.world`, rules and word lists of this project; no other text",
+        "Kinds": ", ".join(f"{kind} {share:.0%}" for kind, share in KIND_SHARES.items()) + " of the documents",
+        "Flaws": "more than half of the translations, answers, summaries and helpers' turns are flawed on purpose, in "
+        "the shares of `textgym.tasks.world.corpus.FLAWS`, so that there is something to learn from rewards",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
         f"seed {settings.seed}",
         "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread",
-        "Held-out perplexity": f"{findings.perplexity:.2f} per token, {findings.bits_per_char:.3f} bits per character, "
-        "on 500 stories of the same world that it never saw",
-        "Words": f"{findings.word_share:.1%} of the words of 200 samples are in pyspellchecker's English list or are "
+        "Held-out perplexity": "per token, on 2,000 documents that it never saw: "
+        + ", ".join(f"{kind} {value:.2f}" for kind, value in findings.perplexities.items()),
+        "Words": f"{findings.word_share:.1%} of the words of 200 stories are in pyspellchecker's English list or are "
         "names of the world",
-        "Sentences": f"{findings.verbatim_share:.0%} of the sentences of 200 samples occur word for word in the "
+        "Sentences": f"{findings.verbatim_share:.0%} of the sentences of 200 stories occur word for word in the "
         "training stories",
         "Sentiment": "VADER compound of 32-token continuations of `textgym/prompts/openings.txt`: "
         f"{findings.sentiment}",
@@ -208,9 +236,10 @@ pipeline_tag: text-generation
 ---
 # The embedded language model
 
-A very small GPT-2-shaped model that writes short everyday stories in simple English. It is textgym's default policy,
-reference and tokenizer: small enough to be trained by reinforcement learning on a laptop's CPU within a minute.
-It knows nothing beyond its story world and is not meant for anything else.
+A very small GPT-2-shaped model that writes short everyday stories in simple English, and has seen something of the
+tasks: sentences in French, answers, summaries, a shop. It is textgym's default policy, reference and tokenizer: small
+enough to be trained by reinforcement learning on a laptop's CPU within a minute. It was not trained to the end, and
+half of what it read of the tasks was careless; it knows nothing beyond its world and is not meant for anything else.
 
 | | |
 | --- | --- |
@@ -219,5 +248,5 @@ It knows nothing beyond its story world and is not meant for anything else.
 Samples at temperature 1: `docs/embedded_lm_samples.md`. To make it again: `python tools/train_embedded_lm.py`.
 
 Limits: it repeats the turns of its world, sometimes mixes up people or things, and cannot follow instructions, reason
-or state facts. It is English only; other text is encoded byte by byte and continued badly.
+or state facts. Other text than that of its world is encoded byte by byte and continued badly.
 """

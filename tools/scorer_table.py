@@ -44,7 +44,8 @@ TEXTS = {
 }
 PROMPT = "One evening a dog came home."
 REFERENCE = "The dog was very glad to see his 2 friends."
-METADATA = {"question": "How many friends?", "answer": "2", "metadata": {}}
+SOURCE = "A little dog came home from a walk, and was very glad to see its 2 old friends."
+METADATA = {"question": "How many friends?", "answer": "2", "metadata": {}, "source": SOURCE}
 ROUNDS, NUM_TIMED, NUM_WORDS = 7, 64, 20
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {

@@ -1,4 +1,4 @@
-"""Make the embedded language model from the story world: corpus, tokenizer, training, export, report.
+"""Make the embedded language model from the world of the tasks: corpus, tokenizer, training, export, report.
 
     python tools/train_embedded_lm.py                  # everything; run again after a stop and it goes on
     python tools/train_embedded_lm.py --stages export report
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from textgym.tasks.world import story
+from textgym.tasks.world.corpus import document
 
 EOS = "<|endoftext|>"
 Optimizers = tuple[torch.optim.Optimizer, ...]
@@ -35,8 +35,8 @@ class Settings:
 
     seed: int = 1
     """Seed of the world, of the initial weights and of the batches."""
-    num_stories: int = 120_000
-    """Training stories, indices 0 to num_stories - 1."""
+    num_documents: int = 280_000
+    """Training documents of all kinds, indices 0 to num_documents - 1."""
     vocab_size: int = 1024
     """Tokens, all 256 bytes and the end-of-text token among them."""
     width: int = 128
@@ -47,7 +47,7 @@ class Settings:
     """Attention heads in a block."""
     num_positions: int = 1024
     """Longest text in tokens."""
-    num_steps: int = 5500
+    num_steps: int = 7500
     """Optimizer steps."""
     batch_tokens: int = 4096
     """Tokens in a step."""
@@ -60,24 +60,30 @@ class Settings:
     window_shares: tuple[tuple[int, float], ...] = ((128, 0.7), (256, 0.2), (512, 0.06), (1024, 0.04))
     """Window lengths in tokens and their shares of the steps."""
     eos_first_share: float = 0.15
-    """Share of the windows that begin with the end-of-text token; the others begin with a story's first word."""
+    """Share of the windows that begin with the end-of-text token; the others begin with a document's first word."""
 
 
 def write_corpus(settings: Settings, folder: Path) -> None:
-    """Write the training stories, one a line."""
-    path = folder / "corpus.txt"
+    """Write the training documents, one a line, as JSON strings."""
+    path = folder / "corpus.jsonl"
     if path.exists():
         return
-    lines = (story(settings.seed, index) + "\n" for index in range(settings.num_stories))
-    path.with_suffix(".part").write_text("".join(lines), encoding="utf-8")
+    with path.with_suffix(".part").open("w", encoding="utf-8") as file:
+        for index in range(settings.num_documents):
+            file.write(json.dumps(document(settings.seed, index), ensure_ascii=False) + "\n")
     path.with_suffix(".part").rename(path)
 
 
+def read_corpus(folder: Path) -> list[str]:
+    """Return the training documents."""
+    return [json.loads(line) for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def train_tokenizer(settings: Settings, folder: Path) -> None:
-    """Train the byte-level BPE and stores the corpus as token ids with the start of every story."""
+    """Train the byte-level BPE and store the corpus as token ids with the start of every document."""
     if (folder / "starts.npy").exists():
         return
-    stories = (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    documents = read_corpus(folder)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -87,12 +93,12 @@ def train_tokenizer(settings: Settings, folder: Path) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(stories[:20_000], trainer)
+    tokenizer.train_from_iterator((text.replace(EOS, "") for text in documents[:40_000]), trainer)
     if tokenizer.get_vocab_size() != settings.vocab_size:
         raise ValueError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, not {settings.vocab_size}")
     tokenizer.save(str(folder / "tokenizer.json"))
     eos = eos_id(folder)
-    encoded = [[*encoding.ids, eos] for encoding in tokenizer.encode_batch(stories)]
+    encoded = [[*encoding.ids, eos] for encoding in tokenizer.encode_batch(documents)]
     np.save(folder / "ids.npy", np.concatenate([np.array(ids, dtype=np.uint16) for ids in encoded]))
     np.save(folder / "starts.npy", np.cumsum([0] + [len(ids) for ids in encoded[:-1]]))
 
@@ -258,7 +264,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=Path(), help="repository root; the results go below it")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--num-steps", type=int, default=defaults.num_steps)
-    parser.add_argument("--num-stories", type=int, default=defaults.num_stories)
+    parser.add_argument("--num-documents", type=int, default=defaults.num_documents)
     parser.add_argument("--width", type=int, default=defaults.width)
     return parser.parse_args()
 
@@ -269,7 +275,7 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = Settings(
         num_steps=arguments.num_steps,
-        num_stories=arguments.num_stories,
+        num_documents=arguments.num_documents,
         width=arguments.width,
     )
     folder, target = arguments.work_dir, arguments.root / "textgym/lm/tiny"

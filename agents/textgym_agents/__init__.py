@@ -3,7 +3,8 @@
 trunk              the language model: incremental while acting, one forward over whole episodes while learning
 policy             the language model as a policy with a value head
 q_policy           the language model as a Q-function
-rollout            whole episodes, collected from a vector environment
+episodes           whole episodes as arrays
+rollout            collecting them from a vector environment
 returns            returns and advantages
 losses             the loss of each algorithm's paper, as pure functions
 replay             whole episodes of the past
@@ -35,6 +36,7 @@ from textgym_agents.a2c import A2C, A2CConfig
 from textgym_agents.agent import Agent, AgentConfig, OnlineAgent
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.dqn import DQN, DQNConfig
+from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from textgym_agents.grpo import GRPO, GRPOConfig
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
@@ -45,7 +47,7 @@ from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
 from textgym_agents.recorder import EpisodeRecorder, read_episodes
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
-from textgym_agents.rollout import Episodes, collect
+from textgym_agents.rollout import collect
 from textgym_agents.run_folder import RunFolder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
 from textgym_agents.trunk import LMTrunk

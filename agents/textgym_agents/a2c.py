@@ -9,11 +9,11 @@ import torch
 
 from textgym.documented import documented_fields
 from textgym_agents.agent import check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import explained_variance, normalized, policy_gradient_loss, value_loss
 from textgym_agents.metrics import StepMeans
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import generalized_advantages
-from textgym_agents.rollout import Episodes
 
 __all__ = ["A2C", "A2CConfig"]
 

@@ -18,9 +18,10 @@ from typing_extensions import Self
 
 from textgym.documented import documented_fields
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
+from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
-from textgym_agents.rollout import Episodes, check_fit, collect, text_env, token_window
+from textgym_agents.rollout import check_fit, collect, text_env, token_window
 
 __all__ = ["Agent", "AgentConfig", "Callback", "OnlineAgent", "check_ranges"]
 

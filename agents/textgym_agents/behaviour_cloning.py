@@ -9,10 +9,10 @@ import numpy as np
 
 from textgym.documented import documented_fields
 from textgym_agents.agent import AgentConfig, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans
 from textgym_agents.offline import OfflineAgent
-from textgym_agents.rollout import Episodes
 
 __all__ = ["BehaviourCloning", "BehaviourCloningConfig"]
 

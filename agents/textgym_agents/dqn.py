@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
 from textgym_agents.metrics import StepMeans
 from textgym_agents.q_policy import QPolicy, QValues, spread_values, update_target
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
-from textgym_agents.rollout import Episodes
 
 __all__ = ["DQN", "DQNConfig"]
 

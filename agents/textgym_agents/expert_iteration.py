@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from textgym.documented import documented_fields
 from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans
-from textgym_agents.rollout import Episodes
 
 __all__ = ["ExpertIteration", "ExpertIterationConfig"]
 

@@ -13,11 +13,12 @@ from gymnasium.vector import VectorEnv
 from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym_agents.agent import check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clipped_surrogate_loss
 from textgym_agents.metrics import StepMeans, clip_metrics
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
-from textgym_agents.rollout import Episodes, text_env
+from textgym_agents.rollout import text_env
 
 __all__ = ["GRPO", "GRPOConfig"]
 

@@ -11,10 +11,11 @@ import torch
 
 import textgym  # noqa: F401 (registers TextGen-v0)
 from textgym.documented import documented_fields
+from textgym_agents.episodes import Episodes
 from textgym_agents.policy import LMPolicy
 from textgym_agents.reference import Reference
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
-from textgym_agents.rollout import Episodes, collect
+from textgym_agents.rollout import collect
 
 __all__ = ["FoundText", "HackSearch", "find_hack", "read_texts"]
 

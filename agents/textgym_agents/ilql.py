@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 
 from textgym.documented import documented_fields
 from textgym_agents.agent import AgentConfig, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.metrics import StepMeans
 from textgym_agents.offline import OfflineAgent
 from textgym_agents.policy import Choice, choose
 from textgym_agents.q_policy import apply_head, head_on, legal_in, spread_values, states_of, update_target
 from textgym_agents.returns import lambda_returns
-from textgym_agents.rollout import Episodes
 from textgym_agents.trunk import LMTrunk
 
 __all__ = ["ILQL", "ILQLConfig", "ILQLPolicy"]

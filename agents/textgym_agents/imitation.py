@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 
 from textgym_agents.agent import Agent
+from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import StepMeans
-from textgym_agents.rollout import Episodes
 
 __all__ = ["best_of_groups", "imitation_losses"]
 

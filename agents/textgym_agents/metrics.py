@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from textgym_agents.rollout import Episodes
+from textgym_agents.episodes import Episodes
 
 __all__ = ["StepMeans", "clip_metrics", "rollout_metrics"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from textgym_agents.agent import Agent, AgentConfig
+from textgym_agents.episodes import Episodes
 from textgym_agents.reader import read_episodes
-from textgym_agents.rollout import Episodes
 
 __all__ = ["OfflineAgent"]
 

@@ -1,7 +1,7 @@
 """A language model as a policy: pi(a|s) is its next-token distribution, V(s) a head on its last hidden state."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from textgym.lm import log_prob, sample
+from textgym_agents.episodes import Episodes
 from textgym_agents.trunk import LMTrunk
-
-if TYPE_CHECKING:
-    from textgym_agents.rollout import Episodes
 
 __all__ = ["Choice", "Evaluation", "LMPolicy", "Policy", "choose", "masked"]
 
@@ -151,7 +149,7 @@ class LMPolicy(nn.Module):
         logits, hidden = self.trunk.step(ids, active)
         return masked(logits, action_masks), self._values(hidden).float()
 
-    def evaluate(self, episodes: "Episodes", *, entropy_gradient: bool = False) -> Evaluation:
+    def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
         """Evaluate all steps of all episodes in one forward; see ``Evaluation``.
 
         Args:
@@ -205,12 +203,12 @@ class LMPolicy(nn.Module):
         return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
     @torch.no_grad()
-    def last_values(self, episodes: "Episodes") -> torch.Tensor:
+    def last_values(self, episodes: Episodes) -> torch.Tensor:
         """Return (B,) float32 V of the states after the last actions: what a time limit cut off, 0 elsewhere."""
         cut = episodes.truncated.nonzero()[:, 0]
         values = torch.zeros(len(episodes))
         if len(cut):
-            last = (episodes.prompt_lengths + episodes.num_steps - 1)[cut]
+            last = (episodes.text_lengths - 1)[cut]
             _, hidden = self.trunk.states(episodes.ids[cut], torch.arange(len(cut)), last)
             values[cut] = self._values(hidden).float().cpu()
         return values

@@ -13,10 +13,11 @@ from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
 from textgym_agents.reference import Reference
-from textgym_agents.rollout import Episodes, text_env
+from textgym_agents.rollout import text_env
 
 __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 

@@ -10,6 +10,7 @@ import torch
 
 from textgym.documented import documented_fields
 from textgym_agents.agent import check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import (
     clipped_surrogate_loss,
     explained_variance,
@@ -19,7 +20,6 @@ from textgym_agents.losses import (
 from textgym_agents.metrics import StepMeans, clip_metrics
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import generalized_advantages
-from textgym_agents.rollout import Episodes
 
 __all__ = ["PPO", "PPOConfig"]
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from textgym.errors import unknown_name
 from textgym.lm import log_prob
+from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, choose
-from textgym_agents.rollout import Episodes
 from textgym_agents.trunk import LMTrunk
 
 __all__ = ["QPolicy", "QValues", "apply_head", "head_on", "legal_in", "spread_values", "states_of", "update_target"]
@@ -257,8 +257,7 @@ def states_of(episodes: Episodes, *, with_cuts: bool = False) -> tuple[torch.Ten
     if not with_cuts:
         return rows, columns
     cut = episodes.truncated.nonzero()[:, 0]
-    last = (episodes.prompt_lengths + episodes.num_steps - 1)[cut]
-    return torch.cat([rows, cut]), torch.cat([columns, last])
+    return torch.cat([rows, cut]), torch.cat([columns, (episodes.text_lengths - 1)[cut]])
 
 
 def legal_in(episodes: Episodes, num_states: int, vocab_size: int) -> torch.Tensor | None:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym_agents.rollout import Episodes
+from textgym_agents.episodes import Episodes
 
 __all__ = ["INFO_COLUMNS", "Row", "import_pyarrow", "read_episodes"]
 
-INFO_COLUMNS = ("prompt", "completion", "score", "scores", "group", "end_reason", "kl", "scorer_error")
+INFO_COLUMNS = ("prompt", "completion", "score", "scores", "group", "end_reason", "kl", "scorer_error", "turns")
 """What a file keeps of the last step's info, under its own names; what else it holds follows from the other columns."""
 Row = dict[str, Any]
 """One episode: the columns of ``EpisodeRecorder``, masks as bytes."""
@@ -26,7 +26,7 @@ def read_episodes(path: str | PathLike[str]) -> Episodes:
     """Read what ``EpisodeRecorder`` wrote, exactly, or what others wrote in its columns.
 
     Only ``prompt_ids``, ``completion_ids`` and ``rewards`` are needed. Where ``log_probs`` are missing they are NaN:
-    nobody knows them. Where ``values`` are missing they are 0.
+    nobody knows them. Where ``values`` are missing they are 0. Where ``is_action`` is missing, all tokens were chosen.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -93,8 +93,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _episodes(path: Path, rows: list[tuple[str, Row]]) -> Episodes:
     """Put rows into arrays."""
     prompts = [_column(where, row, "prompt_ids", np.int64) for where, row in rows]
-    actions = [_column(where, row, "completion_ids", np.int64) for where, row in rows]
-    steps = [len(ids) for ids in actions]
+    completions = [_column(where, row, "completion_ids", np.int64) for where, row in rows]
+    chosen = [_chosen(where, row, len(ids)) for (where, row), ids in zip(rows, completions, strict=True)]
+    steps = [len(columns) for columns in chosen]
+    texts = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
 
     def numbers(name: str, missing: float | None) -> torch.Tensor:
         columns = [
@@ -103,7 +105,7 @@ def _episodes(path: Path, rows: list[tuple[str, Row]]) -> Episodes:
         return _padded(columns)
 
     return Episodes(
-        ids=_padded([np.concatenate(pair) for pair in zip(prompts, actions, strict=True)]),
+        ids=_padded(texts),
         prompt_lengths=torch.tensor([len(ids) for ids in prompts]),
         num_steps=torch.tensor(steps),
         rewards=numbers("rewards", None),
@@ -112,7 +114,21 @@ def _episodes(path: Path, rows: list[tuple[str, Row]]) -> Episodes:
         truncated=torch.tensor([bool(row.get("truncated", False)) for _, row in rows]),
         action_masks=_masks(path, rows, steps),
         infos=[_info(row) for _, row in rows],
+        positions=_padded([len(ids) + columns for ids, columns in zip(prompts, chosen, strict=True)]),
+        text_lengths=torch.tensor([len(ids) for ids in texts]),
     )
+
+
+def _chosen(where: str, row: Row, size: int) -> npt.NDArray[np.int64]:
+    """Return (T,), which of the completion's tokens were chosen."""
+    value = row.get("is_action")
+    if value is None:
+        return np.arange(size)
+    if not isinstance(value, list) or not all(isinstance(entry, bool) for entry in value) or True not in value:
+        raise ValueError(f"{where}: 'is_action' must be a list of booleans of which one is true, got {value!r:.60}")
+    if len(value) != size:
+        raise ValueError(f"{where}: 'is_action' has {len(value)} entries for the {size} of 'completion_ids'")
+    return np.flatnonzero(value)
 
 
 def _column(
@@ -133,7 +149,8 @@ def _column(
         kind = "token ids" if kinds == "iu" else "numbers"
         raise ValueError(f"{where}: {name!r} must be a list of {kind} that is not empty, got {value!r:.60}")
     if size is not None and array.size != size:
-        raise ValueError(f"{where}: {name!r} has {array.size} entries for the {size} of 'completion_ids'")
+        tokens = "of 'completion_ids'" if row.get("is_action") is None else "true ones of 'is_action'"
+        raise ValueError(f"{where}: {name!r} has {array.size} entries for the {size} {tokens}")
     with np.errstate(over="ignore"):
         array = array.astype(dtype)
     is_known = missing is None or not math.isnan(missing)
@@ -169,6 +186,8 @@ def _info(row: Row) -> dict[str, Any]:
     """Return the last step's info as the environment gave it."""
     info = {name: row[name] for name in INFO_COLUMNS if row.get(name) is not None}
     info["completion_ids"], info["length"] = row["completion_ids"], len(row["completion_ids"])
+    if "turns" in info:
+        info["is_action"] = row.get("is_action") or [True] * info["length"]
     info["score"] = math.nan if row.get("score") is None else float(row["score"])
     if isinstance(row.get("scores"), dict):
         info["scores"] = {name: math.nan if score is None else score for name, score in row["scores"].items()}

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from typing_extensions import Self
 
+from textgym_agents.episodes import Episodes
 from textgym_agents.reader import INFO_COLUMNS, Row, import_pyarrow, read_episodes
-from textgym_agents.rollout import Episodes
 
 __all__ = ["EpisodeRecorder", "read_episodes"]
 
@@ -23,7 +24,8 @@ class EpisodeRecorder:
     | column | type | meaning |
     | --- | --- | --- |
     | ``prompt_ids`` | list of int | tokens of the prompt |
-    | ``completion_ids`` | list of int, T | the token chosen in each step |
+    | ``completion_ids`` | list of int, C | tokens after the prompt |
+    | ``is_action`` | list of bool, C | which of them were chosen, T; the others a user wrote; null where all were |
     | ``rewards`` | list of float, T | the reward of each step |
     | ``log_probs`` | list of float, T | log-probability under the policy that chose, in nats; null where unknown |
     | ``values`` | list of float, T | V(s) of that policy; 0 where it has none |
@@ -32,6 +34,7 @@ class EpisodeRecorder:
     | ``prompt``, ``completion``, ``end_reason`` | text | as in ``info`` |
     | ``score``, ``scores`` | float, object | as in ``info``, in total and by component; null for NaN |
     | ``group``, ``kl``, ``scorer_error`` | int, float, text | as in ``info``; null where it has none |
+    | ``turns`` | list of objects | as in ``info``: ``role`` and ``content`` of each; null where there is no user |
 
     It is a callback of ``learn``, which writes what each update learned from, and takes episodes directly. What was
     written to JSON lines is on disk at once, in whole lines; a Parquet file can be read after ``close`` only.
@@ -150,6 +153,7 @@ def _schema(arrow: Any) -> Any:
         {
             "prompt_ids": arrow.list_(arrow.int64()),
             "completion_ids": arrow.list_(arrow.int64()),
+            "is_action": arrow.list_(arrow.bool_()),
             "rewards": numbers,
             "log_probs": numbers,
             "values": numbers,
@@ -163,17 +167,21 @@ def _schema(arrow: Any) -> Any:
             "end_reason": text,
             "kl": arrow.float64(),
             "scorer_error": text,
+            "turns": arrow.list_(arrow.struct({"role": text, "content": text})),
         }
     )
 
 
 def _row(episodes: Episodes, b: int) -> Row:
     """Return one episode as plain Python values; floats are float32 numbers, so nothing is rounded."""
-    start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
+    start, end, steps = int(episodes.prompt_lengths[b]), int(episodes.text_lengths[b]), int(episodes.num_steps[b])
+    is_action = torch.zeros(end - start, dtype=torch.bool)
+    is_action[episodes.positions[b, :steps] - start] = True
     masks, log_probs = episodes.action_masks, episodes.log_probs[b, :steps]
     return {
         "prompt_ids": episodes.ids[b, :start].tolist(),
-        "completion_ids": episodes.ids[b, start : start + steps].tolist(),
+        "completion_ids": episodes.ids[b, start:end].tolist(),
+        "is_action": None if is_action.all() else is_action.tolist(),
         "rewards": episodes.rewards[b, :steps].tolist(),
         "log_probs": None if log_probs.isnan().any() else log_probs.tolist(),
         "values": episodes.values[b, :steps].tolist(),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Evaluation, LMPolicy
-from textgym_agents.rollout import Episodes
 
 __all__ = ["Reference"]
 

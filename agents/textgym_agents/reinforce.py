@@ -12,11 +12,11 @@ import torch
 from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym_agents.agent import check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import explained_variance, masked_mean, normalized, policy_gradient_loss, value_loss
 from textgym_agents.metrics import StepMeans
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import discounted_returns, leave_one_out
-from textgym_agents.rollout import Episodes
 
 __all__ = ["Reinforce", "ReinforceConfig"]
 

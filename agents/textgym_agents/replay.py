@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym_agents.rollout import Episodes
+from textgym_agents.episodes import Episodes, following
 
 __all__ = ["EpisodeReplay"]
 
@@ -12,9 +12,9 @@ __all__ = ["EpisodeReplay"]
 class EpisodeReplay:
     """The last ``capacity`` episodes, in arrays that grow with what comes until they are full.
 
-    As all rows are as wide as the longest, an episode costs 4 bytes per token of the longest text, 8 per step of the
-    longest completion for reward and log-probability, and V / 8 per step where masks are recorded. Values and infos
-    are not kept.
+    As all rows are as wide as the longest, an episode costs 4 bytes per token of the longest text, 12 per step of the
+    episode with the most for reward, log-probability and position, and V / 8 per step where masks are recorded. Values
+    and infos are not kept.
 
     Args:
         capacity: Episodes; a new one then takes the place of the oldest.
@@ -61,7 +61,7 @@ class EpisodeReplay:
             raise ValueError("the replay is empty: add episodes before drawing from it")
         chosen = torch.randint(self._size, (num_episodes,), generator=generator, device=generator.device)
         rows = {name: array[chosen.cpu().numpy()] for name, array in self._arrays.items()}
-        width, longest = int((rows["prompt_lengths"] + rows["num_steps"]).max()), int(rows["num_steps"].max())
+        width, longest = int(rows["text_lengths"].max()), int(rows["num_steps"].max())
         steps = {name: torch.from_numpy(rows[name][:, :longest]) for name in ("rewards", "log_probs")}
         return Episodes(
             ids=torch.from_numpy(rows["ids"][:, :width].astype(np.int64)),
@@ -71,6 +71,8 @@ class EpisodeReplay:
             truncated=torch.from_numpy(rows["truncated"]),
             action_masks=rows["action_masks"][:, :longest] if "action_masks" in rows else None,
             infos=[{} for _ in range(num_episodes)],
+            positions=torch.from_numpy(rows["positions"][:, :longest].astype(np.int64)),
+            text_lengths=torch.from_numpy(rows["text_lengths"]),
             **steps,
         )
 
@@ -80,7 +82,12 @@ class EpisodeReplay:
         return {**rows, "next": torch.tensor(self._next)}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Hold what ``state`` returned, in a replay of the same capacity."""
+        """Hold what ``state`` returned, now or before there were turns, in a replay of the same capacity."""
+        if "rewards" in state and "positions" not in state:
+            prompt_lengths, num_steps = state["prompt_lengths"], state["num_steps"]
+            mask = torch.arange(state["rewards"].shape[1]) < num_steps[:, None]
+            positions = following(prompt_lengths, mask).int()
+            state = {**state, "positions": positions, "text_lengths": prompt_lengths + num_steps}
         self._arrays = {name: tensor.numpy().copy() for name, tensor in state.items() if name != "next"}
         self._next = int(state["next"])
         self._size = len(self._arrays["num_steps"]) if self._arrays else 0
@@ -96,6 +103,8 @@ def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
         "rewards": episodes.rewards.numpy(),
         "log_probs": episodes.log_probs.numpy(),
         "truncated": episodes.truncated.numpy(),
+        "positions": episodes.positions.numpy().astype(np.int32),
+        "text_lengths": episodes.text_lengths.numpy(),
         **masks,
     }
 

@@ -1,7 +1,5 @@
 """Whole episodes, collected from a vector environment while slots end and restart at different times."""
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,92 +9,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textgym import TextGenVectorEnv
 from textgym.actions import Vocabulary, as_actions
+from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["Episodes", "collect"]
-
-
-@dataclass
-class Episodes:
-    """B whole episodes, right-padded: ids as written, and (B, T) arrays with one entry per action.
-
-    Step t of episode b chose the token ``ids[b, prompt_lengths[b] + t]``.
-    """
-
-    ids: torch.Tensor
-    """(B, W) int64, prompt and completion, then 0."""
-    prompt_lengths: torch.Tensor
-    """(B,) int64 tokens."""
-    num_steps: torch.Tensor
-    """(B,) int64 actions, at least 1."""
-    rewards: torch.Tensor
-    """(B, T) float32, 0 after the end."""
-    log_probs: torch.Tensor
-    """(B, T) float32, log-probability of each action under the policy that chose it, in nats."""
-    values: torch.Tensor
-    """(B, T) float32, V of each state under the policy that acted in it; 0 where it has no value head."""
-    truncated: torch.Tensor
-    """(B,) bool, cut off by the budget rather than ended."""
-    action_masks: npt.NDArray[np.uint8] | None
-    """(B, T, ceil(V / 8)) bits of the legal actions, as ``numpy.packbits`` packs them; None where all are legal."""
-    infos: list[dict[str, Any]]
-    """B times the last step's info."""
-
-    @property
-    def mask(self) -> torch.Tensor:
-        """(B, T) bool, True at the steps that were taken."""
-        return torch.arange(self.rewards.shape[1]) < self.num_steps[:, None]
-
-    @property
-    def returns(self) -> torch.Tensor:
-        """(B,) float32, undiscounted."""
-        return self.rewards.sum(dim=1)
-
-    @property
-    def scored(self) -> npt.NDArray[np.bool_]:
-        """(B,) bool, False where the scorer failed and the environment's policy was to go on without a score."""
-        return np.array([not math.isnan(info.get("score", 0.0)) for info in self.infos])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> "Episodes":
-        """Return the episodes of an index array or a slice; T stays, ids are cut to the longest text."""
-        chosen = np.arange(len(self))[index]
-        numbers = torch.from_numpy(chosen)
-        width = int((self.prompt_lengths + self.num_steps)[numbers].max())
-        return Episodes(
-            ids=self.ids[numbers, :width],
-            prompt_lengths=self.prompt_lengths[numbers],
-            num_steps=self.num_steps[numbers],
-            rewards=self.rewards[numbers],
-            log_probs=self.log_probs[numbers],
-            values=self.values[numbers],
-            truncated=self.truncated[numbers],
-            action_masks=None if self.action_masks is None else self.action_masks[chosen],
-            infos=[self.infos[i] for i in chosen.tolist()],
-        )
-
-    def groups(self) -> torch.Tensor:
-        """Return (B,) int64, the group of each episode; all are one where the environment deals no groups."""
-        return torch.tensor([int(info.get("group", 0)) for info in self.infos])
-
-    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (M,) rows and (M,) columns of the M states that were acted in: where the last token of each stands."""
-        rows, steps = self.mask.nonzero(as_tuple=True)
-        return rows, self.prompt_lengths[rows] + steps - 1
-
-    def spread(self, flat: torch.Tensor) -> torch.Tensor:
-        """Return (B, T) float32 on the CPU from (M,) values of the steps that were taken, 0 elsewhere."""
-        mask = self.mask
-        return torch.zeros(mask.shape).masked_scatter(mask, flat.float().cpu())
-
-    def legal_actions(self, vocab_size: int) -> torch.Tensor | None:
-        """Return (M, V) bool, the masks of the M steps that were taken, unpacked; None where all was legal."""
-        if self.action_masks is None:
-            return None
-        bits = np.unpackbits(self.action_masks[self.mask.numpy()], axis=1, count=vocab_size)
-        return torch.from_numpy(bits.view(np.bool_))
+__all__ = ["check_fit", "collect", "text_env", "token_window"]
 
 
 class _Recorder:
@@ -112,6 +28,8 @@ class _Recorder:
         self.ids = np.zeros((num_episodes, env.window), dtype=np.int64)
         self.prompt_lengths = np.zeros(num_episodes, dtype=np.int64)
         self.num_steps = np.zeros(num_episodes, dtype=np.int64)
+        self.text_lengths = np.zeros(num_episodes, dtype=np.int64)
+        self.positions = np.zeros(steps, dtype=np.int64)
         self.rewards = np.zeros(steps, dtype=np.float32)
         self.log_probs = np.zeros(steps, dtype=np.float32)
         self.values = np.zeros(steps, dtype=np.float32)
@@ -131,22 +49,20 @@ class _Recorder:
         self.episode[slots] = np.where(numbers < len(self.ids), numbers, -1)
         episodes = numbers[numbers < len(self.ids)]
         self._num_started += episodes.size
-        windows = windows[slots[: episodes.size]]
-        is_token = windows != self._pad_token_id
-        self.ids[episodes] = np.where(is_token, windows, 0)
-        self.prompt_lengths[episodes] = is_token.sum(axis=1)
+        self.prompt_lengths[episodes] = self._write(episodes, windows[slots[: episodes.size]])
 
     def record(
         self,
         slots: npt.NDArray[np.int64],
+        windows: npt.NDArray[np.int64],
         choice: Choice,
         rewards: npt.NDArray[np.float64],
         masks: npt.NDArray[np.bool_] | None,
     ) -> None:
-        """Append a step of slots that work on episodes; the arrays are of all N slots."""
+        """Append a step of slots that work on episodes; the arrays are of all N slots, ``windows`` before the step."""
         episodes = self.episode[slots]
         step = self.num_steps[episodes]
-        self.ids[episodes, self.prompt_lengths[episodes] + step] = choice.actions[slots]
+        self.positions[episodes, step] = np.count_nonzero(windows[slots] != self._pad_token_id, axis=1)
         self.log_probs[episodes, step] = choice.log_probs[slots]
         self.values[episodes, step] = choice.values[slots]
         self.rewards[episodes, step] = rewards[slots]
@@ -154,19 +70,30 @@ class _Recorder:
             self.masks[episodes, step] = np.packbits(masks[slots], axis=1)
         self.num_steps[episodes] += 1
 
-    def end(self, slots: npt.NDArray[np.int64], truncated: npt.NDArray[np.bool_], infos: dict[str, Any]) -> None:
-        """Close the episodes of slots; ``truncated`` and ``infos`` are of all N slots."""
+    def end(
+        self, slots: npt.NDArray[np.int64], observations: Any, truncated: npt.NDArray[np.bool_], infos: dict[str, Any]
+    ) -> None:
+        """Close the episodes of slots; what the step gave is of all N slots."""
         for slot, episode in zip(slots.tolist(), self.episode[slots].tolist(), strict=True):
             self.truncated[episode] = truncated[slot]
             info = self.infos[episode] = _info_of(infos.get("final_info", infos), slot)
+            last = infos["final_obs"] if "final_obs" in infos else token_window(observations)
+            self.text_lengths[episode] = self._write(episode, token_window(last[slot]))
             if "token_rewards" in info:
                 self._redistribute(episode, np.array(info["token_rewards"]))
         self.num_left -= slots.size
 
+    def _write(self, episodes: Any, windows: npt.NDArray[np.int64]) -> Any:
+        """Take over one window, or n, as the ids of one episode, or n; return the lengths."""
+        is_token = windows != self._pad_token_id
+        self.ids[episodes] = np.where(is_token, windows, 0)
+        return is_token.sum(axis=-1)
+
     def _redistribute(self, episode: int, shares: npt.NDArray[np.float64]) -> None:
         """Put what each token earned in the place of the score that the last step was paid.
 
-        What the tokens of a prefix earned, which no step wrote, stays where it is.
+        What the tokens of a prefix earned, which no step wrote, stays where it is. Where there is a user, environments
+        refuse such a reward.
         """
         num_steps = self.num_steps[episode]
         written = shares[max(len(shares) - num_steps, 0) :]
@@ -174,7 +101,7 @@ class _Recorder:
         self.rewards[episode, : len(written)] += written
 
     def episodes(self) -> Episodes:
-        width = int((self.prompt_lengths + self.num_steps).max())
+        width = int(self.text_lengths.max())
         longest = int(self.num_steps.max())
         return Episodes(
             ids=torch.from_numpy(self.ids[:, :width]),
@@ -186,6 +113,8 @@ class _Recorder:
             truncated=torch.from_numpy(self.truncated),
             action_masks=None if self.masks is None else self.masks[:, :longest],
             infos=self.infos,
+            positions=torch.from_numpy(self.positions[:, :longest]),
+            text_lengths=torch.from_numpy(self.text_lengths),
         )
 
 
@@ -233,14 +162,13 @@ def collect(
         if masks is not None and ended.any():
             masks = masks | ended[:, None]  # an ended text may have no legal action left
         active = (recorder.episode >= 0) & ~ended
-        choice = policy.act(
-            token_window(observations), masks, active=active, deterministic=deterministic, generator=generator
-        )
+        windows = token_window(observations)
+        choice = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
         base.set_log_probs(choice.log_probs)
         observations, rewards, terminated, truncated, infos = env.step(choice.actions)
         done = terminated | truncated
-        recorder.record(np.flatnonzero(active), choice, rewards, masks)
-        recorder.end(np.flatnonzero(active & done), truncated, infos)
+        recorder.record(np.flatnonzero(active), windows, choice, rewards, masks)
+        recorder.end(np.flatnonzero(active & done), observations, truncated, infos)
         if mode is AutoresetMode.DISABLED and done.any():
             observations, _ = env.reset(options={"reset_mask": done})
         if mode is AutoresetMode.NEXT_STEP:

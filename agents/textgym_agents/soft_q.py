@@ -14,6 +14,7 @@ from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym.lm import log_prob
 from textgym_agents.agent import Agent, AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
 from textgym_agents.metrics import StepMeans
 from textgym_agents.offline import OfflineAgent
@@ -21,7 +22,6 @@ from textgym_agents.policy import LMPolicy
 from textgym_agents.q_policy import legal_in, spread_values, states_of, update_target
 from textgym_agents.reference import Reference
 from textgym_agents.replay import EpisodeReplay
-from textgym_agents.rollout import Episodes
 
 __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
 

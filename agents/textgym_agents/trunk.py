@@ -101,7 +101,8 @@ class LMTrunk(nn.Module):
         if positions is not None and positions < window:
             raise ValueError(
                 f"the environment's window is {window} tokens, but {type(self.model).__name__} has {positions} "
-                "positions; lower max_prompt_tokens or max_new_tokens"
+                "positions; lower max_prompt_tokens or max_new_tokens, and where a user replies max_turns or "
+                "max_reply_tokens"
             )
 
     @torch.no_grad()

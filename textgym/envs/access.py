@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textgym.envs.core import Core
+from textgym.prompts import Curriculum
 from textgym.scorers.state import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
@@ -51,6 +52,11 @@ class CoreAccess:
         return self.core.num_actions
 
     @property
+    def has_turns(self) -> bool:
+        """Whether a simulated user writes into the text, so that not all tokens after the prompt are actions."""
+        return self.core.conversation is not None
+
+    @property
     def has_illegal_actions(self) -> bool:
         """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
         return not self.core.legality.all_legal
@@ -71,12 +77,13 @@ class CoreAccess:
     def get_training_state(self) -> dict[str, Any]:
         """Return what has moved in the course of training and outlives episodes, as JSON can hold it.
 
-        ``kl_coef`` where there is a KL term, and the states of scorers that have one.
+        ``kl_coef`` where there is a KL term, the states of scorers that have one, and a curriculum's.
         """
         kl = self.core.parts.kl
         return {
             "kl_coef": None if kl is None else kl.price.coef,
             "scorers": get_states(self.core.parts.scorer),
+            "curriculum": self.core.dealer.get_curriculum(),
         }
 
     def set_training_state(self, state: Mapping[str, Any]) -> None:
@@ -86,6 +93,7 @@ class CoreAccess:
             ValueError: If it is of another scorer.
         """
         set_states(self.core.parts.scorer, state["scorers"])
+        self.core.dealer.set_curriculum(state.get("curriculum"))
         if self.core.parts.kl is not None and state["kl_coef"] is not None:
             self.core.parts.kl.price.coef = state["kl_coef"]
 
@@ -120,6 +128,8 @@ class CoreAccess:
         parts = self.core.parts
         if parts.kl is not None:  # its price moves as episodes end
             parts = replace(parts, kl=replace(parts.kl, price=copy.copy(parts.kl.price)))
+        if isinstance(parts.prompts, Curriculum):  # it learns from the episodes of its own environment
+            parts = replace(parts, prompts=copy.copy(parts.prompts))
         twin.core = Core(parts, self.core.num_envs)
         twin.set_state(self.get_state())
         return twin

@@ -14,15 +14,18 @@ from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.documented import documented_fields
 from textgym.endings import as_endings
-from textgym.envs.parts import KLTerm, Parts, Reference
+from textgym.envs.parts import Dialogue, KLTerm, Parts, Reference, ScoreBounds
 from textgym.errors import unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
-from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, Reward, as_reward
+from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, PerToken, Redistribution, Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
+from textgym.users import as_user
 
 __all__ = ["TextGenConfig"]
+
+_LEAST = {"max_new_tokens": 1, "max_prompt_tokens": 1, "group_size": 1, "max_turns": 1, "max_reply_tokens": 1}
 
 
 @documented_fields
@@ -46,8 +49,8 @@ class TextGenConfig:
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
     """What a text is worth: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
     reward: str | Reward = "terminal"
-    """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"potential"``, ``"redistributed"`` or a
-    ``Reward``."""
+    """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``,
+    ``"redistributed"`` or a ``Reward``."""
     kl_coef: float = 0.0
     """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent has
     to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
@@ -63,9 +66,18 @@ class TextGenConfig:
     """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
     ``Reference``. Its probabilities are those of the unconstrained vocabulary."""
     max_new_tokens: int = 32
-    """Budget of an episode, in tokens of the completion."""
+    """Budget of an episode, in tokens that the agent writes."""
     max_prompt_tokens: int = 32
-    """Room for the prompt, in tokens. The window L is the sum of both."""
+    """Room for the prompt, in tokens. The window L is the sum of both, and of the room for a user's replies."""
+    user: Any = None
+    """Who answers when the agent ends a turn, which its EOS then does instead of ending the episode:
+    ``f(messages) -> text``, with None as the answer that ends the dialogue, or a ``textgym.users.User``."""
+    max_turns: int = 8
+    """How many turns the agent has, where there is a user; the last one's end terminates the episode."""
+    max_reply_tokens: int = 32
+    """Room for each reply of the user, in tokens, with what ``reply_format`` adds to it."""
+    reply_format: str = "\nUser: {reply}\nAssistant:"
+    """How a reply is written into the text; after the last reply, what stands behind ``{reply}`` is left out."""
     group_size: int = 1
     """How many successive episodes share one drawn prompt, whichever slots they start in. Resetting all slots of a
     vector environment begins a new group."""
@@ -88,6 +100,9 @@ class TextGenConfig:
     on_scorer_error: str | float = "raise"
     """What a failing scorer does: ``"raise"`` ``ScorerError``, the step undone; ``"invalid"``, reward 0, score NaN and
     ``info["scorer_error"]``; or a number, the score instead, and ``info["scorer_error"]``."""
+    score_bounds: ScoreBounds | None = None
+    """The scores that ``info["score_normalised"]`` is to call 0 and 1, such as those of the untrained model and of the
+    optimum: a pair, or pairs by the samples' metadata ``level``."""
     step_info: Sequence[str] = ()
     """What each step's ``info`` holds besides the last one's: ``"action_mask"``, (num_actions,) int8 as
     ``Discrete.sample(mask)`` takes it, and ``"reward_vector"``, (K,) float64, the final scores of the scorer's parts
@@ -97,20 +112,28 @@ class TextGenConfig:
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
         """Build from a face's keywords.
 
+        With ``task``, those of the task are the defaults, and its own are known too; see ``textgym.tasks.Task``.
+
         Raises:
             ValueError: For an unknown keyword; it lists the known ones and suggests the nearest.
         """
         names = [f.name for f in fields(cls)]
+        if "task" in kwargs:
+            from textgym.tasks import task_keywords  # which stands on the environments
+
+            kwargs = task_keywords(**kwargs)
         for name in kwargs:
             if name not in names:
                 raise unknown_name("keyword", name, names)
         return cls(**kwargs)
 
     def __post_init__(self) -> None:
-        for name, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("group_size", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if "{reply}" not in self.reply_format:
+            raise ValueError(f"reply_format must hold {{reply}}, got {self.reply_format!r}")
         _choose("time_limit", self.time_limit, ("truncated", "terminated"))
         _choose("on_illegal_action", self.on_illegal_action, ("raise", "terminate", "ignore"))
         if isinstance(self.on_scorer_error, str):
@@ -143,26 +166,35 @@ class TextGenConfig:
         prompts: PromptSource = encoder.fitting(builtin_prompts()) if self.prompts is None else as_prompts(self.prompts)
         encoder.check(prompts)
         scorer = as_scorer(self.scorer)
+        reward = as_reward(self.reward, scorer)
         return Parts(
             tokenizer=tokenizer,
             prompts=prompts,
             encoder=encoder,
             scorer=scorer,
             on_scorer_error=self.on_scorer_error,
-            reward=as_reward(self.reward, scorer),
+            reward=reward,
             endings=as_endings(self.stop),
             constraint=None if _is_empty(self.constraints) else as_constraint(self.constraints),
             actions=as_actions(self.actions),
             observation=as_observation(self.observation),
             kl=self._build_kl_term() if self.kl_coef > 0 else None,
             max_new_tokens=self.max_new_tokens,
-            window=self.max_prompt_tokens + self.max_new_tokens,
+            window=self.window,
             group_size=self.group_size,
             budget_terminates=self.time_limit == "terminated",
             on_illegal_action=self.on_illegal_action,
             illegal_action_penalty=self.illegal_action_penalty,
             tells_reward_vector="reward_vector" in self.step_info,
+            dialogue=None if self.user is None else self._build_dialogue(tokenizer, reward),
+            score_bounds=self.score_bounds,
         )
+
+    @property
+    def window(self) -> int:
+        """L, in tokens."""
+        replies = 0 if self.user is None else self.max_turns * self.max_reply_tokens
+        return self.max_prompt_tokens + self.max_new_tokens + replies
 
     @property
     def model_or_default(self) -> Any:
@@ -179,6 +211,16 @@ class TextGenConfig:
             except ValueError as error:
                 raise ValueError(f"model={model!r} gives no tokenizer: {error}") from error
         return as_tokenizer(self.tokenizer, vocab_size=None if model is None else logits_width(model))
+
+    def _build_dialogue(self, tokenizer: Tokenizer, reward: Reward) -> Dialogue:
+        if tokenizer.eos_token_id is None:
+            raise ValueError("with a user the agent's EOS ends its turn, but the tokenizer has no EOS")
+        if isinstance(reward, PerToken | Redistribution):
+            raise ValueError(
+                f"{type(reward).__name__} pays tokens one by one, which a user's replies are not; with a user take "
+                "reward='per_turn', 'terminal' or 'potential'"
+            )
+        return Dialogue(as_user(self.user), self.max_turns, self.max_reply_tokens, self.reply_format)
 
     def _build_kl_term(self) -> KLTerm:
         price = AdaptiveCoefficient(self.kl_coef, self.kl_target, self.kl_horizon)
@@ -199,7 +241,7 @@ class TextGenConfig:
             )
         # A loaded model may be the one that is being trained: the reference is what it is now.
         model = load_lm(reference) if isinstance(reference, str | Path) else copy.deepcopy(reference)
-        return ReferenceLM(model, window=self.max_prompt_tokens + self.max_new_tokens)
+        return ReferenceLM(model, window=self.window)
 
 
 def logits_width(model: Any) -> int:

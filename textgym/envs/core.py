@@ -3,64 +3,30 @@
 The three faces translate between this and their frameworks; nothing here knows about any of them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.error import ResetNeeded
 
 from textgym.batch import TextBatch
+from textgym.envs.conversation import Conversation
 from textgym.envs.dealer import Dealer
 from textgym.envs.finished import Finished
 from textgym.envs.legality import Legality
 from textgym.envs.parts import Parts
 from textgym.envs.starts import begun_texts
+from textgym.envs.step import Beginning, Step
 from textgym.prompts import Sample
 from textgym.rewards import Redistribution, kl_penalty
 from textgym.scorers import Scorer, evaluate, part_names, set_progress
 
-__all__ = ["Core", "Step"]
+__all__ = ["Core"]
 
 Slots = slice | npt.NDArray[np.int64]
 NewSlots = npt.NDArray[np.int64] | Literal["ended"] | None
 ALL = slice(None)
-
-
-class Beginning(NamedTuple):
-    """New episodes that are ready to begin: nothing about them can fail any more."""
-
-    slots: npt.NDArray[np.int64]
-    """(n,) int64, where they are to run."""
-    texts: TextBatch
-    """What they begin with."""
-    groups: Sequence[int]
-    """n groups of prompts."""
-    memory: npt.NDArray[Any]
-    """(n,) values, what the reward remembers of them."""
-    scorer_errors: dict[int, str]
-    """What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise."""
-
-
-class Step(NamedTuple):
-    """What one step of n slots gave."""
-
-    rewards: npt.NDArray[np.float64]
-    """(n,) float64."""
-    terminated: npt.NDArray[np.bool_]
-    """(n,) bool."""
-    truncated: npt.NDArray[np.bool_]
-    """(n,) bool."""
-    illegal: npt.NDArray[np.bool_] | None
-    """(n,) bool where some action was illegal and the policy is not to raise, else None."""
-    finished: Finished | None
-    """The episodes that ended in this step, or None."""
-    reward_vectors: npt.NDArray[np.float64] | None
-    """(n, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
-    scorer_errors: dict[int, str]
-    """What went wrong in the scorer, by the slot it affects, where the policy is not to raise."""
-    beginning: Beginning | None = None
-    """The episodes that ``Core.begin`` is to start next, where the step was asked to prepare some."""
 
 
 Reason = tuple[str, npt.NDArray[np.bool_]]
@@ -99,6 +65,9 @@ class Core:
         self.dealer = Dealer(parts, num_envs)
         self.reward_names = part_names(parts.scorer)
         self.legality = Legality(parts)
+        self.conversation = (
+            None if parts.dialogue is None else Conversation(parts.dialogue, parts.tokenizer, num_envs, parts.window)
+        )
         self._rows = np.arange(num_envs)
         self._log_probs: npt.NDArray[np.float64] | None = None
         self._masks: npt.NDArray[np.bool_] | None = None
@@ -162,6 +131,8 @@ class Core:
         self.groups[slots] = groups
         for slot, sample in zip(slots.tolist(), texts.samples, strict=True):
             self.samples[slot] = sample
+        if self.conversation is not None:
+            self.conversation.begin(slots, texts)
         if self.memory.dtype != memory.dtype:
             self.memory = self.memory.astype(memory.dtype)
         self.memory[slots] = memory
@@ -211,12 +182,15 @@ class Core:
         self.lengths[rows] += 1
         self.steps[slots] += 1
         self._now = None
+        said = None if self.conversation is None else self.conversation.note(rows, positions)
         try:
             return self._outcome(tokens, slots, illegal, penalty, prepare)
         except BaseException:
             self.ids[rows, positions] = self.pad_token_id
-            self.lengths[rows] -= 1
+            self.lengths[rows] = positions
             self.steps[slots] -= 1
+            if self.conversation is not None and said is not None:
+                self.conversation.take_back(said, rows, positions, self.ids)
             self._now = None
             raise
 
@@ -269,8 +243,8 @@ class Core:
     ) -> Step:
         """Find the ends, score them and turn scores into rewards; changes nothing until all of it has worked."""
         parts = self.parts
+        terminated, truncated, reasons = self._ends(tokens, slots, illegal)
         batch = self._batch(slots)
-        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
         batch.done = terminated | truncated
         rewards = np.zeros(len(batch), dtype=np.float64)
         ended = batch.done.nonzero()[0]
@@ -285,6 +259,7 @@ class Core:
                 scores=scores,
                 end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
                 groups=self.groups[slots][ended] if parts.group_size > 1 else None,
+                bounds=parts.score_bounds,
             )
         self._scorer_errors = {}
         rewards, memory = parts.reward(self._score, batch, rewards, self.memory[slots])
@@ -305,6 +280,7 @@ class Core:
         if finished is not None:
             self.running[finished.slots] = False
             self._all_running = False
+            self.dealer.hear(finished.batch.samples, finished.scores.total)
         self._masks = self._log_probs = None
         vectors = self._reward_vectors(slots, finished) if parts.tells_reward_vector else None
         return Step(rewards, terminated, truncated, illegal, finished, vectors, errors, beginning)
@@ -316,7 +292,7 @@ class Core:
         self.kl[slots] += penalty / price.coef
         if finished is not None:
             finished.kl = self.kl[finished.slots]
-            num_tokens = max(int(finished.batch.num_new_tokens.sum()), 1)  # an illegal first action writes none
+            num_tokens = max(int(finished.batch.num_actions.sum()), 1)  # an illegal first action writes none
             price.update(float(finished.kl.sum()) / num_tokens, num_tokens)
 
     def _reward_vectors(self, slots: Slots, finished: Finished | None) -> npt.NDArray[np.float64]:
@@ -330,29 +306,48 @@ class Core:
         return everyone[slots]
 
     def _ends(
-        self,
-        tokens: npt.NDArray[np.int64],
-        slots: Slots,
-        illegal: npt.NDArray[np.bool_] | None,
-        batch: TextBatch,
+        self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[Reason]]:
         """Return (n,) terminated and truncated, and the reasons, of which the first that is True counts."""
-        terminated = tokens == self._eos
+        is_eos = tokens == self._eos
+        terminated = is_eos if self.conversation is None else np.zeros_like(is_eos)
         reasons = [("eos", terminated)]
         if illegal is not None:
+            is_eos = is_eos & ~illegal
             terminated = terminated & ~illegal
             reasons = [("eos", terminated)]
             if self.parts.on_illegal_action == "terminate":
                 reasons.append(("illegal_action", illegal))
                 terminated = terminated | illegal
         for ending in self.parts.endings:
-            reasons.append((ending.reason, ending(batch)))
+            reasons.append((ending.reason, ending(self._batch(slots))))
             terminated = terminated | reasons[-1][1]
+        if self.conversation is not None and (ends_turn := is_eos & ~terminated).any():
+            reasons += self._ask_user(ends_turn, slots)
+            terminated = np.logical_or.reduce([terminated, *(mask for _, mask in reasons)])
         budget = self.steps[slots] >= self.parts.max_new_tokens
         reasons.append(("max_new_tokens", budget))
         if self.parts.budget_terminates:
             return terminated | budget, np.zeros_like(budget), reasons
         return terminated, budget & ~terminated, reasons
+
+    def _ask_user(self, ends_turn: npt.NDArray[np.bool_], slots: Slots) -> list[Reason]:
+        """Let the user answer where a turn has ended, (n,) bool, write the replies, and return why dialogues end."""
+        assert self.conversation is not None
+        turns = ends_turn.nonzero()[0]
+        asked = self._rows[slots][turns]
+        rngs = [self.dealer.rngs[slot] for slot in asked.tolist()]
+        replies, tokens = self.conversation.ask(self._batch(slots).select(turns), rngs)
+        self.conversation.write(asked, replies, tokens, self.ids, self.lengths)
+        self._now = None
+        names = [reply.outcome for reply in replies]
+        used_up = self.conversation.num_turns(asked) >= self.conversation.dialogue.max_turns
+        reasons = [(name, np.zeros_like(ends_turn)) for name in dict.fromkeys(names) if name is not None]
+        for name, mask in reasons:
+            mask[turns] = [found == name for found in names]
+        reasons.append(("max_turns", np.zeros_like(ends_turn)))
+        reasons[-1][1][turns] = used_up
+        return reasons
 
     # Looking ----------------------------------------------------------------------------------------------------
 
@@ -393,6 +388,8 @@ class Core:
                 self.samples,
                 ~self.running,
                 self._rows,
+                None if self.conversation is None else self.conversation.is_action,
+                None if self.conversation is None else self.conversation.replies,
             )
         return self._now
 
@@ -427,6 +424,8 @@ class Core:
             "rngs": self.dealer.get_rng_states(),
             "deal": self.dealer.deal,
             "kl_coef": None if self.parts.kl is None else self.parts.kl.price.coef,
+            "conversation": None if self.conversation is None else self.conversation.get_state(),
+            "curriculum": self.dealer.get_curriculum(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -446,5 +445,8 @@ class Core:
         self.dealer.deal = state["deal"]
         if self.parts.kl is not None and state["kl_coef"] is not None:
             self.parts.kl.price.coef = state["kl_coef"]
+        if self.conversation is not None:
+            self.conversation.set_state(state["conversation"])
+        self.dealer.set_curriculum(state["curriculum"])
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from textgym.envs.parts import Parts
 from textgym.envs.starts import Start, starts_from_options
+from textgym.prompts import Curriculum, Sample
 
 __all__ = ["Deal", "Dealer"]
 
@@ -61,6 +62,21 @@ class Dealer:
             starts.append(start)
             groups.append(group)
         return starts, groups
+
+    def hear(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
+        """Tell a prompt source that minds it how K episodes ended."""
+        if isinstance(self.parts.prompts, Curriculum):
+            self.parts.prompts.hear(samples, scores)
+
+    def get_curriculum(self) -> dict[str, Any] | None:
+        """Return how far a curriculum has come, as JSON can hold it; None where there is none."""
+        prompts = self.parts.prompts
+        return prompts.get_state() if isinstance(prompts, Curriculum) else None
+
+    def set_curriculum(self, state: Mapping[str, Any] | None) -> None:
+        """Continue a curriculum from a state of ``get_curriculum``."""
+        if isinstance(self.parts.prompts, Curriculum) and state is not None:
+            self.parts.prompts.set_state(state)
 
     def get_rng_states(self) -> list[dict[str, Any]]:
         """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""

@@ -1,5 +1,6 @@
 """The episodes that ended in one step, and what ``info`` says of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
+from textgym.envs.parts import ScoreBounds
 from textgym.scorers import Scores
 
 __all__ = ["Finished"]
@@ -28,7 +30,8 @@ class Finished:
     """(K,) int64, the groups of prompts they belong to, where ``group_size`` exceeds 1."""
     kl: npt.NDArray[np.float64] | None = None
     """(K,) float64 nats, the KL term's sum over the episode before its coefficient, where there is one."""
-
+    bounds: ScoreBounds | None = None
+    """The scores that count as 0 and as 1, where they are known."""
     token_rewards: list[npt.NDArray[np.float64]] | None = None
     """K arrays, what each token earned of the score, where the reward says so."""
 
@@ -43,6 +46,14 @@ class Finished:
             "length": self.batch.num_new_tokens,
             "end_reason": self.end_reasons,
         }
+        if self.batch.is_action is not None:
+            spans = zip(
+                self.batch.is_action, self.batch.prompt_lengths.tolist(), self.batch.lengths.tolist(), strict=True
+            )
+            columns["is_action"] = [row[start:end].tolist() for row, start, end in spans]
+            columns["turns"] = self.batch.turns
+        if self.bounds is not None:
+            columns["score_normalised"] = self._normalised(self.bounds)
         if self.groups is not None:
             columns["group"] = self.groups
         if self.kl is not None:
@@ -50,6 +61,15 @@ class Finished:
         if self.token_rewards is not None:
             columns["token_rewards"] = [values.tolist() for values in self.token_rewards]
         return columns
+
+    def _normalised(self, bounds: ScoreBounds) -> npt.NDArray[np.float64]:
+        """Return (K,) float64, NaN where the bounds of a sample's level are not known."""
+        unknown = (np.nan, np.nan)
+        by_level = bounds if isinstance(bounds, Mapping) else {}
+        levels = [sample.metadata.get("level") for sample in self.batch.samples]
+        pairs = [by_level.get(level, unknown) if by_level else bounds for level in levels]
+        low, high = np.array(pairs, dtype=np.float64).T
+        return (self.scores.total - low) / (high - low)
 
     def scorer_errors(self) -> dict[int, str]:
         """Return what went wrong in the scorer, by the slot that it affects."""

@@ -1,7 +1,8 @@
 """The objects an environment is assembled from, each behind its contract."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from textgym.prompts import PromptEncoder, PromptSource
 from textgym.rewards import AdaptiveCoefficient, Reward
 from textgym.scorers import Scorer
 from textgym.tokenizers import Tokenizer
+from textgym.users import User
 
-__all__ = ["KLTerm", "Parts", "Reference"]
+__all__ = ["Dialogue", "KLTerm", "Parts", "Reference", "ScoreBounds"]
 
 
 class Reference(Protocol):
@@ -37,6 +39,22 @@ class KLTerm:
     estimator: Literal["k1", "k3"]
 
 
+@dataclass(frozen=True)
+class Dialogue:
+    """Who answers the agent's turns, how often and how."""
+
+    user: User
+    max_turns: int
+    max_reply_tokens: int
+    """The most tokens of one reply with its frame."""
+    reply_format: str
+    """What is written, with ``{reply}`` in it; what stands behind it invites the agent to go on."""
+
+
+ScoreBounds = tuple[float, float] | Mapping[Any, tuple[float, float]]
+"""The scores that count as 0 and as 1, for all samples or by their metadata's ``level``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Everything the core calls. Built by ``TextGenConfig.build``."""
@@ -54,9 +72,11 @@ class Parts:
     kl: KLTerm | None
     max_new_tokens: int
     window: int
-    """L, in tokens: ``max_prompt_tokens + max_new_tokens``."""
+    """L, in tokens: ``max_prompt_tokens + max_new_tokens``, and room for the user's replies."""
     group_size: int
     budget_terminates: bool
     on_illegal_action: Literal["raise", "terminate", "ignore"]
     illegal_action_penalty: float
     tells_reward_vector: bool
+    dialogue: Dialogue | None
+    score_bounds: ScoreBounds | None

@@ -1,7 +1,7 @@
 """The single environment: the core at N = 1."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -42,7 +42,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     ## Episode End
     Terminated by EOS or by ``stop``; truncated after ``max_new_tokens`` (``time_limit="terminated"`` makes that a
-    termination). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says.
+    termination). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says. With ``user``, EOS
+    ends the agent's turn; the episode is terminated by what the user says, or after ``max_turns``.
 
     ## Information
     At an episode's last step:
@@ -56,6 +57,11 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``scores`` | dict of float by component |
     | ``length`` | int, tokens of the completion |
     | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's |
+
+    With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
+    and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
+    ``"max_turns"`` or the outcome that the user tells. With ``score_bounds``,
+    ``score_normalised`` (float).
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
@@ -79,12 +85,14 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     Discrete(97)
     """
 
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Keywords that a subclass gives in advance."""
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
         check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
-        self.config = TextGenConfig.from_kwargs(kwargs)
+        self.config = TextGenConfig.from_kwargs({**self.defaults, **kwargs})
         self.core = Core(self.config.build(), num_envs=1)
         parts = self.core.parts
         self.action_space = gym.spaces.Discrete(self.core.num_actions)

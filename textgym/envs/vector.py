@@ -12,9 +12,10 @@ from gymnasium.vector.utils import batch_space
 
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
-from textgym.envs.core import Core, Step
+from textgym.envs.core import Core
 from textgym.envs.finished import Finished
 from textgym.envs.single import TextGenEnv
+from textgym.envs.step import Step
 from textgym.errors import unknown_name
 from textgym.rendering import render_ansi
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 
-def sample(logits: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def sample(
+    logits: torch.Tensor, generator: torch.Generator | None = None, *, uniform: torch.Tensor | None = None
+) -> torch.Tensor:
     """Draw one token per row from softmax(logits), by inverting the cumulative distribution.
 
     One uniform number and one search per row cost less than `torch.multinomial`, which draws a number per token. A
@@ -15,6 +17,7 @@ def sample(logits: torch.Tensor, generator: torch.Generator | None = None) -> to
     Args:
         logits: (N, V) floats; at least one per row must be finite, none may be NaN or plus infinity.
         generator: Source of the uniform numbers, on the device of the logits; torch's global one by default.
+        uniform: (N,) float32 uniform numbers in [0, 1), on the device of the logits, drawn already; None draws them.
 
     Returns:
         (N,) int64 tokens.
@@ -24,9 +27,10 @@ def sample(logits: torch.Tensor, generator: torch.Generator | None = None) -> to
     """
     cumulated = torch.softmax(logits, -1, dtype=torch.float32).cumsum(-1)
     total = cumulated[:, -1:]
-    uniform = torch.rand(total.shape, generator=generator, dtype=total.dtype, device=total.device)
+    if uniform is None:
+        uniform = torch.rand(total.shape, generator=generator, dtype=total.dtype, device=total.device)
     # `right` steps over tokens of weight zero. A product rounded up to the total would step over all.
-    threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    threshold = torch.minimum(uniform.view(-1, 1) * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulated, threshold, right=True).squeeze(-1)
 
 

@@ -28,7 +28,7 @@ class TokenDict:
     """The token window with its attention mask, prompt length and step.
 
     Keys: ``ids`` (L,) int64 as in ``TokenWindow``; ``attention_mask`` (L,) int8, 1 at tokens; ``prompt_length``
-    and ``step`` (1,) int64, in tokens.
+    and ``step`` (1,) int64, in tokens, a simulated user's not counted.
     """
 
     def space(self, tokenizer: Tokenizer, window: int, max_new_tokens: int) -> gym.Space[Any]:
@@ -49,5 +49,5 @@ class TokenDict:
             "ids": batch.ids.copy(),
             "attention_mask": (columns < batch.lengths[:, None]).astype(np.int8),
             "prompt_length": batch.prompt_lengths[:, None].copy(),
-            "step": batch.num_new_tokens[:, None],
+            "step": batch.num_actions[:, None],
         }

@@ -1,6 +1,7 @@
 """Where an episode starts: prompts from lists, files, data sets and generators."""
 
 from textgym.prompts.base import PromptSource, Sample, as_sample
+from textgym.prompts.curriculum import Curriculum
 from textgym.prompts.encoding import PromptEncoder
 from textgym.prompts.files import FilePrompts
 from textgym.prompts.generators import GeneratorPrompts
@@ -11,6 +12,7 @@ from textgym.prompts.resolve import as_prompts, builtin_prompts
 from textgym.prompts.splits import train_eval_split
 
 __all__ = [
+    "Curriculum",
     "DatasetPrompts",
     "FilePrompts",
     "GeneratorPrompts",

@@ -3,6 +3,7 @@
 from textgym.rewards.base import Redistribution, Reward, ScoreFunction
 from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, kl_penalty
 from textgym.rewards.per_token import PerToken
+from textgym.rewards.per_turn import PerTurn
 from textgym.rewards.potential import Potential
 from textgym.rewards.redistributed import Redistributed, discounted, leave_one_out, uniform
 from textgym.rewards.registry import as_reward
@@ -12,6 +13,7 @@ __all__ = [
     "KL_ESTIMATORS",
     "AdaptiveCoefficient",
     "PerToken",
+    "PerTurn",
     "Potential",
     "Redistributed",
     "Redistribution",

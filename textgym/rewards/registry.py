@@ -6,6 +6,7 @@ from typing import Any
 from textgym.errors import unknown_name
 from textgym.rewards.base import Reward
 from textgym.rewards.per_token import PerToken
+from textgym.rewards.per_turn import PerTurn
 from textgym.rewards.potential import Potential
 from textgym.rewards.redistributed import Redistributed
 from textgym.rewards.terminal import Terminal
@@ -15,6 +16,7 @@ __all__ = ["as_reward"]
 
 _REWARDS: dict[str, Callable[[], Reward]] = {
     "per_token": PerToken,
+    "per_turn": PerTurn,
     "potential": Potential,
     "redistributed": Redistributed,
     "terminal": Terminal,
@@ -24,7 +26,7 @@ _REWARDS: dict[str, Callable[[], Reward]] = {
 def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
     """Return the reward that ``spec`` describes: a name or a :class:`Reward` object.
 
-    The names are ``"terminal"``, ``"per_token"``, ``"potential"`` and ``"redistributed"`` (evenly).
+    The names are ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"`` and ``"redistributed"`` (evenly).
 
     Args:
         spec: The name or object.

@@ -1,9 +1,47 @@
-"""What there is to write about.
+"""What there is to write about: ready environments, their data, and what they are made of.
 
-probes  small environments with a known optimum, which test an agent
-world   the procedural story world from which the embedded LM learned
+base         Task: rows of data, a prompt, a scorer
+keywords     from a task to the keywords of an environment
+generation   stories with an aim: sentiment, topic, length, style, format
+dialogue     serving a customer, in several turns
+translation  English into French
+qa           answers to questions on a passage
+summary      a passage in one sentence
+world        the procedural world from which all of them, and the embedded LM's training text, are made
+probes       small environments with a known optimum, which test an agent
+leaderboard  a script that compares agents on the tasks
 """
 
 from textgym.tasks import probes, world
+from textgym.tasks.base import Row, Task
+from textgym.tasks.dialogue import DIALOGUE
+from textgym.tasks.generation import FORMAT, LENGTH, SENTIMENT, STYLE, TOPIC
+from textgym.tasks.keywords import score_bounds, task_keywords
+from textgym.tasks.qa import QA
+from textgym.tasks.registry import TASKS, find_task, register_task
+from textgym.tasks.summary import SUMMARY
+from textgym.tasks.translation import TRANSLATION
 
-__all__ = ["probes", "world"]
+__all__ = [
+    "DIALOGUE",
+    "FORMAT",
+    "LENGTH",
+    "QA",
+    "SENTIMENT",
+    "STYLE",
+    "SUMMARY",
+    "TASKS",
+    "TOPIC",
+    "TRANSLATION",
+    "Row",
+    "Task",
+    "find_task",
+    "probes",
+    "register_task",
+    "score_bounds",
+    "task_keywords",
+    "world",
+]
+
+for _task in (SENTIMENT, TOPIC, LENGTH, STYLE, FORMAT, DIALOGUE, TRANSLATION, QA, SUMMARY):
+    register_task(_task)

@@ -31,7 +31,9 @@ LAST_INFO: dict[str, type] = {
     "end_reason": str,
 }
 """Keys of ``info`` at the last step, always."""
-LAST_INFO_SOMETIMES: dict[str, type] = {"group": int, "kl": float}
+LAST_INFO_SOMETIMES: dict[str, type] = {
+    "group": int, "kl": float, "is_action": list, "turns": list, "score_normalised": float
+}  # fmt: skip
 STEP_INFO: dict[str, type] = {"scorer_error": str, "illegal_action": bool, "action_mask": np.ndarray}
 """Keys of ``info`` at any step, where they apply."""
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from textgym_agents.decoding.decoder import as_lm_policy
-from textgym_agents.decoding.planner import Planner, Plans
+from textgym_agents.decoding.planner import Planner, Plans, empty_plans
 from textgym_agents.decoding.simulation import Simulation
 
 __all__ = ["BeamSearch"]
@@ -42,27 +42,25 @@ class BeamSearch(Planner):
         """Return the likeliest completions found; see ``Planner.plan``."""
         num_slots, width = len(slots), 2 * self.num_beams
         texts = Simulation(self.env, np.repeat(np.arange(num_slots), width))
-        best = Plans(*(np.zeros(self.plans.ids.shape, dtype=part.dtype) for part in self.plans))
+        best = empty_plans(self.plans.ids.shape, self.env.pad_token_id)
+        plans = empty_plans(texts.ids.shape, self.env.pad_token_id)
         best_score = np.full(num_slots, -np.inf)
         scores = np.full((num_slots, width), -np.inf)  # (N, 2k) log-probabilities of the beginnings; -inf: no beam
         scores[slots & texts.running.reshape(num_slots, width)[:, 0], 0] = 0.0
-        log_probs = np.zeros(texts.ids.shape, dtype=np.float32)
-        values = np.zeros(texts.ids.shape, dtype=np.float32)
         while (is_beam := np.isfinite(scores)).any():
             parents, tokens, new, state_values, scores = self._continuations(texts, scores, is_beam)
             texts.rearrange(parents)
-            log_probs, values = log_probs[parents], values[parents]
+            plans = Plans(*(part[parents] for part in plans))
             written = np.isfinite(scores).ravel()
             here = np.flatnonzero(written), texts.lengths[written]
-            log_probs[here], values[here] = new[written], state_values[parents][written]
+            plans.log_probs[here], plans.values[here] = new[written], state_values[parents][written]
+            plans.is_action[here] = True
             texts.step(tokens, new, written)
             running = texts.running.reshape(num_slots, width)
             whole = np.where(~running & (np.arange(width) < self.num_beams), scores, -np.inf)
             better = whole.max(axis=1) > best_score
             chosen = (np.arange(num_slots) * width + whole.argmax(axis=1))[better]
-            best.ids[better] = texts.ids[chosen]
-            best.log_probs[better] = log_probs[chosen]
-            best.values[better] = values[chosen]
+            best.take_over(better, plans._replace(ids=texts.ids), chosen)
             best_score = np.maximum(best_score, whole.max(axis=1))
             goes_on = running & (scores > best_score[:, None])
             goes_on &= goes_on.cumsum(axis=1) <= self.num_beams

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym_agents.decoding.planner import Planner, Plans
+from textgym_agents.decoding.planner import Planner, Plans, empty_plans
 from textgym_agents.decoding.simulation import Simulation
 from textgym_agents.policy import Policy
 
@@ -41,15 +41,15 @@ class BestOfN(Planner):
         """Finish each text n times and return the best completions; see ``Planner.plan``."""
         num_slots = len(slots)
         texts = Simulation(self.env, np.repeat(np.arange(num_slots), self.n))
-        log_probs = np.zeros(texts.ids.shape, dtype=np.float32)
-        values = np.zeros(texts.ids.shape, dtype=np.float32)
+        plans = empty_plans(texts.ids.shape, self.env.pad_token_id)
         returns = np.zeros(len(texts.ids))
         unfinished = texts.running & np.repeat(slots, self.n)
         while unfinished.any():
             choice = self.policy.act(texts.ids, texts.masks(), active=unfinished, generator=generator)
             here = np.flatnonzero(unfinished), texts.lengths[unfinished]
-            log_probs[here], values[here] = choice.log_probs[unfinished], choice.values[unfinished]
+            plans.log_probs[here], plans.values[here] = choice.log_probs[unfinished], choice.values[unfinished]
+            plans.is_action[here] = True
             returns += texts.step(choice.actions, choice.log_probs, unfinished)
             unfinished &= texts.running
         best = np.arange(num_slots) * self.n + returns.reshape(num_slots, self.n).argmax(axis=1)
-        return Plans(texts.ids[best], log_probs[best], values[best])
+        return Plans(texts.ids[best], *(part[best] for part in plans[1:]))

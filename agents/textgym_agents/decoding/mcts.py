@@ -12,7 +12,7 @@ from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 from textgym_agents.agent import check_ranges
 from textgym_agents.decoding.decoder import Decoder, as_lm_policy
-from textgym_agents.decoding.simulation import Simulation, check_state, text_episodes
+from textgym_agents.decoding.simulation import Simulation, check_state, mixed, text_episodes
 from textgym_agents.decoding.tree import Trees, Way
 from textgym_agents.policy import Choice, choose
 
@@ -112,7 +112,7 @@ class MCTS(Decoder):
             way = trees.walk(slots, self.config.c_puct)
             parents, branches = _last(way)  # -1, the branch of an idle slot, is masked by is_new
             is_new = slots & (trees.children[rows, parents, branches] < 0)
-            texts.state = _mixed(snapshots, parents)
+            texts.state = mixed(snapshots, parents)
             log_priors = np.log(np.maximum(trees.priors[rows, parents, branches], 1e-30))
             trees.rewards[:, node] = texts.step(trees.tokens[rows, parents, branches], log_priors, is_new)
             trees.ended[:, node] = is_new & ~texts.running
@@ -144,13 +144,3 @@ def _last(way: Way) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     for at, taken in way[1:]:
         nodes, branches = np.where(taken >= 0, at, nodes), np.where(taken >= 0, taken, branches)
     return nodes, branches
-
-
-def _mixed(snapshots: list[dict[str, Any]], which: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return the snapshot in which slot i is as in ``snapshots[which[i]]``; what is no array never changes."""
-    return {
-        name: np.stack([snapshots[k][name][i] for i, k in enumerate(which.tolist())])
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in snapshots[0].items()
-    }

@@ -11,11 +11,11 @@ from textgym_agents.decoding.decoder import Decoder
 from textgym_agents.decoding.simulation import check_state, text_episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["Planner", "Plans"]
+__all__ = ["Planner", "Plans", "empty_plans"]
 
 
 class Plans(NamedTuple):
-    """A whole text per slot, and what the policy says of the tokens that are still to be written."""
+    """A whole text per slot, and what the policy says of the tokens that it is still to write."""
 
     ids: npt.NDArray[np.int64]
     """(N, L) int64, right-padded with V."""
@@ -23,6 +23,15 @@ class Plans(NamedTuple):
     """(N, L) float32, log pi of the token in each column, in nats."""
     values: npt.NDArray[np.float32]
     """(N, L) float32, V of the text before the token in each column."""
+    is_action: npt.NDArray[np.bool_]
+    """(N, L) bool, True where it is the policy that is to write the token, and not a simulated user."""
+
+    def take_over(self, rows: npt.NDArray[Any], other: "Plans", sources: npt.NDArray[Any]) -> None:
+        """Let the plans at ``rows`` become what the other's are at ``sources``; indices or (N,) bool."""
+        self.ids[rows] = other.ids[sources]
+        self.log_probs[rows] = other.log_probs[sources]
+        self.values[rows] = other.values[sources]
+        self.is_action[rows] = other.is_action[sources]
 
 
 class Planner(Decoder):
@@ -45,9 +54,7 @@ class Planner(Decoder):
         super().__init__(policy.vocab_size, seed, device)
         self.env = text_episodes(env, policy)
         shape = self.env.core.ids.shape
-        self.plans = Plans(
-            np.full(shape, self.env.pad_token_id), np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        )
+        self.plans = empty_plans(shape, self.env.pad_token_id)
         self._next = np.full(len(self.plans.ids), -1)  # tokens of each text when the next of its plan is due
 
     @abstractmethod
@@ -78,14 +85,12 @@ class Planner(Decoder):
         follows = ~active
         if ids.shape == self.plans.ids.shape:
             follows = ((self.plans.ids == ids) | (ids == pad)).all(axis=1) & (lengths == self._next)
-            follows &= self.plans.ids[rows, columns] != pad
         if (needed := active & ~follows).any():
             check_state(self.env, ids, needed)
             new = self.plan(needed, generator or self.generator)
-            self.plans.ids[needed] = new.ids[needed]
-            self.plans.log_probs[needed] = new.log_probs[needed]
-            self.plans.values[needed] = new.values[needed]
-        self._next[active] = lengths[active] + 1
+            self.plans.take_over(needed, new, needed)
+        is_due = self.plans.is_action & (np.arange(ids.shape[1]) > columns[:, None])
+        self._next[active] = np.where(is_due.any(axis=1), is_due.argmax(axis=1), -1)[active]
         # What an idle slot does not matter, but must be legal.
         anything = 0 if action_masks is None else action_masks.argmax(axis=1)
         return Choice(
@@ -93,3 +98,9 @@ class Planner(Decoder):
             self.plans.log_probs[rows, columns],
             self.plans.values[rows, columns],
         )
+
+
+def empty_plans(shape: tuple[int, ...], pad_token_id: int) -> Plans:
+    """Return plans of nothing: (N, L) pads."""
+    floats = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    return Plans(np.full(shape, pad_token_id), *floats, np.zeros(shape, dtype=np.bool_))

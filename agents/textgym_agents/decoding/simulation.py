@@ -1,5 +1,6 @@
 """Looking ahead: copies of an environment's episodes that go on apart from it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ from textgym.envs.core import Core
 from textgym_agents.policy import Policy
 from textgym_agents.rollout import check_fit
 
-__all__ = ["Simulation", "check_state", "text_episodes"]
+__all__ = ["Simulation", "check_state", "mixed", "text_episodes"]
 
 
 class Simulation:
     """M copies of an environment's N running episodes, none of which ever restarts.
 
-    So nothing is drawn: neither the environment's state nor its generators change. Scorer, constraints and endings are
-    the environment's own objects.
+    So no prompt is drawn, and neither the environment's state nor its generators change. Scorer, constraints, endings
+    and a simulated user are the environment's own objects; the generators are copies, so that the user says here what
+    it would say there.
 
     Args:
         env: The environment, any of the three faces.
@@ -25,7 +27,7 @@ class Simulation:
     """
 
     def __init__(self, env: CoreAccess, slots: npt.NDArray[np.int64]) -> None:
-        self._core = Core(env.core.parts, len(slots))
+        self._core = Core(env.clone().core.parts, len(slots))  # what moves as episodes end is the clone's own
         self.state = _select(env.get_state(), slots)
 
     @property
@@ -108,12 +110,34 @@ def check_state(env: CoreAccess, ids: npt.NDArray[np.int64], slots: npt.NDArray[
         )
 
 
-def _select(state: dict[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return the snapshot of other slots, from one in which arrays and lists have an entry per slot."""
+def mixed(snapshots: Sequence[dict[str, Any]], which: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the snapshot in which slot i is as in ``snapshots[which[i]]``."""
+    places = list(enumerate(which.tolist()))
 
-    def entries(value: Any) -> Any:
+    def entries(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return np.stack([values[k][i] for i, k in places])
+        return [values[k][i] for i, k in places] if isinstance(values[0], list) else values[0]
+
+    return _by_entry(entries, snapshots)
+
+
+def _select(state: dict[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the snapshot of other slots."""
+
+    def entries(values: Sequence[Any]) -> Any:
+        value = values[0]
         if isinstance(value, np.ndarray):
             return value[slots]
         return [value[i] for i in slots.tolist()] if isinstance(value, list) else value
 
-    return {name: entries(value) for name, value in state.items()}
+    return _by_entry(entries, [state])
+
+
+def _by_entry(entries: Callable[[Sequence[Any]], Any], snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the snapshot made entry by entry from others, in which arrays and lists have an entry per slot."""
+    conversations = [snapshot["conversation"] for snapshot in snapshots]
+    made = {name: entries([snapshot[name] for snapshot in snapshots]) for name in snapshots[0]}
+    if conversations[0] is not None:
+        made["conversation"] = {name: entries([part[name] for part in conversations]) for name in conversations[0]}
+    return made

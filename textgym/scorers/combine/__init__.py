@@ -6,6 +6,7 @@
     RunningNormalization, GroupPercentile     a score is compared with other texts' scores
     Constrained                               one score is maximised while another is kept high enough
     Cached, TimeLimit                         a score stays as it is, its cost changes
+    AgentTurns                                a scorer sees less of the text
 
 Inner scorers are given as anything that :func:`textgym.scorers.as_scorer` accepts, and ``scorer.scorers`` is the tuple
 of them. ``set_progress`` is passed on to all.
@@ -25,6 +26,7 @@ A part that does not apply to an episode (NaN) is left out of it. An episode for
 no total, and the error names the part.
 """
 
+from textgym.scorers.combine.agent_turns import AgentTurns
 from textgym.scorers.combine.cached import Cached
 from textgym.scorers.combine.constrained import Constrained
 from textgym.scorers.combine.gate import Gate
@@ -39,6 +41,7 @@ from textgym.scorers.combine.weighted_sum import WeightedSum
 
 __all__ = [
     "Affine",
+    "AgentTurns",
     "Cached",
     "Clip",
     "Constrained",

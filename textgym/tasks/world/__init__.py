@@ -1,13 +1,64 @@
-"""A small world of everyday stories, made by rules: the same seed and index give the same story on every machine."""
+"""A small world made by rules: the same seed and index give the same story and the same tasks on every machine.
+
+A scene says who, where and when (`build_scene`); `story` tells it. The tasks share the facts of an errand that fits the
+scene (`build_facts`): `sentence_pair` says them in English and French, `question` asks about them, `summary` tells them
+with details that do not matter, and in `shopping` somebody has a list. `document` writes what the embedded LM learns.
+"""
 
 from __future__ import annotations
 
 from textgym.tasks.world.cast import Person
+from textgym.tasks.world.corpus import document
+from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
+from textgym.tasks.world.hearing import Heard, hear
 from textgym.tasks.world.lexicon import Place
+from textgym.tasks.world.questions import Question, question
 from textgym.tasks.world.scene import Scene, build_scene, stable_rng
+from textgym.tasks.world.shopping import (
+    CustomerReply,
+    best_helper_reply,
+    customer_opening,
+    customer_reply,
+    progress,
+)
+from textgym.tasks.world.shopping_list import Item, ShoppingGoal, shopping
+from textgym.tasks.world.summaries import Entities, Summary, entities, summary
 from textgym.tasks.world.telling import Teller
+from textgym.tasks.world.translation import SentencePair, sentence_pair
 
-__all__ = ["Person", "Place", "Scene", "Teller", "build_scene", "stable_rng", "story", "tell"]
+__all__ = [
+    "Character",
+    "CustomerReply",
+    "Entities",
+    "Errand",
+    "Facts",
+    "Heard",
+    "Item",
+    "Person",
+    "Place",
+    "Question",
+    "Scene",
+    "SentencePair",
+    "ShoppingGoal",
+    "Summary",
+    "Teller",
+    "best_helper_reply",
+    "build_facts",
+    "build_scene",
+    "customer_opening",
+    "customer_reply",
+    "document",
+    "entities",
+    "hear",
+    "progress",
+    "question",
+    "sentence_pair",
+    "shopping",
+    "stable_rng",
+    "story",
+    "summary",
+    "tell",
+]
 
 
 def tell(scene: Scene, variant: int = 0) -> str:

@@ -1,0 +1,275 @@
+"""The tasks: each keeps the contract in every face, its optimum is what it says, its splits have no prompt in common."""
+
+import re
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import textgym
+from textgym.registration import TASK_ENVS
+from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
+from textgym.tasks.prompts import SIZES, WorldPrompts, split_of
+from textgym.testing import check_text_env
+from textgym.testing.transcripts import check_same
+
+TASK_LEVELS = [(name, level) for name, task in TASKS.items() for level in range(1, task.num_levels + 1)]
+SOLVABLE = [(name, level) for name, level in TASK_LEVELS if TASKS[name].target or TASKS[name].solve]
+STORIES = ["sentiment", "topic", "length", "style", "format"]
+
+
+def write(env, text):
+    """Write a text, as a prompt expects it, and EOS; return the last step."""
+    step = None
+    for token in [*env.tokenizer.encode(" " + text), env.eos_token_id]:
+        step = env.step(token)
+        if step[2] or step[3]:
+            break
+    return step
+
+
+def play_best(env, task, **options):
+    """Play the task's known optimum; return the rewards and the last info."""
+    env.reset(seed=0, options=options or None)
+    turns, rewards, done = [], [], False
+    while not done:
+        turns.append(task.best_turn(env.core.samples[0], turns))
+        _, reward, terminated, truncated, info = write(env, turns[-1])
+        rewards.append(reward)
+        done = terminated or truncated
+    return rewards, info
+
+
+def samples(task, level, split, count):
+    prompts = WorldPrompts(task, task.sample, level, split)
+    return [prompts[i] for i in range(count)]
+
+
+# The contract ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_tasks_are_known():
+    assert list(TASKS) == [*STORIES, "dialogue", "translation", "qa", "summary"]
+    assert {task.id: task.name for task in TASKS.values() if task.id} == TASK_ENVS
+
+
+@pytest.mark.parametrize("env_id", TASK_ENVS)
+@pytest.mark.parametrize("keywords", [{"split": "eval", "level": 3}, {"level": "auto"}])
+def test_every_split_level_and_curriculum_keeps_the_contract(env_id, keywords):
+    check_text_env(env_id, num_envs=2, **keywords)
+
+
+@pytest.mark.parametrize("task", STORIES)
+def test_the_stories_keep_the_contract(task):
+    check_text_env("TextGen-v0", num_envs=2, task=task)
+
+
+def test_a_task_keeps_the_contract_with_other_keywords():
+    check_text_env("TextGenDialogue-v0", num_envs=2, level=3, reward="terminal", observation="dict", max_turns=2)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_faces_give_the_same_episodes(task):
+    env_id = TASKS[task].id
+    keywords = {} if env_id else {"task": task}
+    single = gym.make(env_id or "TextGen-v0", **keywords).unwrapped
+    vector = gym.make_vec(env_id or "TextGen-v0", num_envs=2, **keywords).unwrapped
+    ours = textgym.TextGenVecEnv(2, task=task)
+    ours.seed(3)
+    first = single.reset(seed=3)[0]
+    np.testing.assert_array_equal(vector.reset(seed=3)[0][0], first)
+    np.testing.assert_array_equal(ours.reset()[0], first)
+    text = TASKS[task].best_turn(single.core.samples[0]) if (task, 1) in SOLVABLE else "went to the sea."
+    for token in [*single.tokenizer.encode(" " + text), single.eos_token_id]:
+        observation, reward, terminated, _, info = single.step(token)
+        observations, rewards, terminations, _, infos = vector.step([token] * 2)
+        np.testing.assert_array_equal(observations[0], observation)
+        assert (rewards[0], terminations[0]) == (reward, terminated)
+        _, ours_rewards, dones, ours_infos = ours.step(np.array([token] * 2))
+        assert (ours_rewards[0], dones[0]) == (np.float32(reward), terminated)
+    if terminated:
+        assert infos["score"][0] == info["score"] == ours_infos[0]["score"]
+
+
+@pytest.mark.parametrize("env_id", TASK_ENVS)
+def test_a_spec_goes_through_json(env_id):
+    assert gym.spec(env_id).kwargs == {"task": TASK_ENVS[env_id]}
+    env = gym.make(env_id, split="eval", level=2)
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    check_same(env.reset(seed=3), twin.reset(seed=3), "reset")
+
+
+@pytest.mark.parametrize("env_id", TASK_ENVS)
+def test_the_class_itself_makes_the_environment_of_its_id(env_id):
+    task_class = gym.envs.registration.load_env_creator(gym.spec(env_id).entry_point)
+    check_same(gym.make(env_id).reset(seed=1)[0], task_class().reset(seed=1)[0], "observation")
+
+
+# The world ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "level"), TASK_LEVELS)
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_prompts_and_best_turns_fit(name, level, split):
+    task = TASKS[name]
+    env = textgym.TextGenEnv(task=name, level=level, split=split)
+    tokens_of = env.tokenizer.encode
+    for sample in samples(task, level, split, 100):
+        assert len(tokens_of(sample.prompt)) <= env.config.max_prompt_tokens
+        for reference in sample.references:
+            assert len(tokens_of(" " + reference)) + 1 <= env.config.max_new_tokens
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_the_customers_replies_fit_whatever_the_helper_says(level):
+    task = TASKS["dialogue"]
+    env = textgym.TextGenEnv(task="dialogue", level=level)
+    frame, script = env.config.reply_format, env.config.user.script
+    for sample in samples(task, level, "train", 100):
+        for always in (None, "Hello!", "How many would you like?", "Here are nine red apples."):
+            turns, reply = [], None
+            while reply is None or reply.outcome is None:
+                turns.append(always or task.best_turn(sample, turns))
+                reply = script(sample.metadata, turns)
+                assert len(env.tokenizer.encode(frame.replace("{reply}", reply.text))) <= env.config.max_reply_tokens
+            written = [len(env.tokenizer.encode(" " + turn)) + 1 for turn in turns]
+            assert always or sum(written) <= env.config.max_new_tokens
+            assert len(turns) <= env.config.max_turns
+
+
+@pytest.mark.parametrize(("name", "level"), SOLVABLE)
+def test_the_best_turns_score_the_optimum(name, level):
+    env = textgym.TextGenEnv(task=name, level=level, split="eval")
+    for index in range(20):
+        rewards, info = play_best(env, TASKS[name], index=index)
+        assert info["score"] == pytest.approx(TASKS[name].optimum), info["completion"]
+        assert sum(rewards) == pytest.approx(info["score"])
+        assert info["end_reason"] == ("success" if name == "dialogue" else "eos")
+
+
+@pytest.mark.parametrize(("name", "level"), SOLVABLE)
+def test_nonsense_scores_less_than_success(name, level):
+    env = textgym.TextGenEnv(task=name, level=level, split="eval")
+    for index in range(5):
+        env.reset(seed=0, options={"index": index})
+        done = False
+        while not done:
+            *_, done, _, info = write(env, "The the.")
+        assert info["score"] < 0.5 * TASKS[name].success_score
+
+
+@pytest.mark.parametrize(("name", "level"), TASK_LEVELS)
+def test_the_splits_have_no_prompt_in_common(name, level):
+    train, held_out = ({sample.prompt for sample in samples(TASKS[name], level, split, 500)} for split in SIZES)
+    assert not train & held_out
+    assert {split_of(prompt) for prompt in train} == {"train"}
+
+
+def test_a_split_is_what_it_was_yesterday():
+    assert [split_of(f"prompt {i}") for i in range(6)] == ["eval", "train", "train", "train", "eval", "eval"]
+
+
+def test_the_split_is_that_of_the_plain_prompt_in_a_chat_template_too():
+    task = TASKS["qa"]
+    plain, chat = (WorldPrompts(task, to_sample, 1, "eval") for to_sample in (task.sample, partial(as_chat, task)))
+    assert [plain[i].metadata for i in range(20)] == [chat[i].metadata for i in range(20)]
+
+
+def as_chat(task, row):
+    return task.sample(row, prompt=f"<user>{row['question']}<assistant>")
+
+
+def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
+    env = textgym.TextGenEnv(task="qa")
+    prompts = env.core.parts.prompts
+    assert len(prompts) == 3 * 2**20
+    assert [prompts[i].metadata["level"] for i in range(6)] == [1, 2, 3, 1, 2, 3]
+    rng = np.random.default_rng(0)
+    drawn = np.array([prompts.draw(rng).metadata["level"] for _ in range(600)])
+    assert all(160 < (drawn == level).sum() < 240 for level in (1, 2, 3))
+    assert len(textgym.TextGenEnv(task="qa", split="eval", level=2).core.parts.prompts) == 1000
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"task": "q"}, "unknown task 'q'; did you mean 'qa'"),
+        ({"task": "qa", "split": "test"}, "unknown split 'test'. Known: eval, train"),
+        ({"task": "qa", "level": 4}, "level is 4; task 'qa' has the levels 1 to 3, and 'auto'"),
+        ({"task": "qa", "level": "hard"}, "level is 'hard'"),
+        ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... says where episodes start.* level"),
+        ({"task": "qa", "columns": {"context": "a"}}, "columns=... renames the columns of data"),
+        ({"task": "qa", "data": [{}], "level": 1}, "the levels are those of the built-in data"),
+        ({"task": "qa", "scorrer": "length"}, "unknown keyword 'scorrer'; did you mean 'scorer'"),
+        ({"task": "qa", "chat": True}, "no chat template; chat=False takes the plain prompts"),
+    ],
+)
+def test_a_wrong_keyword_is_refused(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        textgym.TextGenEnv(**keywords)
+
+
+def test_a_task_is_an_object_or_a_name():
+    with pytest.raises(TypeError, match="task is 3 of type int; expected a Task or the name of one"):
+        textgym.TextGenEnv(task=3)
+    assert find_task(TASKS["qa"]) is find_task("TextGenQA-v0") is TASKS["qa"]
+    assert textgym.TextGenEnv(task=TASKS["qa"]).reset(seed=0)[0].shape
+
+
+def test_the_users_own_prompts_take_the_tasks_scorer():
+    sample = {"prompt": "2 + 2 =", "references": "4"}
+    env = textgym.TextGenEnv(task="qa", prompts=[sample])
+    env.reset(seed=0)
+    *_, info = write(env, "4")
+    assert (info["score"], "score_normalised" in info) == (1.0, False)
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_between_the_bounds_of_its_level_is_told():
+    bounds = {1: (0.5, 1.0), 2: (0.0, 0.8)}
+    env = textgym.TextGenEnv(task="qa", split="eval", score_bounds=bounds)
+    told = [play_best(env, TASKS["qa"], index=index)[1]["score_normalised"] for index in range(3)]
+    np.testing.assert_allclose(told, [1.0, 1.25, np.nan])
+    env.reset(seed=0, options={"index": 0})
+    *_, info = write(env, "the nothing")
+    assert info["score_normalised"] == (info["score"] - 0.5) / 0.5 == -1.0
+
+
+def test_measured_bounds_are_not_told_where_they_are_not_those_of_the_run():
+    own = task_keywords("qa")
+    assert own["score_bounds"] == score_bounds(TASKS["qa"])
+    for keywords in ({"model": "tiny"}, {"tokenizer": "char"}, {"scorer": "length"}, {"prompts": ["a"]}):
+        assert "score_bounds" not in task_keywords("qa", **keywords)
+    assert task_keywords("qa", score_bounds=(0.0, 2.0))["score_bounds"] == (0.0, 2.0)
+
+
+# Registering ----------------------------------------------------------------------------------------------------------
+
+
+def count_rows(seed, index, level):
+    return {"number": str(seed * 7919 + index), "level": level}
+
+
+def new_task(**fields):
+    fields = {"name": "counting", "id": None, "columns": {"number": "a number"}, "prompt": "{number}"} | fields
+    return Task(rows=count_rows, instruction="{number}", scorer=lambda: "length_band", **fields)
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match=r"there is a task 'qa' already; known: sentiment, .*, summary"):
+        register_task(new_task(name="qa"))
+    assert register_task(TASKS["qa"]) is TASKS["qa"]
+
+
+def test_a_task_need_not_be_registered():
+    env = textgym.TextGenEnv(task=new_task(num_levels=1), split="eval")
+    assert len(env.core.parts.prompts) == 1000
+    assert re.fullmatch(r"\d+", env.core.parts.prompts[7].prompt)
+
+
+def test_a_task_of_one_prompt_has_it_in_both_splits():
+    task = new_task(prompt="Count:")
+    assert samples(task, 1, "train", 1)[0].prompt == samples(task, 1, "eval", 1)[0].prompt == "Count:"

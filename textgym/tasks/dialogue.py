@@ -1,0 +1,143 @@
+"""Serving a customer, in several turns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+from textgym.envs import TextGenEnv
+from textgym.tasks.base import Row, Task
+from textgym.tasks.world.shopping import best_helper_reply, customer_opening, customer_reply, progress, shopping
+from textgym.users import Reply, ScriptedUser
+
+__all__ = ["DIALOGUE", "GoalProgress", "TextGenDialogueEnv"]
+
+
+class GoalProgress:
+    """How much of the customer's goal the helper has reached.
+
+    Formula: the share of the wanted things that were handed over in the right number and colour, less a quarter for
+    each mistake, at least 0. Range: [0, 1]. An empty dialogue scores 0; a sample without a ``goal`` NaN. Deterministic.
+    Not incremental.
+
+    >>> from textgym.tasks import TASKS
+    >>> sample = TASKS["dialogue"].sample(rows(7, 1, 1))
+    >>> best = DIALOGUE.best_turn(sample)
+    >>> GoalProgress()(TextBatch.from_texts([best, "Hello!"], metadata=[sample.metadata] * 2))
+    array([1., 0.])
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __call__(self, batch: TextBatch) -> npt.NDArray[np.float64]:
+        """Return (B,) float64."""
+        goals = [row.get("goal") for row in batch.metadata]
+        reached = [
+            np.nan if goal is None else progress(goal, turns)
+            for goal, turns in zip(goals, batch.agent_turns, strict=True)
+        ]
+        return np.array(reached, dtype=np.float64)
+
+
+def rows(seed: int, index: int, level: int) -> Row:
+    """Return a customer's goal, the scene, and what the customer says first."""
+    goal = shopping(seed, index, level)
+    return {"setting": goal.setting, "opening": customer_opening(goal), "goal": goal}
+
+
+def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
+    """Return the scripted customer's answer.
+
+    Raises:
+        ValueError: If the row has no goal: then the environment needs a ``user`` of its own.
+    """
+    if "goal" not in row:
+        raise ValueError("the scripted customer needs a built-in goal; for other data give user=... and scorer=...")
+    reply = customer_reply(row["goal"], agent_turns)
+    return Reply(reply.text, reply.outcome)
+
+
+def solve(row: Row, agent_turns: Sequence[str]) -> str:
+    """Return what the best helper says."""
+    return best_helper_reply(row["goal"], agent_turns)
+
+
+DIALOGUE = Task(
+    name="dialogue",
+    id="TextGenDialogue-v0",
+    rows=rows,
+    columns={"setting": "where the dialogue takes place", "opening": "what the user says first"},
+    prompt="{setting}\nCustomer: {opening}\nHelper:",
+    instruction="You serve customers in a shop. Hand over exactly what they ask for, in one short sentence such as "
+    '"Here are two red apples."; ask back if you do not know how many or which colour. {setting} The first customer '
+    "says: {opening}",
+    scorer=GoalProgress,
+    solve=solve,
+    keywords={
+        "user": ScriptedUser(customer),
+        "reward": "per_turn",
+        "reply_format": "\nCustomer: {reply}\nHelper:",
+        "max_turns": 6,
+        "max_prompt_tokens": 48,
+        "max_reply_tokens": 40,
+        "max_new_tokens": 96,
+    },
+    chat_keywords={"max_prompt_tokens": 128, "max_reply_tokens": 48, "max_new_tokens": 128},
+    success_score=1.0,
+)
+
+
+class TextGenDialogueEnv(TextGenEnv):
+    """Serve a customer: hand over what is asked for, in several turns.
+
+    ## Description
+    A customer comes into a shop with a goal and follows a script; the agent is the helper. Its EOS ends its turn, and
+    the customer's answer is written into the text, tokens that are no actions. A wrong thing is sent back; after two
+    mistakes the customer leaves. What the embedded LM learned from held helpers who chat, mishear and forget to ask.
+
+    | level | customers |
+    |---|---|
+    | 1 | want one thing, and say what |
+    | 2 | want two, one after the other |
+    | 3 | do not say how many or of which colour: the helper has to ask |
+
+    ## Action Space
+    ``Discrete(V)``: action i writes token i; EOS ends the turn.
+
+    ## Observation Space
+    ``Box(0, V, (384,), int64)``, the ids of the dialogue so far, right-padded with V.
+
+    ## Rewards
+    At the end of each turn what it added to the share of the goal that is reached, mistakes counted against it: the
+    return is the final score, in [0, 1]. ``reward="terminal"`` pays all of it at the end.
+
+    ## Starting State
+    A customer of the split, ``"train"`` (2^20 a level) or ``"eval"`` (1000 others), and of the level (default: any).
+
+    ## Episode End
+    Terminated with ``end_reason`` ``"success"`` or ``"failure"`` by the customer, after six turns (``"max_turns"``), or
+    after 96 tokens of the agent.
+
+    ## Information
+    As in ``TextGenEnv``: ``is_action`` says which tokens are the agent's, ``turns`` who said what. With
+    ``score_normalised``: 0 is the untrained embedded LM, sampled, and 1 the optimum.
+
+    ## Arguments
+    ``split``, ``level``, ``data`` (with the columns ``setting`` and ``opening``, and a ``user`` and ``scorer`` of your
+    own), ``columns`` and ``chat`` of ``textgym.tasks.task_keywords``, and those of ``TextGenEnv``: other users are a
+    function of the messages or ``textgym.users.LMUser``.
+
+    ## References
+    Schatzmann et al. 2007, Agenda-based user simulation (aclanthology.org/N07-2038); Zhou et al. 2024, ArCHer: training
+    language model agents via hierarchical multi-turn RL (arXiv:2402.19446).
+
+    ## Version History
+    * v0: initial version.
+
+    >>> env = TextGenDialogueEnv(split="eval", level=2)
+    >>> _ = env.reset(seed=0)
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {"task": "dialogue"}

@@ -1,0 +1,154 @@
+"""Where the episodes of a task start: the built-in world by level and split, or the user's own data."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textgym.prompts import IndexedPrompts, ListPrompts, PromptSource, Sample, train_eval_split
+from textgym.prompts.files import csv_rows, jsonl_rows, read_utf8
+from textgym.prompts.splits import prompt_hash
+from textgym.tasks.base import Row, Task, filled
+
+__all__ = ["SEEDS", "SIZES", "WorldPrompts", "data_prompts"]
+
+SEEDS = {"train": 11, "eval": 12}
+"""World seeds of the splits. The embedded LM learned from seed 1."""
+SIZES = {"train": 2**20, "eval": 1000}
+"""Samples of the splits, per level."""
+NUM_TRIES = 32
+"""How many rows are looked at for one of the split; all of them miss it once in four billion."""
+
+
+class WorldPrompts:
+    """The samples of one level and split of a task's built-in data, made when they are asked for.
+
+    The splits have scenes of their own, and no prompt in common: short ones recur from scene to scene, so a hash of the
+    plain prompt says to which split a row belongs. Only a task with a handful of prompts may have them all in one.
+
+    Args:
+        task: Gives the rows.
+        to_sample: From a row to a sample.
+        level: Counted from 1.
+        split: ``"train"`` or ``"eval"``.
+    """
+
+    def __init__(self, task: Task, to_sample: Callable[[Row], Sample], level: int, split: str) -> None:
+        self._task = task
+        self._to_sample = to_sample
+        self._level = level
+        self._split = split
+
+    def __len__(self) -> int:
+        return SIZES[self._split]
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        row = row_of_split(self._task.rows, self._task.prompt, self._level, self._split, index)
+        return self._to_sample({**row, "level": self._level})
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return one of the samples, each with the same probability."""
+        return self[int(rng.integers(len(self)))]
+
+
+@lru_cache(maxsize=8192)  # each environment reads the first 1024 of its samples to see whether they fit
+def row_of_split(rows: Callable[[int, int, int], Row], prompt: str, level: int, split: str, index: int) -> Row:
+    """Return a row of the split: of those that a task has for the index, the first whose prompt belongs there."""
+    row: Row = {}
+    for attempt in range(NUM_TRIES):
+        row = rows(SEEDS[split], index + attempt * SIZES["train"], level)
+        if split_of(filled(prompt, row)) == split:
+            break
+    return row
+
+
+def split_of(prompt: str) -> str:
+    """Return the split to which a prompt of the built-in data belongs, the same one on every machine."""
+    return "eval" if prompt_hash(prompt, seed=0)[0] % 2 else "train"
+
+
+class Mixture:
+    """Several sources of equal length, drawn with equal probability and numbered in turn."""
+
+    def __init__(self, sources: Sequence[IndexedPrompts]) -> None:
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return len(self._sources) * len(self._sources[0])
+
+    def __getitem__(self, index: int) -> Sample:
+        place, source = divmod(range(len(self))[index], len(self._sources))
+        return self._sources[source][place]
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return one of the samples, each with the same probability."""
+        return self[int(rng.integers(len(self)))]
+
+
+def data_prompts(
+    data: Any, columns: Mapping[str, str], to_sample: Callable[[Row], Sample], split: str | None
+) -> PromptSource:
+    """Return the samples of the user's own rows.
+
+    Args:
+        data: The path of a JSONL or CSV file, a ``datasets.Dataset``, or an iterable of mappings.
+        columns: The task's names of columns, and the data's, where these differ; ``"translation.en"`` is the column
+            ``en`` inside the column ``translation``.
+        to_sample: From a row to a sample.
+        split: None for all rows, ``"train"`` for nine tenths of them, ``"eval"`` for the rest.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If ``data`` is none of these.
+        ValueError: If there are no rows, one lacks a column, or a file is broken; the message names the row.
+    """
+    samples = []
+    for place, row in _numbered_rows(data):
+        try:
+            samples.append(to_sample(_renamed(row, columns)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{place}: {error}") from error
+    if not samples:
+        raise ValueError(f"the data {data!r:.60} have no rows")
+    prompts = ListPrompts(samples)
+    return prompts if split is None else train_eval_split(prompts)[split == "eval"]
+
+
+def _numbered_rows(data: Any) -> Iterable[tuple[str, Row]]:
+    if isinstance(data, str | Path):
+        path = Path(data)
+        readers = {".jsonl": jsonl_rows, ".csv": csv_rows}
+        if path.suffix.lower() not in readers:
+            raise ValueError(f"data are read from {' and '.join(readers)} files, got {str(data)!r}")
+        try:
+            return [(f"{path}, line {line}", row) for line, row in readers[path.suffix.lower()](read_utf8(path))]
+        except ValueError as error:
+            raise ValueError(f"{path}, {error}") from error
+    if isinstance(getattr(data, "column_names", None), dict):
+        raise ValueError(f"the data set is a dictionary of splits; take one of them: {', '.join(data.column_names)}")
+    if isinstance(data, Iterable) and not isinstance(data, Mapping):
+        return ((f"row {i} of the data", row) for i, row in enumerate(data))
+    raise TypeError(
+        f"data is {data!r:.60} of type {type(data).__name__}; expected the path of a JSONL or CSV file, "
+        "a datasets.Dataset or a list of mappings"
+    )
+
+
+def _renamed(row: Any, columns: Mapping[str, str]) -> Row:
+    if not isinstance(row, Mapping):
+        raise TypeError(f"expected a mapping of columns, got {type(row).__name__} {row!r:.60}")
+    return {**row, **{ours: _column(row, theirs) for ours, theirs in columns.items()}}
+
+
+def _column(row: Any, name: str) -> Any:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"no column {name!r} in {row!r:.60}, which is no mapping")
+    if name in row:
+        return row[name]
+    outer, dot, inner = name.partition(".")
+    if not dot or outer not in row:
+        raise ValueError(f"no column {name!r}; there are: {', '.join(map(str, row)) or 'none'}")
+    return _column(row[outer], inner)

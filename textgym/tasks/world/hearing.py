@@ -1,0 +1,163 @@
+"""What a customer understands of a shop helper's reply: what is handed over, and what is asked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+
+from textgym.tasks.world.vocabulary import NUMBERS, adjectives, things
+
+_SENTENCE = re.compile(r"[^.!?\n;]+[.!?;]*")
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
+_ASIDE = re.compile(
+    r"[$€£] ?\d+(?:[.,]\d+)?|\d+[.,]\d+(?: ?(?:euros?|dollars?|pounds?|[$€£]))?|\d+ ?[$€£]"  # prices
+    r"|\b\w+ (?:euros?|dollars?|pounds?|cents?|pence)\b"
+    r"|\b(?:in|into) (?:a|your|the) (?:\w+ )?(?:bag|box)\b|\b(?:this|that|which|the) one\b"
+)
+_REFUSAL = re.compile(
+    r"\b(?:not|never|without|unfortunately|cannot|out of|sold out|no more|(?:have|has|are|is|got) no)\b|n't\b"
+)
+_HERE = re.compile(
+    r"\bhere(?:'s| is| are| you| we| they)\b|\btake\b|\bi(?:'ll| will) (?:get|give|hand|pack|wrap|bag)\b"
+)
+_HANDING = re.compile(
+    r"\b(?:there (?:you|are|is)|(?:give|hand|pack|wrap|get|bring|got) you|(?:these|this|those|that) (?:is|are)|that's"
+    r"|coming|enjoy|your|for you)\b"
+)
+_WISH = re.compile(
+    r"\byou (?:want|wanted|would|asked|said|say|like|need)\b|\bi (?:like|love|want|need|had|saw|ate|would)\b"
+)
+_ASKS_COUNT = re.compile(r"\bhow (?:many|much)\b|\bwhat (?:number|quantity|amount)\b")
+_ASKS_QUALITY = re.compile(
+    r"\b(?:which|what) (?:\w+ )?(?:colou?rs?|kinds?|sorts?|types?|flavou?rs?|ones?)\b|\b(?:colou?r|flavou?r)\b.*\?"
+)
+_OFFERS_MORE = re.compile(r"\b(?:anything|something|what) else\b")
+_FILLERS = frozenset((
+    "a", "all", "an", "and", "certainly", "course", "done", "for", "fresh", "friend", "gladly", "good", "hello", "hi",
+    "is", "it", "lovely", "madam", "my", "nice", "of", "ok", "okay", "one", "ones", "pleasure", "right", "sir", "sure",
+    "thank", "thanks", "the", "then", "very", "well", "with", "yes", "you",
+))  # fmt: skip
+"""What may stand beside things that are named without a verb; not `please`, with which a customer speaks."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The content of one reply."""
+
+    hands_over: bool
+    """Whether the helper hands something over."""
+    counts: frozenset[int]
+    """The numbers named with it; one number where the reply is clear."""
+    qualities: frozenset[str]
+    """The colours and kinds named with it."""
+    things: frozenset[str]
+    """The things named with it, in the singular."""
+    asks_count: bool
+    """Whether the helper asks how many."""
+    asks_quality: bool
+    """Whether the helper asks which colour or kind."""
+    offers_more: bool
+    """Whether the helper asks for further wishes."""
+
+
+@dataclass
+class _Named:
+    """What a sentence names."""
+
+    counts: set[int] = field(default_factory=set)
+    qualities: set[str] = field(default_factory=set)
+    things: set[str] = field(default_factory=set)
+    is_bare: bool = True
+    """Whether it names nothing else."""
+
+
+@cache
+def _things() -> dict[str, tuple[str, bool]]:
+    """Return the singular for each form, and whether the form is the singular."""
+    found = {thing.plural: (thing.singular, False) for thing in things()}
+    return found | {thing.singular: (thing.singular, True) for thing in things()}
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    return {word: number for number, word in enumerate(NUMBERS)} | {"dozen": 12, "couple": 2}
+
+
+@cache
+def _colours() -> frozenset[str]:
+    return frozenset(word for word, adjective in adjectives().items() if adjective.is_colour) | {"gray"}
+
+
+@cache
+def _kinds() -> frozenset[tuple[str, str]]:
+    """Return pairs of a kind and a form of the thing that follows it, such as `lemon` and `cakes`."""
+    return frozenset(
+        (kind, form) for thing in things() for kind in thing.kinds for form in (thing.singular, thing.plural)
+    )
+
+
+def _read(words: list[str]) -> _Named:
+    named = _Named()
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if word.isdecimal():
+            named.counts.add(int(word))
+        elif word in _numbers():
+            named.counts.add(_numbers()[word])
+        elif word in _colours() or (word, following) in _kinds():
+            named.qualities.add("grey" if word == "gray" else word)
+        elif word in _things():
+            singular, is_singular = _things()[word]
+            named.things.add(singular)
+            if is_singular and {"a", "an", "the", "your"}.intersection(words[max(0, position - 3) : position]):
+                named.counts.add(1)
+        elif word not in _FILLERS:
+            named.is_bare = False
+    return named
+
+
+def _hands_over(sentence: str, named: _Named) -> bool:
+    if not named.things or sentence.rstrip().endswith("?") or _REFUSAL.search(sentence):
+        return False
+    says_so = _HERE.search(sentence) or (_HANDING.search(sentence) and not _WISH.search(sentence))
+    return bool(says_so) or (named.is_bare and bool(named.counts))
+
+
+def hear(reply: str) -> Heard:
+    """Return what a customer understands of a helper's reply.
+
+    Numbers may be words or digits; prices are skipped. Something is handed over in a sentence that is no question and
+    no refusal, names a thing, and either says so (`here are`, `I will get you`) or names nothing else. All that such
+    sentences name counts: who lists several things or numbers hands over all of them.
+
+    >>> heard = hear("Sure! Here are 3 red apples for you. That will be 2 euros.")
+    >>> heard.hands_over, set(heard.counts), set(heard.qualities), set(heard.things)
+    (True, {3}, {'red'}, {'apple'})
+    >>> hear("Which colour would you like?").asks_quality
+    True
+    """
+    total, hands_over, asks_count, asks_quality = _Named(), False, False, False
+    text = reply.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    for sentence in _SENTENCE.findall(text):
+        plain = _ASIDE.sub(" ", sentence)
+        named = _read(_WORD.findall(plain))
+        is_choice = sentence.rstrip().endswith("?") and " or " in sentence
+        is_question_of_count = bool(_ASKS_COUNT.search(sentence)) or (is_choice and len(named.counts) > 1)
+        is_question_of_quality = bool(_ASKS_QUALITY.search(sentence)) or (is_choice and len(named.qualities) > 1)
+        asks_count |= is_question_of_count
+        asks_quality |= is_question_of_quality
+        if not (is_question_of_count or is_question_of_quality) and _hands_over(plain, named):
+            hands_over = True
+            total.counts |= named.counts
+            total.qualities |= named.qualities
+            total.things |= named.things
+    return Heard(
+        hands_over=hands_over,
+        counts=frozenset(total.counts),
+        qualities=frozenset(total.qualities),
+        things=frozenset(total.things),
+        asks_count=asks_count,
+        asks_quality=asks_quality,
+        offers_more=bool(_OFFERS_MORE.search(text)),
+    )

@@ -1,0 +1,231 @@
+"""A language model as the user; only this imports torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+from textgym.batch import TextBatch, Turn
+from textgym.errors import unknown_name
+from textgym.lm import LMStream, load_lm, sample
+from textgym.tokenizers import as_tokenizer
+from textgym.users.base import Reply
+from textgym.users.rendering import chat_template_of, plain_dialogue
+
+__all__ = ["LMUser"]
+
+Render = Callable[[str, list[Turn]], str]
+INSTRUCTION = "You are the user in this dialogue. Answer the assistant as that user would, in one short sentence."
+
+
+class LMUser:
+    r"""A language model that plays the user.
+
+    It reads the dialogue with the roles exchanged, and writes on until EOS, or ``max_new_tokens``, or, but for a chat
+    template, the end of the line. All episodes whose turns have ended are answered in one batch; what an episode's user
+    says depends on its text and its own generator alone (up to the rounding of a network, which may decide a draw once
+    in a million tokens), from which each reply takes ``max_new_tokens`` numbers, none at temperature 0.
+
+    The model reads at most its own positions: of a longer dialogue the end. ``max_reply_tokens`` of the environment has
+    to hold a reply and its frame, in tokens of the environment's tokenizer: with the default frame and the tokenizer
+    of ``"tiny"``, about ``max_new_tokens`` and 14 more.
+
+    Args:
+        model: What :func:`textgym.lm.load_lm` accepts: a name, a folder, a GGUF file; or a loaded model, which is
+            copied as it is now, together with ``tokenizer``.
+        tokenizer: What :func:`textgym.tokenizers.as_tokenizer` accepts; by default the model's own.
+        instruction: Who the user is and wants, told to the model first; or ``f(metadata) -> str`` of the sample's
+            metadata, where each episode has a goal of its own.
+        max_new_tokens: The most tokens of a reply, in the model's.
+        temperature: Of the draws; 0 takes the likeliest token.
+        outcomes: What ends the dialogue: the first phrase that a reply contains, in any case, gives its outcome, as
+            ``{"thank you, goodbye": "success"}``.
+        render: How the model is shown the dialogue: ``"chat"``, the tokenizer's chat template; ``"plain"``, lines that
+            begin with ``User:`` and ``Assistant:``; or ``f(instruction, messages) -> str``, the messages being those
+            of ``batch.turns`` after one with the prompt, of which ``"user"`` is to write the next. None is ``"chat"``
+            where there is a template, else ``"plain"``.
+
+    Raises:
+        ImportError: If torch or transformers is missing.
+        TypeError: If a loaded model comes without its tokenizer, or ``outcomes`` or ``instruction`` is of another kind.
+        ValueError: If there is no such model or way to render, no chat template for ``"chat"``, or a number is out of
+            its range.
+
+    >>> user = LMUser("tiny", max_new_tokens=8, outcomes={"goodbye": "success"})
+    >>> [reply] = user(TextBatch.from_texts([" Hello!"], prompts=["Hi."]), [np.random.default_rng(0)])
+    >>> isinstance(reply.text, str), "\n" in reply.text
+    (True, False)
+    """
+
+    def __init__(
+        self,
+        model: Any = "tiny",
+        tokenizer: Any = None,
+        *,
+        instruction: str | Callable[[Mapping[str, Any]], str] = INSTRUCTION,
+        max_new_tokens: int = 16,
+        temperature: float = 1.0,
+        outcomes: Mapping[str, str] | None = None,
+        render: Literal["chat", "plain"] | Render | None = None,
+    ) -> None:
+        if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be an integer of at least 1, got {max_new_tokens!r}")
+        if not isfinite(temperature) or temperature < 0:
+            raise ValueError(f"temperature must be a finite number of at least 0, got {temperature!r}")
+        if not isinstance(instruction, str) and not callable(instruction):
+            raise TypeError(f"instruction must be a text or f(metadata) -> text, got {instruction!r:.60}")
+        self.instruction = instruction
+        self.max_new_tokens = int(max_new_tokens)
+        self.temperature = float(temperature)
+        self.outcomes = _checked_outcomes({} if outcomes is None else outcomes)
+        self.render = render
+        is_loaded = isinstance(model, PreTrainedModel)
+        if is_loaded and tokenizer is None:
+            raise TypeError(f"a loaded model needs tokenizer=... beside it, got only {type(model).__name__}")
+        self._given = (copy.deepcopy(model) if is_loaded else model, tokenizer)
+        self._load()
+
+    def __call__(self, batch: TextBatch, rngs: Sequence[np.random.Generator]) -> list[Reply]:
+        """Return B replies."""
+        dialogues = zip(batch.prompts, batch.turns, batch.metadata, strict=True)
+        texts = [self._rendered(prompt, turns, metadata) for prompt, turns, metadata in dialogues]
+        if not texts:
+            return []
+        draws = None
+        if self.temperature > 0:
+            draws = np.stack([rng.random(self.max_new_tokens, dtype=np.float32) for rng in rngs])
+        replies = [text.strip() for text in self._written([self._encoded(text) for text in texts], draws)]
+        return [Reply(text, self._outcome(text)) for text in replies]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A name is enough to load the network again; what is cached of texts belongs to nobody.
+        hidden = ("_stream", "_model", "_tokenizer", "_show")
+        return {key: value for key, value in self.__dict__.items() if key not in hidden}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._load()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LMUser:
+        """Return a user with the same network, which nobody changes."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._stream = None
+        return twin
+
+    def _load(self) -> None:
+        model, tokenizer = self._given
+        self._model = load_lm(model).eval().requires_grad_(False)
+        config = self._model.config.get_text_config(decoder=True)
+        self._tokenizer = as_tokenizer(model if tokenizer is None else tokenizer, vocab_size=int(config.vocab_size))
+        self._positions: int | None = getattr(config, "max_position_embeddings", None)
+        if self._positions is not None and self.max_new_tokens >= self._positions:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}, but the model has {self._positions} positions")
+        self._ends = _ends(self._model, self._tokenizer.eos_token_id)
+        self._show, self._is_chat = self._rendering(model if tokenizer is None else tokenizer)
+        self._stream: LMStream | None = None
+
+    def _rendering(self, source: Any) -> tuple[Render, bool]:
+        if callable(self.render):
+            return self.render, False
+        if self.render not in (None, "chat", "plain"):
+            raise unknown_name("render", self.render, ["chat", "plain"], also="f(instruction, messages) will do too.")
+        template = None if self.render == "plain" else chat_template_of(source)
+        if template is None and self.render == "chat":
+            raise ValueError("render is 'chat', but the tokenizer has no chat template")
+        return (plain_dialogue, False) if template is None else (template, True)
+
+    def _rendered(self, prompt: str, turns: Sequence[Turn], metadata: Mapping[str, Any]) -> str:
+        instruction = self.instruction if isinstance(self.instruction, str) else self.instruction(metadata)
+        text = self._show(instruction, [{"role": "user", "content": prompt}, *turns])
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"render has to give a text that is not empty, got {text!r:.60}")
+        return text
+
+    def _encoded(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
+        return ids if self._positions is None else ids[self.max_new_tokens - self._positions :]
+
+    def _written(self, prompts: Sequence[list[int]], draws: npt.NDArray[np.float32] | None) -> list[str]:
+        """Return what the model writes after B prompts, from (B, max_new_tokens) uniform numbers, None for none."""
+        size = len(prompts)
+        stream = self._stream_for(size, max(map(len, prompts)) + self.max_new_tokens)
+        ids = np.zeros((stream.num_slots, stream.window), dtype=np.int64)
+        lengths = np.zeros(stream.num_slots, dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+            lengths[row] = len(prompt)
+        active = np.arange(stream.num_slots) < size
+        replies: list[list[int]] = [[] for _ in prompts]
+        for i in range(self.max_new_tokens):
+            logits = stream(ids[:, : lengths.max()], lengths, active=active).logits
+            rows = active.nonzero()[0]
+            tokens = self._drawn(logits[torch.from_numpy(rows)], None if draws is None else draws[rows, i])
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                if token not in self._ends:
+                    replies[row].append(token)
+                    ids[row, lengths[row]] = token
+                    lengths[row] += 1
+                if token in self._ends or self._has_ended(replies[row]):
+                    active[row] = False
+            if not active.any():
+                break
+        texts = map(self._tokenizer.decode, replies)
+        return [text if self._is_chat else _first_line(text) for text in texts]
+
+    def _drawn(self, logits: torch.Tensor, draws: npt.NDArray[np.float32] | None) -> torch.Tensor:
+        is_token = torch.from_numpy(self._tokenizer.token_mask).to(logits.device)
+        logits = logits.float().masked_fill(~is_token, -torch.inf)
+        if draws is None:
+            return logits.argmax(-1)
+        logits = logits - logits.amax(-1, keepdim=True)  # so that a low temperature makes no infinite ones
+        return sample(logits / self.temperature, uniform=torch.from_numpy(draws).to(logits.device))
+
+    def _has_ended(self, reply: list[int]) -> bool:
+        return not self._is_chat and "\n" in self._tokenizer.decode(reply).lstrip()
+
+    def _outcome(self, reply: str) -> str | None:
+        said = reply.casefold()
+        return next((outcome for phrase, outcome in self.outcomes.items() if phrase.casefold() in said), None)
+
+    def _stream_for(self, num_texts: int, num_tokens: int) -> LMStream:
+        """Return a stream for so many texts of so many tokens, the last one where it is large enough."""
+        stream = self._stream
+        if stream is None or stream.num_slots < num_texts or stream.window < num_tokens:
+            before = (0, 0) if stream is None else (stream.num_slots, stream.window)
+            num_slots, window = (_power_of_2(max(pair)) for pair in zip(before, (num_texts, num_tokens), strict=True))
+            window = window if self._positions is None else min(window, self._positions)
+            self._stream = stream = LMStream(self._model, num_slots, window, prompt_cache_size=0)
+        return stream
+
+
+def _checked_outcomes(outcomes: Any) -> dict[str, str]:
+    if not isinstance(outcomes, Mapping) or not all(
+        isinstance(text, str) for pair in outcomes.items() for text in pair
+    ):
+        raise TypeError(f"outcomes must map phrases to the reasons for which they end a dialogue, got {outcomes!r:.60}")
+    if not all(text.strip() for pair in outcomes.items() for text in pair):
+        raise ValueError(f"outcomes must have no blank phrases and reasons, got {dict(outcomes)!r:.60}")
+    return dict(outcomes)
+
+
+def _ends(model: PreTrainedModel, eos_token_id: int | None) -> frozenset[int]:
+    """Return the ids that end a reply: the tokenizer's EOS, and those that chat models have beside it."""
+    others = getattr(model.generation_config, "eos_token_id", None)
+    others = others if isinstance(others, list) else [others]
+    return frozenset(token for token in (eos_token_id, *others) if token is not None)
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
+
+
+def _power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
