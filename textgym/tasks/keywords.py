@@ -68,7 +68,7 @@ def task_keywords(
             ours["prompts"] = data_prompts(data, columns or {}, to_sample, split)
         else:
             ours["prompts"] = _world_prompts(task, to_sample, split or "train", level)
-    if data is None and not _OTHER_SCORES & keywords.keys():
+    if data is None and not _OTHER_SCORES & {name for name in keywords if (name, keywords[name]) != ("model", "tiny")}:
         ours["score_bounds"] = score_bounds(task)
     return ours | keywords
 

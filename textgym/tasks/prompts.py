@@ -54,7 +54,7 @@ class WorldPrompts:
         return self[int(rng.integers(len(self)))]
 
 
-@lru_cache(maxsize=8192)  # each environment reads the first 1024 of its samples to see whether they fit
+@lru_cache(maxsize=4096)  # each environment reads the first 1024 of its samples to see whether they fit
 def row_of_split(rows: Callable[[int, int, int], Row], prompt: str, level: int, split: str, index: int) -> Row:
     """Return a row of the split: of those that a task has for the index, the first whose prompt belongs there."""
     row: Row = {}

@@ -30,9 +30,10 @@ QA = Task(
     columns={"context": "a passage", "question": "a question on it", "answer": "the answer, or a list of several"},
     target="answer",
     prompt="{context}\nQuestion: {question}\nAnswer:",
-    instruction="{context}\n\n{question} Answer with a few words or a number, not with a sentence.",
+    instruction="Read this and answer with one or two words or a number.\n\n{context}\n\nQuestion: {question}\n"
+    "Short answer:",
     scorer=scorer,
-    keywords={"max_prompt_tokens": 88, "max_new_tokens": 16},
+    keywords={"max_prompt_tokens": 80, "max_new_tokens": 16},
     chat_keywords={"max_prompt_tokens": 160},
     success_score=1.0,
 )
@@ -55,7 +56,7 @@ class TextGenQAEnv(TextGenEnv):
     ``Discrete(V)``: action i writes token i; EOS ends the answer.
 
     ## Observation Space
-    ``Box(0, V, (104,), int64)``, the ids of the passage, ``Question: ... Answer:`` and the answer, right-padded with V.
+    ``Box(0, V, (96,), int64)``, the ids of the passage, ``Question: ... Answer:`` and the answer, right-padded with V.
 
     ## Rewards
     At the end ``0.7 correct + 0.3 token F1``, in [0, 1]. Correct is an exact match up to case, punctuation and
