@@ -144,7 +144,7 @@ def test_the_search_hacks_the_naive_sentiment():
 
 
 def test_the_search_does_not_hack_the_composite():
-    found = find_hack(composite(), max_new_tokens=16, timesteps=12_288, learning_rate=2e-3)
+    found = find_hack(composite(), max_new_tokens=24, timesteps=12_288, learning_rate=1e-3)
     assert found.hacks == ()
 
 

@@ -1,7 +1,7 @@
-"""Make the embedded language model from the world of the tasks: corpus, tokenizer, training, export, report.
+"""Make the embedded language model from the world of the tasks: corpus, tokenizer, training, report.
 
     python tools/train_embedded_lm.py                  # everything; run again after a stop and it goes on
-    python tools/train_embedded_lm.py --stages export report
+    python tools/train_embedded_lm.py --stages report samples
 
 Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report also pyspellchecker and vaderSentiment.
 """
@@ -9,9 +9,11 @@ Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report als
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from textgym.tasks.world.corpus import document
+from textgym.tasks.world import stable_rng
+from textgym.tasks.world.corpus import document, plan
+from textgym.tasks.world.questions import question
 
 EOS = "<|endoftext|>"
 Optimizers = tuple[torch.optim.Optimizer, ...]
-STAGES = ("corpus", "tokenizer", "train", "export", "openings", "report", "samples")
+STAGES = ("corpus", "tokenizer", "train", "refine", "openings", "report", "samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,27 @@ class Settings:
     """Steps of linear warm-up."""
     window_shares: tuple[tuple[int, float], ...] = ((128, 0.7), (256, 0.2), (512, 0.06), (1024, 0.04))
     """Window lengths in tokens and their shares of the steps."""
+    num_refining_steps: int = 1500
+    """Further optimizer steps on ``REFINING`` documents, with a learning rate that falls from ``refining_rate`` of its
+    peak to zero."""
+    num_refinements: int = 2
+    """How often that is done."""
+    num_refining_documents: int = 80_000
+    """How many of them there are."""
+    refining_rate: float = 0.4
+    """Share of the peak learning rates."""
     eos_first_share: float = 0.15
     """Share of the windows that begin with the end-of-text token; the others begin with a document's first word."""
+
+
+REFINING = {
+    ("qa", 3): 1.0, ("qa", 2): 0.22, ("qa", 1): 0.06, ("translation", 3): 0.03, ("translation", 2): 0.03,
+    ("translation", 1): 0.015, "story": 0.006, "summary": 0.006, "dialogue": 0.006,
+}  # fmt: skip
+"""How likely a document is taken for the last steps, by kind and level: above all sums and questions on two persons,
+which take the most practice, and of all else enough that it is not forgotten."""
+FLAWED_SHARE = 0.4
+"""How likely a sum or a question on two persons with a flawed answer is taken, relative to one that is right."""
 
 
 def write_corpus(settings: Settings, folder: Path) -> None:
@@ -72,6 +95,25 @@ def write_corpus(settings: Settings, folder: Path) -> None:
         for index in range(settings.num_documents):
             file.write(json.dumps(document(settings.seed, index), ensure_ascii=False) + "\n")
     path.with_suffix(".part").rename(path)
+
+
+def refining_documents(settings: Settings) -> Iterator[str]:
+    """Yield the documents of the last steps, which come after the others in the world."""
+    num_found = 0
+    for index in itertools.count(settings.num_documents):
+        kind, level, _ = plan(settings.seed, index)
+        # Not drawn by the plan's own generator, whose next number decides on the flaw.
+        draw = stable_rng(settings.seed, index, 30).random() / REFINING.get((kind, level), REFINING.get(kind, 1.0))
+        if draw >= 1.0:
+            continue
+        text = document(settings.seed, index)
+        is_rare = kind == "qa" and level > 1 and draw >= FLAWED_SHARE
+        if is_rare and not text.endswith(f"\nAnswer: {question(settings.seed, index, level).answer}"):
+            continue
+        yield text
+        num_found += 1
+        if num_found == settings.num_refining_documents:
+            return
 
 
 def read_corpus(folder: Path) -> list[str]:
@@ -97,10 +139,16 @@ def train_tokenizer(settings: Settings, folder: Path) -> None:
     if tokenizer.get_vocab_size() != settings.vocab_size:
         raise ValueError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, not {settings.vocab_size}")
     tokenizer.save(str(folder / "tokenizer.json"))
+    encode(documents, folder)
+
+
+def encode(documents: list[str], folder: Path, prefix: str = "") -> None:
+    """Store documents as token ids, and where each starts."""
     eos = eos_id(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoded = [[*encoding.ids, eos] for encoding in tokenizer.encode_batch(documents)]
-    np.save(folder / "ids.npy", np.concatenate([np.array(ids, dtype=np.uint16) for ids in encoded]))
-    np.save(folder / "starts.npy", np.cumsum([0] + [len(ids) for ids in encoded[:-1]]))
+    np.save(folder / f"{prefix}ids.npy", np.concatenate([np.array(ids, dtype=np.uint16) for ids in encoded]))
+    np.save(folder / f"{prefix}starts.npy", np.cumsum([0] + [len(ids) for ids in encoded[:-1]]))
 
 
 def eos_id(folder: Path) -> int:
@@ -195,6 +243,19 @@ def build_optimizers(settings: Settings, model: GPT2LMHeadModel) -> Optimizers:
     )
 
 
+def descend(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.Tensor) -> float:
+    """Take one step on a batch of (B, T) ids and return the loss, in nats per token."""
+    with torch.autocast("cpu", torch.bfloat16):  # faster; weights and moments stay float32
+        logits = model(batch, use_cache=False).logits[:, :-1]
+    loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+    model.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.item()
+
+
 def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
     """Train from the last checkpoint to the last step and returns the network."""
     ids, starts = np.load(folder / "ids.npy"), np.load(folder / "starts.npy")
@@ -208,21 +269,31 @@ def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
     for step in range(first_step, settings.num_steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * schedule(settings, step)
-        batch = draw_batch(settings, ids, starts, eos, step)
-        with torch.autocast("cpu", torch.bfloat16):  # faster; weights and moments stay float32
-            logits = model(batch, use_cache=False).logits[:, :-1]
-        loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        mean_loss = loss.item() if math.isnan(mean_loss) else 0.95 * mean_loss + 0.05 * loss.item()
+        loss = descend(model, optimizers, draw_batch(settings, ids, starts, eos, step))
+        mean_loss = loss if math.isnan(mean_loss) else 0.95 * mean_loss + 0.05 * loss
         done, cpu_seconds = step + 1, cpu_before + time.process_time() - cpu_start
         if done % 50 == 0:
             print(f"step {done}/{settings.num_steps}  loss {mean_loss:.3f}  cpu {cpu_seconds / 60:.1f} min", flush=True)
         if done % 200 == 0 or done == settings.num_steps:
             checkpoint.save(model, optimizers, done, cpu_seconds)
+    return model.eval()
+
+
+def refine(settings: Settings, folder: Path, model: GPT2LMHeadModel, number: int = 0) -> GPT2LMHeadModel:
+    """Train on with fresh optimizers on the documents that take the most practice, and return the network."""
+    if not (folder / "refining_starts.npy").exists():
+        encode(list(refining_documents(settings)), folder, "refining_")
+    ids, starts = np.load(folder / "refining_ids.npy"), np.load(folder / "refining_starts.npy")
+    optimizers = build_optimizers(settings, model.train())
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    for step in range(settings.num_refining_steps):
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = settings.refining_rate * peak * (1 - step / settings.num_refining_steps)
+        number_of_batch = settings.num_steps + number * settings.num_refining_steps + step
+        batch = draw_batch(settings, ids, starts, eos_id(folder), number_of_batch)
+        loss = descend(model, optimizers, batch)
+        if (step + 1) % 50 == 0:
+            print(f"refining step {step + 1}/{settings.num_refining_steps}  loss {loss:.3f}", flush=True)
     return model.eval()
 
 
@@ -285,8 +356,12 @@ def main() -> None:
         write_corpus(settings, folder)
     if "tokenizer" in arguments.stages:
         train_tokenizer(settings, folder)
-    if {"train", "export"} & set(arguments.stages):
-        export(train(settings, folder), folder, target)
+    if {"train", "refine"} & set(arguments.stages):
+        model = train(settings, folder)
+        if "refine" in arguments.stages:
+            for number in range(settings.num_refinements):
+                model = refine(settings, folder, model, number)
+            export(model, folder, target)
     if {"openings", "report", "samples"} & set(arguments.stages):
         from embedded_lm_report import write_openings, write_report, write_samples
 

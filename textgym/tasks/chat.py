@@ -1,18 +1,15 @@
 """How a chat model is asked: its own template around the task's instruction."""
 
 import copy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from textgym.tokenizers import EMBEDDED_LMS
+from textgym.tokenizers import transformers_tokenizer
 
 __all__ = ["ChatTemplate", "chat_template"]
 
 _AGENT, _USER = "\u2402agent\u2403", "\u2402user\u2403"
 """Stand-ins that no template changes, to find where the messages go."""
-_PLAIN = ("char", "byte", *EMBEDDED_LMS)
-"""Names of tokenizers that have no template."""
 
 
 class ChatTemplate:
@@ -85,20 +82,7 @@ def chat_template(model: Any, tokenizer: Any, chat: bool | None) -> ChatTemplate
         return None
     source = model if tokenizer is None else tokenizer
     if isinstance(source, str | Path):
-        source = None if str(source) in _PLAIN else _load_tokenizer(str(source))
+        source = transformers_tokenizer(source)
     if not chat and not getattr(source, "chat_template", None):
         return None
     return ChatTemplate(source)
-
-
-@cache
-def _load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of transformers under a name, None where there is none: then there is no template."""
-    try:
-        from transformers import AutoTokenizer
-
-        if name.endswith(".gguf"):
-            return AutoTokenizer.from_pretrained(str(Path(name).parent), gguf_file=Path(name).name)
-        return AutoTokenizer.from_pretrained(name)
-    except (ImportError, OSError, ValueError):
-        return None

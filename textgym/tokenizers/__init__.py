@@ -4,7 +4,7 @@ from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.lookup import token_ids
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer, WordTokenizer
-from textgym.tokenizers.resolve import EMBEDDED_LMS, as_tokenizer, embedded_lm_path
+from textgym.tokenizers.resolve import EMBEDDED_LMS, as_tokenizer, embedded_lm_path, transformers_tokenizer
 
 __all__ = [
     "EMBEDDED_LMS",
@@ -18,4 +18,5 @@ __all__ = [
     "as_tokenizer",
     "embedded_lm_path",
     "token_ids",
+    "transformers_tokenizer",
 ]

@@ -1,6 +1,7 @@
 """From what a caller writes as ``tokenizer=`` to a tokenizer: names, folders, files and objects."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer
 
-__all__ = ["EMBEDDED_LMS", "as_tokenizer", "embedded_lm_path"]
+__all__ = ["EMBEDDED_LMS", "as_tokenizer", "embedded_lm_path", "transformers_tokenizer"]
 
 EMBEDDED_LMS = ("tiny",)
 """Names of the language models inside the package."""
@@ -140,6 +141,24 @@ def tokenizer_from_transformers(name: str, vocab_size: int | None) -> Tokenizer:
             return tokenizer
     width = tokenizer.vocab_size if vocab_size is None else vocab_size
     return tokenizer if width == tokenizer.vocab_size else PaddedTokenizer(tokenizer, width)
+
+
+@cache
+def transformers_tokenizer(name: str | Path) -> Any:
+    """Return the tokenizer of ``transformers`` under a name, with its chat template; None where there is none.
+
+    ``"char"``, ``"byte"`` and the embedded LM's are none of them.
+    """
+    path = Path(name)
+    if str(name) in ("char", "byte", *EMBEDDED_LMS):
+        return None
+    folder, options = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
+    try:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(folder), **options)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def usual_eos_id(tokenizer: Any) -> int | None:

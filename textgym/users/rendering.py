@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from textgym.batch import Turn
-from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
+from textgym.tokenizers import transformers_tokenizer
 
-__all__ = ["ChatTemplate", "chat_template_of", "plain_dialogue"]
+__all__ = ["ExchangedRoles", "chat_template_of", "plain_dialogue"]
 
 
 def plain_dialogue(instruction: str, messages: list[Turn]) -> str:
@@ -22,7 +22,7 @@ def plain_dialogue(instruction: str, messages: list[Turn]) -> str:
     return "\n".join([*head, *lines, "User:"])
 
 
-class ChatTemplate:
+class ExchangedRoles:
     """The chat template of a tokenizer, with the roles exchanged: the model is the assistant, who plays the user.
 
     The instruction is the first message of the other side, since many templates want the roles to alternate and know
@@ -52,18 +52,6 @@ def chat_template_of(source: Any) -> Callable[[str, list[Turn]], str] | None:
         source: A tokenizer, or the name, folder or GGUF file of one.
     """
     if isinstance(source, str | Path):
-        source = _loaded(source)
+        source = transformers_tokenizer(source)
     has_template = callable(getattr(source, "apply_chat_template", None)) and getattr(source, "chat_template", None)
-    return ChatTemplate(source) if has_template else None
-
-
-def _loaded(name: str | Path) -> Any:
-    """Return the tokenizer of transformers under a name, None where it has no such."""
-    from transformers import AutoTokenizer
-
-    path = embedded_lm_path(str(name)) if name in EMBEDDED_LMS else Path(name)
-    folder, options = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-    try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.exists() else str(name), **options)
-    except (OSError, ValueError):  # textgym's own kinds, such as "byte"
-        return None
+    return ExchangedRoles(source) if has_template else None

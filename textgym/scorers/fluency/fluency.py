@@ -61,7 +61,7 @@ class Fluency:
 
     >>> texts = ["The sun shone on the roofs.", "Roofs the on shone sun the."]
     >>> Fluency()(TextBatch.from_texts(texts)).round(1)
-    array([ -1.2, -16.5])
+    array([ -1. , -15.7])
     """
 
     requires = ("torch", "transformers")

@@ -1,0 +1,31 @@
+"""The leaderboard of the tasks: who scores how much, with intervals, between the untrained LM and the known optimum.
+
+contestants  who takes part: the LM untrained, trained by each agent, and the optimum
+settings     with which settings, and on how many tokens, the agents train
+optimum      the known optimum, played in the real environment
+running      one run is a task, a contestant and a seed; finished ones are kept
+summary      means and intervals over seeds, and the share of the gap that is closed
+report       JSON, a table and a picture
+untrained    what the untrained LM scores by task and level
+command      ``python -m textgym.tasks.leaderboard``
+"""
+
+from textgym_agents.leaderboard.command import main
+from textgym_agents.leaderboard.contestants import CONTESTANTS, Brief, Player
+from textgym_agents.leaderboard.running import Job, RunBook, held_out_scores, jobs_of, run, run_all
+from textgym_agents.leaderboard.summary import half_width, summarised
+
+__all__ = [
+    "CONTESTANTS",
+    "Brief",
+    "Job",
+    "Player",
+    "RunBook",
+    "half_width",
+    "held_out_scores",
+    "jobs_of",
+    "main",
+    "run",
+    "run_all",
+    "summarised",
+]

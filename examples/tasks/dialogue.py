@@ -1,0 +1,17 @@
+"""Teach the embedded LM to serve customers in a shop, in several turns, in two minutes on a CPU.
+
+python examples/tasks/dialogue.py [--timesteps N] [--seed 0]
+"""
+
+import gymnasium as gym
+from before_and_after import learn
+
+from textgym_agents import GRPO, GRPOConfig
+
+
+def make_agent(env: gym.vector.VectorEnv, seed: int) -> GRPO:
+    return GRPO("tiny", env, GRPOConfig(num_episodes=64, learning_rate=1e-3, kl_coef=0.0, seed=seed))
+
+
+if __name__ == "__main__":
+    learn(__doc__, "TextGenDialogue-v0", make_agent, timesteps=150_000)

@@ -1,0 +1,256 @@
+"""The leaderboard: what a run measures, what the numbers of several become, and what is written of them."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from textgym.tasks import TASKS, find_task
+from textgym.tokenizers import WordTokenizer
+from textgym_agents.decoding import RandomPolicy
+from textgym_agents.leaderboard import CONTESTANTS, Job, Player, RunBook, half_width, jobs_of, main, run_all, summarised
+from textgym_agents.leaderboard.contestants import NO_BEST_TURN, Brief, task_env
+from textgym_agents.leaderboard.optimum import BestTurns
+from textgym_agents.leaderboard.report import draw, markdown
+from textgym_agents.leaderboard.running import held_out_scores
+from textgym_agents.leaderboard.settings import EXCEPTIONS, SETTINGS, TIMESTEPS, settings_of
+from textgym_agents.leaderboard.untrained import untrained_scores, write_untrained_scores
+
+SILENT = [].append
+
+
+def record(contestant, seed, score, task="qa", **settings):
+    """Return what ``run`` would."""
+    return {
+        "job": {"task": task, "contestant": contestant, "seed": seed, "num_held_out": 3, "settings": settings},
+        "score": score,
+        "score_by_level": {"1": score, "2": 0.5},
+        "trained_tokens": 100 if settings else 0,
+        "training_seconds": 2.0,
+        "evaluation_seconds": 1.0,
+    }
+
+
+RECORDS = [
+    record("sampled LM", 0, 0.2),
+    record("sampled LM", 1, 0.4),
+    record("PPO", 0, 0.6, kl_coef=0.1),
+    record("PPO", 1, 0.7, kl_coef=0.1),
+    record("optimum", 0, 1.0),
+    record("optimum", 1, 1.0),
+]
+LEADERBOARD = {"command": "the command", "model": "tiny", "num_seeds": 2, "tasks": summarised(RECORDS)}
+
+
+def test_half_width_is_students_t_times_the_standard_error():
+    # s = 0.1, n = 3, t = 4.303: 4.303 * 0.1 / sqrt(3)
+    assert half_width([0.4, 0.5, 0.6]) == pytest.approx(0.24843, abs=1e-5)
+    # s = 0.05 sqrt(2), n = 2, t = 12.706: 12.706 * 0.05
+    assert half_width([0.6, 0.7]) == pytest.approx(0.6353)
+
+
+def test_one_value_has_no_interval():
+    assert math.isnan(half_width([0.5]))
+
+
+@pytest.mark.parametrize("values", [[], [0.5] * 11])
+def test_half_width_refuses_none_and_too_many_values(values):
+    with pytest.raises(ValueError, match="1 to 10 values, got"):
+        half_width(values)
+
+
+def test_the_share_of_the_gap_lies_between_the_sampled_lm_and_the_optimum():
+    contestants = summarised(RECORDS)["qa"]["contestants"]
+    # (0.65 - 0.3) / (1 - 0.3)
+    assert contestants["PPO"]["score_normalised"] == pytest.approx(0.5)
+    assert contestants["sampled LM"]["score_normalised"] == 0
+    assert contestants["optimum"]["score_normalised"] == 1
+
+
+def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
+    entry = summarised(RECORDS)["qa"]["contestants"]["PPO"]
+    assert entry["scores"] == [0.6, 0.7]
+    assert entry["mean"] == pytest.approx(0.65)
+    assert entry["half_width"] == pytest.approx(0.6353)
+    assert entry["score_by_level"] == {"1": pytest.approx(0.65), "2": 0.5}
+    assert entry["trained_tokens"] == [100, 100]
+    assert entry["settings"] == {"kl_coef": 0.1}
+
+
+def test_an_optimum_that_is_not_played_is_the_bound_of_the_task():
+    task = summarised([record("sampled LM", 0, 0.2, "sentiment"), record("PPO", 0, 0.6, "sentiment")])["sentiment"]
+    assert (task["optimum"], task["optimum_is_played"]) == (1.0, False)
+    assert task["contestants"]["PPO"]["score_normalised"] == pytest.approx(0.5)
+    assert task["contestants"]["PPO"]["half_width"] is None
+
+
+def test_the_table_has_means_intervals_shares_and_the_best_in_bold():
+    page = markdown(LEADERBOARD)
+    assert "Made by `the command`" in page
+    assert "| PPO | **0.650 ± 0.635** |" in page
+    assert "| PPO | **50 %** |" in page
+    assert "| sampled LM | 0.300 ± 1.271 |" in page
+    assert "| optimum | 1.000 ± 0.000 |" in page
+    assert "| qa | 100 | 2 |" in page
+    assert "- PPO: `kl_coef=0.1`" in page
+
+
+def test_the_table_says_where_the_optimum_is_a_bound():
+    tasks = summarised([record("sampled LM", 0, 0.2, "sentiment")])
+    page = markdown(LEADERBOARD | {"tasks": tasks})
+    assert "but for sentiment, where it is the score's upper bound" in page
+    assert "| optimum | 1.000 (bound) |" in page
+
+
+def test_the_picture_is_a_png(tmp_path):
+    draw(tmp_path / "a.png", LEADERBOARD["tasks"])
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_everybody_has_a_budget_and_only_those_that_train_have_settings():
+    assert set(SETTINGS) < set(CONTESTANTS)
+    assert {task for _, task in EXCEPTIONS} <= set(TIMESTEPS) <= set(TASKS)
+    assert settings_of("sampled LM", "qa") == {}
+
+
+def test_jobs_are_all_tasks_contestants_and_seeds_but_an_optimum_that_cannot_be_played():
+    jobs = jobs_of(["qa", "sentiment"], ["PPO", "optimum"], 2, timesteps=64)
+    assert [(job.task, job.contestant, job.seed, job.timesteps) for job in jobs] == [
+        ("qa", "PPO", 0, 64),
+        ("qa", "PPO", 1, 64),
+        ("qa", "optimum", 0, 0),
+        ("qa", "optimum", 1, 0),
+        ("sentiment", "PPO", 0, 64),
+        ("sentiment", "PPO", 1, 64),
+    ]
+    assert len({job.weights for job in jobs}) == 1
+    assert len(jobs[0].weights) == 16
+
+
+def test_two_contestants_run_and_their_runs_are_kept(tmp_path):
+    jobs = jobs_of(["sentiment"], ["random", "Reinforce"], 1, timesteps=256, num_held_out=5)
+    lines = []
+    records = run_all(jobs, RunBook(tmp_path), tell=lines.append)
+    assert [found["trained_tokens"] >= 256 for found in records] == [False, True]
+    assert all(-1 <= found["score"] <= 1 for found in records)
+    assert RunBook(tmp_path).records == records
+    assert [line[:4] for line in lines] == ["[1/2", "[2/2"]
+
+
+@pytest.mark.parametrize("contestant", ["PPO", "GRPO", "DQN", "SB3 PPO"])
+def test_every_agent_trains_on_a_task_with_turns(contestant):
+    brief = Brief("dialogue", 0, 1, "tiny", {**settings_of(contestant, "dialogue"), **SMALL[contestant]})
+    player = CONTESTANTS[contestant](brief)
+    assert player.num_timesteps >= 1
+    assert held_out_scores(player, "dialogue", range(2)).shape == (2,)
+
+
+SMALL = {
+    "PPO": {"num_episodes": 8},
+    "GRPO": {"num_episodes": 8},
+    "DQN": {"num_episodes": 8, "batch_size": 8, "updates_per_iteration": 1},
+    "SB3 PPO": {"n_steps": 4, "batch_size": 256},
+}
+
+
+def test_a_run_is_not_run_again_but_with_other_settings(tmp_path):
+    (job,) = jobs_of(["sentiment"], ["random"], 1, num_held_out=2)
+    book = RunBook(tmp_path)
+    (first,) = run_all([job], book, tell=SILENT)
+    book.records[0]["score"] = 123.0
+    assert run_all([job], book, tell=SILENT)[0]["score"] == 123.0
+    (again,) = run_all([replace(job, seed=1)], book, tell=SILENT)
+    assert again["score"] != 123.0
+    assert len(book.records) == 2
+    assert first["job"]["contestant"] == "random"
+
+
+def test_a_book_that_is_none_is_refused(tmp_path):
+    (tmp_path / "runs.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match=r"runs\.json is no list of runs; remove it to begin anew"):
+        RunBook(tmp_path)
+
+
+def test_everybody_is_evaluated_on_the_same_cases_whatever_the_seed():
+    seen = []
+
+    class Looks(RandomPolicy):
+        def act(self, ids, *args, **kwargs):
+            seen.append(ids.copy())
+            return super().act(ids, *args, **kwargs)
+
+    for seed in (0, 1):
+        seen.append("new")
+        held_out_scores(Player(lambda env: Looks(env.unwrapped.num_actions)), "sentiment", range(4), seed=seed)
+    starts = [seen[i + 1] for i, entry in enumerate(seen) if isinstance(entry, str)]
+    assert np.array_equal(*starts)
+    assert len({tuple(row) for row in starts[0].tolist()}) == 4
+
+
+@pytest.mark.parametrize("task", sorted(set(TIMESTEPS) - set(NO_BEST_TURN)))
+def test_the_optimum_is_played_to_the_best_score(task):
+    scores = held_out_scores(CONTESTANTS["optimum"](Brief(task, 0, 1, "tiny", {})), task, range(6))
+    assert scores == pytest.approx([find_task(task).optimum] * 6)
+
+
+def test_an_optimum_that_is_not_known_cannot_be_played():
+    env = task_env("sentiment", 1)
+    with pytest.raises(ValueError, match="task 'sentiment' has no best turn to play"):
+        BestTurns(RandomPolicy(env.unwrapped.num_actions), env, "sentiment")
+
+
+def test_the_optimum_needs_an_eos():
+    tokenizer = WordTokenizer(["a", "b"])
+    tokenizer.eos_token_id = None
+    env = gym.make_vec("TextGen-v0", num_envs=1, tokenizer=tokenizer, prompts=["a"])
+    with pytest.raises(ValueError, match="the tokenizer has none"):
+        BestTurns(RandomPolicy(env.unwrapped.num_actions), env, "translation")
+
+
+def test_untrained_scores_are_by_task_and_level(tmp_path):
+    scores = untrained_scores(["sentiment", "dialogue"], num_cases=2, tell=SILENT)
+    assert {task: list(levels) for task, levels in scores.items()} == {"sentiment": ["1"], "dialogue": ["1", "2", "3"]}
+    write_untrained_scores(scores, tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+
+
+def test_the_command_runs_the_scale_too_and_writes_three_files(tmp_path, capsys):
+    arguments = ["--tasks", "sentiment", "--agents", "random", "--seeds", "1", "--held-out", "2", "--processes", "1"]
+    main([*arguments, "--work", str(tmp_path / "work"), "--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "leaderboard.json", "leaderboard.md", "leaderboard.png", "work",
+    }  # fmt: skip
+    written = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert set(written["tasks"]["sentiment"]["contestants"]) == {"random", "sampled LM"}
+    assert "torch" in written["versions"]
+    assert "random closes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "chess"], "invalid choice: 'chess'"),
+        (["--seeds", "11"], "invalid choice: 11"),
+        (["--processes", "0"], "--processes must be at least 1, got 0"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_without_the_extras_the_script_says_what_to_install():
+    code = "import sys; sys.modules['stable_baselines3'] = None; import textgym.tasks.leaderboard"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'textgym[agents,sb3,scorers]'" in done.stderr
+
+
+def test_a_job_says_all_that_decides_a_run():
+    names = set(Job.__dataclass_fields__)
+    assert names == {"task", "contestant", "seed", "timesteps", "num_held_out", "model", "weights", "settings"}
