@@ -36,6 +36,13 @@ def test_example_runs(example, tmp_path):
     assert run(str(ROOT / "examples" / example), *arguments).strip()
 
 
+@pytest.mark.parametrize("task", ["dialogue", "qa", "summary", "translation"])
+def test_the_example_of_a_task_shows_held_out_cases_before_and_after(task):
+    printed = run(str(ROOT / "examples/tasks" / f"{task}.py"), "--timesteps", "500")
+    assert "before" in printed
+    assert "held-out cases" in printed
+
+
 def test_quickstart_leaves_a_run_folder_and_shows_eight_prompts(tmp_path):
     printed = run(str(ROOT / "examples/quickstart.py"), "--timesteps", "2000", "--out", str(tmp_path / "run"))
     assert printed.count("\n> ") == 8

@@ -51,7 +51,7 @@ def learn(doc: str, env_id: str, make_agent: Callable[[gym.vector.VectorEnv, int
     args = parser.parse_args()
     torch.set_num_threads(1)  # the fastest choice for a model this small
 
-    env = gym.make_vec(env_id, num_envs=64, autoreset_mode="SameStep", split="train", group_size=8)
+    env = gym.make_vec(env_id, num_envs=64, autoreset_mode="SameStep", split="train", group_size=16)
     agent = make_agent(env, args.seed)
     before = held_out_cases(env_id, agent.policy)
     start = time.perf_counter()
