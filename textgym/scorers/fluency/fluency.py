@@ -61,7 +61,7 @@ class Fluency:
 
     >>> texts = ["The sun shone on the roofs.", "Roofs the on shone sun the."]
     >>> Fluency()(TextBatch.from_texts(texts)).round(1)
-    array([ -1. , -15.7])
+    array([ -1.5, -14.9])
     """
 
     requires = ("torch", "transformers")
