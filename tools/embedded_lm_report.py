@@ -216,7 +216,8 @@ def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_cha
         "the shares of `textgym.tasks.world.corpus.FLAWS`, so that there is something to learn from rewards",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
-        f"then {settings.num_refinements} times {settings.num_refining_steps:,} steps on {settings.num_refining_documents:,} further documents, most "
+        f"then {settings.num_refinements} times {settings.num_refining_steps:,} steps on "
+        f"{settings.num_refining_documents:,} further documents, most "
         "of them sums and questions on two persons, in which right answers are more frequent than elsewhere; "
         f"seed {settings.seed}",
         "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread for the first, 11 for the second part",
