@@ -220,7 +220,7 @@ def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_cha
         f"{settings.num_refining_documents:,} further documents, most "
         "of them sums and questions on two persons, in which right answers are more frequent than elsewhere; "
         f"seed {settings.seed}",
-        "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread for the first, 11 for the second part",
+        "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread, without the last steps",
         "Held-out perplexity": "per token, on 2,000 documents that it never saw: "
         + ", ".join(f"{kind} {value:.2f}" for kind, value in findings.perplexities.items()),
         "Words": f"{findings.word_share:.1%} of the words of 200 stories are in pyspellchecker's English list or are "

@@ -243,8 +243,10 @@ class Core:
     ) -> Step:
         """Find the ends, score them and turn scores into rewards; changes nothing until all of it has worked."""
         parts = self.parts
-        terminated, truncated, reasons = self._ends(tokens, slots, illegal)
         batch = self._batch(slots)
+        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
+        if self._now is None:  # a user has written
+            batch = self._batch(slots)
         batch.done = terminated | truncated
         rewards = np.zeros(len(batch), dtype=np.float64)
         ended = batch.done.nonzero()[0]
@@ -306,7 +308,11 @@ class Core:
         return everyone[slots]
 
     def _ends(
-        self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None
+        self,
+        tokens: npt.NDArray[np.int64],
+        slots: Slots,
+        illegal: npt.NDArray[np.bool_] | None,
+        batch: TextBatch,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[Reason]]:
         """Return (n,) terminated and truncated, and the reasons, of which the first that is True counts."""
         is_eos = tokens == self._eos
@@ -320,10 +326,10 @@ class Core:
                 reasons.append(("illegal_action", illegal))
                 terminated = terminated | illegal
         for ending in self.parts.endings:
-            reasons.append((ending.reason, ending(self._batch(slots))))
+            reasons.append((ending.reason, ending(batch)))
             terminated = terminated | reasons[-1][1]
         if self.conversation is not None and (ends_turn := is_eos & ~terminated).any():
-            reasons += self._ask_user(ends_turn, slots)
+            reasons += self._ask_user(ends_turn, slots, batch)
             terminated = np.logical_or.reduce([terminated, *(mask for _, mask in reasons)])
         budget = self.steps[slots] >= self.parts.max_new_tokens
         reasons.append(("max_new_tokens", budget))
@@ -331,13 +337,13 @@ class Core:
             return terminated | budget, np.zeros_like(budget), reasons
         return terminated, budget & ~terminated, reasons
 
-    def _ask_user(self, ends_turn: npt.NDArray[np.bool_], slots: Slots) -> list[Reason]:
+    def _ask_user(self, ends_turn: npt.NDArray[np.bool_], slots: Slots, batch: TextBatch) -> list[Reason]:
         """Let the user answer where a turn has ended, (n,) bool, write the replies, and return why dialogues end."""
         assert self.conversation is not None
         turns = ends_turn.nonzero()[0]
         asked = self._rows[slots][turns]
         rngs = [self.dealer.rngs[slot] for slot in asked.tolist()]
-        replies, tokens = self.conversation.ask(self._batch(slots).select(turns), rngs)
+        replies, tokens = self.conversation.ask(batch.select(turns), rngs)
         self.conversation.write(asked, replies, tokens, self.ids, self.lengths)
         self._now = None
         names = [reply.outcome for reply in replies]
