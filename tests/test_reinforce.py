@@ -1,18 +1,14 @@
 """Reinforce: it learns, a seed decides, and a saved run continues exactly."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 import torch
 from lm_fixtures import make_env, small_lm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
-from transformers import AutoModelForCausalLM
 
 from textgym import TextGenVecEnv
-from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
+from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, collect
 
 
 def agent_of(seed=0, env=None, **settings):
@@ -216,37 +212,3 @@ def test_metrics_carry_sb3s_names():
         "train/explained_variance",
     }  # fmt: skip
     assert names <= rows[0].keys()
-
-
-def test_a_run_folder_holds_all_that_a_run_leaves(tmp_path):
-    agent = agent_of()
-    run = RunFolder(tmp_path / "run", {"why": "test"})
-    agent.learn(300, callback=run)
-    run.finish(agent.policy)
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == agent.num_updates
-    assert float(rows[-1]["rollout/ep_rew_mean"]) == pytest.approx(run.rows[-1]["rollout/ep_rew_mean"])
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"why": "test"}
-    assert (tmp_path / "run" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
-    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "lm")
-    assert torch.equal(lm.transformer.wte.weight, agent.policy.model.transformer.wte.weight)
-
-
-def test_a_run_folder_keeps_its_columns_and_takes_an_agent_that_writes_nothing(tmp_path):
-    agent, run = agent_of(), RunFolder(tmp_path, {})
-    run(agent, {"time/total_timesteps": 1.0, "train/loss": 2.0, "train/value_loss": 3.0})
-    run(agent, {"time/total_timesteps": 2.0, "train/value_loss": 5.0})
-    with pytest.raises(ValueError, match="train/new"):
-        run(agent, {"time/total_timesteps": 3.0, "train/new": 5.0})
-    run.finish(agent.policy)
-    with (tmp_path / "metrics.csv").open() as file:
-        assert [row["train/value_loss"] for row in csv.DictReader(file)] == ["3.0", "5.0"]
-
-
-def test_a_run_folder_is_not_written_over(tmp_path):
-    run = RunFolder(tmp_path, {})
-    agent_of().learn(50, callback=run)
-    with pytest.raises(FileExistsError, match="already holds a run"):
-        RunFolder(tmp_path, {})

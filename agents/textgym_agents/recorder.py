@@ -1,6 +1,7 @@
 """Episodes on disk, one a row: JSON lines that a person can read, or Parquet that any data tool can."""
 
 import base64
+import io
 import json
 import math
 from os import PathLike
@@ -15,7 +16,7 @@ from typing_extensions import Self
 from textgym_agents.episodes import Episodes
 from textgym_agents.reader import INFO_COLUMNS, Row, import_pyarrow, read_episodes
 
-__all__ = ["EpisodeRecorder", "read_episodes"]
+__all__ = ["EpisodeRecorder", "append_whole", "read_episodes"]
 
 
 class EpisodeRecorder:
@@ -95,6 +96,17 @@ class EpisodeRecorder:
         self.close()
 
 
+def append_whole(file: io.FileIO, data: bytes) -> None:
+    """Append all of the data to an unbuffered file; if that fails, none of it."""
+    start, rest = file.seek(0, io.SEEK_END), memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except BaseException:
+        file.truncate(start)
+        raise
+
+
 class _Writer(Protocol):
     def write(self, rows: list[Row]) -> None: ...
 
@@ -102,7 +114,7 @@ class _Writer(Protocol):
 
 
 class _JsonLines:
-    """Whole lines, or none: a write that fails is taken back."""
+    """Whole lines, or none."""
 
     def __init__(self, path: Path, append: bool) -> None:
         if append and path.exists() and path.stat().st_size:
@@ -113,14 +125,8 @@ class _JsonLines:
         self._file = path.open("ab" if append else "xb", buffering=0)
 
     def write(self, rows: list[Row]) -> None:
-        lines = memoryview("".join(json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows).encode())
-        start = self._file.seek(0, 2)
-        try:
-            while lines:
-                lines = lines[self._file.write(lines) :]
-        except BaseException:
-            self._file.truncate(start)
-            raise
+        lines = (json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows)
+        append_whole(self._file, "".join(lines).encode())
 
     def close(self) -> None:
         self._file.close()

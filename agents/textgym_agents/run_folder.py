@@ -1,7 +1,11 @@
-"""A run on disk: its settings, its metrics as CSV and TensorBoard, its learning curve, its language model."""
+"""Training runs on disk: settings, metrics as CSV and TensorBoard events, learning curve, language model."""
 
 import csv
+import io
+import itertools
 import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from textgym_agents.checkpoint import save_json
 from textgym_agents.policy import LMPolicy
+from textgym_agents.recorder import append_whole
 
 __all__ = ["RunFolder"]
 
@@ -18,13 +23,18 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """Logs a training run; give it to ``learn`` as the callback.
 
-    The folder then holds ``config.json``, ``metrics.csv`` (a row per update), TensorBoard events, and after
-    ``finish`` the picture ``learning_curve.png`` and the trained language model in ``lm/``, a plain Hugging Face
-    folder.
+    The folder then holds ``config.json``, ``metrics.csv`` (one row per update), TensorBoard events, and after
+    ``finish`` the trained language model in ``lm/``, a plain Hugging Face folder, and ``learning_curve.png``.
+
+    A log that cannot be written, for example because the disk is full, gives one warning, and training goes on.
+    ``metrics.csv`` is completed when it can be written again; TensorBoard events end at the failure.
 
     Args:
-        path: The folder; made if it is not there.
-        config: What decided the run; must fit into JSON.
+        path: The folder; created if it does not exist.
+        config: Settings of the run, kept in ``config.json``; must be JSON-serialisable.
+
+    Attributes:
+        rows: The metrics of each update so far.
 
     Raises:
         FileExistsError: If the folder already holds a run.
@@ -37,29 +47,27 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         save_json(self.path / "config.json", config)
         self.rows: list[dict[str, float]] = []
-        self._tensorboard = SummaryWriter(str(self.path))
+        self._columns: list[str] = []  # of metrics.csv; empty while the file is not as it should be
+        self._tensorboard: SummaryWriter | None = SummaryWriter(str(self.path))
+        self._has_warned = False
 
     def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
-        """Append one update's metrics.
-
-        Raises:
-            ValueError: If they have a name that the first update's had not: the columns are fixed then.
-        """
-        with (self.path / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0] if self.rows else metrics), restval=math.nan)
-            if not self.rows:
-                writer.writeheader()
-            writer.writerow(metrics)
+        """Log the metrics of one update. A metric that appears for the first time becomes a new column."""
         self.rows.append(metrics)
-        step = int(metrics["time/total_timesteps"])
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)
+        self._attempt(self._write_csv)
+        if self._tensorboard is not None and not self._attempt(self._write_events):
+            self._tensorboard = None
 
     def finish(self, policy: LMPolicy) -> None:
-        """Write the learning curve and the language model, and close the TensorBoard file."""
-        self._tensorboard.close()
+        """Save the language model, then draw the learning curve and close the TensorBoard file.
+
+        Raises:
+            OSError: If the language model cannot be saved.
+        """
         policy.merged().save_pretrained(self.path / "lm")
-        self.plot(self.path / "learning_curve.png")
+        if self._tensorboard is not None:
+            self._attempt(self._tensorboard.close)
+        self._attempt(lambda: self.plot(self.path / "learning_curve.png"))
 
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens, as far as the agent tells them."""
@@ -78,6 +86,43 @@ class RunFolder:
         for axes in (above, below):
             axes.grid(alpha=0.3)
         figure.savefig(path, dpi=120)
+
+    def _write_csv(self) -> None:
+        path = self.path / "metrics.csv"
+        columns, self._columns = self._columns, []
+        if self.rows[-1].keys() <= set(columns):
+            with path.open("ab", buffering=0) as file:
+                append_whole(file, _csv_lines(columns, self.rows[-1:]))
+        else:
+            columns = list(dict.fromkeys(itertools.chain.from_iterable(self.rows)))
+            header = dict(zip(columns, columns, strict=True))
+            whole = path.with_name("metrics.csv.new")
+            whole.write_bytes(_csv_lines(columns, [header, *self.rows]))
+            whole.replace(path)
+        self._columns = columns
+
+    def _write_events(self) -> None:
+        assert self._tensorboard is not None
+        for name, value in self.rows[-1].items():
+            self._tensorboard.add_scalar(name, value, int(self.rows[-1]["time/total_timesteps"]))
+
+    def _attempt(self, write: Callable[[], None]) -> bool:
+        """Return whether the log could be written; warn the first time that it could not."""
+        try:
+            write()
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(f"the log in {self.path} is incomplete, training goes on: {error}", stacklevel=3)
+            return False
+        return True
+
+
+def _csv_lines(columns: list[str], rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Return rows as lines of CSV, NaN where a row has no such column."""
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _smoothed(values: list[float], reach: int = 3) -> list[float]:
