@@ -39,7 +39,7 @@ def ours(name: str, policy: str = "LMPolicy", group_size: int = 1, **settings: A
     def make(rung: Probe, seed: int) -> Any:
         import textgym_agents
 
-        config = getattr(textgym_agents, f"{name}Config")(seed=1000 * seed, **settings)
+        config = getattr(textgym_agents, f"{name}Config")(seed=seed, **settings)
         lm = getattr(textgym_agents, policy)(language_model(rung, seed))
         return getattr(textgym_agents, name)(lm, vector_env(rung, group_size), config)
 
@@ -67,6 +67,7 @@ def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], A
         import sb3_contrib
         import stable_baselines3
 
+        import textgym_agents
         from textgym import TextGenVecEnv
         from textgym_agents import sb3
 
@@ -80,7 +81,11 @@ def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], A
         else:
             parts = {"policy": sb3.LMActorCriticPolicy, "rollout_buffer_class": sb3.EpisodeRolloutBuffer}
         algorithm = getattr(sb3_contrib if name == "MaskablePPO" else stable_baselines3, name)
-        model = {"policy_kwargs": {"model": language_model(rung, seed)}, "seed": 1000 * seed, "device": "cpu"}
+        model = {
+            "policy_kwargs": {"model": language_model(rung, seed)},
+            "seed": textgym_agents.env_seed(seed),
+            "device": "cpu",
+        }
         return algorithm(env=TextGenVecEnv(num_envs, **rung.keywords), gamma=1.0, **parts, **model, **settings)
 
     return make

@@ -39,6 +39,7 @@ from textgym_agents import (
     SoftQ,
     SoftQConfig,
     collect,
+    env_seed,
 )
 from textgym_agents.decoding import BeamSearch, BestOfN, Greedy, RandomPolicy, Sampling
 from textgym_agents.policy import Policy
@@ -105,7 +106,7 @@ def train_sb3(seed: int, timesteps: int) -> tuple[list[Row], Policy]:
     env = TextGenVecEnv(64, prompts="openings:train", kl_coef=0.05, **TASK)
     model = sb3.PPO(
         LMActorCriticPolicy, env, policy_kwargs={"model": "tiny"}, rollout_buffer_class=EpisodeRolloutBuffer,
-        n_steps=32, batch_size=1024, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=seed,
+        n_steps=32, batch_size=1024, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=env_seed(seed),
     )  # fmt: skip
     recorder = RecordScores()
     model.learn(timesteps, callback=CallbackList([ReportLogProbs(), recorder]))
@@ -225,7 +226,7 @@ def main() -> None:
     for name in args.agents:
         scores, perplexities = [], []
         for seed in range(args.seeds):
-            rows, policy = AGENTS[name](1000 * seed, args.timesteps)  # slot i of an environment is seeded with seed + i
+            rows, policy = AGENTS[name](seed, args.timesteps)
             curves.setdefault(name, []).append(rows)
             episodes = evaluate(policy)
             scores.append(mean_score(episodes))

@@ -47,7 +47,7 @@ from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
 from textgym_agents.recorder import EpisodeRecorder, read_episodes
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
-from textgym_agents.rollout import collect
+from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
 from textgym_agents.trunk import LMTrunk
@@ -86,5 +86,6 @@ __all__ = [
     "SoftQ",
     "SoftQConfig",
     "collect",
+    "env_seed",
     "read_episodes",
 ]

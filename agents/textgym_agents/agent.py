@@ -21,7 +21,7 @@ from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_opti
 from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
-from textgym_agents.rollout import check_fit, collect, text_env, token_window
+from textgym_agents.rollout import check_fit, collect, env_seed, text_env, token_window
 
 __all__ = ["Agent", "AgentConfig", "Callback", "OnlineAgent", "check_ranges"]
 
@@ -51,7 +51,7 @@ class AgentConfig:
     """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
     as the text's end, which is right where the score of the cut text was already given."""
     seed: int = 0
-    """Decides the prompts and the sampling."""
+    """Decides the prompts and the sampling, each derived from it on its own (see ``env_seed``)."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -123,7 +123,8 @@ class Agent(ABC):
             ],
             weight_decay=0.0,
         )
-        self.generator = torch.Generator(self.policy.device).manual_seed(self.config.seed)
+        (sampling,) = np.random.SeedSequence(self.config.seed).spawn(1)  # independent of the environment's seed
+        self.generator = torch.Generator(self.policy.device).manual_seed(int(sampling.generate_state(1)[0]))
         self.num_timesteps = 0
         self.num_updates = 0
         self.episodes: Episodes | None = None
@@ -334,7 +335,7 @@ class OnlineAgent(Agent):
 
     def collect(self) -> Episodes:
         """Let the policy write ``config.num_episodes`` episodes, and count their tokens."""
-        seed = self.config.seed if self.num_timesteps == 0 else None
+        seed = env_seed(self.config.seed) if self.num_timesteps == 0 else None
         self.episodes = collect(self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator)
         self.num_timesteps += int(self.episodes.num_steps.sum())
         return self.episodes

@@ -12,7 +12,7 @@ from textgym.actions import Vocabulary, as_actions
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["check_fit", "collect", "text_env", "token_window"]
+__all__ = ["check_fit", "collect", "env_seed", "text_env", "token_window"]
 
 
 class _Recorder:
@@ -178,6 +178,24 @@ def collect(
         if started.any():
             recorder.start(np.flatnonzero(started), token_window(observations))
     return recorder.episodes()
+
+
+def env_seed(seed: int) -> int:
+    """Derive the seed of a training environment from the seed of a run, so that the runs of a study are independent.
+
+    ``reset(seed=s)`` gives slot i the seed s + i, as in Gymnasium and Stable-Baselines3. Were it the run's own seed,
+    the slots of runs 0 and 1 would be the same, shifted by one, and so would be their prompts.
+
+    Args:
+        seed: Of the run, at least 0.
+
+    Returns:
+        A number of 32 bits, which serves as the ``seed`` of a stock Stable-Baselines3 algorithm too.
+
+    >>> env_seed(0), env_seed(1)
+    (2968811710, 1835504127)
+    """
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -17,6 +17,7 @@ from textgym_agents.policy import LMPolicy, Policy
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
+from textgym_agents.rollout import env_seed
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
 __all__ = ["CONTESTANTS", "NO_BEST_TURN", "UNTRAINED", "Brief", "Player", "task_env"]
@@ -43,11 +44,6 @@ class Brief(NamedTuple):
     """``"tiny"``, or what else ``LMPolicy`` takes; the task is then asked in its own way."""
     settings: Mapping[str, Any]
     """Of the training."""
-
-    @property
-    def first_seed(self) -> int:
-        """The seed of a training environment's first slot; slot i is seeded with it + i."""
-        return 1000 * self.seed
 
 
 class Player(NamedTuple):
@@ -145,6 +141,7 @@ def sb3_ppo(brief: Brief) -> Player:
     """Train stock Stable-Baselines3 PPO; the KL is charged by the environment."""
     of_env, settings = _split(brief)
     of_env["kl_coef"] = settings.pop("kl_coef", 0.0)
+    settings["seed"] = env_seed(settings["seed"])
     env = TextGenVecEnv(NUM_ENVS, **_keywords(brief.task, brief.model, "train"), **of_env)
     model = sb3.PPO(
         LMActorCriticPolicy,
@@ -168,7 +165,7 @@ def _training(brief: Brief) -> tuple[gym.vector.VectorEnv[Any, Any, Any], dict[s
 
 def _split(brief: Brief) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings that are the environment's, and the others with the seed."""
-    settings = {"seed": brief.first_seed, **brief.settings}
+    settings = {"seed": brief.seed, **brief.settings}
     return {name: settings.pop(name) for name in OF_ENV if name in settings}, settings
 
 

@@ -17,7 +17,7 @@ from textgym.tasks import find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 from textgym_agents.leaderboard.contestants import CONTESTANTS, NO_BEST_TURN, Brief, Player, task_env
 from textgym_agents.leaderboard.settings import TIMESTEPS, settings_of
-from textgym_agents.rollout import collect
+from textgym_agents.rollout import collect, env_seed
 
 __all__ = ["Job", "RunBook", "held_out_scores", "jobs_of", "run", "run_all"]
 
@@ -127,7 +127,7 @@ def held_out_scores(
             env,
             player.policy(env),
             len(chunk),
-            seed=1000 * seed + start,
+            seed=env_seed(seed) + start,
             options={"index": chunk},
             generator=generator,
         )
