@@ -31,9 +31,9 @@ def test_the_only_legal_token_is_drawn(legal: int) -> None:
     assert (sample(logits, generator()) == legal).all()
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1 - 2**-53])
 def test_the_ends_of_the_unit_interval_stay_inside(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform))
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64))
     logits = torch.randn(300, 997, generator=generator())
     logits[:, :3] = logits[:, -3:] = -torch.inf
     tokens = sample(logits)
@@ -50,6 +50,47 @@ def test_the_generator_decides() -> None:
     logits = torch.zeros(64, 100, dtype=torch.bfloat16)
     assert torch.equal(sample(logits, generator(1)), sample(logits, generator(1)))
     assert not torch.equal(sample(logits, generator(1)), sample(logits, generator(2)))
+
+
+def induced_distribution(logits: torch.Tensor) -> np.ndarray:
+    """Return the probability with which `sample` draws each of V tokens, from the uniform numbers that select it."""
+    exact = torch.softmax(logits.double(), -1).cumsum(-1)[None, :-1]
+    low, high = exact - 1e-2, exact + 1e-2  # the number from which on a later token is drawn lies between them
+    tokens = torch.arange(exact.shape[1])
+    for _ in range(40):
+        middle = (low + high) / 2
+        later = sample(logits[None], uniform=middle.clamp(0, 1 - 2**-53)) > tokens
+        low, high = torch.where(later, low, middle), torch.where(later, middle, high)
+    return np.diff(np.concatenate([[0.0], high[0].clamp(0, 1).numpy(), [1.0]]))
+
+
+@pytest.mark.parametrize("vocab_size", [1_024, 50_257, 151_936])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_the_distribution_is_softmax_at_every_size_of_vocabulary(
+    vocab_size: int, dtype: torch.dtype, spread: float
+) -> None:
+    logits = (spread * torch.randn(vocab_size, generator=generator())).to(dtype)
+    logits[::7] = -torch.inf
+    exact = torch.softmax(logits.double(), -1).numpy()
+    induced = induced_distribution(logits)
+    assert (induced[exact > 1e-9] > 0).all()
+    assert (induced[exact == 0] == 0).all()
+    assert np.abs(induced - exact).sum() / 2 <= 1e-6
+
+
+def test_uniform_numbers_are_drawn_finely_enough_for_rare_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    rand = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: drawn.append(rand(*args, **kwargs)) or drawn[-1])
+    sample(torch.zeros(1_000, 4), generator())
+    assert (drawn[0] * 2**24 % 1 != 0).float().mean() > 0.99
+
+
+def test_several_numbers_per_row_draw_as_many_tokens() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, -torch.inf]])
+    tokens = sample(logits, uniform=torch.tensor([[0.2, 0.7, 0.4], [0.9, 0.1, 0.5]]))
+    assert tokens.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_log_prob_is_that_of_softmax() -> None:

@@ -131,7 +131,7 @@ def test_generators_decide_and_global_ones_are_left_alone(tiny_user):
 def test_a_reply_takes_as_many_numbers_of_its_generator_as_it_may_have_tokens(tiny_user):
     rng, expected = np.random.default_rng(3), np.random.default_rng(3)
     tiny_user(TextBatch.from_texts(["Hi!"]), [rng])
-    expected.random(12, dtype=np.float32)
+    expected.random(12)
     assert rng.bit_generator.state == expected.bit_generator.state
     LMUser("tiny", temperature=0, max_new_tokens=2)(TextBatch.from_texts(["Hi!"]), [rng])
     assert rng.bit_generator.state == expected.bit_generator.state

@@ -100,7 +100,7 @@ class LMUser:
             return []
         draws = None
         if self.temperature > 0:
-            draws = np.stack([rng.random(self.max_new_tokens, dtype=np.float32) for rng in rngs])
+            draws = np.stack([rng.random(self.max_new_tokens) for rng in rngs])
         replies = [text.strip() for text in self._written([self._encoded(text) for text in texts], draws)]
         return [Reply(text, self._outcome(text)) for text in replies]
 
@@ -153,7 +153,7 @@ class LMUser:
         ids = self._tokenizer.encode(text)
         return ids if self._positions is None else ids[self.max_new_tokens - self._positions :]
 
-    def _written(self, prompts: Sequence[list[int]], draws: npt.NDArray[np.float32] | None) -> list[str]:
+    def _written(self, prompts: Sequence[list[int]], draws: npt.NDArray[np.float64] | None) -> list[str]:
         """Return what the model writes after B prompts, from (B, max_new_tokens) uniform numbers, None for none."""
         size = len(prompts)
         stream = self._stream_for(size, max(map(len, prompts)) + self.max_new_tokens)
@@ -180,7 +180,7 @@ class LMUser:
         texts = map(self._tokenizer.decode, replies)
         return [text if self._is_chat else _first_line(text) for text in texts]
 
-    def _drawn(self, logits: torch.Tensor, draws: npt.NDArray[np.float32] | None) -> torch.Tensor:
+    def _drawn(self, logits: torch.Tensor, draws: npt.NDArray[np.float64] | None) -> torch.Tensor:
         is_token = torch.from_numpy(self._tokenizer.token_mask).to(logits.device)
         logits = logits.float().masked_fill(~is_token, -torch.inf)
         if draws is None:
