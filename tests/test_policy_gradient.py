@@ -203,6 +203,27 @@ def test_grpo_advantages_by_hand():
         torch.testing.assert_close(row, expected * ones, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        # Rewards 1; 0 and 3; 2, 1 and 1. To go, an ended text keeping its last: 1 1 1; 3 3 3; 4 2 1. Their means are
+        # 8/3, 2 and 5/3, those of the others (7/2, 5/2, 2), (5/2, 3/2, 1), (2, 2, 2).
+        ("dr_grpo", [[-5 / 3, 0, 0], [1 / 3, 1, 0], [4 / 3, 0, -2 / 3]]),
+        ("rloo", [[-5 / 2, 0, 0], [1 / 2, 3 / 2, 0], [2, 0, -1]]),
+        ("grpo", [[-1.336306, 0, 0], [0.267261, 1.224745, 0], [1.069045, 0, -0.707107]]),
+    ],
+)
+def test_the_last_text_of_a_group_is_compared_with_those_that_have_ended(variant, expected):
+    env = make_env(3, group_size=3)
+    config = GRPOConfig(num_episodes=3, kl_coef=0.0, variant=variant, return_to_go=True)
+    agent = GRPO(LMPolicy(small_lm()), env, config)
+    episodes = collect(env, agent.policy, 3, seed=0, generator=agent.generator)
+    episodes.num_steps = torch.tensor([1, 2, 3])
+    episodes.rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 0.0], [2.0, 1.0, 1.0]])
+    advantages = agent._advantages(episodes, episodes.rewards)
+    torch.testing.assert_close(advantages * episodes.mask, torch.tensor(expected), atol=2e-4, rtol=0)
+
+
 def test_texts_of_one_group_share_their_prompt():
     agent = agent_of("grpo")
     episodes = agent.collect()

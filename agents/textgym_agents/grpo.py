@@ -37,8 +37,9 @@ class GRPOConfig(PolicyGradientConfig):
     ``"rloo"`` subtracts the mean of the others and averages over tokens; ``"dr_grpo"`` subtracts the group's mean and
     divides the sum by the budget, so that neither a text's length nor a group's spread weighs."""
     return_to_go: bool = False
-    """Whether each token is judged by the rewards that follow it, against those that follow in the other texts of the
-    group at the same step, rather than by the whole text's. Only with a reward per token does it make a difference."""
+    """Whether a token's advantage comes from the rewards after it (reward-to-go) instead of the whole text's. The
+    baseline is the group's reward-to-go at the same step, of texts that have ended that of their last step. Makes a
+    difference only with a reward per token or a discount."""
     num_epochs: int = 1
     """Passes over each batch of episodes."""
     minibatch_size: int | None = None
@@ -112,13 +113,17 @@ class GRPO(PolicyGradientAgent):
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
         """Return (B, T) what each token is worth beside those of its group."""
-        returns, mask = discounted_returns(rewards, episodes.num_steps, self.config.gamma), episodes.mask
-        if not self.config.return_to_go:
+        returns = discounted_returns(rewards, episodes.num_steps, self.config.gamma)
+        if self.config.return_to_go:
+            # A text that has ended stays in its group, with the return of its last step: a mean over the others alone
+            # would shrink late gradients, and of the last text it would leave nothing.
+            last = returns.gather(1, episodes.num_steps[:, None] - 1)
+            returns = torch.where(episodes.mask, returns, last)
+        else:
             returns = returns[:, :1].expand_as(returns)
-            mask = torch.ones_like(mask)
         if self.config.variant == "rloo":
-            return returns - leave_one_out(returns, episodes.groups(), mask)
-        mean, deviation, _ = group_statistics(returns, episodes.groups(), mask)
+            return returns - leave_one_out(returns, episodes.groups())
+        mean, deviation, _ = group_statistics(returns, episodes.groups())
         return (returns - mean) / (deviation + 1e-4 if self.config.variant == "grpo" else 1.0)
 
     def _losses(
