@@ -407,6 +407,137 @@ def test_a_function_that_ends_its_process_fails_its_episode_alone():
     assert "exit status 4" in score_part(checker_of(check), batch_of("sys.exit")).error
 
 
+# Hostile completions, which the checked function runs
+
+
+def run_check():
+    def check(completion):
+        exec(completion, {})
+        return float(len(completion))
+
+    return check
+
+
+PROGRAMS = ["1", "1 + 1", "1 + 1 + 1"]
+
+
+def scores_around(program, **options):
+    """Return the scores of honest programs before and after a hostile one, whose own score is left out."""
+    scorer = checker_of(run_check(), **options)
+    first = score_part(scorer, batch_of("1", program, *PROGRAMS)).total.tolist()
+    second = score_part(scorer, batch_of(*PROGRAMS)).total.tolist()
+    scorer.close()
+    return [first[0], *first[2:], *second], first[1]
+
+
+HONEST = [1.0, 1.0, 5.0, 9.0, 1.0, 5.0, 9.0]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "fork",
+    [
+        "import os\nos.fork()",
+        "import os\nfor _ in range(4): os.fork()",
+        "import ctypes\nctypes.CDLL(None).fork()",
+        "import os, sys\nos.fork() or sys.exit()",
+        "import os\nif os.fork() == 0: raise ValueError",
+        "import os, time\nif os.fork() == 0: time.sleep(60)",
+        "import os\nif os.fork() == 0:\n  while True:\n    for fd in range(3, 20):\n      try: os.read(fd, 9)\n"
+        "      except OSError: pass",
+        "import ctypes, os, time\nif ctypes.CDLL(None).fork() == 0: time.sleep(60)",
+    ],
+)
+def test_a_child_that_the_function_forks_answers_nothing(fork):
+    others, own = scores_around(fork)
+    assert others == HONEST
+    assert own == float(len(fork))
+
+
+WRITE = """
+import os, stat
+for fd in range(3, 256):
+    try:
+        os.write(fd, {data!r})
+    except OSError:
+        pass
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"value": 1000.0}\n',
+        b'{"value": 1000.0}\n' * 9,
+        b"0" * 32 + b' 3 {"value": 1000.0}\n',
+        b'{"value": 10',
+        b"\n",
+        b"\x80\xff\n",
+        b"[1000.0]\n",
+    ],
+)
+def test_what_a_function_writes_to_descriptors_is_no_answer(data):
+    others, own = scores_around(WRITE.format(data=data))
+    assert others == HONEST
+    assert np.isnan(own)
+
+
+@needs_fork
+def test_a_line_without_an_end_ends_the_process():
+    program = WRITE.format(data=b"1").replace("for fd in", "while True:\n  for fd in").replace("\n    ", "\n      ")
+    others, own = scores_around(program, time_limit=60.0)
+    assert others == HONEST
+    assert np.isnan(own)
+
+
+def test_answers_that_a_thread_forges_later_are_errors_and_never_scores():
+    program = """
+import os, threading
+def forge():
+    while True:
+        for fd in range(3, 256):
+            try:
+                os.write(fd, b'{"value": 1000.0}\\n')
+            except OSError:
+                pass
+threading.Thread(target=forge, daemon=True).start()
+"""
+    others, own = scores_around(program)
+    assert all(np.isnan(got) or got == right for got, right in zip(others, HONEST, strict=True))
+    assert np.isnan(own) or own == len(program)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nos.closerange(3, 256)",
+        "import os\nos.close(3)",
+        "import os\nos.closerange(0, 256)",
+        "import os\nos._exit(0)",
+    ],
+)
+def test_a_function_that_closes_descriptors_disturbs_no_other_episode(program):
+    assert scores_around(program)[0] == HONEST
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space hold on Linux")
+def test_a_function_that_takes_too_much_memory_fails_its_episode_alone():
+    scorer = checker_of(run_check(), memory_limit=1 << 30)
+    scores = score_part(scorer, batch_of("1", "x = b'1' * (1 << 31)", "1 + 1"))
+    np.testing.assert_array_equal(scores.total, [1.0, NAN, 5.0])
+    assert "raised MemoryError" in scores.error
+
+
+def test_an_exception_that_cannot_be_shown_fails_its_episode_alone():
+    program = "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E"
+    others, own = scores_around(program)
+    assert others == HONEST
+    assert np.isnan(own)
+
+
 def test_a_function_may_print_and_read_without_disturbing_the_scores(capfd):
     def check(completion):
         import sys
@@ -467,6 +598,8 @@ def test_a_large_batch_of_long_texts_goes_through():
         (lambda *, completion: 1, {}, TypeError, "has the signature"),
         (looping, {"time_limit": 0}, ValueError, "time_limit must be a positive"),
         (looping, {"time_limit": NAN}, ValueError, "time_limit must be a positive"),
+        (looping, {"memory_limit": 0}, ValueError, "memory_limit must be None or a positive number of bytes"),
+        (looping, {"memory_limit": 1e9}, ValueError, "memory_limit must be None or a positive number of bytes"),
         (looping, {"on_timeout": NAN}, ValueError, "on_timeout must be None or a finite number"),
         (lambda completion, lock=LOCK: 1, {}, TypeError, "cannot be sent to another process"),
     ],

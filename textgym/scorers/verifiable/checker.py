@@ -1,4 +1,4 @@
-"""Whether a text passes a check that the user writes, in a process of its own."""
+"""Scores by a function of the user's, run in another process with a time limit."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ __all__ = ["Checker", "scores_of_answers"]
 
 
 class Checker:
-    """What a function of yours returns, which may hang, crash or run what the completion says.
+    """Result of a function of yours, which may hang, crash or run the completion as a program.
 
     Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; ``None`` where it does not
     apply. Range: the function's. An empty completion is given to the function too. Deterministic if the function is,
@@ -26,33 +26,42 @@ class Checker:
     The function runs in another process, one episode after the other. A call that takes longer than ``time_limit`` is
     killed together with all processes that it has started, and so is an endless loop; that episode alone fails, or
     gets ``on_timeout``. What the function raises fails that episode alone too. The process is started with the first
-    batch and kept; starting it is not counted in the time limit. It keeps slow code away from the training, but it is
-    no sandbox: it may read and write what you may.
+    batch and kept; starting it is not counted in the time limit. A completion that forks, closes descriptors or writes
+    to them fails alone at most, and does not change the scores of others. It is no sandbox all the same: the code may
+    read and write what you may, end your other processes, and replace what the function itself uses.
 
     Args:
         function: ``f(completion)`` or ``f(completion, sample)``; a second parameter is given the sample if it is
             required or called ``sample``. It may be a lambda, and is sent as it is now, with the globals it uses.
         time_limit: Seconds for each episode.
         on_timeout: The score of an episode that takes longer; ``None`` makes it an error.
+        memory_limit: Bytes of address space that the process may use, on POSIX; ``None`` sets no limit.
 
     Raises:
         TypeError: If the function has another signature, or cannot be sent to another process.
-        ValueError: If the time limit is not positive, or ``on_timeout`` is not finite.
+        ValueError: If a limit is not positive, or ``on_timeout`` is not finite.
 
     >>> checker = Checker(lambda completion, sample: completion in sample.references)
     >>> checker(TextBatch.from_texts(["4", "5"], references=[["4", "four"]] * 2))
     array([1., 0.])
     """
 
-    def __init__(self, function: Callable[..., Any], time_limit: float = 1.0, on_timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        time_limit: float = 1.0,
+        on_timeout: float | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
         if on_timeout is not None and not isfinite(on_timeout):
             raise ValueError(f"on_timeout must be None or a finite number, got {on_timeout!r}")
         self.function = function
         self.name = scorer_name(function)
         self.time_limit = time_limit
         self.on_timeout = on_timeout
+        self.memory_limit = memory_limit
         self._takes_sample = _takes_sample(function)
-        self._worker = Worker(function, time_limit)
+        self._worker = Worker(function, time_limit, memory_limit)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64.
@@ -82,7 +91,7 @@ class Checker:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.function = cloudpickle.loads(state["function"])
-        self._worker = Worker(self.function, self.time_limit)
+        self._worker = Worker(self.function, self.time_limit, self.memory_limit)
 
 
 def scores_of_answers(name: str, answers: list[Answer], batch: TextBatch, on_timeout: float | None) -> Scores:

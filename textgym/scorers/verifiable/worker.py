@@ -1,9 +1,14 @@
-"""A function in a process of its own, which is killed where a call takes too long, so that an endless loop ends."""
+"""Calls of a function in another process, each with a time limit.
+
+Written here and not taken from pebble (5.2 was tried): its processes answer in pickles, so that a checked program that
+writes to the descriptors runs code in the training process, and a forked copy of a worker goes on to take calls.
+"""
 
 import contextlib
 import json
 import os
 import pickle
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,6 +30,8 @@ __all__ = ["Answer", "Worker"]
 _SCRIPT = Path(__file__).with_name("worker_process.py")
 _START_LIMIT = 120.0
 """Seconds in which the process has to have imported what the function and its arguments need."""
+_LONGEST_LINE = 16_384
+"""Bytes of an answer, whose error has at most 500 characters."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +52,33 @@ class Worker:
     One process is kept warm: it is started with the first call, after a fork and after a call that took too long or
     ended it, and ends with this object. The function travels by cloudpickle, so that lambdas and functions of a script
     or a notebook can be given; it is what it was when this object was made. Calls of several threads wait for each
-    other. This is protection against slow code, not against hostile code.
+    other.
+
+    An answer bears a token that the process alone was sent, and its number; anything else that arrives in its place is
+    an error of that call and ends the process. A call can thus not answer for others by writing to descriptors or by
+    forking. It is no sandbox: code that searches the memory of its own process finds the token.
 
     Args:
         function: Returns a number or ``None``.
         time_limit: Seconds of wall time that a call may take.
+        memory_limit: Bytes of address space that the process may use, on POSIX; ``None`` sets no limit.
 
     Raises:
         TypeError: If the function cannot be sent to another process.
-        ValueError: If the time limit is not positive.
+        ValueError: If a limit is not positive.
     """
 
-    def __init__(self, function: Callable[..., Any], time_limit: float) -> None:
+    def __init__(self, function: Callable[..., Any], time_limit: float, memory_limit: int | None = None) -> None:
         if not 0 < time_limit < float("inf"):
             raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit!r}")
+        if memory_limit is not None and not (isinstance(memory_limit, int) and memory_limit > 0):
+            raise ValueError(f"memory_limit must be None or a positive number of bytes, got {memory_limit!r}")
         try:
             self._blob = cloudpickle.dumps(function)
         except Exception as error:  # a reducer is user code and may raise anything
             raise TypeError(f"{function!r} cannot be sent to another process: {error}") from error
         self.time_limit = time_limit
+        self.memory_limit = memory_limit
         self._lock = threading.Lock()
         self._process: _Process | None = None
         _WORKERS.add(self)
@@ -92,9 +107,15 @@ class Worker:
 
     def _map_until_end(self, calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
         """Return the answers of the first calls: of all, or up to the one with which the process ended."""
-        process = self._running()
+        earlier, process = self._process, self._running()
         process.send((cloudpickle.dumps(list(calls)), self.time_limit * len(calls)))
-        process.confirm("the arguments")
+        try:
+            process.confirm("the arguments")
+        except ScorerError:
+            if process is not earlier:
+                raise
+            self.close()  # an earlier call may have damaged it
+            return []
         answers: list[Answer] = []
         for _ in calls:
             try:
@@ -102,6 +123,9 @@ class Worker:
             except TimeoutError:
                 self.close()
                 return [*answers, Answer(error=f"took longer than {self.time_limit:g} s", timed_out=True)]
+            except _ForgedError as error:
+                self.close()
+                return [*answers, Answer(error=str(error))]
             if reply is None:
                 status = process.exit_status()
                 self.close()
@@ -114,7 +138,7 @@ class Worker:
         if self._process is None or not self._process.is_usable():
             self.close()
             self._process = _Process()
-            self._process.send((sys.path, self._blob))
+            self._process.send((self._process.token, sys.path, self.memory_limit, self._blob))
             self._process.confirm("the function")
         return self._process
 
@@ -131,18 +155,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
+class _ForgedError(Exception):
+    """Something else than the next answer arrived."""
+
+
 class _Process:
     """One run of the script, and the lines that it has written."""
 
     def __init__(self) -> None:
+        self.token = secrets.token_hex(16)
+        self._received = 0
         command = [sys.executable, str(_SCRIPT)]
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=os.name == "posix"
         )
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
         self._replies: SimpleQueue[bytes | None] = SimpleQueue()
-        threading.Thread(target=_read, args=(self._popen.stdout, self._replies), daemon=True).start()
+        threading.Thread(target=_read, args=(self._popen.stdout, self._wanted, self._replies), daemon=True).start()
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _end, self._popen, self._owner)
+        self._finalizer = weakref.finalize(self, _end, self._popen, self._owner, self._wanted)
 
     def is_usable(self) -> bool:
         return self._owner == os.getpid() and self._popen.poll() is None
@@ -159,13 +190,24 @@ class _Process:
 
         Raises:
             TimeoutError: If there is none in time.
+            _ForgedError: If something else came.
         """
+        self._wanted.put(True)
         try:
             line = self._replies.get(timeout=time_limit)
         except Empty:
             raise TimeoutError from None
-        reply: dict[str, Any] | None = None if line is None else json.loads(line)
-        return reply
+        if line is None:
+            return None
+        self._received += 1
+        token, _, answer = line.partition(f" {self._received} ".encode())
+        try:
+            if token == self.token.encode():
+                reply: dict[str, Any] = json.loads(answer)
+                return reply
+        except ValueError:
+            pass
+        raise _ForgedError("wrote to the channel of the answers")
 
     def confirm(self, what: str) -> None:
         """Wait until the process has loaded what it was sent."""
@@ -174,6 +216,8 @@ class _Process:
             reply = self.receive(_START_LIMIT)
         except TimeoutError:
             raise ScorerError(f"{what} took longer than {monotonic() - start:.0f} s to load in a process") from None
+        except _ForgedError as error:
+            raise ScorerError(f"{what} {error} while it was loaded in a process") from None
         problem = f"it ended ({self.exit_status()})" if reply is None else reply.get("error")
         if problem is not None:
             raise ScorerError(f"{what} could not be loaded in another process: {problem}")
@@ -190,15 +234,17 @@ class _Process:
         self._finalizer()
 
 
-def _read(stream: IO[bytes], replies: "SimpleQueue[bytes | None]") -> None:
+def _read(stream: IO[bytes], wanted: "SimpleQueue[bool]", replies: "SimpleQueue[bytes | None]") -> None:
+    """Read a line for each that is wanted; a process that writes more has to wait."""
     with stream:
-        for line in stream:
+        while wanted.get() and (line := stream.readline(_LONGEST_LINE)):
             replies.put(line)
     replies.put(None)
 
 
-def _end(popen: "subprocess.Popen[bytes]", owner: int) -> None:
+def _end(popen: "subprocess.Popen[bytes]", owner: int, wanted: "SimpleQueue[bool]") -> None:
     """Kill the process and what it has started, unless it belongs to the process that this one was forked from."""
+    wanted.put(False)
     if os.getpid() != owner:
         popen.returncode = 0  # of no concern here, and Popen is not to warn
     else:

@@ -1,7 +1,8 @@
-"""What runs in the process of a ``Worker``: a script on the standard library that answers calls of one function.
+"""Script that a ``Worker`` runs in another process: loads one function, then answers calls of it.
 
-It is started by its path, so that no user program is imported a second time and no thread or lock is inherited.
-Requests are pickles on standard input, replies are lines of JSON on what was standard output.
+It is started by its path and needs the standard library only, so that no user program is imported a second time and no
+thread or lock is inherited. Requests are pickles on standard input. Answers are lines on what was standard output: the
+token that the parent sent first, the number of the answer, JSON.
 """
 
 import contextlib
@@ -18,31 +19,63 @@ ORPHAN_SECONDS = 30.0
 """How long the process outlives a parent that was killed in the middle of a batch, beyond the time of the batch."""
 
 
+class Replies:
+    """The channel of the answers, on which only the process that opened it may write.
+
+    A process that the function forks would answer calls too, on a copy of the same descriptor.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.token = ""
+        self._stream = stream
+        self._number = 0
+        self._pid = os.getpid()
+
+    def send(self, reply: dict[str, Any]) -> None:
+        """Write the next answer; end the process if it may not answer or no longer can."""
+        self._number += 1
+        if os.getpid() != self._pid:
+            os._exit(1)
+        try:
+            self._stream.write(f"{self.token} {self._number} {json.dumps(reply)}\n".encode())
+            self._stream.flush()
+        except OSError:  # the function has closed it
+            os._exit(1)
+
+
 def main() -> None:
     """Load the function, then answer batch after batch until standard input ends."""
-    requests, replies = _private_streams()
-    sys.path[:], blob = pickle.load(requests)
-    function = _answered(replies, partial(pickle.loads, blob))
+    requests, stream = _private_streams()
+    replies = Replies(stream)
+    replies.token, sys.path[:], memory_limit, blob = pickle.load(requests)
+    function = _loaded(replies, partial(pickle.loads, blob))
+    if memory_limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     while True:
         try:
             blob, seconds = pickle.load(requests)
-        except EOFError:
+        except (EOFError, OSError):  # the parent, or the function, has closed it
             return
-        calls = _answered(replies, partial(pickle.loads, blob))
+        calls = _loaded(replies, partial(pickle.loads, blob))
         faulthandler.dump_traceback_later(seconds + ORPHAN_SECONDS, exit=True, file=_nowhere())
         for arguments in calls:
-            _send(replies, _outcome(function, arguments))
+            replies.send(_outcome(function, arguments))
         faulthandler.cancel_dump_traceback_later()
 
 
 def _private_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Take standard input and output away from the function: what it prints goes to standard error."""
+    """Take standard input and output away from the function and its children: what it prints goes to standard error."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
     os.dup2(2, 1)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=requests.close)
+        os.register_at_fork(after_in_child=replies.close)
     return requests, replies
 
 
@@ -56,14 +89,14 @@ def _nowhere() -> IO[bytes]:
 _devnull: IO[bytes] | None = None
 
 
-def _answered(replies: IO[bytes], load: Callable[[], Any]) -> Any:
-    """Return what ``load`` returns and say so; or say why not, and end the process."""
+def _loaded(replies: Replies, load: Callable[[], Any]) -> Any:
+    """Return what ``load`` returns and report success; or report the error and end the process."""
     try:
         loaded = load()
     except BaseException as error:
-        _send(replies, {"error": f"raised {type(error).__name__}: {error}"[:500]})
+        replies.send({"error": f"raised {type(error).__name__}: {error}"[:500]})
         raise SystemExit(1) from error
-    _send(replies, {})
+    replies.send({})
     return loaded
 
 
@@ -78,11 +111,6 @@ def _outcome(function: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
         return {"error": f"returned {value!r:.80}, expected a number"}
     except Exception as error:  # noqa: BLE001  user code; the parent reports what it raises
         return {"error": f"raised {type(error).__name__}: {error}"[:500]}
-
-
-def _send(replies: IO[bytes], reply: dict[str, Any]) -> None:
-    replies.write(json.dumps(reply).encode() + b"\n")
-    replies.flush()
 
 
 if __name__ == "__main__":
