@@ -5,7 +5,7 @@ import pytest
 import torch
 from lm_fixtures import TOKENIZER, share_of_b, small_lm
 from sb3_contrib import MaskablePPO
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -22,6 +22,7 @@ from textgym_agents.sb3 import (
     LMFeatures,
     MaskableEpisodeRolloutBuffer,
     MaskableLMActorCriticPolicy,
+    RedistributeRewards,
     ReportLogProbs,
     export_hf,
 )
@@ -398,6 +399,57 @@ def test_reporting_needs_our_policy_and_environment():
     callback.model.env = make_vec_env("CartPole-v1")
     with pytest.raises(AttributeError, match="needs an environment with set_log_probs"):
         callback.on_training_start({}, {})
+
+
+# Redistributed rewards -----------------------------------------------------------------------------------------------
+
+
+class KeepSteps(BaseCallback):
+    """Records what the environment gave, before other callbacks change it."""
+
+    def __init__(self):
+        super().__init__()
+        self.rewards, self.dones, self.infos = [], [], []
+
+    def _on_step(self):
+        for kept, name in ((self.rewards, "rewards"), (self.dones, "dones"), (self.infos, "infos")):
+            kept.append(np.array(self.locals[name]))
+        return True
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_each_step_of_a_rollout_gets_the_share_of_its_token(algorithm, normalised):
+    env = make_env(reward="redistributed")
+    if normalised:
+        env = VecNormalize(env, norm_obs=False, gamma=1.0)
+    given, checked = KeepSteps(), []
+
+    def look(model):
+        rewards, dones, infos = (np.array(kept[-8:]) for kept in (given.rewards, given.dones, given.infos))
+        expected = rewards.copy()
+        starts = np.zeros(8, dtype=int)
+        for step, slot in np.argwhere(dones):
+            num_steps = step + 1 - starts[slot]
+            shares = infos[step, slot]["token_rewards"]
+            score = infos[step, slot]["score"]
+            share = rewards[step, slot] / len(shares)  # the credit is uniform
+            assert shares == pytest.approx([score / len(shares)] * len(shares))
+            expected[starts[slot] : step, slot] = share
+            expected[step, slot] -= (num_steps - 1) * share  # with what earlier rollouts wrote
+            starts[slot] = step + 1
+            checked.append(num_steps - len(shares))
+        np.testing.assert_allclose(model.rollout_buffer.rewards, expected, atol=1e-6)
+
+    model = make(algorithm, env)
+    model.learn(3 * 64, callback=[given, RedistributeRewards(), KeepRollouts(look)])
+    assert min(checked) < 0 == max(checked)  # texts that earlier rollouts began, and whole ones
+
+
+def test_redistributing_needs_an_algorithm_with_rollouts():
+    model = DQN("MlpPolicy", make_env(), device="cpu")
+    with pytest.raises(TypeError, match=r"needs an algorithm that learns from rollouts, .* got DQN"):
+        model.learn(8, callback=RedistributeRewards())
 
 
 # Export --------------------------------------------------------------------------------------------------------------

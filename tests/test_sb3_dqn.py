@@ -90,6 +90,19 @@ def test_whole_episodes_hold_the_transitions_that_sb3s_buffer_holds(time_limit):
     assert (sample.discounts == 0.5).all()
 
 
+def test_redistributed_rewards_stand_at_the_tokens_that_earned_them():
+    envs = [make_env(reward=reward) for reward in ("terminal", "redistributed")]
+    plain, shared = (buffers_of(env)[0] for env in envs)
+    for buffer, env in zip((plain, shared), envs, strict=True):
+        env.seed(0)
+        fill([buffer], env, 40)
+    ended = [pair for pair in zip(plain.episodes, shared.episodes, strict=True) if pair[0] not in plain._open]
+    assert len(ended) > 20
+    for one, other in ended:
+        expected = np.full(one.num_steps, one.steps["reward"].sum() / one.num_steps)
+        np.testing.assert_allclose(other.steps["reward"], expected, atol=1e-6)
+
+
 def test_the_oldest_episodes_make_room():
     env = make_env()
     buffer, _ = buffers_of(env, size=100)

@@ -12,7 +12,7 @@ from textgym.actions import Vocabulary, as_actions
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["check_fit", "collect", "env_seed", "text_env", "token_window"]
+__all__ = ["check_fit", "collect", "env_seed", "redistribute", "text_env", "token_window"]
 
 
 class _Recorder:
@@ -80,7 +80,7 @@ class _Recorder:
             last = infos["final_obs"] if "final_obs" in infos else token_window(observations)
             self.text_lengths[episode] = self._write(episode, token_window(last[slot]))
             if "token_rewards" in info:
-                self._redistribute(episode, np.array(info["token_rewards"]))
+                redistribute(self.rewards[episode, : self.num_steps[episode]], info["token_rewards"])
         self.num_left -= slots.size
 
     def _write(self, episodes: Any, windows: npt.NDArray[np.int64]) -> Any:
@@ -88,17 +88,6 @@ class _Recorder:
         is_token = windows != self._pad_token_id
         self.ids[episodes] = np.where(is_token, windows, 0)
         return is_token.sum(axis=-1)
-
-    def _redistribute(self, episode: int, shares: npt.NDArray[np.float64]) -> None:
-        """Put what each token earned in the place of the score that the last step was paid.
-
-        What the tokens of a prefix earned, which no step wrote, stays where it is. Where there is a user, environments
-        refuse such a reward.
-        """
-        num_steps = self.num_steps[episode]
-        written = shares[max(len(shares) - num_steps, 0) :]
-        self.rewards[episode, num_steps - 1] -= written.sum()
-        self.rewards[episode, : len(written)] += written
 
     def episodes(self) -> Episodes:
         width = int(self.text_lengths.max())
@@ -196,6 +185,25 @@ def env_seed(seed: int) -> int:
     (2968811710, 1835504127)
     """
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def redistribute(rewards: npt.NDArray[np.floating], token_rewards: npt.ArrayLike) -> None:
+    """Move a terminal reward to the tokens that earned it, in place.
+
+    Args:
+        rewards: (T,), the rewards of the last T steps of an episode; the last one holds the score.
+        token_rewards: (C,), the share of each token of the completion, as in ``info["token_rewards"]``. The shares of
+            the first C - T tokens, which none of the T steps wrote, stay in the last reward.
+
+    >>> rewards = np.array([0.0, 0.0, 1.0])
+    >>> redistribute(rewards, [0.25, 0.25, 0.0, 0.5])
+    >>> rewards
+    array([0.25, 0.  , 0.75])
+    """
+    shares = np.asarray(token_rewards, dtype=np.float64)
+    shares = shares[max(len(shares) - len(rewards), 0) :]
+    rewards[-1] -= shares.sum()
+    rewards[: len(shares)] += shares
 
 
 def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -10,7 +10,7 @@ features        a frozen language model under any algorithm's own MLP
 states          many states that are prefixes of few texts
 spaces          which environments a language model can act in
 optimizer       two learning rates under SB3's single one
-callbacks       log-probabilities, for an environment that charges the KL, and progress
+callbacks       log-probabilities and progress for the environment; redistributed rewards
 export          from an SB3 zip to a Hugging Face folder
 """
 
@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError("textgym_agents.sb3 needs Stable-Baselines3: pip install 'textgym[sb3]'") from error
 
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
-from textgym_agents.sb3.callbacks import ReportLogProbs, ReportProgress
+from textgym_agents.sb3.callbacks import RedistributeRewards, ReportLogProbs, ReportProgress
 from textgym_agents.sb3.export import export_hf
 from textgym_agents.sb3.features import LMFeatures
 from textgym_agents.sb3.q_learning import LMQPolicy
@@ -40,6 +40,7 @@ __all__ = [
     "LMQPolicy",
     "MaskableEpisodeRolloutBuffer",
     "MaskableLMActorCriticPolicy",
+    "RedistributeRewards",
     "ReportLogProbs",
     "ReportProgress",
     "export_hf",

@@ -1,12 +1,51 @@
-"""What stock SB3 does not do by itself: telling the environment the policy's log-probabilities, and its progress."""
+"""SB3 callbacks that report log-probabilities and progress to the environment and redistribute its rewards."""
 
+import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from textgym import TextGenVecEnv
+from textgym_agents.rollout import redistribute
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 
-__all__ = ["ReportLogProbs", "ReportProgress"]
+__all__ = ["RedistributeRewards", "ReportLogProbs", "ReportProgress"]
+
+
+class RedistributeRewards(BaseCallback):
+    """Gives each step the share of its token when the environment has ``reward="redistributed"``.
+
+    The shares are known at an episode's end only. SB3 does not pass ``info`` to its rollout buffers, so this callback
+    changes the rewards that PPO, A2C or MaskablePPO stored for the steps of that episode, as ``collect`` does. Shares
+    of tokens written in an earlier rollout, which has been learned from, stay in the last reward. Without the
+    callback the score is a terminal reward. ``EpisodeReplayBuffer`` needs no callback.
+
+    Raises:
+        TypeError: When training starts, if the algorithm does not learn from rollouts.
+    """
+
+    def _on_training_start(self) -> None:
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            raise TypeError(
+                "RedistributeRewards needs an algorithm that learns from rollouts, such as PPO or A2C, "
+                f"got {type(self.model).__name__}"
+            )
+
+    def _on_step(self) -> bool:
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        buffer, now = self.model.rollout_buffer, self.locals["rewards"]  # stored after the callbacks
+        starts = np.vstack([buffer.episode_starts[: buffer.pos], self.model._last_episode_starts])
+        for slot in np.flatnonzero(self.locals["dones"]).tolist():
+            shares = self.locals["infos"][slot].get("token_rewards")
+            if shares is None:
+                continue
+            if (normalize := self.model.get_vec_normalize_env()) is not None:
+                shares = normalize.normalize_reward(np.asarray(shares))
+            first = max(np.flatnonzero(starts[:, slot]), default=0)
+            rewards = np.append(buffer.rewards[first : buffer.pos, slot], now[slot])
+            redistribute(rewards, shares)
+            buffer.rewards[first : buffer.pos, slot], now[slot] = rewards[:-1], rewards[-1]
+        return True
 
 
 class ReportLogProbs(BaseCallback):

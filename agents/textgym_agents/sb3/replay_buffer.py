@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from textgym_agents.returns import generalized_advantages
-from textgym_agents.rollout import token_window
+from textgym_agents.rollout import redistribute, token_window
 from textgym_agents.sb3.spaces import window_space
 from textgym_agents.sb3.states import TextStates
 
@@ -96,7 +96,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
     ``sample(batch_size)`` draws whole episodes, with those that are still being written, until they hold at least
     ``batch_size`` transitions. Each transition is as likely as any other, but those of one episode come together: take
     larger batches than for independent ones. When there are more than ``buffer_size`` transitions, the oldest episodes
-    go.
+    go. Where the environment redistributes its rewards, each transition gets the share of its token.
 
     The learning target is Peng's Q(lambda)::
 
@@ -182,6 +182,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 self.episodes.append(episode)
             episode.add(columns[slot], chosen, reward[slot], after[slot, : lengths[slot]])
             if done[slot]:
+                if "token_rewards" in infos[slot]:
+                    redistribute(episode.steps["reward"][: episode.num_steps], infos[slot]["token_rewards"])
                 cut = self.handle_timeout_termination and infos[slot].get("TimeLimit.truncated", False)
                 episode.close(terminated=not cut)
                 self._open[slot] = None
