@@ -157,3 +157,9 @@ def test_a_number_of_episodes_below_one_is_refused(policy):
 def test_other_environments_are_refused(policy):
     with pytest.raises(TypeError, match=r"gym\.make_vec"):
         collect(gym.make_vec("CartPole-v1", num_envs=2), policy, 2)
+
+
+def test_episodes_are_shown_in_one_line(policy):
+    episodes = sampled(make_env(), policy, 20)
+    tokens, mean = int(episodes.num_steps.sum()), float(episodes.returns.mean())
+    assert repr(episodes) == f"Episodes(B=20, T={episodes.rewards.shape[1]}, tokens={tokens}, mean_return={mean:.3g})"

@@ -42,6 +42,17 @@ def test_a_saved_policy_says_the_same_and_trains_the_same(settings, tmp_path):
     assert loaded.trunk.autocast == policy.trunk.autocast
 
 
+def test_the_stream_that_is_used_outlives_those_of_many_other_shapes():
+    trunk = LMTrunk(small_lm())
+    trunk.step(IDS)
+    training = trunk._streams[IDS.shape]
+    for width in range(5, 25):
+        trunk.step(np.full((1, width), 0))
+        trunk.step(IDS)
+    assert trunk._streams[IDS.shape] is training
+    assert len(trunk._streams) == 8
+
+
 def test_only_the_top_layer_and_the_norm_above_it_train():
     policy = LMPolicy(small_lm(), trainable_layers=1)
     names = {name.split(".")[3] for name, p in policy.trunk.named_parameters(prefix="t") if p.requires_grad}

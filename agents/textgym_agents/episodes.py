@@ -11,7 +11,7 @@ import torch
 __all__ = ["Episodes", "following"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Episodes:
     """B whole episodes, right-padded: ids as they stand in the text, and (B, T) arrays with one entry per action.
 
@@ -71,6 +71,10 @@ class Episodes:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        size, tokens = f"B={len(self)}, T={self.rewards.shape[1]}", int(self.num_steps.sum())
+        return f"Episodes({size}, tokens={tokens}, mean_return={float(self.returns.mean()):.3g})"
 
     def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> "Episodes":
         """Return the episodes of an index array or a slice; T stays, ids are cut to the longest text."""

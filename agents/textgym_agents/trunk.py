@@ -117,11 +117,13 @@ class LMTrunk(nn.Module):
         """
         key = ids.shape[0], ids.shape[1]
         with self._precision():
-            if key not in self._streams:
+            stream = self._streams.pop(key, None)
+            if stream is None:
                 while len(self._streams) >= _MAX_STREAMS:
-                    del self._streams[next(iter(self._streams))]  # the oldest
-                self._streams[key] = LMStream(self.model, *key)
-            logits, hidden = self._streams[key](ids, active=active)
+                    del self._streams[next(iter(self._streams))]  # the least recently used
+                stream = LMStream(self.model, *key)
+            self._streams[key] = stream
+            logits, hidden = stream(ids, active=active)
         return logits.float(), hidden
 
     def states(
