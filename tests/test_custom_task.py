@@ -69,6 +69,6 @@ def test_an_agent_learns_on_it(task):
     env = gym.make_vec(task.id, num_envs=8, level="auto", autoreset_mode="SameStep")
     agent = Reinforce("tiny", env, ReinforceConfig(num_episodes=8))
     before = [parameter.clone() for parameter in agent.policy.parameters()]
-    metrics = agent.iteration()
+    metrics = agent.learn_from(agent.collect())
     assert np.isfinite(metrics["train/loss"])
     assert any(not torch.equal(*pair) for pair in zip(before, agent.policy.parameters(), strict=True))

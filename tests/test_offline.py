@@ -163,7 +163,7 @@ def test_saving_and_loading_in_the_middle_changes_nothing(make, tmp_path):
 
 def test_the_tokens_learned_from_are_counted():
     agent = ilql(recorded(64), num_episodes=16)
-    metrics = agent.iteration()
+    metrics = agent.learn_from(agent.collect())
     assert agent.num_timesteps == int(agent.episodes.num_steps.sum())
     assert len(agent.episodes) == 16
     assert {"train/loss", "train/q_loss", "train/value_loss"} <= metrics.keys()

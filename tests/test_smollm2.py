@@ -160,7 +160,7 @@ def test_two_updates_change_the_adapters_and_nothing_else(algorithm, config, tas
     before = {name: checksum(weight) for name, weight in weights.items()}
     agent = algorithm(policy, env, config(num_episodes=2, num_epochs=1, kl_coef=0.05))
     for _ in range(2):
-        metrics = agent.iteration()
+        metrics = agent.learn_from(agent.collect())
         assert math.isfinite(metrics["train/loss"])
         assert math.isfinite(metrics["rollout/score_mean"])
     changed = {name for name, weight in weights.items() if checksum(weight) != before[name]}

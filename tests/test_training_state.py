@@ -275,7 +275,7 @@ def test_an_episode_whose_scorer_failed_is_not_learned_from(agent_class, config_
     seen = []
     update = agent.update
     agent.update = lambda episodes: seen.append(episodes) or update(episodes)
-    metrics = agent.iteration()
+    metrics = agent.learn_from(agent.collect())
     failed = [info["completion"].startswith("a") for info in agent.episodes.infos]
     assert metrics["rollout/scorer_failures"] == sum(failed) > 0
     assert len(seen[0]) == 32 - sum(failed) > 0
@@ -289,7 +289,7 @@ def test_where_every_scorer_failed_nothing_is_learned():
 
     env = make_env(8, scorer=fails, on_scorer_error="invalid")
     agent = Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=8))
-    metrics = agent.iteration()
+    metrics = agent.learn_from(agent.collect())
     assert metrics["rollout/scorer_failures"] == 8
     assert agent.num_updates == 0
 
@@ -297,11 +297,12 @@ def test_where_every_scorer_failed_nothing_is_learned():
 def test_the_mean_of_every_part_is_a_metric():
     env = make_env(8, scorer={"b": (share_of_b, 1.0), "length": ("length_band", -1.0)})
     agent = Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=16))
-    metrics = agent.iteration()
+    metrics = agent.learn_from(agent.collect())
     for name in ("b", "length"):
         expected = np.mean([info["scores"][name] for info in agent.episodes.infos])
         assert metrics[f"rollout/score/{name}"] == pytest.approx(expected)
-    plain = Reinforce(LMPolicy(small_lm()), make_env(8), ReinforceConfig(num_episodes=16)).iteration()
+    agent = Reinforce(LMPolicy(small_lm()), make_env(8), ReinforceConfig(num_episodes=16))
+    plain = agent.learn_from(agent.collect())
     assert not [name for name in plain if name.startswith("rollout/score/")]
 
 

@@ -3,7 +3,8 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,16 +18,14 @@ from tqdm import tqdm
 from typing_extensions import Self
 
 from textgym.documented import documented_fields
+from textgym_agents.callbacks import as_callbacks
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
 from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
 from textgym_agents.rollout import check_fit, collect, env_seed, text_env, token_window
 
-__all__ = ["Agent", "AgentConfig", "Callback", "OnlineAgent", "check_ranges"]
-
-Callback = Callable[[Any, dict[str, float]], bool | None]
-"""Called as ``callback(agent, metrics)`` after each update; False stops the training."""
+__all__ = ["Agent", "AgentConfig", "OnlineAgent", "check_ranges"]
 
 
 @documented_fields
@@ -82,7 +81,7 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
 
 
 class Agent(ABC):
-    """A policy that learns; each algorithm fills in ``iteration``.
+    """A policy that learns; each algorithm fills in ``update``, and ``collect`` says where the episodes come from.
 
     Attributes:
         policy: Chooses the tokens and is trained.
@@ -130,30 +129,46 @@ class Agent(ABC):
         self.episodes: Episodes | None = None
 
     @abstractmethod
-    def iteration(self) -> dict[str, float]:
-        """Gather experience, learn from it, count it in ``num_timesteps``, and return metrics under SB3's names."""
+    def collect(self) -> Episodes:
+        """Return the episodes of the next update, which are ``episodes`` too, and count their tokens."""
+
+    @abstractmethod
+    def update(self, episodes: Episodes) -> dict[str, float]:
+        """Learn from episodes and return metrics under SB3's names."""
 
     def set_progress(self, progress: float) -> None:  # noqa: B027 (data does not change with it)
         """Hear which share of ``learn``, 0 to 1, is done, before each iteration."""
 
-    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
+    def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Train on at least ``total_timesteps`` further tokens.
 
         Args:
             total_timesteps: Tokens, over all episodes.
-            callback: Called as ``callback(agent, metrics)`` after each update; False stops the training.
+            callback: A function, called as ``callback(agent, metrics)`` after each update, whose False stops the
+                training; a ``Callback`` or another object with some of its hooks; or a list of these.
             progress_bar: Whether to show tokens/s, mean return and KL per token, in nats.
 
         Raises:
             ValueError: If ``total_timesteps`` is less than 1.
+            TypeError: If ``callback`` is something else.
         """
+        callbacks = as_callbacks(callback)
         if total_timesteps < 1:
             raise ValueError(f"total_timesteps must be at least 1, got {total_timesteps}")
         start, first = time.perf_counter(), self.num_timesteps
-        with tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True) as bar:
+        with ExitStack() as stack:
+            bar = stack.enter_context(
+                tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True)
+            )
+            for each in callbacks:
+                each.on_training_start(self)
+                stack.callback(each.on_training_end, self)
             while self.num_timesteps < first + total_timesteps:
                 self.set_progress((self.num_timesteps - first) / total_timesteps)
-                metrics = self.iteration()
+                episodes = self.collect()
+                for each in callbacks:
+                    each.on_rollout_end(self, episodes)
+                metrics = self.learn_from(episodes)
                 elapsed = time.perf_counter() - start
                 metrics |= {
                     "time/total_timesteps": self.num_timesteps,
@@ -163,9 +178,14 @@ class Agent(ABC):
                 }
                 bar.set_postfix_str(_summary(metrics), refresh=False)
                 bar.update(min(self.num_timesteps - first, total_timesteps) - bar.n)
-                if callback is not None and callback(self, metrics) is False:
+                answers = [each.on_update_end(self, metrics) for each in callbacks]
+                if any(isinstance(answer, bool | np.bool_) and not answer for answer in answers):
                     break
         return self
+
+    def learn_from(self, episodes: Episodes) -> dict[str, float]:
+        """Update on the episodes and return all metrics that they give."""
+        return self.update(episodes)
 
     def predict(
         self,
@@ -317,13 +337,8 @@ class OnlineAgent(Agent):
         """Tell the environment's scorer which share of ``learn`` is done."""
         text_env(self.env).set_progress(progress)
 
-    @abstractmethod
-    def update(self, episodes: Episodes) -> dict[str, float]:
-        """Learn from episodes that the policy has just written and return metrics under SB3's names."""
-
-    def iteration(self) -> dict[str, float]:
-        """Collect whole episodes and learn from them, except those whose scorer failed and which were paid 0 for it."""
-        episodes = self.collect()
+    def learn_from(self, episodes: Episodes) -> dict[str, float]:
+        """Update on those that were scored and return metrics; where a scorer failed, the reward was 0 for it."""
         metrics = rollout_metrics(episodes)
         scored = episodes.scored
         if not scored.all():

@@ -1,6 +1,5 @@
 """What the agents share that learn from recorded episodes and never write one."""
 
-from abc import abstractmethod
 from os import PathLike
 from typing import Any
 
@@ -36,18 +35,14 @@ class OfflineAgent(Agent):
         _check_data(data, self.policy.vocab_size)
         self.data = data
 
-    @abstractmethod
-    def update(self, episodes: Episodes) -> dict[str, float]:
-        """Learn from B of the episodes and return metrics under SB3's names."""
-
-    def iteration(self) -> dict[str, float]:
-        """Draw ``config.num_episodes`` of the episodes, with replacement, and learn from them."""
+    def collect(self) -> Episodes:
+        """Draw ``config.num_episodes`` of the episodes, with replacement, and count their tokens."""
         device = self.generator.device
         size = (self.config.num_episodes,)
         chosen = torch.randint(len(self.data), size, generator=self.generator, device=device)
         self.episodes = self.data[chosen.cpu().numpy()]
         self.num_timesteps += int(self.episodes.num_steps.sum())
-        return self.update(self.episodes)
+        return self.episodes
 
 
 def _check_data(data: Any, vocab_size: int) -> None:

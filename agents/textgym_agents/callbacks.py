@@ -1,0 +1,91 @@
+"""Callbacks of ``learn``: the hooks, and what may stand in for a ``Callback``."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from textgym_agents.episodes import Episodes
+
+__all__ = ["Callback", "as_callbacks"]
+
+
+class Callback:
+    """Called by ``learn`` at fixed points of a training; override the hooks that are needed.
+
+    The agent gives itself: its policy, config, counters (``num_timesteps``, ``num_updates``), environment and
+    ``episodes``. Its ``predict`` may be called in any hook without changing the run.
+
+    >>> class StopAtReturn(Callback):
+    ...     def on_update_end(self, agent, metrics):
+    ...         return metrics["rollout/ep_rew_mean"] < 0.9
+    """
+
+    def on_training_start(self, agent: Any) -> None:
+        """Called when ``learn`` begins, after its arguments have been checked. Does nothing by default."""
+
+    def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
+        """Called before each update with the episodes that the agent has just written. Does nothing by default.
+
+        An offline agent calls it with the episodes that it has drawn from its data.
+        """
+
+    def on_update_end(self, agent: Any, metrics: dict[str, float]) -> bool | None:
+        """Called after each update with its metrics; returning False stops the training. Does nothing by default."""
+
+    def on_training_end(self, agent: Any) -> None:
+        """Called when ``learn`` ends, also by an exception or Ctrl-C. Does nothing by default.
+
+        It is called if ``on_training_start`` returned, for callbacks given later in a list first; one that raises does
+        not keep the others from being called.
+        """
+
+
+_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+class _Hooks(Callback):
+    """The hooks of an object that is no ``Callback``, or a function as ``on_update_end``."""
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        self.__dict__.update(hooks)
+
+
+def as_callbacks(callback: Any) -> list[Callback]:
+    """Return callbacks, in the order in which they are called.
+
+    Args:
+        callback: None, a ``Callback``, an object with at least one of its hooks, a function ``f(agent, metrics)``
+            that is called after each update and stops the training by False, or a list or tuple of these.
+
+    Raises:
+        TypeError: If it is none of these.
+
+    >>> len(as_callbacks([print, Callback(), None]))
+    2
+    """
+    if callback is None:
+        return []
+    if isinstance(callback, Callback):
+        return [callback]
+    if isinstance(callback, list | tuple):
+        return [one for each in callback for one in as_callbacks(each)]
+    if not isinstance(callback, type):
+        hooks = {name: getattr(callback, name) for name in _HOOKS if callable(getattr(callback, name, None))}
+        if hooks:
+            return [_Hooks(**hooks)]
+        if callable(callback) and _takes_two(callback):
+            return [_Hooks(on_update_end=callback)]
+    raise TypeError(
+        f"callback must be a function f(agent, metrics), an object with one of {', '.join(_HOOKS)}, or a list of "
+        f"these, got {callback!r}"
+    )
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell its signature
+        return True
+    return True
