@@ -291,7 +291,6 @@ def test_prompts_that_run_out_leave_the_running_episodes():
         ({"time_limit": "terminate"}, "did you mean 'terminated'"),
         ({"step_info": ["action_masks"]}, "did you mean 'action_mask'"),
         ({"render_mode": "ascii"}, "unknown render_mode 'ascii'; did you mean 'ansi'"),
-        ({"max_token": 3}, "unknown keyword 'max_token'; did you mean 'max_new_tokens'"),
         ({"max_new_tokens": 0}, "at least 1, got 0"),
         ({"max_new_tokens": 1.5}, "integer of at least 1"),
         ({"group_size": 0}, "at least 1, got 0"),

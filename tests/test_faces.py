@@ -15,13 +15,14 @@ from gymnasium.vector import AutoresetMode
 import textgym
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens
-from textgym.registration import TASK_ENVS
-from textgym.tasks import TASKS
+from textgym.registration import IDS
+from textgym.tasks import find_task
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
 
 CHAR = CharTokenizer()
 EOS = CHAR.eos_token_id
+TASK_IDS = [env_id for env_id, keywords in IDS.items() if "task" in keywords]
 KEYWORDS = {"tokenizer": "char", "prompts": ["Hi ", "Hello "], "max_new_tokens": 4, "scorer": "length_band"}
 
 
@@ -228,6 +229,40 @@ def test_the_defaults_of_the_config_survive_json_without_becoming_slow():
     assert not twin.unwrapped.has_illegal_actions
 
 
+# Keywords and ids -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [textgym.TextGenEnv, textgym.TextGenVectorEnv, textgym.TextGenVecEnv])
+def test_an_unknown_keyword_is_a_type_error_as_in_python(make):
+    with pytest.raises(
+        TypeError, match="got an unexpected keyword argument 'max_token'; did you mean 'max_new_tokens'"
+    ):
+        make(max_token=3)
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'scorrer'; did you mean 'scorer'"):
+        make(task="qa", scorrer="length")
+
+
+def test_every_interface_takes_every_id():
+    for env_id in IDS:
+        single, vector = textgym.TextGenEnv(id=env_id), textgym.TextGenVectorEnv(2, id=f"textgym:{env_id}")
+        ours = textgym.TextGenVecEnv(2, id=env_id)
+        ours.seed(3)
+        expected = gym.make(env_id).reset(seed=3)[0]
+        for observation in (single.reset(seed=3)[0], vector.reset(seed=3)[0][0], ours.reset()[0]):
+            np.testing.assert_array_equal(observation, expected)
+
+
+def test_an_id_of_ones_own_joins_the_table():
+    textgym.register_env("OwnShort-v0", task="qa", max_new_tokens=5)
+    try:
+        assert gym.make("OwnShort-v0").unwrapped.max_new_tokens == 5
+        assert textgym.TextGenVecEnv(1, id="OwnShort-v0").max_new_tokens == 5
+        with pytest.raises(ValueError, match="'OwnShort-v0' is registered already"):
+            textgym.register_env("OwnShort-v0")
+    finally:
+        del gym.registry["OwnShort-v0"], IDS["OwnShort-v0"]
+
+
 # The table of info keys -----------------------------------------------------------------------------------------------
 
 
@@ -241,17 +276,17 @@ def test_the_documented_info_keys_are_those_of_the_real_dict():
     assert {key: type(info[key]).__name__ for key in documented} == documented
 
 
-def sections(docstring):
-    """Return the text under each heading."""
-    parts = re.split(r"^    ## (.+)\n", docstring, flags=re.MULTILINE)
+def sections(env_id):
+    """Return the text under each heading of an id's page."""
+    parts = re.split(r"^## (.+)\n", textgym.describe(env_id), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.parametrize("env_id", TASK_ENVS)
+@pytest.mark.parametrize("env_id", TASK_IDS)
 def test_the_information_of_a_task_is_the_tables_with_what_its_docstring_adds(env_id):
     table = re.findall(r"^    \| ``(\w+)`` \|", textgym.TextGenEnv.__doc__, flags=re.MULTILINE)
     env = gym.make(env_id).unwrapped
-    added = re.findall(r"``([a-z_]+)``", sections(type(env).__doc__)["Information"])
+    added = re.findall(r"``([a-z_]+)``", sections(env_id)["Information"])
     env.reset(seed=0)
     ended = False
     while not ended:
@@ -259,13 +294,13 @@ def test_the_information_of_a_task_is_the_tables_with_what_its_docstring_adds(en
     assert sorted(info) == sorted([*table, *added])
 
 
-@pytest.mark.parametrize("env_id", TASK_ENVS)
+@pytest.mark.parametrize("env_id", TASK_IDS)
 def test_the_numbers_in_the_docstring_of_a_task_are_its_own(env_id):
     env = gym.make(env_id).unwrapped
-    told = sections(type(env).__doc__)
+    told = sections(env_id)
     assert f"``Box(0, V, ({env.window},), int64)``" in told["Observation Space"]
     assert f"{env.max_new_tokens} tokens" in told["Episode End"]
-    for column in TASKS[TASK_ENVS[env_id]].columns:
+    for column in find_task(env_id).columns:
         assert f"``{column}``" in told["Arguments"]
 
 
@@ -301,25 +336,29 @@ def fails(completion):
     raise RuntimeError("no")
 
 
-@pytest.mark.parametrize(
-    "heading",
-    [
-        "Description",
-        "Action Space",
-        "Observation Space",
-        "Rewards",
-        "Starting State",
-        "Episode End",
-        "Information",
-        "Arguments",
-        "References",
-        "Version History",
-    ],
-)
-def test_the_docstring_has_every_heading(heading):
-    for spec in gym.registry.values():
-        if str(spec.entry_point).startswith("textgym."):
-            assert f"## {heading}\n" in gym.envs.registration.load_env_creator(spec.entry_point).__doc__
+HEADINGS = [
+    "Description",
+    "Action Space",
+    "Observation Space",
+    "Rewards",
+    "Starting State",
+    "Episode End",
+    "Information",
+    "Arguments",
+    "References",
+    "Version History",
+]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_every_id_has_its_page_with_all_headings(env_id):
+    assert list(sections(env_id)) == HEADINGS
+    assert all(text.strip() for text in sections(env_id).values())
+
+
+def test_an_id_without_a_page_is_refused():
+    with pytest.raises(ValueError, match="unknown id 'TextGenQ-v0'; did you mean 'TextGenQA-v0'"):
+        textgym.describe("TextGenQ-v0")
 
 
 # Rendering ------------------------------------------------------------------------------------------------------------

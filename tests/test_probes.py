@@ -16,8 +16,8 @@ import textgym
 from textgym.errors import IllegalActionError
 from textgym.lm import random_lm
 from textgym.prompts import as_prompts
-from textgym.registration import PROBE_IDS
-from textgym.tasks.probes import PROBES, make_probe, make_probe_vector
+from textgym.registration import IDS
+from textgym.tasks.probes import PROBES
 from textgym.testing import Rung, probe
 from textgym_agents import LMPolicy, Reinforce, ReinforceConfig
 
@@ -91,7 +91,8 @@ class Constant:
 
 
 def test_the_ladder_is_registered_in_its_order():
-    assert list(PROBES) == list(PROBE_IDS) == [rung.id for rung in PROBES.values()]
+    registered = [env_id for env_id in IDS if "probe" in IDS[env_id]]
+    assert list(PROBES) == registered == [rung.id for rung in PROBES.values()]
 
 
 @EVERY
@@ -127,7 +128,7 @@ def test_nothing_but_the_bandits_coins_pays_more_than_the_optimum(rung):
 def test_the_keywords_make_the_same_environment_in_every_face(rung):
     textgym_sb3 = pytest.importorskip("textgym.envs.sb3")
     envs = [gym.make_vec(name, num_envs=3, **extra) for name, extra in ((rung.id, {}), ("TextGen-v0", rung.keywords))]
-    face = textgym_sb3.TextGenVecEnv(3, **rung.keywords)
+    face = textgym_sb3.TextGenVecEnv(3, id=rung.id)
     face.seed(5)
     observations = [envs[0].reset(seed=5)[0], envs[1].reset(seed=5)[0], face.reset()]
     assert (observations[0] == observations[1]).all()
@@ -142,7 +143,9 @@ def test_ids_survive_a_serialised_spec_and_probes_a_pickle(rung):
 
 
 def test_the_documented_table_is_true():
-    rows = re.findall(r"^    \| ``(\S+)`` \| .* \| (\d+) \| (\d+) \|$", make_probe.__doc__, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| ``(\S+)`` \| .* \| (\d+) \| (\d+) \|$", textgym.describe("ProbeCopy-v0"), flags=re.MULTILINE
+    )
     envs = [gym.make(name).unwrapped for name, *_ in rows]
     assert [(name, int(V), int(budget)) for name, V, budget in rows] == [
         (name, env.num_actions, env.max_new_tokens) for name, env in zip(PROBES, envs, strict=True)
@@ -151,14 +154,14 @@ def test_the_documented_table_is_true():
 
 def test_a_keyword_of_an_id_can_be_overridden():
     assert gym.make("ProbeCopy-v0", observation="dict").reset(seed=0)[0].keys() >= {"ids"}
-    with pytest.raises(ValueError, match="did you mean 'constraints'"):
+    with pytest.raises(TypeError, match="did you mean 'constraints'"):
         gym.make("ProbeCopy-v0", constraint=())
 
 
-@pytest.mark.parametrize("make", [make_probe, make_probe_vector])
-def test_an_unknown_probe_is_refused(make):
-    with pytest.raises(ValueError, match="unknown probe 'ProbeCopy'; did you mean 'ProbeCopy-v0'"):
-        make(probe="ProbeCopy")
+@pytest.mark.parametrize("keyword", ["probe", "id"])
+def test_an_unknown_probe_is_refused(keyword):
+    with pytest.raises(ValueError, match=f"unknown {keyword} 'ProbeCopy'; did you mean 'ProbeCopy-v0'"):
+        textgym.TextGenEnv(**{keyword: "ProbeCopy"})
 
 
 def test_the_bandits_noise_differs_between_episodes_and_is_decided_by_the_seed():

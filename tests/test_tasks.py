@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import textgym
-from textgym.registration import TASK_ENVS
+from textgym.registration import IDS
 from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
 from textgym.tasks.prompts import SIZES, WorldPrompts, split_of
 from textgym.testing import check_text_env
@@ -16,6 +16,7 @@ from textgym.testing.transcripts import check_same
 
 TASK_LEVELS = [(name, level) for name, task in TASKS.items() for level in range(1, task.num_levels + 1)]
 SOLVABLE = [(name, level) for name, level in TASK_LEVELS if TASKS[name].target or TASKS[name].solve]
+TASK_IDS = [env_id for env_id, keywords in IDS.items() if "task" in keywords]
 STORIES = ["sentiment", "topic", "length", "style", "format"]
 
 
@@ -51,10 +52,12 @@ def samples(task, level, split, count):
 
 def test_the_tasks_are_known():
     assert list(TASKS) == [*STORIES, "dialogue", "translation", "qa", "summary"]
-    assert {task.id: task.name for task in TASKS.values() if task.id} == TASK_ENVS
+    assert {task.id: {"task": task.name} for task in TASKS.values() if task.id} == {
+        env_id: IDS[env_id] for env_id in TASK_IDS
+    }
 
 
-@pytest.mark.parametrize("env_id", TASK_ENVS)
+@pytest.mark.parametrize("env_id", TASK_IDS)
 @pytest.mark.parametrize("keywords", [{"split": "eval", "level": 3}, {"level": "auto"}])
 def test_every_split_level_and_curriculum_keeps_the_contract(env_id, keywords):
     check_text_env(env_id, num_envs=2, **keywords)
@@ -75,7 +78,7 @@ def test_all_faces_give_the_same_episodes(task):
     keywords = {} if env_id else {"task": task}
     single = gym.make(env_id or "TextGen-v0", **keywords).unwrapped
     vector = gym.make_vec(env_id or "TextGen-v0", num_envs=2, **keywords).unwrapped
-    ours = textgym.TextGenVecEnv(2, task=task)
+    ours = textgym.TextGenVecEnv(2, **({"id": env_id} if env_id else keywords))
     ours.seed(3)
     first = single.reset(seed=3)[0]
     np.testing.assert_array_equal(vector.reset(seed=3)[0][0], first)
@@ -92,18 +95,12 @@ def test_all_faces_give_the_same_episodes(task):
         assert infos["score"][0] == info["score"] == ours_infos[0]["score"]
 
 
-@pytest.mark.parametrize("env_id", TASK_ENVS)
+@pytest.mark.parametrize("env_id", TASK_IDS)
 def test_a_spec_goes_through_json(env_id):
-    assert gym.spec(env_id).kwargs == {"task": TASK_ENVS[env_id]}
+    assert gym.spec(env_id).kwargs == IDS[env_id]
     env = gym.make(env_id, split="eval", level=2)
     twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     check_same(env.reset(seed=3), twin.reset(seed=3), "reset")
-
-
-@pytest.mark.parametrize("env_id", TASK_ENVS)
-def test_the_class_itself_makes_the_environment_of_its_id(env_id):
-    task_class = gym.envs.registration.load_env_creator(gym.spec(env_id).entry_point)
-    check_same(gym.make(env_id).reset(seed=1)[0], task_class().reset(seed=1)[0], "observation")
 
 
 # The world ------------------------------------------------------------------------------------------------------------
@@ -201,13 +198,17 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
         ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... says where episodes start.* level"),
         ({"task": "qa", "columns": {"context": "a"}}, "columns=... renames the columns of data"),
         ({"task": "qa", "data": [{}], "level": 1}, "the levels are those of the built-in data"),
-        ({"task": "qa", "scorrer": "length"}, "unknown keyword 'scorrer'; did you mean 'scorer'"),
         ({"task": "qa", "chat": True}, "no chat template; chat=False takes the plain prompts"),
     ],
 )
 def test_a_wrong_keyword_is_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         textgym.TextGenEnv(**keywords)
+
+
+def test_the_keywords_of_a_task_need_a_task():
+    with pytest.raises(TypeError, match=r"split=\.\.\. belongs to a task, and none is given"):
+        gym.make("TextGen-v0", split="eval")
 
 
 def test_a_task_is_an_object_or_a_name():

@@ -22,7 +22,7 @@ from textgym.batch import TextBatch
 from textgym.envs import TextGenConfig, TextGenEnv, TextGenVectorEnv
 from textgym.errors import IllegalActionError, PromptsExhaustedError, ScorerError, TextGymError
 from textgym.prompts import Sample
-from textgym.registration import register_envs
+from textgym.registration import describe, register_env, register_envs
 from textgym.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ __all__ = [
     "TextGenVectorEnv",
     "TextGymError",
     "__version__",
+    "describe",
+    "register_env",
 ]
 
 register_envs()

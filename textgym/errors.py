@@ -3,7 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["IllegalActionError", "PromptsExhaustedError", "ScorerError", "TextGymError", "is_misspelt", "unknown_name"]
+__all__ = [
+    "IllegalActionError",
+    "PromptsExhaustedError",
+    "ScorerError",
+    "TextGymError",
+    "is_misspelt",
+    "unknown_keyword",
+    "unknown_name",
+]
 
 
 class TextGymError(Exception):
@@ -55,7 +63,23 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "
     >>> print(unknown_name("scorer", "sentimant", ["repetition", "sentiment"]))
     unknown scorer 'sentimant'; did you mean 'sentiment'? Known: repetition, sentiment.
     """
+    return ValueError(f"unknown {kind} {name!r}{_suggestion(name, known)}{' ' + also if also else ''}")
+
+
+def unknown_keyword(name: str, known: Iterable[str], *, also: str = "") -> TypeError:
+    """Build the error for a keyword argument that does not exist, in Python's own words.
+
+    Other libraries look for these words: TorchRL tries whether an environment takes ``frameskip``.
+
+    >>> print(unknown_keyword("scorrer", ["scorer", "reward"]))
+    got an unexpected keyword argument 'scorrer'; did you mean 'scorer'? Known: reward, scorer.
+    """
+    return TypeError(
+        f"got an unexpected keyword argument {name!r}{_suggestion(name, known)}{' ' + also if also else ''}"
+    )
+
+
+def _suggestion(name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}.{' ' + also if also else ''}")
+    return f"{f'; did you mean {nearest[0]!r}?' if nearest else '.'} Known: {', '.join(names)}."

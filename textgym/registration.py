@@ -1,50 +1,124 @@
-"""The ids that ``gym.make`` and ``gym.make_vec`` know once textgym is imported."""
+"""The table of environment ids: id -> the keywords of ``TextGenConfig`` that make the environment.
+
+``gym.make`` and ``gym.make_vec`` know every id once textgym is imported, and all three interfaces take one as ``id=``.
+"""
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
-__all__ = ["register_envs"]
+from textgym.errors import unknown_name
 
-PROBE_IDS = (
-    "ProbeConstant-v0",
-    "ProbeBandit-v0",
-    "ProbePrompt-v0",
-    "ProbeStop-v0",
-    "ProbeDelay-v0",
-    "ProbeMemory-v0",
-    "ProbeCopy-v0",
-    "ProbeReverse-v0",
-    "ProbeTrap-v0",
-)
-"""The keys of ``textgym.tasks.probes.PROBES``, which is imported only when one of them is made."""
+__all__ = ["IDS", "TASK_KEYWORDS", "describe", "expanded", "register_env", "register_envs"]
 
-
-TASK_ENVS = {
-    "TextGenDialogue-v0": "dialogue",
-    "TextGenTranslation-v0": "translation",
-    "TextGenQA-v0": "qa",
-    "TextGenSummary-v0": "summary",
+IDS: dict[str, dict[str, Any]] = {
+    "TextGen-v0": {},
+    "TextGenDialogue-v0": {"task": "dialogue"},
+    "TextGenTranslation-v0": {"task": "translation"},
+    "TextGenQA-v0": {"task": "qa"},
+    "TextGenSummary-v0": {"task": "summary"},
+    "ProbeConstant-v0": {"probe": "ProbeConstant-v0"},
+    "ProbeBandit-v0": {"probe": "ProbeBandit-v0"},
+    "ProbePrompt-v0": {"probe": "ProbePrompt-v0"},
+    "ProbeStop-v0": {"probe": "ProbeStop-v0"},
+    "ProbeDelay-v0": {"probe": "ProbeDelay-v0"},
+    "ProbeMemory-v0": {"probe": "ProbeMemory-v0"},
+    "ProbeCopy-v0": {"probe": "ProbeCopy-v0"},
+    "ProbeReverse-v0": {"probe": "ProbeReverse-v0"},
+    "ProbeTrap-v0": {"probe": "ProbeTrap-v0"},
 }
-"""The ids of the tasks by their names; ``textgym.tasks`` is imported only when one of them is made."""
+"""Names only, so that ``import textgym`` loads neither tasks nor probes; ``register_env`` adds to it."""
+
+ENTRY_POINT = "textgym.envs.single:TextGenEnv"
+
+EXPANSIONS = {
+    "probe": "textgym.tasks.probes:probe_keywords",
+    "task": "textgym.tasks:task_keywords",
+}
+"""Keyword that stands for others -> the function that replaces it; imported only when it is used."""
+
+TASK_KEYWORDS = ("split", "level", "data", "columns", "chat")
+"""Those of ``textgym.tasks.task_keywords``, which mean nothing without a task."""
 
 
 def register_envs() -> None:
     """Register every environment of the package; ``import textgym`` calls it."""
+    for env_id, keywords in IDS.items():
+        _register(env_id, keywords)
+
+
+def register_env(env_id: str, **keywords: Any) -> None:
+    """Make an id known to ``gym.make``, ``gym.make_vec`` and ``id=`` of every interface.
+
+    Args:
+        env_id: Name and version, as Gymnasium wants it: ``"MyText-v0"``.
+        **keywords: The fields of ``TextGenConfig``, ``task`` and the task's own keywords.
+
+    Raises:
+        ValueError: If the id is taken.
+    """
+    if env_id in gym.registry:
+        raise ValueError(f"the id {env_id!r} is registered already")
+    _register(env_id, keywords)
+    IDS[env_id] = keywords
+
+
+def _register(env_id: str, keywords: dict[str, Any]) -> None:
     gym.register(
-        id="TextGen-v0",
-        entry_point="textgym.envs.single:TextGenEnv",
+        id=env_id,
+        entry_point=ENTRY_POINT,
         vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
+        kwargs=dict(keywords),
     )
-    for env_id, task in TASK_ENVS.items():
-        gym.register(
-            id=env_id,
-            entry_point=f"textgym.tasks.{task}:{env_id.removesuffix('-v0')}Env",
-            vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
-            kwargs={"task": task},
-        )
-    for probe in PROBE_IDS:
-        gym.register(
-            id=probe,
-            entry_point="textgym.tasks.probes:make_probe",
-            vector_entry_point="textgym.tasks.probes:make_probe_vector",
-            kwargs={"probe": probe},
-        )
+
+
+def expanded(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords with ``id``, ``task`` and ``probe`` replaced by what they stand for.
+
+    Raises:
+        ValueError: If the id, task or probe is unknown.
+
+    >>> expanded({"id": "textgym:ProbeCopy-v0", "max_prompt_tokens": 3})["max_prompt_tokens"]
+    3
+    """
+    result = dict(keywords)
+    if "id" in result:
+        result = {**_keywords_of(str(result.pop("id"))), **result}
+    for name, function in EXPANSIONS.items():
+        if name in result:
+            expand: Any = load_env_creator(function)
+            result = expand(**result)
+    return result
+
+
+def describe(env_id: str) -> str:
+    """Return the documentation page of a registered id: spaces, rewards, starts, ends, ``info``, arguments.
+
+    Raises:
+        ValueError: If the id is unknown.
+
+    >>> import textgym
+    >>> print(textgym.describe("TextGenQA-v0"))  # doctest: +ELLIPSIS
+    Answer a question on a passage in a few words.
+    ...
+    ## Observation Space
+    ``Box(0, V, (96,), int64)``, ...
+    """
+    keywords = _keywords_of(env_id)
+    if "task" in keywords:
+        tasks = import_module("textgym.tasks")
+        page: str = tasks.task_page(tasks.find_task(keywords["task"]))
+        return page
+    source = EXPANSIONS["probe"] if "probe" in keywords else ENTRY_POINT
+    return inspect.getdoc(load_env_creator(source)) or ""
+
+
+def _keywords_of(env_id: str) -> dict[str, Any]:
+    name = env_id.rpartition(":")[2]
+    if name not in IDS:
+        raise unknown_name("id", env_id, IDS)
+    return IDS[name]

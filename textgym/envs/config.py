@@ -15,9 +15,10 @@ from textgym.constraints import Constraint, as_constraint
 from textgym.documented import documented_fields
 from textgym.endings import as_endings
 from textgym.envs.parts import Dialogue, KLTerm, Parts, Reference, ScoreBounds
-from textgym.errors import unknown_name
+from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
+from textgym.registration import TASK_KEYWORDS, expanded
 from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, PerToken, Redistribution, Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
@@ -110,21 +111,22 @@ class TextGenConfig:
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
-        """Build from a face's keywords.
+        """Build from an interface's keywords.
 
-        With ``task``, those of the task are the defaults, and its own are known too; see ``textgym.tasks.Task``.
+        Besides the fields: ``id``, a registered id, and ``task``, whose keywords are the defaults and whose own are
+        known too (see ``textgym.tasks.task_keywords``); ``max_episode_steps``, Gymnasium's name of ``max_new_tokens``.
 
         Raises:
-            ValueError: For an unknown keyword; it lists the known ones and suggests the nearest.
+            TypeError: For an unknown keyword; it lists the known ones and suggests the nearest.
+            ValueError: If ``max_episode_steps`` and ``max_new_tokens`` differ, or an id or task is unknown.
         """
+        kwargs = expanded(_with_budget(kwargs))
         names = [f.name for f in fields(cls)]
-        if "task" in kwargs:
-            from textgym.tasks import task_keywords  # which stands on the environments
-
-            kwargs = task_keywords(**kwargs)
         for name in kwargs:
+            if name in TASK_KEYWORDS:
+                raise TypeError(f"{name}=... belongs to a task, and none is given: add task=..., such as task='qa'")
             if name not in names:
-                raise unknown_name("keyword", name, names)
+                raise unknown_keyword(name, [*names, "id", "task", "max_episode_steps"])
         return cls(**kwargs)
 
     def __post_init__(self) -> None:
@@ -249,6 +251,20 @@ def logits_width(model: Any) -> int:
     if hasattr(model, "config"):
         return int(model.config.get_text_config().vocab_size)
     return as_tokenizer(model).vocab_size
+
+
+def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords with ``max_episode_steps`` under its name here; None and -1 set no limit, as in ``gym.make``."""
+    kwargs = dict(kwargs)
+    limit = kwargs.pop("max_episode_steps", None)
+    if limit is None or limit == -1:
+        return kwargs
+    if kwargs.setdefault("max_new_tokens", limit) != limit:
+        raise ValueError(
+            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget: "
+            "give one of them"
+        )
+    return kwargs
 
 
 def _is_finite(value: object) -> bool:

@@ -1,7 +1,7 @@
 """The single environment: the core at N = 1."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -85,14 +85,12 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     Discrete(97)
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {}
-    """Keywords that a subclass gives in advance."""
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
         check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
-        self.config = TextGenConfig.from_kwargs({**self.defaults, **kwargs})
+        self.config = TextGenConfig.from_kwargs(kwargs)
         self.core = Core(self.config.build(), num_envs=1)
         parts = self.core.parts
         self.action_space = gym.spaces.Discrete(self.core.num_actions)

@@ -1,7 +1,8 @@
-"""What there is to write about: ready environments, their data, and what they are made of.
+"""Ready tasks: their data, prompts, scorers and documentation.
 
 base         Task: rows of data, a prompt, a scorer
 keywords     from a task to the keywords of an environment
+page         the documentation of a task
 generation   stories with an aim: sentiment, topic, length, style, format
 dialogue     serving a customer, in several turns
 translation  English into French
@@ -9,14 +10,14 @@ qa           answers to questions on a passage
 summary      a passage in one sentence
 world        the procedural world from which all of them, and the embedded LM's training text, are made
 probes       small environments with a known optimum, which test an agent
-leaderboard  a script that compares agents on the tasks
 """
 
 from textgym.tasks import probes, world
-from textgym.tasks.base import Row, Task
+from textgym.tasks.base import Page, Row, Task
 from textgym.tasks.dialogue import DIALOGUE
 from textgym.tasks.generation import FORMAT, LENGTH, SENTIMENT, STYLE, TOPIC
 from textgym.tasks.keywords import score_bounds, task_keywords
+from textgym.tasks.page import task_page
 from textgym.tasks.qa import QA
 from textgym.tasks.registry import TASKS, find_task, register_task
 from textgym.tasks.summary import SUMMARY
@@ -33,6 +34,7 @@ __all__ = [
     "TASKS",
     "TOPIC",
     "TRANSLATION",
+    "Page",
     "Row",
     "Task",
     "find_task",
@@ -40,6 +42,7 @@ __all__ = [
     "register_task",
     "score_bounds",
     "task_keywords",
+    "task_page",
     "world",
 ]
 

@@ -7,10 +7,31 @@ from typing import Any
 from textgym.documented import documented_fields
 from textgym.prompts import Sample
 
-__all__ = ["Row", "Task"]
+__all__ = ["Page", "Row", "Task"]
 
 Row = Mapping[str, Any]
 """Columns by name."""
+
+
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The sentences of a task's page that only its author can write."""
+
+    title: str = "A text-generation task."
+    """What the agent is to do, in one line."""
+    description: str = ""
+    """Where the data come from, and what is hard."""
+    levels: tuple[str, ...] = ()
+    """What each level asks for, from level 1 on."""
+    rewards: str = "The scorer's number."
+    """Formula and range of the score, and when it is given."""
+    ends: str = "Terminated by EOS"
+    """What ends an episode besides the budget, as the beginning of a sentence."""
+    arguments: str = ""
+    """What the user has to give beside ``data``."""
+    references: str = "None."
+    """Papers."""
 
 
 @documented_fields
@@ -55,6 +76,8 @@ class Task:
     """The score from which on an episode counts as a success."""
     optimum: float = 1.0
     """The best score there is."""
+    page: Page = Page()
+    """What its documentation says beside what follows from the other fields; see ``textgym.describe``."""
 
     def sample(self, row: Row, prompt: str | None = None) -> Sample:
         """Return the sample of a row; ``prompt`` stands in the place of the task's own.

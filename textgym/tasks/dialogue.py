@@ -1,18 +1,17 @@
 """Serving a customer, in several turns."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.envs import TextGenEnv
-from textgym.tasks.base import Row, Task
+from textgym.tasks.base import Page, Row, Task
 from textgym.tasks.world.shopping import best_helper_reply, customer_opening, customer_reply, progress, shopping
 from textgym.users import Reply, ScriptedUser
 
-__all__ = ["DIALOGUE", "GoalProgress", "TextGenDialogueEnv"]
+__all__ = ["DIALOGUE", "GoalProgress"]
 
 
 class GoalProgress:
@@ -86,58 +85,23 @@ DIALOGUE = Task(
     },
     chat_keywords={"max_prompt_tokens": 128, "max_reply_tokens": 48, "max_new_tokens": 128},
     success_score=1.0,
+    page=Page(
+        title="Serve a customer: hand over what is asked for, in several turns.",
+        description="A customer comes into a shop with a goal and follows a script; the agent is the helper. Its EOS "
+        "ends its turn, and the customer's answer is written into the text, tokens that are no actions. A wrong thing "
+        "is sent back; after two mistakes the customer leaves. What the embedded LM learned from held helpers who "
+        "chat, mishear and forget to ask.",
+        levels=(
+            "customers who want one thing, and say what",
+            "who want two, one after the other",
+            "who do not say how many or of which colour: the helper has to ask",
+        ),
+        rewards="At the end of each turn what it added to the share of the goal that is reached, mistakes counted "
+        'against it: the return is the final score, in [0, 1]. ``reward="terminal"`` gives all of it at the end.',
+        ends='Terminated with ``end_reason`` ``"success"`` or ``"failure"`` by the customer, after six turns '
+        '(``"max_turns"``)',
+        arguments=", and a ``user`` and ``scorer`` of your own: a function of the messages or ``textgym.users.LMUser``",
+        references="Schatzmann et al. 2007, Agenda-based user simulation (aclanthology.org/N07-2038); Zhou et al. "
+        "2024, ArCHer: training language model agents via hierarchical multi-turn RL (arXiv:2402.19446).",
+    ),
 )
-
-
-class TextGenDialogueEnv(TextGenEnv):
-    """Serve a customer: hand over what is asked for, in several turns.
-
-    ## Description
-    A customer comes into a shop with a goal and follows a script; the agent is the helper. Its EOS ends its turn, and
-    the customer's answer is written into the text, tokens that are no actions. A wrong thing is sent back; after two
-    mistakes the customer leaves. What the embedded LM learned from held helpers who chat, mishear and forget to ask.
-
-    | level | customers |
-    |---|---|
-    | 1 | want one thing, and say what |
-    | 2 | want two, one after the other |
-    | 3 | do not say how many or of which colour: the helper has to ask |
-
-    ## Action Space
-    ``Discrete(V)``: action i writes token i; EOS ends the turn.
-
-    ## Observation Space
-    ``Box(0, V, (336,), int64)``, the ids of the dialogue so far, right-padded with V.
-
-    ## Rewards
-    At the end of each turn what it added to the share of the goal that is reached, mistakes counted against it: the
-    return is the final score, in [0, 1]. ``reward="terminal"`` pays all of it at the end.
-
-    ## Starting State
-    A customer of the split, ``"train"`` (2^20 a level) or ``"eval"`` (1000 others), and of the level (default: any).
-
-    ## Episode End
-    Terminated with ``end_reason`` ``"success"`` or ``"failure"`` by the customer, after six turns (``"max_turns"``), or
-    after 96 tokens of the agent.
-
-    ## Information
-    As in ``TextGenEnv``: ``is_action`` says which tokens are the agent's, ``turns`` who said what. With
-    ``score_normalised``: 0 is the untrained embedded LM, sampled, and 1 the optimum.
-
-    ## Arguments
-    ``split``, ``level``, ``data`` (with the columns ``setting`` and ``opening``, and a ``user`` and ``scorer`` of your
-    own), ``columns`` and ``chat`` of ``textgym.tasks.task_keywords``, and those of ``TextGenEnv``: other users are a
-    function of the messages or ``textgym.users.LMUser``.
-
-    ## References
-    Schatzmann et al. 2007, Agenda-based user simulation (aclanthology.org/N07-2038); Zhou et al. 2024, ArCHer: training
-    language model agents via hierarchical multi-turn RL (arXiv:2402.19446).
-
-    ## Version History
-    * v0: initial version.
-
-    >>> env = TextGenDialogueEnv(split="eval", level=2)
-    >>> _ = env.reset(seed=0)
-    """
-
-    defaults: ClassVar[dict[str, Any]] = {"task": "dialogue"}

@@ -1,8 +1,7 @@
 """Tasks by name."""
 
-import gymnasium as gym
-
 from textgym.errors import unknown_name
+from textgym.registration import IDS, register_env
 from textgym.tasks.base import Task
 
 __all__ = ["TASKS", "find_task", "register_task"]
@@ -12,7 +11,7 @@ TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Make a task known as ``task=`` of every face, and its id, where it has one, to ``gym.make`` and ``gym.make_vec``.
+    """Make a task known as ``task=`` of every interface, and add its id, where it has one, to the table of ids.
 
     Raises:
         ValueError: If another task has the name.
@@ -20,13 +19,8 @@ def register_task(task: Task) -> Task:
     if TASKS.get(task.name, task) is not task:
         raise ValueError(f"there is a task {task.name!r} already; known: {', '.join(TASKS)}")
     TASKS[task.name] = task
-    if task.id is not None and task.id not in gym.registry:
-        gym.register(
-            id=task.id,
-            entry_point="textgym.envs.single:TextGenEnv",
-            vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
-            kwargs={"task": task.name},
-        )
+    if task.id is not None and task.id not in IDS:
+        register_env(task.id, task=task.name)
     return task
 
 

@@ -5,7 +5,7 @@ agent fails. Every probe is also an id (``gym.make("ProbeCopy-v0")``).
 """
 
 from textgym.tasks.probes.base import Probe
-from textgym.tasks.probes.envs import make_probe, make_probe_vector
+from textgym.tasks.probes.envs import probe_keywords
 from textgym.tasks.probes.ladder import PROBES
 
-__all__ = ["PROBES", "Probe", "make_probe", "make_probe_vector"]
+__all__ = ["PROBES", "Probe", "probe_keywords"]

@@ -1,17 +1,15 @@
-"""The entry points of the probes' ids."""
+"""From a probe to the keywords of an environment."""
 
 from typing import Any
 
-from textgym.envs import TextGenEnv, TextGenVectorEnv
 from textgym.errors import unknown_name
-from textgym.tasks.probes.base import Probe
 from textgym.tasks.probes.ladder import PROBES
 
-__all__ = ["make_probe", "make_probe_vector"]
+__all__ = ["probe_keywords"]
 
 
-def make_probe(*, probe: str, **kwargs: Any) -> TextGenEnv:
-    """Make a probe environment: a :class:`textgym.TextGenEnv` with a small vocabulary and a known optimum.
+def probe_keywords(*, probe: str, **keywords: Any) -> dict[str, Any]:
+    """Return the keywords of a probe environment, which has a small vocabulary and a known optimum.
 
     ## Description
     The probes form a ladder, each rung of which takes one thing more. All have an optimal return of 1.
@@ -61,26 +59,14 @@ def make_probe(*, probe: str, **kwargs: Any) -> TextGenEnv:
     ## Version History
     * v0: initial version.
 
-    >>> env = make_probe(probe="ProbeCopy-v0")
+    >>> from textgym import TextGenEnv
+    >>> env = TextGenEnv(id="ProbeCopy-v0")
     >>> env.reset(seed=0, options={"prompt": "ca"})[0]
     array([2, 0, 5, 5])
 
     Raises:
         ValueError: If there is no such probe.
     """
-    return TextGenEnv(**{**_find(probe).keywords, **kwargs})
-
-
-def make_probe_vector(num_envs: int = 1, *, probe: str, **kwargs: Any) -> TextGenVectorEnv:
-    """Make N of what :func:`make_probe` makes, as one :class:`textgym.TextGenVectorEnv`.
-
-    Raises:
-        ValueError: If there is no such probe.
-    """
-    return TextGenVectorEnv(num_envs, **{**_find(probe).keywords, **kwargs})
-
-
-def _find(name: str) -> Probe:
-    if name not in PROBES:
-        raise unknown_name("probe", name, PROBES)
-    return PROBES[name]
+    if probe not in PROBES:
+        raise unknown_name("probe", probe, PROBES)
+    return {**PROBES[probe].keywords, **keywords}
