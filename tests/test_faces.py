@@ -263,6 +263,85 @@ def test_an_id_of_ones_own_joins_the_table():
         del gym.registry["OwnShort-v0"], IDS["OwnShort-v0"]
 
 
+# The token budget as Gymnasium's step limit ---------------------------------------------------------------------------
+
+
+def returns(env, num_steps):
+    """Write one token again and again; return the flags of the last step and the return."""
+    env.reset(seed=0)
+    total = 0.0
+    for _ in range(num_steps):
+        _, reward, terminated, truncated, _ = env.step(5)
+        total += reward
+    return terminated, truncated, total
+
+
+@pytest.mark.parametrize("time_limit", ["truncated", "terminated"])
+def test_max_episode_steps_of_make_is_the_budget_and_the_text_gets_its_score(time_limit):
+    keywords = {"tokenizer": "char", "prompts": ["Hi "], "scorer": len, "time_limit": time_limit}
+    made = gym.make("TextGen-v0", max_episode_steps=8, **keywords)
+    built = textgym.TextGenEnv(max_episode_steps=8, **keywords)
+    plain = textgym.TextGenEnv(max_new_tokens=8, **keywords)
+    assert made.observation_space == built.observation_space == plain.observation_space
+    assert returns(made, 8) == returns(built, 8) == returns(plain, 8) == (*CUT[time_limit], 8.0)
+
+
+CUT = {"truncated": (False, True), "terminated": (True, False)}
+
+
+def test_max_episode_steps_of_make_may_exceed_the_default_budget():
+    assert gym.make("TextGen-v0", max_episode_steps=50).unwrapped.max_new_tokens == 50
+    assert gym.make("TextGenQA-v0", max_episode_steps=-1).unwrapped.max_new_tokens == 16
+
+
+@pytest.mark.parametrize("mode", ["vector_entry_point", "sync"])
+def test_max_episode_steps_of_make_vec_is_the_budget(mode):
+    keywords = {"tokenizer": "char", "prompts": ["Hi "], "scorer": len, "time_limit": "terminated"}
+    envs = gym.make_vec("TextGen-v0", num_envs=2, vectorization_mode=mode, max_episode_steps=3, **keywords)
+    assert envs.single_observation_space.shape == (35,)
+    envs.reset(seed=0)
+    for _ in range(3):
+        _, rewards, terminated, truncated, _ = envs.step(np.array([5, 5]))
+    assert (rewards.tolist(), terminated.tolist(), truncated.tolist()) == ([3.0] * 2, [True] * 2, [False] * 2)
+    assert textgym.TextGenVecEnv(2, max_episode_steps=3, **keywords).max_new_tokens == 3
+
+
+def test_the_two_names_of_the_budget_must_agree():
+    with pytest.raises(ValueError, match="max_episode_steps=8 and max_new_tokens=9 are two names of one budget"):
+        gym.make("TextGen-v0", max_episode_steps=8, max_new_tokens=9)
+    assert gym.make("TextGen-v0", max_episode_steps=8, max_new_tokens=8).unwrapped.max_new_tokens == 8
+
+
+def test_a_time_limit_wrapper_shorter_than_the_budget_is_refused():
+    env = gym.wrappers.TimeLimit(gym.make("TextGen-v0", **KEYWORDS), 3)
+    with pytest.raises(ValueError, match=r"a TimeLimit of 3 steps .* budget is 4 tokens.* Give max_new_tokens=3"):
+        env.reset()
+    assert gym.wrappers.TimeLimit(gym.make("TextGen-v0", **KEYWORDS), 9).reset(seed=0)
+
+
+def test_an_environment_that_makes_another_keeps_its_step_limit_to_itself():
+    class Outer(gym.Wrapper):
+        def __init__(self):
+            super().__init__(textgym.TextGenEnv(**KEYWORDS))
+
+    gym.register("OuterOfText-v0", entry_point=Outer)
+    try:
+        assert gym.make("OuterOfText-v0", max_episode_steps=9).unwrapped.max_new_tokens == 4
+    finally:
+        del gym.registry["OuterOfText-v0"]
+
+
+def test_a_made_environment_tells_its_budget_and_the_registry_does_not():
+    assert gym.spec("TextGen-v0").max_episode_steps is None
+    env = gym.make("TextGen-v0", **KEYWORDS)
+    assert env.spec.max_episode_steps == 4
+    timed = gym.wrappers.TimeAwareObservation(env, normalize_time=True, flatten=False)
+    timed.reset(seed=0)
+    assert [timed.step(5)[0]["time"].item() for _ in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert gym.make_vec("TextGen-v0", num_envs=2, **KEYWORDS).spec.max_episode_steps == 4
+    assert gym.make_vec(env.spec, num_envs=2).unwrapped.max_new_tokens == 4
+
+
 # The table of info keys -----------------------------------------------------------------------------------------------
 
 

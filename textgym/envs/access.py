@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.envs.registration import EnvSpec
+
 from textgym.envs.core import Core
+from textgym.envs.time_limit import spec_with_budget
 from textgym.prompts import Curriculum
 from textgym.scorers.state import get_states, set_states
 from textgym.tokenizers import Tokenizer
@@ -20,6 +23,16 @@ class CoreAccess:
     """The part of the public surface that is the same for one episode and for N."""
 
     core: Core
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What ``gym.make`` made; its ``max_episode_steps`` is the budget, where Gymnasium's wrappers look for it."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec_with_budget(spec, self.max_new_tokens)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -261,8 +261,8 @@ def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return kwargs
     if kwargs.setdefault("max_new_tokens", limit) != limit:
         raise ValueError(
-            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget: "
-            "give one of them"
+            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget, and "
+            "a spec taken from an environment holds the former: leave one out, or give both the same value"
         )
     return kwargs
 

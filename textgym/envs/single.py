@@ -10,6 +10,7 @@ import numpy.typing as npt
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.time_limit import make_time_limit, settle_time_limits
 from textgym.rendering import render_ansi
 
 __all__ = ["TextGenEnv"]
@@ -90,7 +91,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
         check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
-        self.config = TextGenConfig.from_kwargs(kwargs)
+        self.config = TextGenConfig.from_kwargs({"max_episode_steps": make_time_limit(self), **kwargs})
         self.core = Core(self.config.build(), num_envs=1)
         parts = self.core.parts
         self.action_space = gym.spaces.Discrete(self.core.num_actions)
@@ -100,7 +101,12 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         self._slot = np.zeros(1, dtype=np.int64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; see the class for the options."""
+        """Start an episode; see the class for the options.
+
+        Raises:
+            ValueError: If an option does not fit, or a ``TimeLimit`` wrapper is shorter than the budget.
+        """
+        settle_time_limits(self, self.max_new_tokens)
         super().reset(seed=seed)
         if seed is not None:
             self.core.dealer.seed([self.np_random])
