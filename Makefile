@@ -30,6 +30,7 @@ $(VENV)/bin/python:
 
 # The stamp of the larger set also serves the smaller one.
 $(VENV)/.agents: $(VENV)/bin/python pyproject.toml constraints.txt
+	@test -e $(VENV)/.dev || echo "Installing textgym and its agents into $(VENV): about two minutes without output."
 	test -e $(VENV)/.dev || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[agents]'
 	touch $@
 

@@ -83,7 +83,7 @@ def test_an_unknown_dtype_lists_and_suggests(folder: Path) -> None:
 def test_a_gguf_file_names_the_packages_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some.gguf").touch()
     monkeypatch.setattr(loading_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install gguf accelerate"):
+    with pytest.raises(ImportError, match=r"needs gguf and accelerate: pip install .textgym\[gguf\]"):
         load_lm(tmp_path / "some.gguf")
 
 

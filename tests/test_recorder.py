@@ -290,6 +290,6 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
         return real(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install pyarrow"):
+    with pytest.raises(ImportError, match=r"need pyarrow.*pip install .textgym\[parquet\]"):
         EpisodeRecorder(tmp_path / "episodes.parquet")
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 import textgym
 import textgym_agents
+from textgym.errors import install_hint
 
 ROOTS = [Path(package.__file__).parent for package in (textgym, textgym_agents)]
 
@@ -89,6 +91,14 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         _ = textgym.TextGenEnvironment
 
 
+@pytest.mark.parametrize("package", [textgym, textgym_agents])
+def test_dir_shows_public_names_and_modules_only_and_the_docstring_lists_the_packages(package):
+    modules = list(pkgutil.iter_modules(package.__path__))
+    assert set(dir(package)) == {*package.__all__, *(module.name for module in modules)}
+    listed = {line.split()[0] for line in package.__doc__.splitlines() if re.match(" *[a-z0-9_]+  +", line)}
+    assert {module.name for module in modules if module.ispkg} <= listed
+
+
 def test_both_packages_say_that_they_are_typed():
     assert all((root / "py.typed").is_file() for root in ROOTS)
 
@@ -152,7 +162,8 @@ except ImportError as error:
 """
     result = run_python(code)
     assert result.stderr == ""
-    assert result.stdout == "True max_new_tokens\nTextGenVecEnv needs Stable-Baselines3: pip install 'textgym[sb3]'\n"
+    said = f"TextGenVecEnv needs Stable-Baselines3: {install_hint('sb3')}"
+    assert result.stdout == f"True max_new_tokens\n{said}\n"
 
 
 def imports_of(path):

@@ -2,20 +2,23 @@
 
 ``import textgym`` registers the environments, imports neither torch nor Stable-Baselines3, and leads to:
 
-    envs          the environment and its three faces
-    prompts       where an episode starts
-    actions       what an action means
-    constraints   which actions are legal
-    endings       when an episode stops
-    scorers       what a text is worth
-    rewards       how scores become step rewards
-    observations  what the agent sees
-    rendering     what a person sees
+    envs          the batched core and its interfaces: Env, VectorEnv, SB3 VecEnv
+    prompts       sources of prompts
+    tokenizers    text to token ids and back
+    actions       mappings from actions to tokens
+    constraints   legal actions
+    users         simulated users who reply between the agent's turns
+    endings       conditions that terminate an episode
+    scorers       scores of texts
+    rewards       step rewards made of scores
+    observations  observations made of token ids
+    rendering     episodes for a person to read
     lm            language models and their incremental stream (imports torch)
-    tasks         ready environments: the probes, and the world that the embedded LM learned from
-    testing       the contracts as functions that check an implementation
+    tasks         environments over data, and probes with a known optimum
+    testing       checks of the contracts, for implementations of one's own
 """
 
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
@@ -47,8 +50,12 @@ __all__ = [
 register_envs()
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(module.name for module in pkgutil.iter_modules(__path__))])
+
+
 def __getattr__(name: str) -> Any:
-    """Import the Stable-Baselines3 face, and with it torch, only when it is asked for."""
+    """Import the Stable-Baselines3 interface, and with it torch, only when it is asked for."""
     if name == "TextGenVecEnv":
         from textgym.envs.sb3 import TextGenVecEnv
 

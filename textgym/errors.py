@@ -8,6 +8,7 @@ __all__ = [
     "PromptsExhaustedError",
     "ScorerError",
     "TextGymError",
+    "install_hint",
     "is_misspelt",
     "unknown_keyword",
     "unknown_name",
@@ -37,6 +38,15 @@ class IllegalActionError(TextGymError):
 
 class PromptsExhaustedError(TextGymError):
     """A finite stream of prompts has no further prompt for a new episode."""
+
+
+def install_hint(extra: str) -> str:
+    """Return the commands that install an optional dependency group, for the message of an ``ImportError``.
+
+    >>> print(install_hint("sb3"))
+    pip install 'textgym[sb3]', or from a checkout: pip install -e '.[sb3]'
+    """
+    return f"pip install 'textgym[{extra}]', or from a checkout: pip install -e '.[{extra}]'"
 
 
 def is_misspelt(name: str, known: Iterable[str]) -> bool:

@@ -318,7 +318,7 @@ decoded before. What was measured is CPU time of the process; {" and ".join(OWN_
 so theirs is wall time. {_machine()}
 
 **Incremental** scorers can pay each token (`reward="per_token"`). **Licences** are what the installed packages say; a
-scorer without a package needs nothing but textgym. `pip install 'textgym[scorers]'` brings all of them but torch and
+scorer without a package needs nothing but textgym. The extra `scorers` brings all of them but torch and
 transformers, which are in `textgym[agents]`, and reasoning-gym, which is in `textgym[reasoning]`."""
 
 

@@ -30,7 +30,10 @@ recorder           episodes written as JSON lines or Parquet; reader reads them
 metrics            what an update tells about itself
 checkpoint         weights as safetensors, settings as JSON
 run_folder         metrics as CSV and TensorBoard, the learning curve as PNG
+leaderboard        agents compared on the tasks
 """
+
+import pkgutil
 
 import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
@@ -92,3 +95,7 @@ __all__ = [
     "env_seed",
     "read_episodes",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(module.name for module in pkgutil.iter_modules(__path__))])

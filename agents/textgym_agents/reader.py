@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from textgym.errors import install_hint
 from textgym_agents.episodes import Episodes
 
 __all__ = ["INFO_COLUMNS", "Row", "import_pyarrow", "read_episodes"]
@@ -56,7 +57,7 @@ def import_pyarrow() -> tuple[Any, Any]:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install pyarrow, or use .jsonl") from error
+        raise ImportError(f"Parquet files need pyarrow, .jsonl files do not: {install_hint('parquet')}") from error
     return pyarrow, pyarrow.parquet
 
 

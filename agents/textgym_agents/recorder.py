@@ -41,7 +41,7 @@ class EpisodeRecorder:
     written to JSON lines is on disk at once, in whole lines; a Parquet file can be read after ``close`` only.
 
     Args:
-        path: A file that ends in ``.jsonl``, or in ``.parquet``, which needs ``pip install pyarrow``.
+        path: A file that ends in ``.jsonl``, or in ``.parquet``, which needs the extra ``parquet``.
         append: Continue a file of JSON lines if it exists. Parquet cannot be continued.
 
     Raises:

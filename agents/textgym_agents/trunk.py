@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
+from textgym.errors import install_hint
 from textgym.lm import LMStream, WholeTexts, load_lm, no_progress_bars
 
 __all__ = ["LMTrunk"]
@@ -39,7 +40,7 @@ class LMTrunk(nn.Module):
         trainable_layers: Train only so many of the topmost layers, with the norm after them; embedding and head, which
             are often one, stay as they are. None trains all.
         lora: Train low-rank adapters (Hu et al. 2021, arXiv:2106.09685) in place of the weights: their rank, or a
-            ``peft.LoraConfig``. Needs ``pip install 'textgym[lora]'``.
+            ``peft.LoraConfig``. Needs the extra ``lora``.
 
     Raises:
         ValueError: If both ``trainable_layers`` and ``lora`` are given, or the model has fewer layers.
@@ -255,7 +256,7 @@ def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError("low-rank adapters need peft: pip install 'textgym[lora]'") from error
+        raise ImportError(f"low-rank adapters need peft: {install_hint('lora')}") from error
     config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear") if isinstance(lora, int) else lora
     if not isinstance(config, LoraConfig):
         raise TypeError(f"lora must be a rank or a peft.LoraConfig, got {lora!r}")

@@ -11,12 +11,13 @@ from gymnasium.utils import seeding
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.errors import install_hint
 from textgym.rendering import render_ansi
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
-    raise ImportError("TextGenVecEnv needs Stable-Baselines3: pip install 'textgym[sb3]'") from error
+    raise ImportError(f"TextGenVecEnv needs Stable-Baselines3: {install_hint('sb3')}") from error
 
 __all__ = ["TextGenVecEnv"]
 

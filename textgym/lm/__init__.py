@@ -3,11 +3,13 @@
 Only this imports torch.
 """
 
+from textgym.errors import install_hint
+
 try:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 except ImportError as error:
-    raise ImportError("language models need torch and transformers: pip install 'textgym[agents]'") from error
+    raise ImportError(f"language models need torch and transformers: {install_hint('agents')}") from error
 
 from textgym.lm.heads import head_input
 from textgym.lm.loading import load_lm, no_progress_bars

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from textgym.errors import is_misspelt, unknown_name
+from textgym.errors import install_hint, is_misspelt, unknown_name
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 
 _EMBEDDED = {name: embedded_lm_path(name) for name in EMBEDDED_LMS}
@@ -85,7 +85,7 @@ def _gguf_options(file: Path) -> dict[str, Any]:
         raise _not_found(str(file))
     missing = [package for package in ("gguf", "accelerate") if importlib.util.find_spec(package) is None]
     if missing:
-        raise ImportError(f"reading a GGUF file takes more packages: pip install {' '.join(missing)}")
+        raise ImportError(f"reading a GGUF file needs {' and '.join(missing)}: {install_hint('gguf')}")
     options: dict[str, Any] = {"gguf_file": file.name}
     if hasattr(transformers, "GgufConfig"):  # transformers 5; otherwise the model could not be saved
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)

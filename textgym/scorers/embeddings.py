@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from textgym.errors import is_misspelt, unknown_name
+from textgym.errors import install_hint, is_misspelt, unknown_name
 from textgym.scorers.encoders import EncoderEmbedder, FloatArray, is_network, unit
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
@@ -111,7 +111,7 @@ def _wordllama() -> tuple[FloatArray, Any]:
     if not weights or not tokenizers:
         raise ImportError(
             "embeddings need the package wordllama, with the files that come in its wheel: pip install 'wordllama' "
-            "(or pip install 'textgym[scorers]' for all scorers)"
+            f"(the extra 'scorers' holds it: {install_hint('scorers')})"
         )
     from tokenizers import Tokenizer
 

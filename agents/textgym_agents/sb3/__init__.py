@@ -16,10 +16,12 @@ export          from an SB3 zip to a Hugging Face folder
 
 from typing import TYPE_CHECKING, Any
 
+from textgym.errors import install_hint
+
 try:
     import stable_baselines3  # noqa: F401
 except ImportError as error:
-    raise ImportError("textgym_agents.sb3 needs Stable-Baselines3: pip install 'textgym[sb3]'") from error
+    raise ImportError(f"textgym_agents.sb3 needs Stable-Baselines3: {install_hint('sb3')}") from error
 
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 from textgym_agents.sb3.callbacks import RedistributeRewards, ReportLogProbs, ReportProgress

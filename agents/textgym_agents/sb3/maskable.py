@@ -8,12 +8,14 @@ import numpy.typing as npt
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from textgym.errors import install_hint
+
 try:
     from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer, MaskableRolloutBufferSamples
     from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
     from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 except ImportError as error:
-    raise ImportError("masked actions need sb3-contrib: pip install sb3-contrib") from error
+    raise ImportError(f"masked actions need sb3-contrib: {install_hint('sb3')}") from error
 
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 from textgym_agents.sb3.rollout_buffer import EpisodeRolloutBuffer

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textgym.errors import unknown_name
+from textgym.errors import install_hint, unknown_name
 
 if TYPE_CHECKING:
     from textgym.scorers.learned.reward_model import RewardModelConfig
@@ -74,8 +74,8 @@ def _read(name: str, tokenizer: Any) -> tuple[Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
     except ImportError as error:
         raise ImportError(
-            "the scorer 'reward_model' needs torch and transformers: pip install 'textgym[agents]'"
-        ) from (error)
+            f"the scorer 'reward_model' needs torch and transformers: {install_hint('agents')}"
+        ) from error
     from textgym.lm.loading import no_progress_bars
 
     try:
