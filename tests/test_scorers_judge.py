@@ -1,9 +1,11 @@
 import copy
 import json
 import pickle
+import signal
 import sqlite3
 import threading
 import time
+import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -37,7 +39,7 @@ class FakeServer(ThreadingHTTPServer):
         self.script = deque()
         self.answer = lambda body: say("Score: 10")
         self.requests = []
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.most_at_once = self.patient_clients = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -103,7 +105,18 @@ def server():
         thread.join()
 
 
-def judge_of(server, sleep=lambda seconds: None, clock=time.monotonic, **options):
+async def no_wait(seconds):
+    pass
+
+
+def noting(waits):
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    return sleep
+
+
+def judge_of(server, sleep=no_wait, clock=time.monotonic, **options):
     return Judge("judge-model", server.url, JudgeConfig(**options), clock=clock, sleep=sleep)
 
 
@@ -214,6 +227,11 @@ def test_the_last_match_in_an_answer_counts(answer, score):
         ('```json\n{"reason": "has {braces} {", "score": "5"}\n```', 1.0),
         ('{"score": 1} no, {"score": 5}', 1.0),
         ('{"score": 5} {"other": 1}', 1.0),
+        ('{"score": 5, "by": {"style": {"score": 1}}}', 1.0),
+        ('{"result": {"score": 5}}', 1.0),
+        ('{"results": [{"score": 1}, {"score": 5}]}', 1.0),
+        ("{x} " * 200 + '{"score": 5}', 1.0),
+        ('{"a": [' * 400 + '{"score": 5}' + "]}" * 400, 1.0),
     ],
 )
 def test_a_score_is_found_in_json(answer, score):
@@ -232,6 +250,9 @@ def test_a_score_is_found_in_json(answer, score):
         ({"json_key": "score"}, '{"score": NaN}', "found nan, not from 1 to 10"),
         ({"json_key": "score"}, f'{{"score": 1{"0" * 400}}}', "instead of a number in the judge's answer"),
         ({"pattern": "(good|bad)"}, "good", "found 'good' instead of a number"),
+        ({"json_key": "score"}, '{"score": 5}' + " " * 60_000, "found no JSON object with 'score'"),
+        ({"json_key": "score"}, '{"a":' * 100_000 + "5" + "}" * 100_000, "found no JSON object with 'score'"),
+        ({"json_key": "score"}, '{"a":' * 100_000, "found no JSON object with 'score'"),
     ],
 )
 def test_an_answer_without_a_score_is_an_error_that_shows_it(server, options, answer, message):
@@ -253,7 +274,7 @@ def test_an_answer_without_a_score_fails_its_episode_alone(server):
 def test_what_is_temporary_is_tried_again(server, fault):
     server.script.extend([fault, fault])
     waits = []
-    judge = judge_of(server, waits.append, retries=2)
+    judge = judge_of(server, noting(waits), retries=2)
     assert judge(batch_of("a")).tolist() == [1.0]
     assert judge.usage.requests == len(server.requests) == 3
     assert len(waits) == 2
@@ -266,17 +287,83 @@ def test_a_silent_server_is_asked_again(server):
     assert judge.usage.requests == 2
 
 
-def test_an_answer_that_trickles_in_runs_out_of_time(server):
-    ticks = iter(range(0, 10_000, 40))
-    judge = judge_of(server, clock=lambda: float(next(ticks)), request_timeout=30, retries=0)
-    assert "the answer took longer than 30 s" in score_part(judge, batch_of("a")).error
+ANSWER = b'{"choices": [{"message": {"content": "Score: 10"}}]}'
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(ANSWER)
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def drip(before, drop, after):
+    """Send ``before``, then ``drop`` again and again until the client has had enough, at last ``after``.
+
+    A client that has not gone after ten seconds gets its answer, and is counted.
+    """
+
+    def behave(handler):
+        handler.close_connection = True
+        handler.wfile.write(before)
+        for _ in range(500):
+            handler.wfile.write(drop)
+            handler.wfile.flush()
+            if handler.server.released.wait(0.02):
+                return
+        handler.server.patient_clients += 1
+        handler.wfile.write(after)
+
+    return behave
+
+
+DRIPS = {
+    "status line": drip(b"HTTP/1.1 200 ", b"O", b"\r\n" + LENGTH + ANSWER),
+    "headers": drip(HEAD, b"X-Drop: 1\r\n", LENGTH + ANSWER),
+    "a header": drip(HEAD + b"X-Drop: ", b"1", b"\r\n" + LENGTH + ANSWER),
+    "continue": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + LENGTH + ANSWER),
+    "early hints": drip(b"", b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n", HEAD + LENGTH + ANSWER),
+    "body": drip(HEAD + b"Content-Length: %d\r\n\r\n" % (500 + len(ANSWER)), b" ", ANSWER),
+    "chunks": drip(CHUNKED, b"1\r\n \r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(ANSWER), ANSWER)),
+    "a chunk's size": drip(CHUNKED, b"0", b"%x\r\n%b\r\n0\r\n\r\n" % (len(ANSWER), ANSWER)),
+    "a chunk's extension": drip(CHUNKED + b"1;", b"x", b"\r\n \r\n0\r\n\r\n"),
+    "trailers": drip(CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(ANSWER), ANSWER), b"X-Drop: 1\r\n", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("drips", DRIPS)
+def test_a_request_has_one_deadline_whatever_the_server_drips(server, drips):
+    server.answer = lambda body: DRIPS[drips]
+    scores = score_part(judge_of(server, request_timeout=0.4, retries=1), batch_of("a"))
+    assert scores.error is not None
+    assert "took longer than 0.4 s" in scores.error or "RemoteProtocolError" in scores.error
+    assert len(server.requests) == 2
+    assert server.patient_clients == 0
+
+
+def test_an_interrupt_does_not_wait_for_retries_or_answers(server):
+    main, interrupted = threading.main_thread().ident, threading.Event()
+
+    def interrupt(handler):
+        fail(503, Retry_After="2")(handler)
+        handler.wfile.flush()
+        time.sleep(0.3)  # for the client to read it
+        if not interrupted.is_set():
+            interrupted.set()
+            signal.pthread_kill(main, signal.SIGINT)
+
+    server.answer = lambda body: interrupt if asked(body) == "a" else hang
+    judge = Judge("m", server.url, JudgeConfig(template="{completion}"))
+    with pytest.raises(KeyboardInterrupt):
+        judge(batch_of("a", "b", "c"))
+    assert len(server.requests) == 3  # none was asked again
+    assert not server.released.is_set()
+    assert server.at_once >= 2  # those that hang still do
+    server.answer = lambda body: say("Score: 10")
+    assert judge(batch_of("a")).tolist() == [1.0]
 
 
 def test_the_waits_are_those_of_the_server_or_double_each_time(server):
     soon = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True)
     server.script.extend([fail(429, Retry_After="7"), fail(429, Retry_After=soon), *[fail(500)] * 9])
     waits = []
-    judge_of(server, waits.append, retries=11)(batch_of("a"))
+    judge_of(server, noting(waits), retries=11)(batch_of("a"))
     assert waits[:2] == [7.0, 0.0]
     for attempt, wait in enumerate(waits[2:], start=2):
         longest = min(60.0, 0.5 * 2**attempt)
@@ -317,15 +404,109 @@ def answered(status, reason):
     return behave
 
 
-@pytest.mark.parametrize(
-    "echo", [raw(f"you sent {KEY}".encode()), fail(400, "x" * 490 + KEY), answered(401, f"wrong: {KEY}")]
-)
-def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch, echo):
+def echoing(before, after=b""):
+    """Write the authorization that was received between two pieces of an answer."""
+
+    def behave(handler):
+        handler.close_connection = True
+        handler.wfile.write(before + handler.headers["Authorization"].encode() + after)
+
+    return behave
+
+
+ECHOES = {
+    "answer": raw(f"you sent {KEY}".encode()),
+    "end of an error": fail(400, "x" * 490 + KEY),
+    "reason": answered(401, f"wrong: {KEY}"),
+    "capitals": fail(400, KEY.upper()),
+    "status line": echoing(b"HTTP/1.1 9 ", b"\r\n\r\n"),
+    "no status line": echoing(b""),
+    "header name": echoing(b"HTTP/1.1 200 OK\r\n", b": 1\r\n\r\n"),
+    "header": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: ", b"\r\n\r\n"),
+    "retry after": echoing(b"HTTP/1.1 503 Busy\r\nRetry-After: ", b"\r\n\r\n"),
+    "chunk": echoing(CHUNKED, b"\r\n"),
+    "text without a score": lambda handler: say(f"I was sent {KEY}.")(handler),
+    "JSON in a text": lambda handler: say(json.dumps({"score": KEY}))(handler),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_a_key_that_the_server_repeats_is_shown_nowhere(server, monkeypatch, echo):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    server.script.append(echo)
-    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
-    assert "answered" in error
-    assert KEY[:6] not in error
+    server.answer = lambda body: ECHOES[echo]
+    scores = score_part(judge_of(server, api_key_env="JUDGE_KEY", retries=1), batch_of("a"))
+    assert scores.error is not None
+    shown = "".join(traceback.format_exception(scores.cause)) + repr(chain_of(scores.cause)) + scores.error
+    assert KEY[:6] not in shown.lower()
+
+
+def chain_of(error):
+    """Return an exception with all that it was raised from or during, as a debugger shows them."""
+    return [] if error is None else [error, *chain_of(error.__cause__), *chain_of(error.__context__)]
+
+
+def test_a_key_that_an_answer_repeats_is_not_kept(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    server.answer = lambda body: say(f"{KEY} Score: 10")
+    judge = judge_of(server, api_key_env="JUDGE_KEY", cache=tmp_path / "answers.sqlite")
+    assert judge(batch_of("a")).tolist() == [1.0]
+    assert KEY.encode() not in (tmp_path / "answers.sqlite").read_bytes()
+
+
+# One answer never costs the others
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        "1e999",
+        "-1e999",
+        "nan",
+        "9" * 5_000,
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "Mon, 31 Feb 2026 25:61:61 +9999",
+        "\u0661",
+        "",
+    ],
+)
+def test_a_wait_that_is_no_number_fails_at_most_its_episode(server, seconds):
+    server.answer = lambda body: (
+        fail(503, Retry_After=seconds.encode().decode("latin-1")) if asked(body) == "b" else say("Score: 10")
+    )
+    scores = score_part(judge_of(server, template="{completion}", retries=1), batch_of("a", "b", "c"))
+    np.testing.assert_array_equal(scores.total, [1.0, NAN, 1.0])
+    assert "answered 503" in scores.error
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_half_an_emoji_in_an_answer_is_no_error(server, tmp_path, cached):
+    server.answer = lambda body: say("\ud83d Score: 10" if asked(body) == "b" else "Score: 1")
+    judge = judge_of(server, template="{completion}", cache=tmp_path / "answers.sqlite" if cached else None)
+    for _ in range(2):
+        assert judge(batch_of("a", "b", "c")).tolist() == [0.0, 1.0, 0.0]
+    assert len(server.requests) == (3 if cached else 6)
+
+
+def test_usage_of_another_shape_does_not_cost_the_answer(server):
+    for usage in (5, [], "many", {"total_tokens": "7"}, {"total_tokens": None}, {"total_tokens": -7}, None):
+        reply = {"choices": [{"message": {"content": "Score: 10"}}], "usage": usage}
+        server.script.append(raw(json.dumps(reply).encode()))
+    judge = judge_of(server, template="{completion}")
+    assert judge(batch_of(*"abcdefg")).tolist() == [1.0] * 7
+    assert judge.usage.tokens == 0
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_and_the_answers_count(server, tmp_path):
+    path = tmp_path / "answers.sqlite"
+    judge = judge_of(server, template="{completion}", cache=path)
+    with sqlite3.connect(path) as connection:  # the error of a full disk, which a full disk raises too
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        )
+    connection.close()
+    with pytest.warns(RuntimeWarning, match="cannot use .* as a cache: database or disk is full"):
+        assert judge(batch_of("a", "b", "c")).tolist() == [1.0] * 3
+    assert len(server.requests) == 3
 
 
 def test_white_space_around_the_key_is_not_sent(server, monkeypatch):
@@ -402,7 +583,7 @@ def test_what_is_no_chat_completion_is_an_error_that_shows_it(server, payload):
 
 
 def test_a_server_that_is_not_there_is_an_error(server):
-    judge = Judge("m", "http://127.0.0.1:9/v1", JudgeConfig(retries=1), sleep=lambda seconds: None)
+    judge = Judge("m", "http://127.0.0.1:9/v1", JudgeConfig(retries=1), sleep=no_wait)
     assert "did not answer" in score_part(judge, batch_of("a")).error
 
 
@@ -437,7 +618,7 @@ def test_requests_keep_their_distance(server):
     now = [100.0]
     waits = []
 
-    def sleep(seconds):
+    async def sleep(seconds):
         waits.append(seconds)
         now[0] += seconds
 
@@ -539,7 +720,8 @@ def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):
     [
         (lambda: Judge("m", "localhost:8000"), ValueError, "expected base_url as 'http://host:port/v1'"),
         (lambda: Judge("m", "file:///etc/passwd"), ValueError, "expected base_url"),
-        (lambda: Judge("m", "http://me:secret@host/v1"), ValueError, "without a user"),
+        (lambda: Judge("m", "http://me:secret@host/v1"), ValueError, "without a user or a query, got one of 'host'$"),
+        (lambda: Judge("m", "http://host/v1?key=secret"), ValueError, "without a user or a query, got one of 'host'$"),
         (
             lambda: Judge("m", "http://h", JudgeConfig(api_key_env="NO_SUCH_KEY")),
             ValueError,

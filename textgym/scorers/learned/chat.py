@@ -1,47 +1,103 @@
-"""A client of chat completions as OpenAI's API has them, which many servers speak, on the standard library."""
+"""Client of OpenAI-compatible chat completions, over httpx: concurrent requests, deadlines, retries and budgets.
 
-import contextlib
-import http.client
+httpx alone limits the time of each read, so a server that sends one byte at a time would never run out of it; here
+anyio cancels the whole request. The retries are written here because each counts against the budget.
+"""
+
 import json
 import os
 import random
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+import re
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from textgym.errors import ScorerError
-from textgym.scorers.learned.chat_limits import ChatLimits
+from textgym.scorers.extras import import_extra
 
-__all__ = ["ChatClient"]
+__all__ = ["ChatClient", "ChatLimits"]
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT = 120.0
 _MOST_BYTES = 10_000_000
+_MOST_BYTES_OF_AN_ERROR = 10_000
+_SHORTEST_SECRET = 8
+"""Characters of a key that answers are searched for; a shorter one, as local servers are given, is no secret."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _TemporaryError(Exception):
-    """What may succeed if it is tried again."""
+    """A failed request that may succeed if it is sent again."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects would carry the key to another host."""
+class ChatLimits:
+    """Budgets of requests and tokens, and a rate limit. Threads may share it.
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    Args:
+        max_requests: Requests that may be sent, retries included; None for any number.
+        max_total_tokens: Tokens, of questions and answers, after which no further request is sent. Requests that are
+            under way by then are still paid.
+        requests_per_minute: Requests are sent at least ``60 / requests_per_minute`` seconds apart.
+        clock: Returns seconds, as ``time.monotonic`` does.
+    """
+
+    def __init__(
+        self,
+        max_requests: int | None,
+        max_total_tokens: int | None,
+        requests_per_minute: float | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.requests = 0
+        self.tokens = 0
+        self._max_requests = max_requests
+        self._max_total_tokens = max_total_tokens
+        self._interval = 0.0 if requests_per_minute is None else 60.0 / requests_per_minute
+        self._clock = clock
+        self._next = float("-inf")
+        self._lock = threading.Lock()
+
+    def before_request(self) -> float:
+        """Count a request and return the seconds after which it may be sent.
+
+        Raises:
+            ScorerError: If the budget is spent.
+        """
+        with self._lock:
+            if self._max_requests is not None and self.requests >= self._max_requests:
+                raise ScorerError(f"the budget of max_requests={self._max_requests} is spent")
+            if self._max_total_tokens is not None and self.tokens >= self._max_total_tokens:
+                raise ScorerError(f"the budget of max_total_tokens={self._max_total_tokens} is spent: {self.tokens}")
+            self.requests += 1
+            now = self._clock()
+            start = max(now, self._next)
+            self._next = start + self._interval
+        return start - now
+
+    def after_reply(self, tokens: int | None) -> None:
+        """Count the tokens that a server reports.
+
+        Raises:
+            ScorerError: If it reports none, and there is a budget of tokens.
+        """
+        if tokens is None:
+            if self._max_total_tokens is not None:
+                raise ScorerError("the server reports no usage, so max_total_tokens cannot be kept; use max_requests")
+            return
+        with self._lock:
+            self.tokens += tokens
 
 
 class ChatClient:
-    """Asks a server, patiently.
+    """Sends chat completions to a server, several at once.
 
     Connection errors, timeouts and the statuses 408, 409, 425, 429, 500, 502, 503, 504 and 529 are tried again, after
     what ``Retry-After`` says, or half a second, doubled each time up to a minute, less up to half of it by chance.
@@ -49,13 +105,14 @@ class ChatClient:
     Args:
         base_url: The address up to and including the version: ``"http://localhost:8000/v1"``.
         api_key_env: The environment variable that holds the key, read with each request and kept nowhere.
-        request_timeout: Seconds of one request.
+        request_timeout: Seconds of one request, from connecting to the last byte of the answer.
         retries: How often one question is asked again.
-        limits: What may be asked at all.
-        clock: Returns seconds, as ``time.monotonic`` does.
-        sleep: Waits for some seconds.
+        concurrency: Requests that may be under way at once.
+        limits: Budgets and rate.
+        sleep: Coroutine function that waits for some seconds, ``anyio.sleep`` by default.
 
     Raises:
+        ImportError: If the package httpx is missing.
         ValueError: If the address is none of HTTP, or the environment variable is not set or holds no key.
     """
 
@@ -66,39 +123,73 @@ class ChatClient:
         api_key_env: str | None,
         request_timeout: float,
         retries: int,
+        concurrency: int,
         limits: ChatLimits,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
+        self._httpx, self._anyio = import_extra("httpx", "judge"), import_extra("anyio", "judge")
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError(f"expected base_url as 'http://host:port/v1' without a user, got {base_url!r}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            shown = repr(base_url) if "@" not in base_url and not parts.query else f"one of {parts.hostname!r}"
+            raise ValueError(f"expected base_url as 'http://host:port/v1' without a user or a query, got {shown}")
         self.url = base_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.limits = limits
         self._api_key_env = api_key_env
         self._key()
         self._request_timeout = request_timeout
         self._retries = retries
-        self._clock = clock
-        self._sleep = sleep
+        self._concurrency = concurrency
+        self._sleep = sleep or self._anyio.sleep
         self._jitter = random.Random()
-        proxies = [urllib.request.ProxyHandler({})] if parts.hostname in _LOOPBACK else []
-        self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
+        self._options = {
+            "trust_env": parts.hostname not in _LOOPBACK,  # no proxy
+            "verify": self._httpx.create_ssl_context() if parts.scheme == "https" else False,
+            "timeout": None,
+            "limits": self._httpx.Limits(),
+        }
 
-    def complete(self, body: Mapping[str, Any]) -> str:
-        """Return the text that answers a request.
+    def complete(self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]) -> None:
+        """Ask all questions; an interrupt cancels what is under way.
 
-        Raises:
-            ScorerError: If the budget is spent, the server refuses, or it fails as often as it may.
+        Args:
+            bodies: Requests by key.
+            on_answer: Called with the key and the text of each answer, or its error, as it comes in, one at a time and
+                in another thread.
         """
+        with import_extra("anyio.from_thread", "judge", "anyio").start_blocking_portal() as portal:
+            portal.call(self._complete_all, bodies, on_answer)
+
+    async def _complete_all(
+        self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]
+    ) -> None:
+        under_way, one_answer = self._anyio.CapacityLimiter(self._concurrency), self._anyio.CapacityLimiter(1)
+
+        async def ask(key: str, body: Any) -> None:
+            async with under_way:
+                answer = await self._complete(client, body)
+            await self._anyio.to_thread.run_sync(on_answer, key, answer, limiter=one_answer)
+
+        async with self._httpx.AsyncClient(**self._options) as client, self._anyio.create_task_group() as group:
+            for key, body in bodies.items():
+                group.start_soon(ask, key, body)
+
+    async def _complete(self, client: Any, body: Any) -> str | ScorerError:
+        """Return the text that answers a request, or what went wrong; no error of one request reaches the others."""
+        secret = ""
         try:
-            key = self._key()
-        except ValueError as error:  # it has gone since this was made
-            raise ScorerError(str(error)) from error
+            secret = self._key()
+            return await self._answer(client, body, secret)
+        except Exception as error:  # noqa: BLE001  the answers to the other questions are paid for
+            known = isinstance(error, ScorerError | _TemporaryError | ValueError)
+            said = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
+        return ScorerError(_without(secret, said))  # raised from nothing: its cause may show the key
+
+    async def _answer(self, client: Any, body: Any, secret: str) -> str:
         for attempt in range(self._retries + 1):
-            self.limits.before_request()
+            if (wait := self.limits.before_request()) > 0:
+                await self._sleep(wait)
             try:
-                return self._answer_in(self._post(body, key), key)
+                return self._text_in(await self._post(client, body, secret), secret)
             except _TemporaryError as error:
                 if attempt == self._retries:
                     raise ScorerError(f"{error} (asked {attempt + 1} times)") from error
@@ -106,56 +197,54 @@ class ChatClient:
                 wait = backoff if error.wait is None else error.wait
                 if wait > _LONGEST_WAIT:
                     raise ScorerError(f"{error}; it asks to wait {wait:.0f} s, which is too long") from error
-                self._sleep(wait)
+                await self._sleep(wait)
         raise AssertionError("unreachable")
 
-    def _post(self, body: Mapping[str, Any], key: str) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "textgym"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers, method="POST")
-        deadline = self._clock() + self._request_timeout
+    async def _post(self, client: Any, body: Any, secret: str) -> bytes:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers |= {"User-Agent": "textgym"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+        response, received, problem = None, bytearray(), None
         try:
-            with self._opener.open(request, timeout=self._request_timeout) as response:
-                return self._read(response, deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _beginning(error)
-                wait = _seconds(error.headers.get("Retry-After"))
-            message = f"{self.url} answered {error.code} {_without(key, f'{error.reason}: {said}')[:500]}"
-            if error.code in _RETRIED:
-                raise _TemporaryError(message, wait) from error
-            raise ScorerError(message) from error
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            raise _TemporaryError(f"{self.url} did not answer: {type(error).__name__}: {error}") from error
-
-    def _read(self, response: Any, deadline: float) -> bytes:
-        """Read the whole answer; a socket's own time limit starts again with each piece."""
-        received = bytearray()
-        while piece := response.read1(65_536):
-            received += piece
-            if self._clock() > deadline:
-                raise TimeoutError(f"the answer took longer than {self._request_timeout:g} s")
-            if len(received) > _MOST_BYTES:
-                raise ScorerError(f"{self.url} answered more than {_MOST_BYTES} bytes")
-        if response.length:  # read1 does not mind an answer that ends too soon
-            raise http.client.IncompleteRead(bytes(received), response.length)
+            with self._anyio.fail_after(self._request_timeout):
+                async with client.stream("POST", self.url, content=json.dumps(body), headers=headers) as response:
+                    most = _MOST_BYTES if response.is_success else _MOST_BYTES_OF_AN_ERROR
+                    async for piece in response.aiter_raw():  # not decompressed, which has no limit
+                        received += piece
+                        if len(received) > most:
+                            break
+        except TimeoutError:
+            problem = f"the answer took longer than {self._request_timeout:g} s"
+        except (OSError, self._httpx.HTTPError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if response is not None and not response.is_success:
+            said = "(nothing)" if problem else received.decode("utf-8", "replace").strip()
+            said = _without(secret, f"{response.status_code} {response.reason_phrase}: {said}")[:500]
+            if response.status_code in _RETRIED:
+                raise _TemporaryError(f"{self.url} answered {said}", _seconds(response.headers.get("Retry-After")))
+            raise ScorerError(f"{self.url} answered {said}")
+        if problem:
+            raise _TemporaryError(f"{self.url} did not answer: {problem}")
+        if len(received) > _MOST_BYTES:
+            raise ScorerError(f"{self.url} answered more than {_MOST_BYTES} bytes")
         return bytes(received)
 
-    def _answer_in(self, received: bytes, key: str) -> str:
-        text = tokens = None
-        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    def _text_in(self, received: bytes, secret: str) -> str:
+        reply = text = tokens = None
+        with suppress(ValueError, RecursionError):
             reply = json.loads(received)
-            tokens = (reply.get("usage") or {}).get("total_tokens")
-            text = reply["choices"][0]["message"]["content"]
+        with suppress(LookupError, TypeError):
+            text = reply["choices"][0]["message"]["content"]  # type: ignore[index]
+        with suppress(LookupError, TypeError):
+            tokens = reply["usage"]["total_tokens"]  # type: ignore[index]
         tokens = tokens if isinstance(tokens, int) and tokens >= 0 else None
         if not isinstance(text, str):
             if tokens is not None:  # such as those of a thought that was too long to be followed by an answer
                 self.limits.after_reply(tokens)
-            shown = _without(key, received.decode("utf-8", "replace"))[:200]
+            shown = _without(secret, received.decode("utf-8", "replace"))[:200]
             raise ScorerError(f"{self.url} answered something that is no chat completion: {shown!r}")
         self.limits.after_reply(tokens)
-        return text
+        text = text.encode("utf-8", "replace").decode()  # half an emoji could not be stored
+        return _without(secret, text) if len(secret) >= _SHORTEST_SECRET else text
 
     def _key(self) -> str:
         """Return the key, without white space around it, or an empty string where none is wanted."""
@@ -164,36 +253,25 @@ class ChatClient:
         key = os.environ.get(self._api_key_env, "").strip()
         if not key:
             raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable")
-        if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and show it
+        if not (key.isascii() and key.isprintable()):  # httpx would refuse it, and show it
             raise ValueError(f"the environment variable {self._api_key_env!r} holds no key: expected printable ASCII")
         return key
 
 
-def _beginning(error: urllib.error.HTTPError) -> str:
-    """Return what a server says of an error, as far as it gets."""
-    try:
-        return error.read(10_000).decode("utf-8", "replace").strip()
-    except (OSError, http.client.HTTPException):
-        return "(nothing)"
-
-
-def _without(key: str, said: str) -> str:
+def _without(secret: str, said: str) -> str:
     """Return what a server said, which may repeat what it was sent."""
-    return said.replace(key, "***") if key else said
+    return re.sub(re.escape(secret), "***", said, flags=re.IGNORECASE) if secret else said
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return what ``Retry-After`` says, in seconds: a number, or the date that it may be."""
+    """Return the seconds of a ``Retry-After``, a number or a date; None if it is neither."""
     if retry_after is None:
         return None
-    try:
+    with suppress(ValueError):
         return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError, TypeError, LookupError, ArithmeticError):
         date = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=timezone.utc)
+        return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+    return None

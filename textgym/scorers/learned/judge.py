@@ -1,8 +1,8 @@
-"""What another language model says of a text, asked over a chat API."""
+"""Scores that another language model gives, asked over a chat API."""
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers.base import FloatArray, Scores
 from textgym.scorers.learned.arguments import as_config
-from textgym.scorers.learned.chat import ChatClient
-from textgym.scorers.learned.chat_limits import ChatLimits
+from textgym.scorers.learned.chat import ChatClient, ChatLimits
 from textgym.scorers.learned.judge_cache import AnswerCache, question_key
 from textgym.scorers.learned.judge_config import JudgeConfig
 from textgym.scorers.text import cleaned
@@ -42,8 +41,10 @@ class Judge:
     incremental. Known to be hacked: judges favour long and confident texts, and a completion may tell them what to say.
 
     Equal questions in a batch are asked once, different ones at the same time. An episode whose question fails, whose
-    answer has no score, or for which the budget no longer suffices, fails alone. The key is read from the environment
-    with each request and is never stored, pickled or shown. Budgets and rates hold for this object, not for its copies.
+    answer has no score, or for which the budget no longer suffices, fails alone. A cache that cannot be read fails the
+    batch before anything is asked; one that cannot be written is a warning. The key is read from the environment with
+    each request and is never stored, pickled or shown, not even where the server repeats it. Budgets and rates hold
+    for this object, not for its copies.
 
     Source: Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, https://arxiv.org/abs/2306.05685
 
@@ -52,9 +53,11 @@ class Judge:
         base_url: The server's address up to the version: ``"http://localhost:8000/v1"``.
         config: A ``JudgeConfig``.
         clock: Returns seconds, as ``time.monotonic`` does.
-        sleep: Waits for some seconds; with a clock, what time is to the retries and the rate limit.
+        sleep: Coroutine function that waits for some seconds, ``anyio.sleep`` by default; with ``clock``, it is the
+            time of retries and rate limit.
 
     Raises:
+        ImportError: If the package httpx is missing.
         ValueError: If the address is none of HTTP, the key's environment variable is not set, or the cache cannot be
             opened.
         TypeError: If ``config`` is no ``JudgeConfig``.
@@ -65,6 +68,7 @@ class Judge:
     """
 
     score_range = (0.0, 1.0)
+    requires = ("httpx",)
 
     def __init__(
         self,
@@ -73,21 +77,21 @@ class Judge:
         config: JudgeConfig | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         self.model = model
         self.base_url = base_url
         self.config = config = as_config(config, JudgeConfig, "config")
         self._clock, self._sleep = clock, sleep
         self._cache_hits = 0
-        limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock, sleep)
+        limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock)
         self._client = ChatClient(
             base_url,
             api_key_env=config.api_key_env,
             request_timeout=config.request_timeout,
             retries=config.retries,
+            concurrency=config.concurrency,
             limits=limits,
-            clock=clock,
             sleep=sleep,
         )
         self._cache = None if config.cache is None else AnswerCache(config.cache)
@@ -162,23 +166,21 @@ class Judge:
     def _asked(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, float | ScorerError]:
         """Ask the judge; keep each answer with a score at once, since it has been paid for."""
         found: dict[str, float | ScorerError] = {}
-        if not bodies:
-            return found
-        pool = ThreadPoolExecutor(min(self.config.concurrency, len(bodies)))
-        try:
-            futures = {pool.submit(self._client.complete, body): key for key, body in bodies.items()}
-            for future in as_completed(futures):
-                key = futures[future]
+        unkept: ScorerError | None = None
+
+        def keep(key: str, answer: str | ScorerError) -> None:
+            nonlocal unkept
+            found[key] = score = answer if isinstance(answer, ScorerError) else self._score(answer)
+            if self._cache is not None and not isinstance(score, ScorerError) and unkept is None:
                 try:
-                    answer = future.result()
-                except ScorerError as error:
-                    found[key] = error
-                    continue
-                found[key] = score = self._score(answer)
-                if self._cache is not None and not isinstance(score, ScorerError):
-                    self._cache.put(key, answer)
-        finally:  # after an interrupt, what has not been sent is not sent
-            pool.shutdown(cancel_futures=True)
+                    self._cache.put(key, str(answer))
+                except ScorerError as error:  # the score counts all the same
+                    unkept = error
+
+        if bodies:
+            self._client.complete(bodies, keep)
+        if unkept is not None:
+            warnings.warn(f"answers of the judge are lost: {unkept}", RuntimeWarning, stacklevel=2)
         return found
 
     def _score(self, answer: str) -> float | ScorerError:
