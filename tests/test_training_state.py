@@ -51,14 +51,34 @@ class EqualReference:
 # Progress
 
 
-def test_our_agents_tell_the_scorer_how_far_training_is():
+def test_our_agents_tell_the_scorer_which_share_of_all_planned_tokens_is_done():
     scorer = Records()
     agent = Reinforce(LMPolicy(small_lm()), make_env(scorer=scorer), ReinforceConfig(num_episodes=8, kl_coef=0.0))
     agent.learn(100)
-    agent.learn(10)
     assert scorer.told[0] == 0.0
-    assert scorer.told[-1] == 0.0  # a further learn has a progress of its own
-    assert all(0 <= a < b < 1 for a, b in zip(scorer.told[:-1], scorer.told[1:-1], strict=False))
+    assert all(0 <= a < b < 1 for a, b in zip(scorer.told, scorer.told[1:], strict=False))
+    done = agent.num_timesteps
+    agent.learn(100)
+    assert scorer.told.index(done / (done + 100)) > 1
+    assert max(scorer.told) < 1
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_with_a_schedule_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, parts):
+    def env():
+        return make_env(scorer=Schedule(share_of_b, {0.0: 0.1, 1.0: 2.0}))
+
+    settings = ReinforceConfig(num_episodes=8, kl_coef=0.0, normalize_advantage=False)
+    straight = Reinforce(LMPolicy(small_lm()), env(), settings).learn(400)
+    stopped = Reinforce(LMPolicy(small_lm()), env(), settings)
+    stopped.learn(400, callback=lambda agent, _: agent.num_updates < 3).save(tmp_path / "run")
+    resumed = Reinforce.load(tmp_path / "run", env())
+    assert 0 < resumed.num_timesteps < 300
+    for part in range(parts, 0, -1):
+        resumed.learn((resumed.planned_timesteps - resumed.num_timesteps) // part)
+    assert resumed.num_timesteps == straight.num_timesteps
+    for (name, p), (_, q) in zip(straight.policy.named_parameters(), resumed.policy.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ losses             the loss of each algorithm's paper, as pure functions
 replay             whole episodes of the past
 reference          the language model that training started from
 agent              what all agents share: the loop of learn, predict, the gradient step, checkpoints
+config             settings that all agents share, and how settings are checked
 callbacks          the hooks of learn
 policy_gradient    what the policy-gradient agents share: the KL to the reference
 reinforce          REINFORCE with a choice of baselines
@@ -37,9 +38,10 @@ import pkgutil
 
 import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
-from textgym_agents.agent import Agent, AgentConfig, OnlineAgent
+from textgym_agents.agent import Agent, OnlineAgent
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.callbacks import Callback
+from textgym_agents.config import AgentConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig

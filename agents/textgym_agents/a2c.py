@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from textgym.documented import documented_fields
-from textgym_agents.agent import check_ranges
+from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import explained_variance, normalized, policy_gradient_loss, value_loss
 from textgym_agents.metrics import StepMeans
@@ -32,7 +32,7 @@ class A2CConfig(PolicyGradientConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, gae_lambda=(0, 1), vf_coef=(0, math.inf))
+        check_settings(self, gae_lambda=(0, 1), vf_coef=(0, math.inf))
 
 
 class A2C(PolicyGradientAgent):

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,67 +17,15 @@ from torch import nn
 from tqdm import tqdm
 from typing_extensions import Self
 
-from textgym.documented import documented_fields
 from textgym_agents.callbacks import as_callbacks
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
+from textgym_agents.config import AgentConfig, check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
 from textgym_agents.rollout import check_fit, collect, env_seed, text_env, token_window
 
-__all__ = ["Agent", "AgentConfig", "OnlineAgent", "check_ranges"]
-
-
-@documented_fields
-@dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """What decides a run of any agent, besides the policy and where the experience comes from."""
-
-    num_episodes: int = 64
-    """Episodes per update."""
-    micro_batch: int | None = None
-    """Episodes per forward and backward, over which gradients accumulate; less takes less memory and gives the same
-    gradient. None takes all at once."""
-    learning_rate: float = 3e-4
-    """Of AdamW, for the language model."""
-    head_learning_rate: float = 3e-3
-    """Of AdamW, for the value or Q head, which starts from nothing and has to keep up with the language model."""
-    gamma: float = 1.0
-    """Discount per token."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    bootstrap_truncated: bool = False
-    """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
-    as the text's end, which is right where the score of the cut text was already given."""
-    seed: int = 0
-    """Decides the prompts and the sampling, each derived from it on its own (see ``env_seed``)."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            num_episodes=(1, math.inf),
-            micro_batch=(1, math.inf),
-            learning_rate=(0, math.inf),
-            head_learning_rate=(0, math.inf),
-            gamma=(0, 1),
-            max_grad_norm=(0, math.inf),
-        )
-
-
-def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
-    """Check that fields lie within their (least, most); None is not checked.
-
-    Raises:
-        TypeError: At the first that is no number.
-        ValueError: At the first that does not.
-    """
-    for name, (least, most) in ranges.items():
-        value = getattr(config, name)
-        if value is not None and not isinstance(value, int | float):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if value is not None and not least <= value <= most:
-            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+__all__ = ["Agent", "OnlineAgent"]
 
 
 class Agent(ABC):
@@ -87,8 +35,9 @@ class Agent(ABC):
         policy: Chooses the tokens and is trained.
         config: The settings.
         optimizer: AdamW, of one group for the language model and one for the head on it.
-        generator: Randomness of the sampling.
+        generator: Randomness of the training's sampling; ``predict`` has another.
         num_timesteps: Tokens that were written, or learned from where the data are given.
+        planned_timesteps: ``num_timesteps`` at which training is done, all that ``learn`` was ever asked for.
         num_updates: Gradient steps.
         episodes: What the last update learned from, for callbacks such as ``EpisodeRecorder``.
     """
@@ -122,9 +71,13 @@ class Agent(ABC):
             ],
             weight_decay=0.0,
         )
-        (sampling,) = np.random.SeedSequence(self.config.seed).spawn(1)  # independent of the environment's seed
-        self.generator = torch.Generator(self.policy.device).manual_seed(int(sampling.generate_state(1)[0]))
+        # Children of a seed are independent of each other and of the environment's, which is the seed's own.
+        self.generator, self._prediction_generator = (
+            torch.Generator(self.policy.device).manual_seed(int(child.generate_state(1)[0]))
+            for child in np.random.SeedSequence(self.config.seed).spawn(2)
+        )
         self.num_timesteps = 0
+        self.planned_timesteps = 0
         self.num_updates = 0
         self.episodes: Episodes | None = None
 
@@ -137,10 +90,15 @@ class Agent(ABC):
         """Learn from episodes and return metrics under SB3's names."""
 
     def set_progress(self, progress: float) -> None:  # noqa: B027 (data does not change with it)
-        """Hear which share of ``learn``, 0 to 1, is done, before each iteration."""
+        """Observe before each update which share of the training, 0 to 1, is done."""
 
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Train on at least ``total_timesteps`` further tokens.
+
+        The progress of the training, which a scorer such as ``Schedule`` follows, is the share of all tokens that
+        ``learn`` was ever asked for, as with SB3's ``reset_num_timesteps=False``: a second ``learn(n)`` after the first
+        begins at 1/2. It is kept by ``save``. A run that was interrupted goes on exactly as if it had not been with
+        ``agent.learn(agent.planned_timesteps - agent.num_timesteps)``, or in several such parts.
 
         Args:
             total_timesteps: Tokens, over all episodes.
@@ -150,11 +108,10 @@ class Agent(ABC):
 
         Raises:
             ValueError: If ``total_timesteps`` is less than 1.
-            TypeError: If ``callback`` is something else.
+            TypeError: If ``total_timesteps`` is no integer, or ``callback`` is something else.
         """
-        callbacks = as_callbacks(callback)
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps must be at least 1, got {total_timesteps}")
+        callbacks, total_timesteps = as_callbacks(callback), check_count("total_timesteps", total_timesteps)
+        self.planned_timesteps = max(self.planned_timesteps, self.num_timesteps + total_timesteps)
         start, first = time.perf_counter(), self.num_timesteps
         with ExitStack() as stack:
             bar = stack.enter_context(
@@ -164,7 +121,7 @@ class Agent(ABC):
                 each.on_training_start(self)
                 stack.callback(each.on_training_end, self)
             while self.num_timesteps < first + total_timesteps:
-                self.set_progress((self.num_timesteps - first) / total_timesteps)
+                self.set_progress(self.num_timesteps / self.planned_timesteps)
                 episodes = self.collect()
                 for each in callbacks:
                     each.on_rollout_end(self, episodes)
@@ -201,7 +158,8 @@ class Agent(ABC):
             observation: (N, L) or (L,) ids, or a dict that holds them.
             state: Returned as it came: the observation is the whole state.
             episode_start: Not needed, for the same reason.
-            deterministic: Choose the best token instead of sampling, which draws from the training's generator.
+            deterministic: Choose the best token instead of sampling, which draws from a generator of its own: whether
+                and when it is called changes no training.
             action_masks: (N, V) or (V,) bool, the legal tokens.
 
         Returns:
@@ -209,7 +167,9 @@ class Agent(ABC):
         """
         ids = token_window(observation)
         masks = None if action_masks is None else np.atleast_2d(action_masks)
-        choice = self.policy.act(np.atleast_2d(ids), masks, deterministic=deterministic, generator=self.generator)
+        choice = self.policy.act(
+            np.atleast_2d(ids), masks, deterministic=deterministic, generator=self._prediction_generator
+        )
         return (choice.actions[0] if ids.ndim == 1 else choice.actions), state
 
     def save(self, path: str | Path) -> None:
@@ -231,7 +191,8 @@ class Agent(ABC):
                 "trained": [name for name, p in self.policy.named_parameters() if p.requires_grad],
                 "num_timesteps": self.num_timesteps,
                 "num_updates": self.num_updates,
-                "generator": self.generator.get_state().tolist(),
+                "planned_timesteps": self.planned_timesteps,
+                "generators": [each.get_state().tolist() for each in (self.generator, self._prediction_generator)],
                 "state": self._state(folder),
             }
 
@@ -265,7 +226,9 @@ class Agent(ABC):
                 network.load_state_dict(saved.state_dict())
         load_optimizer(path / "optimizer.safetensors", agent.optimizer)
         agent.num_timesteps, agent.num_updates = content["num_timesteps"], content["num_updates"]
-        agent.generator.set_state(torch.tensor(content["generator"], dtype=torch.uint8))
+        agent.planned_timesteps = content["planned_timesteps"]
+        for generator, state in zip((agent.generator, agent._prediction_generator), content["generators"], strict=True):
+            generator.set_state(torch.tensor(state, dtype=torch.uint8))
         agent._set_state(content["state"], path)
         return agent
 
@@ -334,7 +297,7 @@ class OnlineAgent(Agent):
         self.env = env
 
     def set_progress(self, progress: float) -> None:
-        """Tell the environment's scorer which share of ``learn`` is done."""
+        """Tell the environment's scorer which share of the training is done."""
         text_env(self.env).set_progress(progress)
 
     def learn_from(self, episodes: Episodes) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from textgym.documented import documented_fields
-from textgym_agents.agent import AgentConfig, check_ranges
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans
@@ -29,7 +29,7 @@ class BehaviourCloningConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, top_fraction=(0, 1))
+        check_settings(self, top_fraction=(0, 1))
         if self.top_fraction == 0:
             raise ValueError("top_fraction must be above 0: with 0 nothing is imitated")
         if math.isnan(self.min_return):

@@ -12,8 +12,8 @@ from gymnasium.vector import VectorEnv
 from safetensors.torch import load_file, save_file
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
-from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.agent import OnlineAgent
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
 from textgym_agents.metrics import StepMeans
@@ -22,8 +22,6 @@ from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
 
 __all__ = ["DQN", "DQNConfig"]
-
-_LOSSES = ("huber", "squared")
 
 
 @documented_fields
@@ -64,7 +62,7 @@ class DQNConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
+        check_settings(
             self,
             updates_per_iteration=(1, math.inf),
             batch_size=(1, math.inf),
@@ -79,8 +77,6 @@ class DQNConfig(AgentConfig):
             final_temperature=(0, math.inf),
             exploration_timesteps=(1, math.inf),
         )
-        if self.loss not in _LOSSES:
-            raise unknown_name("loss", self.loss, _LOSSES)
 
 
 class DQN(OnlineAgent):

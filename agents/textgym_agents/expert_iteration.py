@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from textgym.documented import documented_fields
-from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.agent import OnlineAgent
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans
@@ -27,7 +28,7 @@ class ExpertIterationConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, top_fraction=(0, 1), num_epochs=(1, math.inf), minibatch_size=(1, math.inf))
+        check_settings(self, top_fraction=(0, 1), num_epochs=(1, math.inf), minibatch_size=(1, math.inf))
         if self.top_fraction == 0:
             raise ValueError("top_fraction must be above 0: with 0 nothing is imitated")
 

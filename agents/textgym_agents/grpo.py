@@ -11,8 +11,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
-from textgym_agents.agent import check_ranges
+from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clipped_surrogate_loss
 from textgym_agents.metrics import StepMeans, clip_metrics
@@ -21,8 +20,6 @@ from textgym_agents.returns import discounted_returns, group_statistics, leave_o
 from textgym_agents.rollout import text_env
 
 __all__ = ["GRPO", "GRPOConfig"]
-
-_VARIANTS = ("grpo", "rloo", "dr_grpo")
 
 
 @documented_fields
@@ -51,15 +48,13 @@ class GRPOConfig(PolicyGradientConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
+        check_settings(
             self,
             num_epochs=(1, math.inf),
             minibatch_size=(1, math.inf),
             clip_range=(0, math.inf),
             clip_range_high=(0, math.inf),
         )
-        if self.variant not in _VARIANTS:
-            raise unknown_name("variant", self.variant, _VARIANTS)
         if self.bootstrap_truncated:
             raise ValueError("bootstrap_truncated needs a learned value, which GRPO does without")
 

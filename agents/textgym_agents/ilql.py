@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from textgym.documented import documented_fields
-from textgym_agents.agent import AgentConfig, check_ranges
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.metrics import StepMeans
@@ -178,7 +178,7 @@ class ILQLConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
+        check_settings(
             self,
             expectile=(0, 1),
             q_lambda=(0, 1),

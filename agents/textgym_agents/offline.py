@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from textgym_agents.agent import Agent, AgentConfig
+from textgym_agents.agent import Agent
+from textgym_agents.config import AgentConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.reader import read_episodes
 

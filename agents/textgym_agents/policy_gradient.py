@@ -10,9 +10,9 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
 from textgym.rewards import AdaptiveCoefficient
-from textgym_agents.agent import AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.agent import OnlineAgent
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
@@ -43,9 +43,7 @@ class PolicyGradientConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, kl_coef=(0, math.inf), ent_coef=(0, math.inf))
-        if self.kl_estimator not in (*KL_ESTIMATORS, "exact"):
-            raise unknown_name("kl_estimator", self.kl_estimator, [*KL_ESTIMATORS, "exact"])
+        check_settings(self, kl_coef=(0, math.inf), ent_coef=(0, math.inf))
         AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises where they do not fit together
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from textgym.documented import documented_fields
-from textgym_agents.agent import check_ranges
+from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import (
     clipped_surrogate_loss,
@@ -49,7 +49,7 @@ class PPOConfig(PolicyGradientConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
+        check_settings(
             self,
             num_epochs=(1, math.inf),
             minibatch_size=(1, math.inf),

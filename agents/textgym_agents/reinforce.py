@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
-from textgym_agents.agent import check_ranges
+from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import explained_variance, masked_mean, normalized, policy_gradient_loss, value_loss
 from textgym_agents.metrics import StepMeans
@@ -19,8 +18,6 @@ from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientCo
 from textgym_agents.returns import discounted_returns, leave_one_out
 
 __all__ = ["Reinforce", "ReinforceConfig"]
-
-_BASELINES = ("value", "leave_one_out", "moving_average", "none")
 
 
 @documented_fields
@@ -41,9 +38,7 @@ class ReinforceConfig(PolicyGradientConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, baseline_decay=(0, 1), vf_coef=(0, math.inf))
-        if self.baseline not in _BASELINES:
-            raise unknown_name("baseline", self.baseline, _BASELINES)
+        check_settings(self, baseline_decay=(0, 1), vf_coef=(0, math.inf))
         if self.bootstrap_truncated and self.baseline != "value":
             raise ValueError(f"bootstrap_truncated needs a learned value: baseline='value', got {self.baseline!r}")
 

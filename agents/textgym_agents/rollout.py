@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textgym import TextGenVectorEnv
 from textgym.actions import Vocabulary, as_actions
+from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
@@ -135,10 +136,9 @@ def collect(
     Raises:
         ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, or the window is longer
             than the model's positions.
-        TypeError: If the environment is of another family.
+        TypeError: If ``num_episodes`` is no integer, or the environment is of another family.
     """
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
+    num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
     check_fit(base, policy)
     mode = env.metadata["autoreset_mode"]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
 from textgym.lm import log_prob
-from textgym_agents.agent import Agent, AgentConfig, OnlineAgent, check_ranges
+from textgym_agents.agent import Agent, OnlineAgent
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
 from textgym_agents.metrics import StepMeans
@@ -24,8 +24,6 @@ from textgym_agents.reference import Reference
 from textgym_agents.replay import EpisodeReplay
 
 __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
-
-_VALUES = ("head", "logits")
 
 
 @documented_fields
@@ -52,7 +50,7 @@ class OfflineSoftQConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
+        check_settings(
             self,
             single_step_coef=(0, math.inf),
             multi_step_coef=(0, math.inf),
@@ -61,8 +59,6 @@ class OfflineSoftQConfig(AgentConfig):
         )
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be above 0, since logits are Q / T, got {self.temperature!r}")
-        if self.value_from not in _VALUES:
-            raise unknown_name("value_from", self.value_from, _VALUES)
         if self.single_step_coef == self.multi_step_coef == 0:
             raise ValueError("single_step_coef and multi_step_coef are both 0: nothing would be learned")
 
@@ -81,7 +77,7 @@ class SoftQConfig(OfflineSoftQConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, replay_updates=(0, math.inf), batch_size=(1, math.inf), buffer_size=(1, math.inf))
+        check_settings(self, replay_updates=(0, math.inf), batch_size=(1, math.inf), buffer_size=(1, math.inf))
 
 
 class _PathConsistency(Agent):

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 
 from textgym.documented import documented_fields
-from textgym.errors import unknown_name
-from textgym_agents.agent import check_ranges
+from textgym_agents.config import check_settings
 from textgym_agents.decoding.decoder import Decoder, as_lm_policy
 from textgym_agents.decoding.simulation import Simulation, check_state, mixed, text_episodes
 from textgym_agents.decoding.tree import Trees, Way
@@ -36,9 +35,7 @@ class MCTSConfig:
     V(s), which costs one forward instead of many but must have been trained."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, num_simulations=(1, math.inf), c_puct=(0, math.inf), top_k=(1, math.inf))
-        if self.evaluation not in ("rollout", "value"):
-            raise unknown_name("evaluation", self.evaluation, ["rollout", "value"])
+        check_settings(self, num_simulations=(1, math.inf), c_puct=(0, math.inf), top_k=(1, math.inf))
 
 
 class MCTS(Decoder):
