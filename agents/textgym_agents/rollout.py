@@ -20,7 +20,7 @@ class _Recorder:
     """Arrays for the episodes 0 .. B-1, filled step by step as N slots work on them.
 
     Attributes:
-        episode: (N,) int64, the episode that each slot works on, -1 where it idles.
+        episode: (N,) int64, the episode that each slot works on.
         num_left: Episodes that have not ended yet.
     """
 
@@ -39,18 +39,17 @@ class _Recorder:
         self.masks = None
         if env.has_illegal_actions:
             self.masks = np.zeros((*steps, -(-env.num_actions // 8)), dtype=np.uint8)
-        self.episode = np.full(env.num_envs, -1)
+        self.episode = np.zeros(env.num_envs, dtype=np.int64)
         self.num_left = num_episodes
         self._num_started = 0
         self._pad_token_id = env.pad_token_id
 
     def start(self, slots: npt.NDArray[np.int64], windows: npt.NDArray[np.int64]) -> None:
-        """Give slots whose episodes have just started the next numbers, or none when all are given away."""
-        numbers = self._num_started + np.arange(slots.size)
-        self.episode[slots] = np.where(numbers < len(self.ids), numbers, -1)
-        episodes = numbers[numbers < len(self.ids)]
-        self._num_started += episodes.size
-        self.prompt_lengths[episodes] = self._write(episodes, windows[slots[: episodes.size]])
+        """Give slots whose episodes have just started the next numbers."""
+        episodes = self._num_started + np.arange(slots.size)
+        self.episode[slots] = episodes
+        self._num_started += slots.size
+        self.prompt_lengths[episodes] = self._write(episodes, windows[slots])
 
     def record(
         self,
@@ -121,15 +120,17 @@ def collect(
     """Reset the environment and run the policy until the first ``num_episodes`` episodes that start have ended.
 
     Taking the first that *end* instead would favour short texts. A slot that ends early takes the next episode at
-    once; when none is left it idles: it is not fed to the model, and what it writes is dropped. The environment is
-    told the log-probabilities, so that a KL term of its own is a KL.
+    once; when none is left the environment parks it (``options={"num_episodes": B}``): no further prompt is drawn, and
+    it is neither fed to the model nor scored. The environment is told the log-probabilities, so that a KL term of its
+    own is a KL.
 
     Args:
         env: A vector environment of the TextGen family, in any autoreset mode (``SAME_STEP`` wastes no step).
         policy: Chooses the tokens.
         num_episodes: B. A multiple of ``env.num_envs`` keeps the slots busy.
         seed: Passed to ``env.reset``.
-        options: Passed to ``env.reset``; they say where the first ``env.num_envs`` episodes start, no later ones.
+        options: Passed to ``env.reset``, with a value per slot where they are lists; they say where the first
+            ``env.num_envs`` episodes start, no later ones.
         deterministic: Choose the likeliest token instead of sampling.
         generator: Randomness of the sampling.
 
@@ -141,29 +142,25 @@ def collect(
     num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
     check_fit(base, policy)
-    mode = env.metadata["autoreset_mode"]
+    resets_by_hand = env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     recorder = _Recorder(num_episodes, base)
-    observations, _ = env.reset(seed=seed, options=options)
-    recorder.start(np.arange(env.num_envs), token_window(observations))
-    ended = np.zeros(env.num_envs, dtype=np.bool_)  # slots whose next step only resets them (NEXT_STEP)
+    observations, _ = env.reset(seed=seed, options={**(options or {}), "num_episodes": num_episodes})
+    recorder.start(np.flatnonzero(base.running), token_window(observations))
     while recorder.num_left:
+        active = base.running
         masks = base.action_masks() if base.has_illegal_actions else None
-        if masks is not None and ended.any():
-            masks = masks | ended[:, None]  # an ended text may have no legal action left
-        active = (recorder.episode >= 0) & ~ended
+        if masks is not None:
+            masks = masks | ~active[:, None]  # an ended text may have no legal action left
         windows = token_window(observations)
         choice = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
         base.set_log_probs(choice.log_probs)
         observations, rewards, terminated, truncated, infos = env.step(choice.actions)
         done = terminated | truncated
         recorder.record(np.flatnonzero(active), windows, choice, rewards, masks)
-        recorder.end(np.flatnonzero(active & done), observations, truncated, infos)
-        if mode is AutoresetMode.DISABLED and done.any():
+        recorder.end(np.flatnonzero(done), observations, truncated, infos)
+        if resets_by_hand and done.any():
             observations, _ = env.reset(options={"reset_mask": done})
-        if mode is AutoresetMode.NEXT_STEP:
-            started, ended = ended, done
-        else:
-            started = done
+        started = base.running & (done | ~active)
         if started.any():
             recorder.start(np.flatnonzero(started), token_window(observations))
     return recorder.episodes()

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from textgym.envs.core import Core
@@ -75,6 +77,11 @@ class CoreAccess:
         return not self.core.legality.all_legal
 
     @property
+    def running(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, slots whose episode goes on; the others wait for a reset or are parked. A copy."""
+        return self.core.running.copy()
+
+    @property
     def reward_names(self) -> tuple[str, ...]:
         """K names, the scorer's parts in the order of ``info["reward_vector"]``."""
         return self.core.reward_names
@@ -96,7 +103,7 @@ class CoreAccess:
         return {
             "kl_coef": None if kl is None else kl.price.coef,
             "scorers": get_states(self.core.parts.scorer),
-            "curriculum": self.core.dealer.get_curriculum(),
+            "curriculum": self.core.assignment.get_curriculum(),
         }
 
     def set_training_state(self, state: Mapping[str, Any]) -> None:
@@ -106,7 +113,7 @@ class CoreAccess:
             ValueError: If it is of another scorer.
         """
         set_states(self.core.parts.scorer, state["scorers"])
-        self.core.dealer.set_curriculum(state.get("curriculum"))
+        self.core.assignment.set_curriculum(state.get("curriculum"))
         if self.core.parts.kl is not None and state["kl_coef"] is not None:
             self.core.parts.kl.price.coef = state["kl_coef"]
 
@@ -124,11 +131,11 @@ class CoreAccess:
 
     def get_rng_states(self) -> list[dict[str, Any]]:
         """Return the N generators' states, which JSON can hold."""
-        return self.core.dealer.get_rng_states()
+        return self.core.assignment.get_rng_states()
 
     def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Set the N generators' states."""
-        self.core.dealer.set_rng_states(states)
+        self.core.assignment.set_rng_states(states)
 
     def clone(self) -> "Self":
         """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""

@@ -188,6 +188,7 @@ class TextGenConfig:
             on_illegal_action=self.on_illegal_action,
             illegal_action_penalty=self.illegal_action_penalty,
             tells_reward_vector="reward_vector" in self.step_info,
+            tells_action_mask="action_mask" in self.step_info,
             dialogue=None if self.user is None else self._build_dialogue(tokenizer, reward),
             score_bounds=self.score_bounds,
         )

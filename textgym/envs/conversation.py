@@ -27,7 +27,6 @@ class Conversation:
         self.tokenizer = tokenizer
         self.is_action = np.zeros((num_envs, window), dtype=np.bool_)
         self.replies: list[tuple[str, ...]] = [()] * num_envs
-        self._drawn_from: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
 
     def begin(self, slots: npt.NDArray[np.int64], texts: TextBatch) -> None:
         """Forget the slots' dialogues; the prefix of a completion counts as the agent's."""
@@ -36,27 +35,6 @@ class Conversation:
         for slot in slots.tolist():
             self.replies[slot] = ()
 
-    def note(self, slots: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Mark what the agent has just written in K slots, and return the replies so far, for ``take_back``."""
-        self.is_action[slots, positions] = True
-        self._drawn_from = []
-        return list(self.replies)
-
-    def take_back(
-        self,
-        replies: list[tuple[str, ...]],
-        slots: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
-        ids: npt.NDArray[np.int64],
-    ) -> None:
-        """Undo ``note`` and ``ask``, and in (N, L) ids what was written from the K ``positions`` on."""
-        is_new = np.arange(ids.shape[1]) >= positions[:, None]
-        ids[slots] = np.where(is_new, self.tokenizer.vocab_size, ids[slots])
-        self.is_action[slots] &= ~is_new
-        self.replies = replies
-        for rng, state in self._drawn_from:
-            rng.bit_generator.state = state
-
     def ask(self, batch: TextBatch, rngs: Sequence[np.random.Generator]) -> tuple[list[Reply], list[list[int]]]:
         """Return the user's replies to the K episodes of ``batch``, whose turns have ended, and what is to be written.
 
@@ -64,7 +42,6 @@ class Conversation:
             ValueError: If there are not K replies, or one is longer than ``max_reply_tokens``.
             TypeError: If one is no reply.
         """
-        self._drawn_from = [(rng, rng.bit_generator.state) for rng in rngs]
         replies = list(self.dialogue.user(batch, rngs))
         if len(replies) != len(batch):
             raise ValueError(f"the user gave {len(replies)} replies to {len(batch)} episodes")

@@ -1,23 +1,25 @@
 """The Markov decision process itself: N episodes as arrays of token ids, stepped and reset together.
 
-The three faces translate between this and their frameworks; nothing here knows about any of them.
+The three interfaces translate between this and their frameworks; nothing here knows about any of them.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
 
 from textgym.batch import TextBatch
 from textgym.envs.conversation import Conversation
-from textgym.envs.dealer import Dealer
-from textgym.envs.finished import Finished
+from textgym.envs.episode_end import EpisodeEnd
 from textgym.envs.legality import Legality
 from textgym.envs.parts import Parts
-from textgym.envs.starts import begun_texts
-from textgym.envs.step import Beginning, Step
+from textgym.envs.reset import PreparedReset, PromptAssignment, ResetRequest
+from textgym.envs.step import FinalState, State, Step
 from textgym.prompts import Sample
 from textgym.rewards import Redistribution, kl_penalty
 from textgym.scorers import Scorer, evaluate, part_names, set_progress
@@ -25,12 +27,11 @@ from textgym.scorers import Scorer, evaluate, part_names, set_progress
 __all__ = ["Core"]
 
 Slots = slice | npt.NDArray[np.int64]
-NewSlots = npt.NDArray[np.int64] | Literal["ended"] | None
 ALL = slice(None)
 
 
 Reason = tuple[str, npt.NDArray[np.bool_]]
-"""Why episodes end, and (n,) bool, True where they do for this reason."""
+"""End reason, and (n,) mask of the episodes it ended."""
 
 
 class Core:
@@ -38,12 +39,16 @@ class Core:
 
     Slot i seeded with s is the very episode of a single environment seeded with s, as long as ``group_size`` is 1.
 
+    ``reset`` and ``step`` are atomic: after an exception every episode is as it was, and the call can be repeated. Only
+    what is outside of the slots may have moved: prompts that were drawn are not drawn again, and a scorer that learns
+    from the texts that it is asked about has been asked once.
+
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
         lengths: (N,) int64, tokens of prompt and completion.
         prompt_lengths: (N,) int64.
         steps: (N,) int64, actions taken; more than the new tokens only where illegal actions were ignored.
-        running: (N,) bool, False before the first reset and after an episode's end.
+        running: (N,) bool, False before the first reset, after an episode's end, and where a slot is parked.
     """
 
     def __init__(self, parts: Parts, num_envs: int) -> None:
@@ -58,11 +63,11 @@ class Core:
         self.prompt_lengths = np.zeros(num_envs, dtype=np.int64)
         self.steps = np.zeros(num_envs, dtype=np.int64)
         self.running = np.zeros(num_envs, dtype=np.bool_)
-        self.memory: npt.NDArray[Any] = np.zeros(num_envs, dtype=np.float64)  # of what dtype, the reward decides
+        self.reward_state: npt.NDArray[Any] = np.zeros(num_envs, dtype=np.float64)  # the reward decides the dtype
         self.kl = np.zeros(num_envs, dtype=np.float64)
         self.groups = np.zeros(num_envs, dtype=np.int64)
         self.samples = [Sample("")] * num_envs
-        self.dealer = Dealer(parts, num_envs)
+        self.assignment = PromptAssignment(parts, num_envs)
         self.reward_names = part_names(parts.scorer)
         self.legality = Legality(parts)
         self.conversation = (
@@ -76,68 +81,101 @@ class Core:
         self._scorer_errors: dict[int, str] = {}
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Both are made anew when asked for; a batch may hold what a scorer derived by a function that does not pickle.
-        return self.__dict__ | {"_now": None, "_masks": None}
+        # Made anew when asked for; a batch may hold what a scorer derived by a function that does not pickle.
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {
+            "_now": None,
+            "_masks": None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        """Undo everything inside, should it raise.
+
+        Raises:
+            RuntimeError: If another ``reset`` or ``step`` has not returned yet.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "reset() or step() was called while another call on the same environment has not returned; an "
+                "environment serves one thread at a time"
+            )
+        before = self.__dict__ | {"_now": None}
+        assignment = self.assignment.rngs, self.assignment.state
+        conversation = None if self.conversation is None else self.conversation.get_state()
+        self._overwritten: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._users_draws: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
+        for name in self._COLUMNS:
+            setattr(self, name, getattr(self, name).copy())
+        try:
+            yield
+        except BaseException:
+            for rng, rng_state in self._users_draws:
+                rng.bit_generator.state = rng_state
+            for slots, rows in self._overwritten:
+                self.ids[slots] = rows
+            self.__dict__.update(before)
+            self.ids[np.arange(self.ids.shape[1]) >= self.lengths[:, None]] = self.pad_token_id
+            self.assignment.rngs, self.assignment.state = assignment
+            if self.conversation is not None and conversation is not None:
+                self.conversation.set_state(conversation)
+            raise
+        finally:
+            self._lock.release()
 
     # Starting episodes ------------------------------------------------------------------------------------------
 
-    def reset(
-        self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None, *, new_group: bool = False
-    ) -> dict[int, str]:
-        """Start a new episode in each of ``slots``.
-
-        Args:
-            slots: (n,) int64.
-            options: Where the episodes start instead of at drawn prompts; see ``textgym.envs.starts``.
-            new_group: Whether the first of them begins a new group, whatever is left of the current one.
-
-        Returns:
-            What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise.
+    def reset(self, request: ResetRequest) -> State:
+        """Start new episodes; slots that get none, because no more are to start, are parked.
 
         Raises:
             ValueError: If a prompt or prefix does not fit.
             ScorerError: If a reward scores the prompts alone, that fails and the policy is to raise.
-
-        After an exception every episode is as it was; prompts that were drawn are not drawn again.
+            PromptsExhaustedError: If there is no prompt for an episode.
         """
-        return self.begin(self._prepared(slots, options, new_group))
+        with self._atomic():
+            errors = self._apply(self._prepare(request))
+            return self._state(errors)
 
-    def _prepared(
-        self, slots: npt.NDArray[np.int64], options: Mapping[str, Any] | None = None, new_group: bool = False
-    ) -> Beginning:
-        """Do all of a reset that can fail, and change no episode."""
-        deal = self.dealer.deal
-        try:
-            if new_group:
-                self.dealer.restart_groups()
-            starts, groups = self.dealer.starts(slots, options)
-            texts = begun_texts(starts, slots, self.parts)
-            self._scorer_errors = {}
-            memory = self.parts.reward.start(self._score, texts)
-        except BaseException:
-            self.dealer.deal = deal
-            raise
-        return Beginning(slots, texts, groups, memory, self._scorer_errors)
+    def _prepare(self, request: ResetRequest) -> PreparedReset:
+        """Draw prompts, read options, and ask the reward for its first state."""
+        texts, groups = self.assignment.assign(request)
+        slots = request.slots[: len(texts)]
+        self._scorer_errors = {}
+        state = self.parts.reward.start(self._score, texts) if slots.size else self.reward_state[:0]
+        return PreparedReset(slots, texts, groups, state, self._scorer_errors)
 
-    def begin(self, beginning: Beginning) -> dict[int, str]:
-        """Start the episodes that a step has prepared, and return their ``scorer_errors``."""
-        slots, texts, groups, memory, scorer_errors = beginning
+    def _apply(self, reset: PreparedReset) -> dict[int, str]:
+        """Start the episodes of a prepared reset, and return its ``scorer_errors``."""
+        slots, texts, groups, reward_state, scorer_errors = reset
+        self._overwritten.append((slots, self.ids[slots]))
         self.ids[slots] = texts.ids
         self.lengths[slots] = texts.lengths
         self.prompt_lengths[slots] = texts.prompt_lengths
         self.steps[slots] = texts.num_new_tokens
         self.groups[slots] = groups
+        self.samples = self.samples.copy()
         for slot, sample in zip(slots.tolist(), texts.samples, strict=True):
             self.samples[slot] = sample
         if self.conversation is not None:
             self.conversation.begin(slots, texts)
-        if self.memory.dtype != memory.dtype:
-            self.memory = self.memory.astype(memory.dtype)
-        self.memory[slots] = memory
+        if self.reward_state.dtype != reward_state.dtype:
+            self.reward_state = self.reward_state.astype(reward_state.dtype)
+        self.reward_state[slots] = reward_state
         self.kl[slots] = 0.0
         self.running[slots] = True
+        if (never := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
+            # A slot that is parked before its first episode shows the text of another one: no text is empty.
+            self.ids[never], self.lengths[never] = self.ids[slots[0]], self.lengths[slots[0]]
+            self.prompt_lengths[never] = self.prompt_lengths[slots[0]]
+            for slot in never.tolist():
+                self.samples[slot] = self.samples[slots[0]]
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
         return scorer_errors
@@ -147,68 +185,199 @@ class Core:
         """Whether every slot has had an episode."""
         return bool(self.prompt_lengths.all())
 
+    @property
+    def parked(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, slots that do not play any more, because ``num_episodes`` episodes have started."""
+        return ~self.running & (self.assignment.state.episodes_left == 0)
+
     # Stepping ---------------------------------------------------------------------------------------------------
 
-    def step(self, actions: npt.ArrayLike, slots: Slots = ALL, *, prepare: NewSlots = None) -> Step:
-        """Write one token in each of n slots.
+    def step(
+        self,
+        actions: npt.ArrayLike,
+        autoreset: AutoresetMode = AutoresetMode.DISABLED,
+        *,
+        which: npt.NDArray[np.bool_] | None = None,
+    ) -> Step:
+        """Write one token in each slot that plays.
+
+        Parked slots are left alone whatever their actions. With ``NEXT_STEP``, so are slots whose episodes ended in
+        the step before, which start new ones; with ``SAME_STEP``, slots whose episodes end start new ones at once.
 
         Args:
-            actions: (n,) integers in ``0 .. num_actions-1``.
-            slots: Which slots, all of them by default.
-            prepare: Where new episodes are to begin after this step: other slots, or ``"ended"`` for those whose
-                episodes end in it. They are ``Step.beginning``.
+            actions: (N,) integers in ``0 .. num_actions-1``.
+            autoreset: When slots start new episodes.
+            which: (N,) bool, the slots to step, by default all that are not parked.
 
         Raises:
-            ResetNeeded: If one of the slots has no running episode.
+            ResetNeeded: If one of the slots has no running episode, or all are parked.
             ValueError: If ``actions`` has another shape, type or range.
             IllegalActionError: If the constraints forbid an action and the policy is to raise.
             ScorerError: If the scorer fails and the policy is to raise.
-            PromptsExhaustedError: If an episode is to be prepared, and there is no prompt for it.
-
-        After an exception every slot is as it was, so the step can be repeated: no result is lost because a new episode
-        could not begin. Only what is outside of the slots may have moved: a scorer that learns from the texts that it
-        is asked about has been asked once.
+            PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
-        actions = self._checked(actions, slots)
-        tokens = self.parts.actions.token_ids(actions, self._batch(slots))
-        illegal = None if self.legality.all_legal else self._illegal(actions, tokens, slots)
-        penalty = None if self.parts.kl is None else self._kl_penalty(tokens, slots, illegal)
-        rows = self._rows[slots]
-        written = tokens
-        if illegal is not None:
-            rows, written = rows[~illegal], tokens[~illegal]
-        positions = self.lengths[rows]
-        self.ids[rows, positions] = written
-        self.lengths[rows] += 1
-        self.steps[slots] += 1
-        self._now = None
-        said = None if self.conversation is None else self.conversation.note(rows, positions)
-        try:
-            return self._outcome(tokens, slots, illegal, penalty, prepare)
-        except BaseException:
-            self.ids[rows, positions] = self.pad_token_id
-            self.lengths[rows] = positions
-            self.steps[slots] -= 1
-            if self.conversation is not None and said is not None:
-                self.conversation.take_back(said, rows, positions, self.ids)
-            self._now = None
-            raise
+        with self._atomic():
+            waiting = None
+            if which is not None:
+                slots: Slots = np.flatnonzero(which)
+            elif self._all_running:
+                slots = ALL
+            else:
+                slots, waiting = self._playing(autoreset)
+            return self._step(self._checked(actions, slots), slots, autoreset, waiting)
+
+    def _playing(self, autoreset: AutoresetMode) -> tuple[Slots, npt.NDArray[np.int64] | None]:
+        """Return the slots that are to be stepped and those that are to be reset instead, where some do not run."""
+        is_limited = self.assignment.state.episodes_left == 0
+        if is_limited and self.running.any():
+            return np.flatnonzero(self.running), None
+        if is_limited:
+            raise ResetNeeded("all num_episodes episodes have ended: call reset()")
+        if autoreset is AutoresetMode.NEXT_STEP and self.has_started:
+            return np.flatnonzero(self.running), np.flatnonzero(~self.running)
+        return ALL, None
+
+    def _step(
+        self,
+        actions: npt.NDArray[np.int64],
+        slots: Slots,
+        autoreset: AutoresetMode,
+        waiting: npt.NDArray[np.int64] | None,
+    ) -> Step:
+        """Step ``slots``, reset those that wait, and look at where that leads."""
+        none = np.zeros(actions.size, dtype=np.bool_)
+        rewards, terminated, truncated, illegal, end = (
+            self._play(actions, slots) if actions.size else (np.zeros(0), none, none, None, None)
+        )
+        errors = self._scorer_errors if end is None else self._scorer_errors | end.scorer_errors()
+        final = None
+        if end is not None and autoreset is AutoresetMode.SAME_STEP:
+            waiting = end.slots
+            final = FinalState(self.observe(end.slots), self._wanted_masks())
+        reset_errors = {} if waiting is None else self._apply(self._prepare(ResetRequest(waiting)))
+        state = self._state(reset_errors)
+        if end is not None:
+            self._learn_from(end)
+        return Step(
+            rewards=self._spread(rewards, slots),
+            terminated=self._spread(terminated, slots),
+            truncated=self._spread(truncated, slots),
+            state=state,
+            illegal=None if illegal is None else self._spread(illegal, slots),
+            episode_end=end,
+            final=final,
+            reward_vectors=self._reward_vectors(end) if self.parts.tells_reward_vector else None,
+            scorer_errors=errors,
+        )
 
     def _checked(self, actions: npt.ArrayLike, slots: Slots) -> npt.NDArray[np.int64]:
-        running = self.running[slots]
-        if not (self._all_running or running.all()):
+        """Return the (n,) actions of ``slots``."""
+        if not (self._all_running or self.running[slots].all()):
             raise ResetNeeded("step() needs a running episode: call reset() before the first step and after an end")
         array = np.asarray(actions)
-        if array.dtype.kind not in "iu" or array.shape != running.shape:
+        if array.dtype.kind not in "iu" or array.shape != self.running.shape:
             raise ValueError(
-                f"actions must be integers of shape {running.shape}, got dtype {array.dtype} and shape {array.shape}"
+                f"actions must be integers of shape {self.running.shape}, got dtype {array.dtype} and shape "
+                f"{array.shape}"
             )
-        array = array.astype(np.int64, copy=False)
+        array = array.astype(np.int64, copy=False)[slots]
         # One reduction finds both ends: a negative number is huge as an unsigned one.
-        if array.view(np.uint64).max() >= self.num_actions:
+        if array.view(np.uint64).max(initial=0) >= self.num_actions:
             outside = array[(array < 0) | (array >= self.num_actions)]
             raise ValueError(f"actions {outside.tolist()} are outside Discrete({self.num_actions})")
         return array
+
+    def _play(
+        self, actions: npt.NDArray[np.int64], slots: Slots
+    ) -> tuple[
+        npt.NDArray[np.float64],
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_] | None,
+        EpisodeEnd | None,
+    ]:
+        """Write a token in n slots; return (n,) rewards, terminated, truncated, illegal or None, and what ended."""
+        tokens = self.parts.actions.token_ids(actions, self._batch(slots))
+        illegal = None if self.legality.all_legal else self._illegal(actions, tokens, slots)
+        penalty = None if self.parts.kl is None else self._kl_penalty(tokens, slots, illegal)
+        self._write(tokens, slots, illegal)
+        batch = self._batch(slots)
+        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
+        if self._now is None:  # a user has written
+            batch = self._batch(slots)
+        batch.done = terminated | truncated
+        end = self._score_ended(batch, slots, reasons)
+        rewards = self._rewards(batch, slots, end)
+        if illegal is not None:
+            rewards = rewards - np.where(illegal, self.parts.illegal_action_penalty, 0.0)
+        if penalty is not None and self.parts.kl is not None:
+            rewards = rewards - penalty
+            self.kl[slots] += penalty / self.parts.kl.price.coef
+        if end is not None:
+            if penalty is not None:
+                end.kl = self.kl[end.slots]
+            self.running[end.slots] = False
+            self._all_running = False
+        if not isinstance(slots, slice):
+            self._now = None  # which does not know yet what has ended
+        self._masks = self._log_probs = None
+        return rewards, terminated, truncated, illegal, end
+
+    def _write(self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None) -> None:
+        """Append the n tokens to their texts, but for illegal ones, and count the n steps."""
+        rows = self._rows[slots]
+        if illegal is not None:
+            rows, tokens = rows[~illegal], tokens[~illegal]
+        positions = self.lengths[rows]
+        self.ids[rows, positions] = tokens
+        self.lengths[rows] += 1
+        self.steps[slots] += 1
+        self._now = None
+        if self.conversation is not None:
+            self.conversation.is_action[rows, positions] = True
+
+    def _score_ended(self, batch: TextBatch, slots: Slots, reasons: list[Reason]) -> EpisodeEnd | None:
+        """Score the texts that have ended, if any."""
+        ended = batch.done.nonzero()[0]
+        if not ended.size:
+            return None
+        texts = batch.select(ended)
+        return EpisodeEnd(
+            slots=self._rows[slots][ended],
+            batch=texts,
+            scores=evaluate(self.parts.scorer, texts, self.parts.on_scorer_error),
+            end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
+            groups=self.groups[slots][ended] if self.parts.group_size > 1 else None,
+            bounds=self.parts.score_bounds,
+        )
+
+    def _rewards(self, batch: TextBatch, slots: Slots, end: EpisodeEnd | None) -> npt.NDArray[np.float64]:
+        """Return (n,) float64, what the reward makes of the scores; keep its state."""
+        reward = self.parts.reward
+        final_scores = np.zeros(len(batch), dtype=np.float64)
+        if end is not None:
+            final_scores[batch.done] = end.scores.total
+        self._scorer_errors = {}
+        rewards, self.reward_state[slots] = reward(self._score, batch, final_scores, self.reward_state[slots])
+        if end is not None and isinstance(reward, Redistribution):
+            end.token_rewards = reward.token_rewards(self._score, end.batch, end.scores.total)
+        # An episode whose scorer failed under the policy "invalid" is given 0.
+        return np.nan_to_num(rewards, nan=0.0) if end is not None and end.scores.error is not None else rewards
+
+    def _learn_from(self, end: EpisodeEnd) -> None:
+        """Tell what learns from the course of training how episodes ended."""
+        self.assignment.observe(end.batch.samples, end.scores.total)
+        if self.parts.kl is not None and end.kl is not None:
+            num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
+            self.parts.kl.price.update(float(end.kl.sum()) / num_tokens, num_tokens)
+
+    def _spread(self, values: npt.NDArray[Any], slots: Slots) -> npt.NDArray[Any]:
+        """Return (N,) values, 0 in the other slots."""
+        if isinstance(slots, slice):
+            return values
+        everyone = np.zeros(self.num_envs, dtype=values.dtype)
+        everyone[slots] = values
+        return everyone
 
     def _illegal(
         self, actions: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], slots: Slots
@@ -233,79 +402,15 @@ class Core:
         penalty = kl_penalty(self.parts.kl.price.coef, reference, log_probs, self.parts.kl.estimator)
         return penalty if illegal is None else np.where(illegal, 0.0, penalty)
 
-    def _outcome(
-        self,
-        tokens: npt.NDArray[np.int64],
-        slots: Slots,
-        illegal: npt.NDArray[np.bool_] | None,
-        penalty: npt.NDArray[np.float64] | None,
-        prepare: NewSlots,
-    ) -> Step:
-        """Find the ends, score them and turn scores into rewards; changes nothing until all of it has worked."""
-        parts = self.parts
-        batch = self._batch(slots)
-        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
-        if self._now is None:  # a user has written
-            batch = self._batch(slots)
-        batch.done = terminated | truncated
-        rewards = np.zeros(len(batch), dtype=np.float64)
-        ended = batch.done.nonzero()[0]
-        finished = None
-        if ended.size:
-            texts = batch.select(ended)
-            scores = evaluate(parts.scorer, texts, parts.on_scorer_error)
-            rewards[ended] = scores.total
-            finished = Finished(
-                slots=self._rows[slots][ended],
-                batch=texts,
-                scores=scores,
-                end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
-                groups=self.groups[slots][ended] if parts.group_size > 1 else None,
-                bounds=parts.score_bounds,
-            )
-        self._scorer_errors = {}
-        rewards, memory = parts.reward(self._score, batch, rewards, self.memory[slots])
-        if finished is not None and finished.scores.error is not None:
-            rewards = np.nan_to_num(rewards, nan=0.0)
-        if illegal is not None:
-            rewards = rewards - np.where(illegal, parts.illegal_action_penalty, 0.0)
-        if finished is not None and isinstance(parts.reward, Redistribution):
-            finished.token_rewards = parts.reward.token_rewards(self._score, finished.batch, finished.scores.total)
-        errors = self._scorer_errors if finished is None else self._scorer_errors | finished.scorer_errors()
-        if isinstance(prepare, str):
-            prepare = None if finished is None else finished.slots
-        beginning = None if prepare is None else self._prepared(prepare)
-        if penalty is not None:
-            rewards = rewards - penalty
-            self._count_kl(penalty, slots, finished)
-        self.memory[slots] = memory
-        if finished is not None:
-            self.running[finished.slots] = False
-            self._all_running = False
-            self.dealer.hear(finished.batch.samples, finished.scores.total)
-        self._masks = self._log_probs = None
-        vectors = self._reward_vectors(slots, finished) if parts.tells_reward_vector else None
-        return Step(rewards, terminated, truncated, illegal, finished, vectors, errors, beginning)
-
-    def _count_kl(self, penalty: npt.NDArray[np.float64], slots: Slots, finished: Finished | None) -> None:
-        """Add what was charged to the episodes' KL, and move the price when some of them have ended."""
-        assert self.parts.kl is not None
-        price = self.parts.kl.price
-        self.kl[slots] += penalty / price.coef
-        if finished is not None:
-            finished.kl = self.kl[finished.slots]
-            num_tokens = max(int(finished.batch.num_actions.sum()), 1)  # an illegal first action writes none
-            price.update(float(finished.kl.sum()) / num_tokens, num_tokens)
-
-    def _reward_vectors(self, slots: Slots, finished: Finished | None) -> npt.NDArray[np.float64]:
+    def _reward_vectors(self, end: EpisodeEnd | None) -> npt.NDArray[np.float64]:
         everyone = np.zeros((self.num_envs, len(self.reward_names)))
-        if finished is not None:
-            components = finished.scores.components
+        if end is not None:
+            components = end.scores.components
             # A part that failed may say nothing; a scorer without parts is its own.
-            unsaid = finished.scores.total if len(self.reward_names) == 1 else np.nan
+            unsaid = end.scores.total if len(self.reward_names) == 1 else np.nan
             for k, name in enumerate(self.reward_names):
-                everyone[finished.slots, k] = components.get(name, unsaid)
-        return everyone[slots]
+                everyone[end.slots, k] = components.get(name, unsaid)
+        return everyone
 
     def _ends(
         self,
@@ -342,7 +447,8 @@ class Core:
         assert self.conversation is not None
         turns = ends_turn.nonzero()[0]
         asked = self._rows[slots][turns]
-        rngs = [self.dealer.rngs[slot] for slot in asked.tolist()]
+        rngs = [self.assignment.rngs[slot] for slot in asked.tolist()]
+        self._users_draws = [(rng, rng.bit_generator.state) for rng in rngs]
         replies, tokens = self.conversation.ask(batch.select(turns), rngs)
         self.conversation.write(asked, replies, tokens, self.ids, self.lengths)
         self._now = None
@@ -360,6 +466,12 @@ class Core:
     def observe(self, slots: Slots = ALL) -> Any:
         """Return fresh observations of n slots, with n in front."""
         return self.parts.observation(self._batch(slots))
+
+    def _state(self, scorer_errors: dict[int, str]) -> State:
+        return State(self.observe(), self._wanted_masks(), scorer_errors)
+
+    def _wanted_masks(self) -> npt.NDArray[np.bool_] | None:
+        return self.action_masks() if self.parts.tells_action_mask else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (N, num_actions) bool, read-only, True where an action is legal now.
@@ -420,18 +532,18 @@ class Core:
 
     # Snapshots --------------------------------------------------------------------------------------------------
 
-    _ARRAYS = ("ids", "lengths", "prompt_lengths", "steps", "running", "memory", "kl", "groups")
+    _COLUMNS = ("lengths", "prompt_lengths", "steps", "running", "reward_state", "kl", "groups")
 
     def get_state(self) -> dict[str, Any]:
         """Return copies of all that ``set_state`` needs to continue exactly here: arrays, samples, generators."""
         return {
-            **{name: getattr(self, name).copy() for name in self._ARRAYS},
+            **{name: getattr(self, name).copy() for name in ("ids", *self._COLUMNS)},
             "samples": list(self.samples),
-            "rngs": self.dealer.get_rng_states(),
-            "deal": self.dealer.deal,
+            "rngs": self.assignment.get_rng_states(),
+            "assignment": self.assignment.state,
             "kl_coef": None if self.parts.kl is None else self.parts.kl.price.coef,
             "conversation": None if self.conversation is None else self.conversation.get_state(),
-            "curriculum": self.dealer.get_curriculum(),
+            "curriculum": self.assignment.get_curriculum(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -444,15 +556,15 @@ class Core:
             raise ValueError(
                 f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"
             )
-        for name in self._ARRAYS:
+        for name in ("ids", *self._COLUMNS):
             setattr(self, name, state[name].copy())
         self.samples = list(state["samples"])
-        self.dealer.set_rng_states(state["rngs"])
-        self.dealer.deal = state["deal"]
+        self.assignment.set_rng_states(state["rngs"])
+        self.assignment.state = state["assignment"]
         if self.parts.kl is not None and state["kl_coef"] is not None:
             self.parts.kl.price.coef = state["kl_coef"]
         if self.conversation is not None:
             self.conversation.set_state(state["conversation"])
-        self.dealer.set_curriculum(state["curriculum"])
+        self.assignment.set_curriculum(state["curriculum"])
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None

@@ -78,5 +78,6 @@ class Parts:
     on_illegal_action: Literal["raise", "terminate", "ignore"]
     illegal_action_penalty: float
     tells_reward_vector: bool
+    tells_action_mask: bool
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None

@@ -7,10 +7,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
 
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
+from textgym.envs.step import State
 from textgym.errors import install_hint
 from textgym.rendering import render_ansi
 
@@ -51,15 +54,23 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         super().__init__(num_envs, observation_space, gym.spaces.Discrete(self.core.num_actions))
 
     def reset(self) -> Any:
-        """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``."""
-        self.core.dealer.seed([None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds])
-        errors: dict[int, str] = {}
-        for slot, options in enumerate(self._options):
-            errors |= self.core.reset(np.array([slot]), options, new_group=slot == 0)
-        self.reset_infos = self._infos(errors)
+        """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``.
+
+        The options are those of ``TextGenEnv``, per slot, and ``num_episodes``, one for all slots; see
+        ``TextGenVectorEnv.reset``.
+        """
+        rngs = [None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds]
+        options = [dict(one) for one in self._options]
+        limits = {num_episodes_of(one) for one in options}
+        if len(limits) > 1:
+            raise ValueError(f"num_episodes is one number for all slots, got {sorted(map(str, limits))}")
+        rows = [(option_rows(one, 1) or [{}])[0] for one in options]
+        slots = np.arange(self.num_envs)
+        state = self.core.reset(ResetRequest(slots, rows, rngs, is_full=True, num_episodes=limits.pop()))
+        self.reset_infos = self._infos(state, state.scorer_errors)
         self._reset_seeds()
         self._reset_options()
-        return self.core.observe()
+        return state.observation
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Keep the (N,) actions for ``step_wait``."""
@@ -68,22 +79,16 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     def step_wait(
         self,
     ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        """Write one token in each slot; see ``Core.step`` for the errors, after which it can be repeated."""
-        step = self.core.step(self._actions, prepare="ended")
-        dones = step.terminated | step.truncated
-        ended = []
-        if step.finished is not None:
-            slots = step.finished.slots
-            last = self.core.observe(slots)
-            ended = step.finished.infos()
-            for k, (slot, info) in enumerate(zip(slots.tolist(), ended, strict=True)):
-                info["terminal_observation"] = _row(last, k)
+        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated."""
+        step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
+        state, dones = step.state, step.terminated | step.truncated
+        infos = self._infos(state, step.scorer_errors)
+        if step.episode_end is not None and step.final is not None:
+            resets = self._infos(state, state.scorer_errors)
+            slots = step.episode_end.slots.tolist()
+            for k, (slot, info) in enumerate(zip(slots, step.episode_end.infos(), strict=True)):
+                info["terminal_observation"] = _row(step.final.observation, k)
                 info["TimeLimit.truncated"] = bool(step.truncated[slot])
-        begun = {} if step.beginning is None else self.core.begin(step.beginning)
-        infos = self._infos(begun | step.scorer_errors)
-        if step.finished is not None:
-            resets = self._infos(begun)
-            for slot, info in zip(step.finished.slots.tolist(), ended, strict=True):
                 self.reset_infos[slot] = resets[slot]
                 infos[slot] |= info
         if step.reward_vectors is not None:
@@ -92,7 +97,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         if step.illegal is not None:
             for slot in np.flatnonzero(step.illegal).tolist():
                 infos[slot]["illegal_action"] = True
-        return self.core.observe(), step.rewards.astype(np.float32), dones, infos
+        return state.observation, step.rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
@@ -155,10 +160,10 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         """Return False per slot: there are no wrapped environments inside."""
         return [False] * len(list(self._get_indices(indices)))
 
-    def _infos(self, errors: dict[int, str]) -> list[dict[str, Any]]:
+    def _infos(self, state: State, errors: dict[int, str]) -> list[dict[str, Any]]:
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if "action_mask" in self.config.step_info:
-            for info, mask in zip(infos, self.action_masks().astype(np.int8), strict=True):
+        if state.action_masks is not None:
+            for info, mask in zip(infos, state.action_masks.astype(np.int8), strict=True):
                 info["action_mask"] = mask
         for slot, error in errors.items():
             infos[slot]["scorer_error"] = error

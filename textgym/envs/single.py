@@ -6,10 +6,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.utils import seeding
 
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.reset import ResetRequest, option_rows
+from textgym.envs.step import State
 from textgym.envs.time_limit import make_time_limit, settle_time_limits
 from textgym.rendering import render_ansi
 
@@ -97,7 +100,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         self.action_space = gym.spaces.Discrete(self.core.num_actions)
         self.observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
         self.render_mode = render_mode
-        self.np_random = self.core.dealer.rngs[0]
+        self.np_random = self.core.assignment.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -107,32 +110,31 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
             ValueError: If an option does not fit, or a ``TimeLimit`` wrapper is shorter than the budget.
         """
         settle_time_limits(self, self.max_new_tokens)
-        super().reset(seed=seed)
-        if seed is not None:
-            self.core.dealer.seed([self.np_random])
-        errors = self.core.reset(self._slot, options)
-        info = self._step_info()
-        if errors:
-            info["scorer_error"] = errors[0]
+        rng, np_random_seed = (None, None) if seed is None else seeding.np_random(seed)
+        state = self.core.reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
+        if rng is not None and np_random_seed is not None:
+            self._np_random, self._np_random_seed = rng, np_random_seed
+        info = self._state_info(state)
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
-        return self._observation(), info
+        return self._row(state.observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Write one token; see ``Core.step`` for the errors."""
         step = self.core.step([action])
-        info = self._step_info()
+        info = self._state_info(step.state)
         if step.reward_vectors is not None:
             info["reward_vector"] = step.reward_vectors[0]
         if step.illegal is not None:
             info["illegal_action"] = True
-        if step.finished is not None:
-            info |= step.finished.infos()[0]
+        if step.episode_end is not None:
+            info |= step.episode_end.infos()[0]
         if step.scorer_errors:
             info["scorer_error"] = step.scorer_errors[0]
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
-        return self._observation(), float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
+        reward, terminated, truncated = float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0])
+        return self._row(step.state.observation), reward, terminated, truncated, info
 
     def render(self) -> str | None:
         """Return the text so far, the prompt set apart, with ``render_mode="ansi"``."""
@@ -149,13 +151,17 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot of this or an equally configured environment."""
         super().set_state(state)
-        self.np_random = self.core.dealer.rngs[0]
+        self.np_random = self.core.assignment.rngs[0]
 
-    def _observation(self) -> Any:
-        observation = self.core.observe()
+    def _row(self, observation: Any) -> Any:
         if isinstance(observation, dict):
             return {key: value[0] for key, value in observation.items()}
         return observation[0]
 
-    def _step_info(self) -> dict[str, Any]:
-        return {"action_mask": self.action_masks().astype(np.int8)} if "action_mask" in self.config.step_info else {}
+    def _state_info(self, state: State) -> dict[str, Any]:
+        info: dict[str, Any] = {}
+        if state.action_masks is not None:
+            info["action_mask"] = state.action_masks[0].astype(np.int8)
+        if state.scorer_errors:
+            info["scorer_error"] = state.scorer_errors[0]
+        return info

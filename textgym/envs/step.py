@@ -1,48 +1,53 @@
-"""What the core hands to the faces: the outcome of a step, and episodes that are ready to begin."""
+"""What the core returns to the interfaces from a reset and a step."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from textgym.batch import TextBatch
-from textgym.envs.finished import Finished
+from textgym.envs.episode_end import EpisodeEnd
 
-__all__ = ["Beginning", "Step"]
+__all__ = ["FinalState", "State", "Step"]
 
 
-class Beginning(NamedTuple):
-    """New episodes that are ready to begin: nothing about them can fail any more."""
+class State(NamedTuple):
+    """What the agent sees next."""
 
-    slots: npt.NDArray[np.int64]
-    """(n,) int64, where they are to run."""
-    texts: TextBatch
-    """What they begin with."""
-    groups: Sequence[int]
-    """n groups of prompts."""
-    memory: npt.NDArray[Any]
-    """(n,) values, what the reward remembers of them."""
+    observation: Any
+    """Fresh observations with N in front."""
+    action_masks: npt.NDArray[np.bool_] | None
+    """(N, num_actions) bool; None where ``step_info`` does not ask for them."""
     scorer_errors: dict[int, str]
-    """What went wrong in a reward that scores the prompts alone, by slot, where the policy is not to raise."""
+    """Errors of a reward that scores the prompts of new episodes alone, by slot, where the policy is not to raise."""
+
+
+class FinalState(NamedTuple):
+    """What the agent sees last of the K episodes that ended, whose slots have started new ones."""
+
+    observation: Any
+    """Observations with K in front."""
+    action_masks: npt.NDArray[np.bool_] | None
+    """(N, num_actions) bool, meant for the K slots only; None where ``step_info`` does not ask for them."""
 
 
 class Step(NamedTuple):
-    """What one step of n slots gave."""
+    """Outcome of one step of N slots; rewards and flags are 0 and False in slots that did not play."""
 
     rewards: npt.NDArray[np.float64]
-    """(n,) float64."""
+    """(N,) float64."""
     terminated: npt.NDArray[np.bool_]
-    """(n,) bool."""
+    """(N,) bool."""
     truncated: npt.NDArray[np.bool_]
-    """(n,) bool."""
-    illegal: npt.NDArray[np.bool_] | None
-    """(n,) bool where some action was illegal and the policy is not to raise, else None."""
-    finished: Finished | None
+    """(N,) bool."""
+    state: State
+    """After the step, and after the resets that belong to it."""
+    illegal: npt.NDArray[np.bool_] | None = None
+    """(N,) bool where some action was illegal and the policy is not to raise, else None."""
+    episode_end: EpisodeEnd | None = None
     """The episodes that ended in this step, or None."""
-    reward_vectors: npt.NDArray[np.float64] | None
-    """(n, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
-    scorer_errors: dict[int, str]
-    """What went wrong in the scorer, by the slot it affects, where the policy is not to raise."""
-    beginning: Beginning | None = None
-    """The episodes that ``Core.begin`` is to start next, where the step was asked to prepare some."""
+    final: FinalState | None = None
+    """Of ended episodes whose slots have started anew in this very step, or None."""
+    reward_vectors: npt.NDArray[np.float64] | None = None
+    """(N, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
+    scorer_errors: dict[int, str] = {}  # noqa: RUF012 (never changed)
+    """Errors of the scorer, by the slot they affect, where the policy is not to raise."""

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
-from textgym.envs.finished import Finished
+from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
 from textgym.envs.step import Step
 from textgym.errors import unknown_name
@@ -75,48 +75,45 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
 
         Args:
             seed: One for all, from which slot i gets ``seed + i``, or a list of N.
-            options: As for ``TextGenEnv``, each one value for all slots or a list with a value per reset slot.
+            options: As for ``TextGenEnv``, each one value for all slots or a list with a value per reset slot. With
+                ``num_episodes`` that many episodes are played from here on: a slot for which none is left is parked
+                until the next reset of all slots. ``running`` says which slots play.
 
         Raises:
             ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty.
         """
         options = dict(options or {})
-        mask = options.pop("reset_mask", None)
+        mask, num_episodes = options.pop("reset_mask", None), num_episodes_of(options)
+        if mask is not None and num_episodes is not None:
+            raise ValueError("num_episodes counts from a reset of all slots: it cannot be combined with reset_mask")
         slots = self._masked_slots(mask)
-        if seed is not None:
-            self._seed(seed, slots)
-        errors = self.core.reset(slots, options, new_group=mask is None)
-        return self.core.observe(), self._notes(None, errors) | self._step_info(slots)
+        rngs = None if seed is None else self._rngs(seed, slots)
+        rows = option_rows(options, slots.size)
+        state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
+        return state.observation, self._notes(None, state.scorer_errors) | self._mask_info(state.action_masks, slots)
 
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Write one token in each running slot; see ``Core.step`` for the errors, after which it can be repeated.
+        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated.
 
         With ``"NextStep"``, slots that ended in the last step are reset instead and their actions ignored.
         """
-        waiting = np.flatnonzero(~self.core.running)
-        if waiting.size and self.autoreset_mode is AutoresetMode.NEXT_STEP and self.core.has_started:
-            step = self._step_running(np.asarray(actions), waiting)
+        step = self.core.step(actions, self.autoreset_mode)
+        state, errors = step.state, step.scorer_errors
+        if step.final is None:
+            info = self._notes(step.illegal, errors | state.scorer_errors)
+            if step.episode_end is not None:
+                info |= step.episode_end.vector_info(self.num_envs)
         else:
-            step = self.core.step(actions, prepare="ended" if self.autoreset_mode is AutoresetMode.SAME_STEP else None)
-        errors = step.scorer_errors
-        if step.finished is not None and self.autoreset_mode is AutoresetMode.SAME_STEP:
             ended = step.terminated | step.truncated
-            final = self._final(step, step.finished, ended)
-            errors = {slot: error for slot, error in errors.items() if not ended[slot]}
-            if step.beginning is not None:
-                errors |= self.core.begin(step.beginning)
-            info = final | self._notes(None if step.illegal is None else step.illegal & ~ended, errors)
-        else:
-            if step.beginning is not None:
-                errors = errors | self.core.begin(step.beginning)
-            info = self._notes(step.illegal, errors)
-            if step.finished is not None:
-                info |= step.finished.vector_info(self.num_envs)
+            errors = {slot: error for slot, error in errors.items() if not ended[slot]} | state.scorer_errors
+            illegal = None if step.illegal is None else step.illegal & ~ended
+            info = self._final(step, ended) | self._notes(illegal, errors)
         if step.reward_vectors is not None:
             info |= {"reward_vector": step.reward_vectors, "_reward_vector": self._everyone.copy()}
-        return self.core.observe(), step.rewards, step.terminated, step.truncated, info | self._step_info()
+        info |= self._mask_info(state.action_masks)
+        return state.observation, step.rewards, step.terminated, step.truncated, info
 
     def render(self) -> tuple[str, ...] | None:
         """Return N texts so far with ``render_mode="ansi"``."""
@@ -143,39 +140,13 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             )
         return np.flatnonzero(mask)
 
-    def _seed(self, seed: int | Sequence[int | None], slots: npt.NDArray[np.int64]) -> None:
+    def _rngs(self, seed: int | Sequence[int | None], slots: npt.NDArray[np.int64]) -> list[np.random.Generator | None]:
+        """Return N generators, None for slots that are not seeded."""
         seeds = [int(seed) + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
         chosen = set(slots.tolist())
-        self.core.dealer.seed(
-            [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
-        )
-
-    def _step_running(self, actions: npt.NDArray[Any], waiting: npt.NDArray[np.int64]) -> Step:
-        """Step the slots that run, prepare the others; return (N,) arrays that are 0 and False for the others."""
-        if actions.shape != (self.num_envs,):
-            raise ValueError(f"actions must have shape ({self.num_envs},), got {actions.shape}")
-        running = np.flatnonzero(self.core.running)
-        if running.size == 0:
-            vectors = np.zeros((self.num_envs, len(self.core.reward_names)))
-            told = vectors if self.core.parts.tells_reward_vector else None
-            errors = self.core.reset(waiting)
-            return Step(np.zeros(self.num_envs), ~self._everyone, ~self._everyone, None, None, told, errors)
-        step = self.core.step(actions[running], running, prepare=waiting)
-
-        def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            everyone = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
-            everyone[running] = values
-            return everyone
-
-        return step._replace(
-            rewards=spread(step.rewards),
-            terminated=spread(step.terminated),
-            truncated=spread(step.truncated),
-            illegal=None if step.illegal is None else spread(step.illegal),
-            reward_vectors=None if step.reward_vectors is None else spread(step.reward_vectors),
-        )
+        return [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
 
     def _notes(self, illegal: npt.NDArray[np.bool_] | None, errors: dict[int, str]) -> dict[str, Any]:
         """Return what ``info`` says of illegal actions, (N,) bool, and of scorer errors by slot."""
@@ -188,25 +159,27 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             notes |= {"scorer_error": column, "_scorer_error": column != None}  # noqa: E711 (elementwise)
         return notes
 
-    def _final(self, step: Step, finished: Finished, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """Return ``final_obs`` (N,) objects and ``final_info``, with their masks, before the slots are reset."""
-        last = self.core.observe(finished.slots)
+    def _final(self, step: Step, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """Return ``final_obs`` (N,) objects and ``final_info``, with their masks, of slots that have started anew."""
+        assert step.final is not None
+        assert step.episode_end is not None
+        last, slots = step.final.observation, step.episode_end.slots
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for k, slot in enumerate(finished.slots.tolist()):
+        for k, slot in enumerate(slots.tolist()):
             final_obs[slot] = {key: value[k] for key, value in last.items()} if isinstance(last, dict) else last[k]
         errors = {slot: error for slot, error in step.scorer_errors.items() if ended[slot]}
         illegal = None if step.illegal is None else step.illegal & ended
-        info = finished.vector_info(self.num_envs) | self._notes(illegal, errors)
-        if "action_mask" in self.config.step_info:
-            masks = self.action_masks().astype(np.int8)
-            masks[~ended] = 0
-            info |= {"action_mask": masks, "_action_mask": ended.copy()}
+        info = step.episode_end.vector_info(self.num_envs) | self._notes(illegal, errors)
+        info |= self._mask_info(step.final.action_masks, slots)
         return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": info, "_final_info": ended.copy()}
 
-    def _step_info(self, slots: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
-        if "action_mask" not in self.config.step_info:
+    def _mask_info(
+        self, masks: npt.NDArray[np.bool_] | None, slots: npt.NDArray[np.int64] | None = None
+    ) -> dict[str, Any]:
+        """Return the action masks of some slots, all by default, and 0 for the others."""
+        if masks is None:
             return {}
-        masks = self.action_masks().astype(np.int8)
+        masks = masks.astype(np.int8)
         told = self._everyone.copy()
         if slots is not None and slots.size < self.num_envs:
             told[:] = False

@@ -74,12 +74,10 @@ class Simulation:
             log_probs: (M,) log pi(a|s), for a KL term in the reward.
             which: (M,) bool.
         """
-        rewards = np.zeros(len(actions))
-        slots = np.flatnonzero(which)
-        if slots.size:
-            self._core.set_log_probs(log_probs)
-            rewards[slots] = self._core.step(actions[slots], slots).rewards
-        return rewards
+        if not which.any():
+            return np.zeros(len(actions))
+        self._core.set_log_probs(log_probs)
+        return self._core.step(actions, which=which).rewards
 
 
 def text_episodes(env: Any, policy: Policy) -> CoreAccess:

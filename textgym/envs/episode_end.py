@@ -1,4 +1,4 @@
-"""The episodes that ended in one step, and what ``info`` says of them."""
+"""Episodes that ended in this step and their final ``info``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from textgym.batch import TextBatch
 from textgym.envs.parts import ScoreBounds
 from textgym.scorers import Scores
 
-__all__ = ["Finished"]
+__all__ = ["EpisodeEnd"]
 
 
 @dataclass
-class Finished:
-    """K episodes at their end, one column per key of ``info``."""
+class EpisodeEnd:
+    """K episodes that have ended, one column per key of ``info``."""
 
     slots: npt.NDArray[np.int64]
     """(K,) int64."""

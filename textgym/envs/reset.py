@@ -1,0 +1,272 @@
+"""Where episodes start: reset requests, per-slot generators, and the assignment of drawn prompts to groups."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.batch import TextBatch
+from textgym.envs.parts import Parts
+from textgym.errors import unknown_name
+from textgym.prompts import Curriculum, Sample
+
+__all__ = [
+    "PreparedReset",
+    "PromptAssignment",
+    "ResetRequest",
+    "num_episodes_of",
+    "option_rows",
+]
+
+OPTIONS = {
+    "prompt": "a text",
+    "prompt_ids": "a sequence of token ids",
+    "index": "the index of a sample in the prompt source",
+    "prefix": "a text: the beginning of the completion, counted against max_new_tokens",
+    "prefix_ids": "the same as token ids",
+}
+
+OptionRow = Mapping[str, Any]
+"""The reset options of one episode; without a prompt among them, one is drawn."""
+
+
+class ResetRequest(NamedTuple):
+    """Slots that are to start new episodes, and where those start."""
+
+    slots: npt.NDArray[np.int64]
+    """(n,) int64."""
+    rows: Sequence[OptionRow] | None = None
+    """n rows of options, as ``option_rows`` reads them; None draws every prompt."""
+    rngs: Sequence[np.random.Generator | None] | None = None
+    """N generators that replace the slots' own where they are given; replacing all restarts the numbers of groups."""
+    is_full: bool = False
+    """Whether all slots start anew: a new group begins, and ``num_episodes`` takes the place of an earlier one."""
+    num_episodes: int | None = None
+    """Episodes that start from here on, this request's included, before slots are parked; None for no limit."""
+
+
+class PreparedReset(NamedTuple):
+    """A validated reset: applying it cannot raise."""
+
+    slots: npt.NDArray[np.int64]
+    """(n,) int64 slots that start an episode; fewer than requested where no more are to start."""
+    texts: TextBatch
+    """The n texts they start with."""
+    groups: Sequence[int]
+    """n numbers of groups."""
+    reward_state: npt.NDArray[Any]
+    """(n,) values, the reward's state of the new episodes."""
+    scorer_errors: dict[int, str]
+    """Errors of a reward that scores the prompts alone, by slot, where the policy is not to raise."""
+
+
+class Start(NamedTuple):
+    """A sample, its token ids, and the ids of a completion already begun."""
+
+    sample: Sample
+    prompt_ids: npt.NDArray[np.int64]
+    """(P,) int64."""
+    prefix_ids: npt.NDArray[np.int64] | None = None
+    """(Q,) int64, or None."""
+
+
+class AssignmentState(NamedTuple):
+    """The group of episodes whose prompt was drawn last, and how many episodes may still start."""
+
+    group: int = 0
+    """Number of the group, counted from 1; 0 before the first."""
+    group_left: int = 0
+    """Episodes of the group that have not started yet."""
+    start: Start | None = None
+    """Where they start."""
+    episodes_left: int | None = None
+    """Episodes that may still start before slots are parked; None for no limit."""
+
+
+class PromptAssignment:
+    """Assigns a prompt to each new episode.
+
+    Every slot has a generator of its own and draws from it once per episode; with ``group_size`` G, one draw serves
+    the next G episodes, whichever slots they are in.
+    """
+
+    def __init__(self, parts: Parts, num_envs: int) -> None:
+        self.parts = parts
+        self.rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(num_envs)]
+        self.state = AssignmentState()
+
+    def assign(self, request: ResetRequest) -> tuple[TextBatch, list[int]]:
+        """Return the first texts of the episodes that start, and the groups: 0 where options give the prompt."""
+        if request.rngs is not None:
+            self.rngs = [old if new is None else new for old, new in zip(self.rngs, request.rngs, strict=True)]
+            if all(rng is not None for rng in request.rngs):
+                self.state = self.state._replace(group=0, group_left=0, start=None)
+        if request.is_full:
+            self.state = self.state._replace(group_left=0, start=None, episodes_left=request.num_episodes)
+        slots = request.slots[: self.state.episodes_left]
+        if self.state.episodes_left is not None:
+            self.state = self.state._replace(episodes_left=self.state.episodes_left - slots.size)
+        starts, groups = [], []
+        for i, slot in enumerate(slots.tolist()):
+            if request.rows is not None and request.rows[i]:
+                starts.append(_start(request.rows[i], self.parts, self.rngs[slot]))
+                groups.append(0)
+            else:
+                starts.append(self._next_of_group(self.rngs[slot]))
+                groups.append(self.state.group)
+        return _first_texts(starts, slots, self.parts), groups
+
+    def _next_of_group(self, rng: np.random.Generator) -> Start:
+        group, left, start, _ = self.state
+        if left == 0 or start is None:
+            sample = self.parts.prompts.draw(rng)
+            group, left, start = group + 1, self.parts.group_size, Start(sample, self.parts.encoder(sample))
+        self.state = self.state._replace(group=group, group_left=left - 1, start=start)
+        return start
+
+    def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
+        """Tell a prompt source that minds it how K episodes ended."""
+        if isinstance(self.parts.prompts, Curriculum):
+            self.parts.prompts.hear(samples, scores)
+
+    def get_curriculum(self) -> dict[str, Any] | None:
+        """Return how far a curriculum has come, as JSON can hold it; None where there is none."""
+        prompts = self.parts.prompts
+        return prompts.get_state() if isinstance(prompts, Curriculum) else None
+
+    def set_curriculum(self, state: Mapping[str, Any] | None) -> None:
+        """Continue a curriculum from a state of ``get_curriculum``."""
+        if isinstance(self.parts.prompts, Curriculum) and state is not None:
+            self.parts.prompts.set_state(state)
+
+    def get_rng_states(self) -> list[dict[str, Any]]:
+        """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""
+        return [dict(rng.bit_generator.state) for rng in self.rngs]
+
+    def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Set the N generators' states.
+
+        Raises:
+            ValueError: If there are not N of them.
+        """
+        if len(states) != len(self.rngs):
+            raise ValueError(
+                f"{len(states)} generator states for {len(self.rngs)} slots; make the environment with "
+                f"num_envs={len(states)} to continue with them"
+            )
+        for rng, state in zip(self.rngs, states, strict=True):
+            rng.bit_generator.state = state
+
+
+def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] | None:
+    """Return the reset options of each of ``num`` episodes, None where there are none at all.
+
+    Each option (``OPTIONS`` lists them) is one value for all episodes, or a list of ``num`` values. At most one of
+    ``prompt``, ``prompt_ids`` and ``index``, and at most one of ``prefix`` and ``prefix_ids``; without the former
+    the prompt is drawn as always.
+
+    Raises:
+        ValueError: For an unknown or contradictory option, or a list of the wrong length.
+        TypeError: If an option is of another type.
+    """
+    if not options:
+        return None
+    for name in options:
+        if name not in OPTIONS:
+            raise unknown_name("reset option", name, OPTIONS)
+    for rivals in ({"prompt", "prompt_ids", "index"}, {"prefix", "prefix_ids"}):
+        if len(rivals & options.keys()) > 1:
+            raise ValueError(f"give only one of the reset options {sorted(rivals & options.keys())}")
+    columns = {name: _column(name, value, num) for name, value in options.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(num)]
+
+
+def num_episodes_of(options: dict[str, Any]) -> int | None:
+    """Take ``num_episodes`` out of the options of a reset of several slots; None where it is not given.
+
+    Raises:
+        ValueError: If it is no integer of at least 1.
+    """
+    num_episodes = options.pop("num_episodes", None)
+    if num_episodes is None:
+        return None
+    if isinstance(num_episodes, bool) or not isinstance(num_episodes, int | np.integer) or num_episodes < 1:
+        raise ValueError(f"num_episodes must be an integer of at least 1, got {num_episodes!r}")
+    return int(num_episodes)
+
+
+def _column(name: str, value: Any, num: int) -> Sequence[Any]:
+    """Return ``num`` values: a plain value is repeated, a list of values must have that many."""
+    is_ids = name.endswith("_ids")
+    kind: Any = int | np.integer if name == "index" else Sequence | np.ndarray if is_ids else str
+    if isinstance(value, kind) and not (is_ids and len(value) > 0 and np.ndim(value[0]) > 0):
+        values = [value] * num
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        values = list(value)
+    else:
+        values = [value]
+    for entry in values:
+        if not isinstance(entry, kind) or (is_ids and isinstance(entry, str)):
+            raise TypeError(f"reset option {name!r} is {OPTIONS[name]}, got {type(entry).__name__} {entry!r:.60}")
+    if len(values) != num:
+        raise ValueError(f"reset option {name!r} has {len(values)} values for {num} episodes")
+    return values
+
+
+def _start(row: OptionRow, parts: Parts, rng: np.random.Generator) -> Start:
+    encoder, tokenizer = parts.encoder, parts.tokenizer
+    if "prompt_ids" in row:
+        prompt_ids = encoder.encode_ids(row["prompt_ids"])
+        sample = Sample(tokenizer.decode(prompt_ids.tolist()))
+    else:
+        if "prompt" in row:
+            sample = Sample(row["prompt"])
+        elif "index" in row:
+            sample = _sample_at(row["index"], parts)
+        else:
+            sample = parts.prompts.draw(rng)
+        prompt_ids = encoder(sample)
+    prefix = row["prefix_ids"] if "prefix_ids" in row else tokenizer.encode(row.get("prefix", ""))
+    return Start(sample, prompt_ids, _prefix_ids(prefix, parts))
+
+
+def _prefix_ids(prefix: Any, parts: Parts) -> npt.NDArray[np.int64]:
+    ids = np.asarray(prefix)
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"prefix_ids must be integers, got {ids.dtype}")
+    if ids.size >= parts.max_new_tokens:
+        raise ValueError(f"a prefix of {ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}")
+    mask, eos = parts.tokenizer.token_mask, parts.tokenizer.eos_token_id
+    for token_id in ids.tolist():
+        if not (0 <= token_id < len(mask) and mask[token_id]):
+            raise ValueError(f"prefix id {token_id} is not a token of the vocabulary of {len(mask)} ids")
+        if token_id == eos:
+            raise ValueError(f"prefix id {token_id} is EOS: a completion that has ended cannot be continued")
+    return ids.astype(np.int64)
+
+
+def _sample_at(index: int, parts: Parts) -> Sample:
+    prompts: Any = parts.prompts
+    if not hasattr(prompts, "__getitem__") or not hasattr(prompts, "__len__"):
+        raise TypeError(f"the reset option 'index' needs prompts that can be indexed, {type(prompts).__name__} cannot")
+    if not 0 <= index < len(prompts):
+        raise ValueError(f"prompt index {index} is outside 0 .. {len(prompts) - 1}")
+    sample: Sample = prompts[int(index)]
+    return sample
+
+
+def _first_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], parts: Parts) -> TextBatch:
+    """Return the episodes that ``starts`` begin in ``slots``."""
+    ids = np.full((len(starts), parts.window), parts.tokenizer.vocab_size, dtype=np.int64)
+    prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
+    lengths = prompt_lengths.copy()
+    for i, start in enumerate(starts):
+        size = start.prompt_ids.size
+        ids[i, :size] = start.prompt_ids
+        if start.prefix_ids is not None:
+            lengths[i] += start.prefix_ids.size
+            ids[i, size : lengths[i]] = start.prefix_ids
+    samples = [start.sample for start in starts]
+    unfinished = np.zeros(len(starts), dtype=np.bool_)
+    return TextBatch(parts.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)
