@@ -333,10 +333,10 @@ def test_each_turn_is_evaluated_as_if_on_its_own_and_its_gradients_add_up(dialog
 
 def test_a_text_that_was_cut_off_goes_on_after_the_reply():
     policy = lively_policy()
-    episodes = sampled(policy, 80, time_limit="truncated", max_new_tokens=3)
+    episodes = sampled(policy, 240, time_limit="truncated", max_new_tokens=3)
     values = policy.last_values(episodes)
     after_a_reply = 0
-    for b in range(80):
+    for b in range(240):
         ids, is_action = text_of(episodes, b)
         if not episodes.truncated[b]:
             assert values[b] == 0
