@@ -246,7 +246,7 @@ def test_the_command_refuses_what_it_cannot_do(arguments, message, capsys):
 
 
 def test_without_the_extras_the_script_says_what_to_install():
-    code = "import sys; sys.modules['stable_baselines3'] = None; import textgym.tasks.leaderboard"
+    code = "import sys; sys.modules['stable_baselines3'] = None; import textgym_agents.leaderboard"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'textgym[agents,sb3,scorers]'" in done.stderr
 

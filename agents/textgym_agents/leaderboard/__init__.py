@@ -7,8 +7,15 @@ running      one run is a task, a contestant and a seed; finished ones are kept
 summary      means and intervals over seeds, and the share of the gap that is closed
 report       JSON, a table and a picture
 untrained    what the untrained LM scores by task and level
-command      ``python -m textgym.tasks.leaderboard``
+command      ``python -m textgym_agents.leaderboard``
 """
+
+from textgym.errors import install_hint
+
+try:
+    import stable_baselines3 as _  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"the leaderboard needs the extras: {install_hint('agents,sb3,scorers')}") from error
 
 from textgym_agents.leaderboard.command import main
 from textgym_agents.leaderboard.contestants import CONTESTANTS, Brief, Player

@@ -18,7 +18,7 @@ from textgym_agents.leaderboard.untrained import PATH, untrained_scores, write_u
 
 __all__ = ["main"]
 
-COMMAND = "python -m textgym.tasks.leaderboard"
+COMMAND = "python -m textgym_agents.leaderboard"
 SCALE = (BASELINE, "optimum")
 """Contestants that always take part: between them the others are placed."""
 
