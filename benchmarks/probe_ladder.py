@@ -17,7 +17,7 @@ import gymnasium as gym
 import torch
 
 from textgym.lm import random_lm
-from textgym.tasks.probes import PROBES, Probe
+from textgym.probes import PROBES, Probe
 from textgym.testing import Ladder, probe
 
 GROUP_SIZE = 8

@@ -14,7 +14,8 @@
     observations  observations made of token ids
     rendering     episodes for a person to read
     lm            language models and their incremental stream (imports torch)
-    tasks         environments over data, and probes with a known optimum
+    tasks         environments over data
+    probes        environments with a known optimum, and exact solutions of small text MDPs
     testing       checks of the contracts, for implementations of one's own
 """
 

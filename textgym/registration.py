@@ -36,7 +36,7 @@ IDS: dict[str, dict[str, Any]] = {
 ENTRY_POINT = "textgym.envs.single:TextGenEnv"
 
 EXPANSIONS = {
-    "probe": "textgym.tasks.probes:probe_keywords",
+    "probe": "textgym.probes:probe_keywords",
     "task": "textgym.tasks:task_keywords",
 }
 """Keyword that stands for others -> the function that replaces it; imported only when it is used."""

@@ -9,10 +9,9 @@ translation  English into French
 qa           answers to questions on a passage
 summary      a passage in one sentence
 world        the procedural world from which all of them, and the embedded LM's training text, are made
-probes       small environments with a known optimum, which test an agent
 """
 
-from textgym.tasks import probes, world
+from textgym.tasks import world
 from textgym.tasks.base import Page, Row, Task
 from textgym.tasks.dialogue import DIALOGUE
 from textgym.tasks.generation import FORMAT, LENGTH, SENTIMENT, STYLE, TOPIC
@@ -38,7 +37,6 @@ __all__ = [
     "Row",
     "Task",
     "find_task",
-    "probes",
     "register_task",
     "score_bounds",
     "task_keywords",

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from textgym.documented import documented_fields
 from textgym.envs import TextGenVectorEnv
 from textgym.errors import unknown_name
-from textgym.tasks.probes import PROBES, Probe
+from textgym.probes import PROBES, Probe
 
 __all__ = ["Ladder", "Rung", "probe"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -81,10 +82,10 @@ def stops_in_time(batch: TextBatch) -> FloatArray:
     return np.maximum(0.0, 1.0 - np.abs(lengths - LENGTH) / 2)
 
 
-def arms(rng: np.random.Generator) -> Sample:
-    """Return the bandit's only prompt, with the noise of both arms in this episode as metadata."""
-    coins = rng.choice([-ARM_NOISE, ARM_NOISE], len(ARMS)).tolist()
-    return Sample("a", metadata={"noise": dict(zip(ARMS, coins, strict=True))})
+def arms() -> list[Sample]:
+    """Return the bandit's only prompt once for each pair of coins, the noise of both arms, as metadata."""
+    coins = product((-ARM_NOISE, ARM_NOISE), repeat=len(ARMS))
+    return [Sample("a", metadata={"noise": dict(zip(ARMS, pair, strict=True))}) for pair in coins]
 
 
 def arm_pays(batch: TextBatch) -> FloatArray:
@@ -94,10 +95,10 @@ def arm_pays(batch: TextBatch) -> FloatArray:
     return np.array(rewards, dtype=np.float64)
 
 
-def traps(rng: np.random.Generator) -> Sample:
-    """Return the trap's only prompt, with the illegal letters of each step as metadata."""
-    drawn = [rng.permutation([*"abcdef"])[:NUM_TRAPS] for _ in range(NUM_STEPS)]
-    return Sample("a", metadata={"traps": ["".join(letters) for letters in drawn]})
+def traps() -> list[Sample]:
+    """Return the trap's only prompt once for each choice of the letters that are illegal at each step, as metadata."""
+    steps = product(map("".join, combinations("abcdef", NUM_TRAPS)), repeat=NUM_STEPS)
+    return [Sample("a", metadata={"traps": list(letters)}) for letters in steps]
 
 
 class HiddenTraps:

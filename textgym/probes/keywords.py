@@ -3,7 +3,7 @@
 from typing import Any
 
 from textgym.errors import unknown_name
-from textgym.tasks.probes.ladder import PROBES
+from textgym.probes.ladder import PROBES
 
 __all__ = ["probe_keywords"]
 

@@ -1,24 +1,63 @@
-"""The probes themselves, the easiest first."""
+"""The probe environments, the easiest first."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from textgym.prompts import Sample
-from textgym.tasks.probes import goals
-from textgym.tasks.probes.base import Probe
+from textgym.documented import documented_fields
+from textgym.probes import goals
+from textgym.prompts import Sample, as_sample
 from textgym.tokenizers import CharTokenizer
 
-__all__ = ["PROBES"]
+__all__ = ["PROBES", "Probe"]
 
 
-def _keywords(letters: str, prompts: Any, scorer: Any, max_new_tokens: int, **others: Any) -> dict[str, Any]:
-    """Return the fields of ``TextGenConfig``; prompts that are no list have one letter."""
+@documented_fields
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """An environment whose optimum is known, and what it means to miss it.
+
+    >>> from textgym.probes import PROBES
+    >>> probe = PROBES["ProbeReverse-v0"]
+    >>> probe.solve(Sample("ab")), PROBES["ProbeStop-v0"].optimal_ids(Sample("a"))
+    ('ba', [0, 0, 0, 4])
+    """
+
+    id: str
+    """The registered id, whose documentation says what is to be written."""
+    keywords: dict[str, Any]
+    """The fields of ``TextGenConfig``, for ``gym.make("TextGen-v0", **keywords)`` and every other interface."""
+    solve: Callable[[Sample], str]
+    """The best completion of a sample; one that is shorter than the budget has to be ended by EOS."""
+    optimal_return: float
+    """Of the best agent, in expectation where the reward is noisy."""
+    random_return: float
+    """Expectation for the agent that draws each legal action with the same probability."""
+    failing_means: str
+    """What an agent that stays below the optimum gets wrong, in one sentence."""
+    timesteps: int
+    """Tokens within which a sound agent is there; a policy gradient on batches of 64 episodes takes less than half."""
+    needs_masks: bool = False
+    """Whether the agent has to be told the legal actions: nothing in the observation says which they are."""
+
+    def optimal_ids(self, sample: Sample) -> list[int]:
+        """Return the actions of the best agent, an EOS included where one is needed."""
+        tokenizer = self.keywords["tokenizer"]
+        ids: list[int] = tokenizer.encode(self.solve(sample))
+        return ids if len(ids) == self.keywords["max_new_tokens"] else [*ids, tokenizer.eos_token_id]
+
+
+def _keywords(
+    letters: str, prompts: Sequence[str | Sample], scorer: Any, max_new_tokens: int, **others: Any
+) -> dict[str, Any]:
+    """Return the fields of ``TextGenConfig``."""
     return {
         "tokenizer": CharTokenizer(letters),
         "prompts": prompts,
         "scorer": scorer,
         "max_new_tokens": max_new_tokens,
-        "max_prompt_tokens": max(map(len, prompts)) if isinstance(prompts, list) else 1,
+        "max_prompt_tokens": max(len(as_sample(prompt).prompt) for prompt in prompts),
         "time_limit": "terminated",
         **others,
     }
@@ -79,7 +118,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeBandit-v0",
-        keywords=_keywords("abcd", goals.arms, goals.arm_pays, 1),
+        keywords=_keywords("abcd", goals.arms(), goals.arm_pays, 1),
         solve=_best_arm,
         optimal_return=1.0,
         random_return=(1.0 + 0.5) / 5,
@@ -144,7 +183,7 @@ _LADDER = [
         id="ProbeTrap-v0",
         keywords=_keywords(
             "abcdef",
-            goals.traps,
+            goals.traps(),
             goals.PlacesRight(_past_the_traps),
             goals.NUM_STEPS,
             constraints=goals.HiddenTraps(),
