@@ -10,10 +10,10 @@ import torch
 from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import explained_variance, normalized, policy_gradient_loss, value_loss
-from textgym_agents.metrics import StepMeans
+from textgym_agents.losses import normalized, policy_gradient_loss, value_loss
+from textgym_agents.metrics import StepMeans, value_metrics
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
-from textgym_agents.returns import generalized_advantages
+from textgym_agents.returns import discounted_returns, generalized_advantages
 
 __all__ = ["A2C", "A2CConfig"]
 
@@ -84,5 +84,6 @@ class A2C(PolicyGradientAgent):
                 yield loss[part.mask].sum() / mask.sum()
 
         metrics = self._descend(losses()) | means.metrics()
-        metrics["train/explained_variance"] = explained_variance(episodes.values, returns, mask)
+        monte_carlo = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        metrics |= value_metrics(episodes, returns, monte_carlo)
         return metrics | self.control_kl(episodes, reference)

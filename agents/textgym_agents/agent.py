@@ -232,14 +232,15 @@ class Agent(ABC):
         agent._set_state(content["state"], path)
         return agent
 
-    def minibatches(self, num_episodes: int, size: int | None) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the numbers 0 .. B-1 in random order, ``size`` at a time; all at once where it is None."""
-        if size is None or size >= num_episodes:
-            yield np.arange(num_episodes)
-            return
-        order = torch.randperm(num_episodes, generator=self.generator, device=self.generator.device).cpu().numpy()
-        for start in range(0, num_episodes, size):
-            yield order[start : start + size]
+    def minibatches(self, num_episodes: int, size: int | None, n_epochs: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the numbers 0 .. B-1 in random order, ``size`` at a time, all at once where it is None, n times."""
+        for _ in range(n_epochs):
+            if size is None or size >= num_episodes:
+                yield np.arange(num_episodes)
+                continue
+            order = torch.randperm(num_episodes, generator=self.generator, device=self.generator.device).cpu().numpy()
+            for start in range(0, num_episodes, size):
+                yield order[start : start + size]
 
     def micro_batches(self, index: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
         """Yield the episodes of a minibatch as many at a time as one forward and backward should take."""
@@ -259,22 +260,30 @@ class Agent(ABC):
         """Restore what ``_state`` told."""
 
     def _descend(self, losses: Iterable[torch.Tensor]) -> dict[str, float]:
-        """Take one gradient step on the sum of losses, each of which is freed before the next is computed.
+        """Take one gradient step on the sum of losses and return its metrics; see ``_backward`` and ``_step``."""
+        return self._backward(losses) | self._step()
 
-        Raises:
-            FloatingPointError: If the gradient is not finite; the weights are as they were.
-        """
+    def _backward(self, losses: Iterable[torch.Tensor]) -> dict[str, float]:
+        """Compute the gradient of the sum of losses, each of which is freed before the next is computed."""
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for loss in losses:
             loss.backward()
             total += float(loss.detach())
+        return {"train/loss": total}
+
+    def _step(self) -> dict[str, float]:
+        """Clip the gradient and take the step.
+
+        Raises:
+            FloatingPointError: If the gradient is not finite; the weights are as they were.
+        """
         grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         if not grad_norm.isfinite():
             raise FloatingPointError(f"the gradient's norm is {float(grad_norm)} in update {self.num_updates + 1}")
         self.optimizer.step()
         self.num_updates += 1
-        return {"train/loss": total, "train/grad_norm": float(grad_norm)}
+        return {"train/grad_norm": float(grad_norm)}
 
 
 class OnlineAgent(Agent):

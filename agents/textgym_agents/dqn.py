@@ -16,7 +16,7 @@ from textgym_agents.agent import OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
-from textgym_agents.metrics import StepMeans
+from textgym_agents.metrics import StepMeans, update_means
 from textgym_agents.q_policy import QPolicy, QValues, spread_values, update_target
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
@@ -129,20 +129,21 @@ class DQN(OnlineAgent):
         return super().collect()
 
     def update(self, episodes: Episodes) -> dict[str, float]:
-        """Store B episodes, take the gradient steps, and return metrics of the last under SB3's names.
+        """Store B episodes, take the gradient steps, and return metrics under SB3's names.
 
         Raises:
             FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
         """
         self.replay.add(episodes)
         metrics = {"rollout/exploration_rate": self.policy.epsilon, "rollout/temperature": self.policy.temperature}
+        steps: list[dict[str, float]] = []
         for _ in range(self.config.updates_per_iteration):
             drawn = self.replay.sample(self.config.batch_size, self.generator)
             means = StepMeans(int(drawn.num_steps.sum()))
-            last = self._descend(self._losses(drawn, means))
+            steps.append(self._descend(self._losses(drawn, means)) | means.metrics())
             if self.num_updates % self.config.target_update_interval == 0:
                 update_target(self.target, self.policy, self.config.tau)
-        return metrics | last | means.metrics()
+        return metrics | update_means(steps)
 
     def _losses(self, episodes: Episodes, means: StepMeans) -> Iterator[torch.Tensor]:
         """Yield the loss of drawn episodes, a micro-batch at a time."""

@@ -8,7 +8,7 @@ from textgym_agents.agent import OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
-from textgym_agents.metrics import StepMeans
+from textgym_agents.metrics import StepMeans, update_means
 
 __all__ = ["ExpertIteration", "ExpertIterationConfig"]
 
@@ -59,9 +59,8 @@ class ExpertIteration(OnlineAgent):
             FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
         """
         best = episodes[best_of_groups(episodes.returns, episodes.groups(), self.config.top_fraction)]
-        metrics: dict[str, float] = {}
-        for _ in range(self.config.num_epochs):
-            for index in self.minibatches(len(best), self.config.minibatch_size):
-                means = StepMeans(int(best.num_steps[index].sum()))
-                metrics = self._descend(imitation_losses(self, best, index, means)) | means.metrics()
-        return metrics | {"train/expert_rew_mean": float(best.returns.mean())}
+        steps: list[dict[str, float]] = []
+        for index in self.minibatches(len(best), self.config.minibatch_size, self.config.num_epochs):
+            means = StepMeans(int(best.num_steps[index].sum()))
+            steps.append(self._descend(imitation_losses(self, best, index, means)) | means.metrics())
+        return update_means(steps) | {"train/expert_rew_mean": float(best.returns.mean())}

@@ -14,7 +14,7 @@ from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clipped_surrogate_loss
-from textgym_agents.metrics import StepMeans, clip_metrics
+from textgym_agents.metrics import StepMeans, clip_metrics, update_means
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
 from textgym_agents.rollout import text_env
@@ -98,13 +98,12 @@ class GRPO(PolicyGradientAgent):
         config = self.config
         reference = self.reference_log_probs(episodes)
         advantages = self._advantages(episodes, self.penalized_rewards(episodes, reference))
-        metrics: dict[str, float] = {}
-        for _ in range(config.num_epochs):
-            for index in self.minibatches(len(episodes), config.minibatch_size):
-                means = StepMeans(int(episodes.num_steps[index].sum()))
-                metrics = self._descend(self._losses(episodes, index, advantages, reference, means))
-                metrics |= means.metrics()
-        return metrics | self.control_kl(episodes, reference)
+        steps: list[dict[str, float]] = []
+        for index in self.minibatches(len(episodes), config.minibatch_size, config.num_epochs):
+            means = StepMeans(int(episodes.num_steps[index].sum()))
+            metrics = self._descend(self._losses(episodes, index, advantages, reference, means))
+            steps.append(metrics | means.metrics())
+        return update_means(steps) | self.control_kl(episodes, reference)
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
         """Return (B, T) what each token is worth beside those of its group."""

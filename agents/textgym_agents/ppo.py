@@ -11,15 +11,10 @@ import torch
 from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import (
-    clipped_surrogate_loss,
-    explained_variance,
-    normalized,
-    value_loss,
-)
-from textgym_agents.metrics import StepMeans, clip_metrics
+from textgym_agents.losses import clipped_surrogate_loss, normalized, value_loss
+from textgym_agents.metrics import StepMeans, clip_metrics, update_means, value_metrics
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
-from textgym_agents.returns import generalized_advantages
+from textgym_agents.returns import discounted_returns, generalized_advantages
 
 __all__ = ["PPO", "PPOConfig"]
 
@@ -44,8 +39,8 @@ class PPOConfig(PolicyGradientConfig):
     normalize_advantage: bool = True
     """Whether advantages are shifted and scaled to mean 0 and standard deviation 1 in each batch."""
     target_kl: float | None = None
-    """The epochs on a batch stop when the policy has moved 1.5 times so far from the one that wrote it, in nats per
-    token. Clipping alone does not bound that. None never stops early."""
+    """Stop the epochs, before the gradient step, at the first minibatch whose approximate KL to the policy that wrote
+    it exceeds 1.5 x ``target_kl``, in nats per token. Clipping alone does not bound it. None never stops early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,15 +90,16 @@ class PPO(PolicyGradientAgent):
         returns = advantages + episodes.values
         if config.normalize_advantage:
             advantages = normalized(advantages, episodes.mask)
-        metrics: dict[str, float] = {}
-        for _ in range(config.num_epochs):
-            for index in self.minibatches(len(episodes), config.minibatch_size):
-                means = StepMeans(int(episodes.num_steps[index].sum()))
-                metrics = self._descend(self._losses(episodes, index, advantages, returns, reference, means))
-                metrics |= means.metrics()
-            if config.target_kl is not None and metrics["train/approx_kl"] > 1.5 * config.target_kl:
+        steps: list[dict[str, float]] = []
+        for index in self.minibatches(len(episodes), config.minibatch_size, config.num_epochs):
+            means = StepMeans(int(episodes.num_steps[index].sum()))
+            metrics = self._backward(self._losses(episodes, index, advantages, returns, reference, means))
+            steps.append(metrics | means.metrics())
+            if config.target_kl is not None and steps[-1]["train/approx_kl"] > 1.5 * config.target_kl:
                 break
-        metrics["train/explained_variance"] = explained_variance(episodes.values, returns, episodes.mask)
+            steps[-1] |= self._step()
+        monte_carlo = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        metrics = update_means(steps) | value_metrics(episodes, returns, monte_carlo)
         return metrics | self.control_kl(episodes, reference)
 
     def _losses(

@@ -12,8 +12,8 @@ import torch
 from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import explained_variance, masked_mean, normalized, policy_gradient_loss, value_loss
-from textgym_agents.metrics import StepMeans
+from textgym_agents.losses import masked_mean, normalized, policy_gradient_loss, value_loss
+from textgym_agents.metrics import StepMeans, value_metrics
 from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
 from textgym_agents.returns import discounted_returns, leave_one_out
 
@@ -101,7 +101,7 @@ class Reinforce(PolicyGradientAgent):
 
         metrics = self._descend(losses()) | means.metrics()
         if config.baseline == "value":
-            metrics["train/explained_variance"] = explained_variance(episodes.values, returns, mask)
+            metrics |= value_metrics(episodes, returns, returns)
         return metrics | self.control_kl(episodes, reference)
 
     def _baseline(self, episodes: Episodes, returns: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from textgym_agents.agent import Agent, OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
-from textgym_agents.metrics import StepMeans
+from textgym_agents.metrics import StepMeans, update_means
 from textgym_agents.offline import OfflineAgent
 from textgym_agents.policy import LMPolicy
 from textgym_agents.q_policy import legal_in, spread_values, states_of, update_target
@@ -194,19 +194,18 @@ class SoftQ(_PathConsistency, OnlineAgent):
         self.replay = EpisodeReplay(self.config.buffer_size)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
-        """Learn from B new episodes, then from the replay, and return metrics of the new ones.
+        """Learn from B new episodes, then from the replay, and return metrics under SB3's names.
 
         Raises:
             FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
         """
-        metrics = self._descend_on(episodes)
-        if self.reference is not None:
-            metrics["train/kl_reference"] = metrics["train/log_ratio"]
+        steps = [self._descend_on(episodes)]
+        metrics = {} if self.reference is None else {"train/kl_reference": steps[0]["train/log_ratio"]}
         if self.config.replay_updates:
             self.replay.add(episodes)
         for _ in range(self.config.replay_updates):
-            self._descend_on(self.replay.sample(self.config.batch_size, self.generator))
-        return metrics
+            steps.append(self._descend_on(self.replay.sample(self.config.batch_size, self.generator)))
+        return update_means(steps) | metrics
 
     def _state(self, folder: Path) -> dict[str, Any]:
         save_file(self.replay.state(), folder / "replay.safetensors")
