@@ -10,7 +10,6 @@ import argparse
 import itertools
 import shutil
 import textwrap
-from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium as gym
@@ -68,15 +67,12 @@ def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
     config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=kl_coef, seed=seed)
     agent = Reinforce("tiny", env, config)
-    run = RunFolder(
-        out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords, "reinforce": asdict(config)}
-    )
+    run = RunFolder(out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords})
 
     before = evaluate(agent.policy, held_out)
     print(f"Training the embedded LM on {timesteps:,} tokens ...", flush=True)
     agent.learn(timesteps, callback=run, progress_bar=True)
     after = evaluate(agent.policy, held_out)
-    run.finish(agent.policy)
     print(f"\nThe same prompts, continued before (left) and after (right):\n\n{side_by_side(before, after)}\n")
     return {
         "before": summary(before, agent.reference),
@@ -104,7 +100,7 @@ def main() -> None:
     print(f"KL to the starting LM, nats per token         {was['kl']:6.3f}   {now['kl']:6.3f}")
     print(f"\nThe training closed {closed:.0%} of the distance to the maximum, in", end=" ")
     print(f"{training['time/time_elapsed']:.0f} s at {training['time/fps']:,.0f} tokens/s.")
-    print(f"Run folder: {out}  (learning_curve.png, metrics.csv, TensorBoard events, config.json, lm/)")
+    print(f"Run folder: {out}  (learning_curve.png, metrics.csv, TensorBoard events, config.json, lm/, agent/)")
 
 
 if __name__ == "__main__":

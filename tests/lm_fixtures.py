@@ -1,5 +1,8 @@
-"""Small random language models and environments that the agents' tests share."""
+"""Small random language models and environments that the agents' tests share, and a disk that is full."""
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -35,3 +38,14 @@ def make_env(num_envs: int = 8, mode: str = "SameStep", **keywords: Any) -> gym.
         "max_prompt_tokens": 4, "time_limit": "terminated",
     }  # fmt: skip
     return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode=mode, **settings | keywords)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow past ``size`` bytes: every write that tries fails with an OSError of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,6 +1,7 @@
 """Episodes on disk come back as they were, and damage is named."""
 
 import builtins
+import gc
 import json
 import math
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lm_fixtures import make_env, small_lm
+from lm_fixtures import full_disk, make_env, small_lm
 
 from textgym.constraints import BanTokens
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, collect
@@ -132,20 +133,55 @@ def test_writes_add_up(policy, tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_as_a_callback_it_writes_what_each_update_learned_from(tmp_path, suffix):
     agent = Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=8))
-    with EpisodeRecorder(tmp_path / f"run{suffix}") as recorder:
-        agent.learn(100, callback=recorder)
+    recorder = EpisodeRecorder(tmp_path / f"run{suffix}")
+    agent.learn(100, callback=recorder)
     episodes = read_episodes(recorder.path)
     assert len(episodes) == 8 * agent.num_updates
     assert int(episodes.num_steps.sum()) == agent.num_timesteps
 
 
-def test_json_lines_can_be_read_before_the_recorder_is_closed(policy, tmp_path):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_what_was_written_can_be_read_after_an_exception(tmp_path, suffix, stop):
+    def fail(agent, metrics):
+        raise stop
+
+    agent = Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=8))
+    with pytest.raises(stop):
+        agent.learn(100, callback=[EpisodeRecorder(tmp_path / f"run{suffix}"), fail])
+    assert len(read_episodes(tmp_path / f"run{suffix}")) == 8
+
+
+def test_a_parquet_file_is_complete_when_its_recorder_is_gone(policy, tmp_path):
+    EpisodeRecorder(tmp_path / "gone.parquet").write(sampled(policy))
+    gc.collect()
+    assert len(read_episodes(tmp_path / "gone.parquet")) == 12
+
+
+def test_json_lines_can_be_read_at_once(policy, tmp_path):
     recorder = EpisodeRecorder(tmp_path / "open.jsonl")
     recorder.write(sampled(policy))
     assert len(read_episodes(recorder.path)) == 12
-    recorder.close()
-    with pytest.raises(ValueError, match="closed file"):
-        recorder.write(sampled(policy))
+
+
+def test_a_second_training_is_added_to_json_lines_and_refused_for_parquet(tmp_path):
+    agent = Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=8))
+    lines, parquet = EpisodeRecorder(tmp_path / "run.jsonl"), EpisodeRecorder(tmp_path / "run.parquet")
+    agent.learn(1, callback=[lines, parquet])
+    agent.learn(1, callback=lines)
+    assert len(read_episodes(lines.path)) == 16
+    with pytest.raises(ValueError, match="is complete and cannot be continued"):
+        agent.learn(1, callback=parquet)
+    assert agent.num_updates == 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_lone_surrogate_is_escaped(policy, tmp_path, suffix):
+    episodes = sampled(policy, 2)
+    episodes.infos[1] |= {"prompt": "half \ud83d", "turns": [{"role": "user", "content": "\udc80"}]}
+    again = read_episodes(written(tmp_path / f"episodes{suffix}", episodes))
+    assert again.infos[1]["prompt"] == "half \\ud83d"
+    assert again.infos[1]["turns"] == [{"role": "user", "content": "\\udc80"}]
 
 
 def test_columns_that_others_write_are_enough(tmp_path):
@@ -196,26 +232,10 @@ def test_parquet_cannot_be_continued(tmp_path):
 
 
 def test_a_write_that_fails_leaves_whole_lines(policy, tmp_path):
-    class FullDisk:
-        def __init__(self, file):
-            self.file, self.left = file, 100
-
-        def write(self, data):
-            if self.left == 0:
-                raise OSError(28, "No space left on device")
-            count = self.file.write(data[: self.left])
-            self.left -= count
-            return count
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
     recorder = EpisodeRecorder(tmp_path / "episodes.jsonl")
     recorder.write(sampled(policy, 3))
-    recorder._file._file = FullDisk(recorder._file._file)
-    with pytest.raises(OSError, match="No space"):
+    with full_disk(recorder.path.stat().st_size + 100), pytest.raises(OSError, match="File too large"):
         recorder.write(sampled(policy))
-    recorder.close()
     assert len(read_episodes(recorder.path)) == 3
 
 

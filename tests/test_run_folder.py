@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import resource
-from pathlib import Path
+from dataclasses import asdict
 
 import pandas
 import pytest
 import torch
-from lm_fixtures import make_env, small_lm
+from lm_fixtures import full_disk, make_env, small_lm
 from transformers import AutoModelForCausalLM
 
-from textgym_agents import LMPolicy, Reinforce, ReinforceConfig, RunFolder
+from textgym_agents import Callback, LMPolicy, Reinforce, ReinforceConfig, RunFolder
 
 
 def make_agent(**env):
@@ -22,47 +21,58 @@ def update(number, **metrics):
     return {"time/total_timesteps": float(number)} | metrics
 
 
-@contextlib.contextmanager
-def full_disk(size):
-    """No file can grow past ``size`` bytes: every write that tries fails with an OSError of the system."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_run_folder_holds_all_that_a_run_leaves(tmp_path):
-    agent = make_agent()
     run = RunFolder(tmp_path / "run", {"why": "test"})
-    agent.learn(300, callback=run)
-    run.finish(agent.policy)
+    agent = make_agent().learn(300, callback=run)
     table = pandas.read_csv(run.path / "metrics.csv")
     assert len(table) == agent.num_updates
     assert table.to_dict("records")[-1] == pytest.approx(run.rows[-1])
-    assert json.loads((run.path / "config.json").read_text()) == {"why": "test"}
+    config = json.loads((run.path / "config.json").read_text())
+    assert config == {"why": "test", "algorithm": "Reinforce", "settings": asdict(agent.config)}
     assert (run.path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert list(run.path.glob("events.out.tfevents.*"))
     lm = AutoModelForCausalLM.from_pretrained(run.path / "lm")
     assert torch.equal(lm.transformer.wte.weight, agent.policy.model.transformer.wte.weight)
+    assert Reinforce.load(run.path / "agent", make_env(32)).num_timesteps == agent.num_timesteps
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_an_exception_ends_is_saved(tmp_path, stop):
+    def fail(agent, metrics):
+        if agent.num_updates == 2:
+            raise stop
+
+    run = RunFolder(tmp_path)
+    agent = make_agent()
+    with pytest.raises(stop):
+        agent.learn(1_000, callback=[run, fail])
+    assert len(pandas.read_csv(tmp_path / "metrics.csv")) == 2
+    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 2
+    AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+
+
+def test_a_second_training_continues_the_folder(tmp_path):
+    run = RunFolder(tmp_path)
+    agent = make_agent().learn(50, callback=run).learn(50, callback=run)
+    assert len(pandas.read_csv(tmp_path / "metrics.csv")) == agent.num_updates == 2
+    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 2
 
 
 def test_a_run_folder_is_not_written_over(tmp_path):
-    run = RunFolder(tmp_path, {})
-    make_agent().learn(50, callback=run)
+    make_agent().learn(50, callback=RunFolder(tmp_path))
     with pytest.raises(FileExistsError, match="already holds a run"):
-        RunFolder(tmp_path, {})
+        RunFolder(tmp_path)
 
 
 def test_metrics_that_come_later_become_columns(tmp_path):
-    run = RunFolder(tmp_path, {})
+    run = RunFolder(tmp_path)
+    run.on_training_start(make_agent())
     for metrics in (
         update(1, **{"train/loss": 2.0}),
         update(2, **{"train/loss": 1.0, "rollout/scorer_failures": 3.0}),
         update(3, **{"train/loss": 0.5}),
     ):
-        run(None, metrics)
+        run.on_update_end(None, metrics)
     table = pandas.read_csv(tmp_path / "metrics.csv")
     assert table["train/loss"].tolist() == [2.0, 1.0, 0.5]
     assert table["rollout/scorer_failures"].isna().tolist() == [True, False, True]
@@ -77,8 +87,7 @@ def test_a_scorer_that_first_fails_in_a_later_update_does_not_end_the_run(tmp_pa
             raise RuntimeError("once")
         return 1.0
 
-    agent, run = make_agent(scorer=fails_once, on_scorer_error="invalid"), RunFolder(tmp_path, {})
-    agent.learn(700, callback=run)
+    agent = make_agent(scorer=fails_once, on_scorer_error="invalid").learn(700, callback=RunFolder(tmp_path))
     failures = pandas.read_csv(tmp_path / "metrics.csv")["rollout/scorer_failures"]
     assert failures.first_valid_index() > 0
     assert failures.sum() == 1
@@ -87,23 +96,28 @@ def test_a_scorer_that_first_fails_in_a_later_update_does_not_end_the_run(tmp_pa
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer, a thread
 def test_a_full_disk_ends_neither_the_training_nor_the_run(tmp_path):
-    agent, run = make_agent(), RunFolder(tmp_path, {})
-    with full_disk(3_000), pytest.warns(UserWarning, match="is incomplete, training goes on: .*File too large") as said:
-        agent.learn(3_000, callback=run)
+    class LooksAtTheTable(Callback):
+        def on_training_end(self, agent):
+            table = pandas.read_csv(tmp_path / "metrics.csv")
+            assert 0 < len(table) < agent.num_updates
+            assert table.to_dict("records")[-1] == pytest.approx(run.rows[len(table) - 1])
+            disk.close()
+
+    agent, run = make_agent(), RunFolder(tmp_path)
+    with contextlib.ExitStack() as disk:
+        disk.enter_context(full_disk(3_000))
+        with pytest.warns(UserWarning, match=r"is incomplete.*File too large") as said:
+            agent.learn(3_000, callback=[run, LooksAtTheTable()])
     assert len(said) == 1
-    table = pandas.read_csv(tmp_path / "metrics.csv")
-    assert 0 < len(table) < agent.num_updates
-    assert table.to_dict("records")[-1] == pytest.approx(run.rows[len(table) - 1])
-    run(agent, run.rows[-1])
+    AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+    run.on_update_end(agent, run.rows[-1])
     assert len(pandas.read_csv(tmp_path / "metrics.csv")) == agent.num_updates + 1
-    run.finish(agent.policy)
-    AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
 
 
-def test_the_language_model_is_saved_before_a_learning_curve_that_fails(tmp_path):
-    agent, run = make_agent(), RunFolder(tmp_path, {})
-    agent.learn(50, callback=run)
-    (tmp_path / "learning_curve.png").symlink_to(Path("/dev/full"))
-    with pytest.warns(UserWarning, match="is incomplete.*No space left"):
-        run.finish(agent.policy)
+def test_model_and_agent_are_saved_before_a_learning_curve_that_fails(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / "learning_curve.png").symlink_to("/dev/full")
+    with pytest.warns(UserWarning, match=r"is incomplete.*No space left"):
+        make_agent().learn(50, callback=run)
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+    Reinforce.load(tmp_path / "agent", make_env(32))

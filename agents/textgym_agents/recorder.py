@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import weakref
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
+from textgym_agents.callbacks import Callback
 from textgym_agents.episodes import Episodes
 from textgym_agents.reader import INFO_COLUMNS, Row, import_pyarrow, read_episodes
 
 __all__ = ["EpisodeRecorder", "append_whole", "read_episodes"]
 
 
-class EpisodeRecorder:
+class EpisodeRecorder(Callback):
     """Writes episodes, one a row, into a file that ``read_episodes`` and other programs read.
 
     | column | type | meaning |
@@ -37,8 +39,10 @@ class EpisodeRecorder:
     | ``group``, ``kl``, ``scorer_error`` | int, float, text | as in ``info``; null where it has none |
     | ``turns`` | list of objects | as in ``info``: ``role`` and ``content`` of each; null where there is no user |
 
-    It is a callback of ``learn``, which writes what each update learned from, and takes episodes directly. What was
-    written to JSON lines is on disk at once, in whole lines; a Parquet file can be read after ``close`` only.
+    As a callback of ``learn`` it writes the episodes of each update; ``write`` takes episodes directly. JSON lines are
+    recommended: what was written is on disk at once, in whole lines. A Parquet file can be read when it is complete:
+    after the training, however that ended, or else after ``close``, a ``with`` block or the end of the program, but not
+    after the program was killed. Lone surrogates, which UTF-8 cannot encode, are written as escapes.
 
     Args:
         path: A file that ends in ``.jsonl``, or in ``.parquet``, which needs the extra ``parquet``.
@@ -53,8 +57,7 @@ class EpisodeRecorder:
     >>> from textgym_agents import LMPolicy, collect
     >>> env = gymnasium.make_vec("TextGen-v0", num_envs=2, max_new_tokens=4)
     >>> path = Path(tempfile.mkdtemp(), "episodes.jsonl")
-    >>> with EpisodeRecorder(path) as recorder:
-    ...     recorder.write(collect(env, LMPolicy("tiny"), 2, seed=0))
+    >>> EpisodeRecorder(path).write(collect(env, LMPolicy("tiny"), 2, seed=0))
     >>> len(read_episodes(path))
     2
     """
@@ -75,17 +78,29 @@ class EpisodeRecorder:
         """Write episodes.
 
         Raises:
-            ValueError: If the recorder is closed.
+            ValueError: If it is a Parquet file that is complete.
         """
         self._file.write([_row(episodes, b) for b in range(len(episodes))])
 
     def close(self) -> None:
-        """Finish the file; a second call does nothing."""
+        """Complete a Parquet file; a second call does nothing. JSON lines are complete after each ``write``."""
         self._file.close()
 
-    def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
-        """Write what the agent's last update learned from: the recorder as a callback of ``learn``."""
-        self.write(agent.episodes)
+    def on_training_start(self, agent: Any) -> None:
+        """Check that the file can still be written.
+
+        Raises:
+            ValueError: If it is a Parquet file that is complete.
+        """
+        self._file.write([])
+
+    def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
+        """Write the episodes of an update."""
+        self.write(episodes)
+
+    def on_training_end(self, agent: Any) -> None:
+        """Complete a Parquet file."""
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,18 +137,20 @@ class _JsonLines:
                 before.seek(-1, 2)
                 if before.read() != b"\n":
                     raise ValueError(f"{path} is cut off in its last line: remove that line before appending")
-        self._file = path.open("ab" if append else "xb", buffering=0)
+        path.touch(exist_ok=append)
+        self._path = path
 
     def write(self, rows: list[Row]) -> None:
         lines = (json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows)
-        append_whole(self._file, "".join(lines).encode())
+        with self._path.open("ab", buffering=0) as file:
+            append_whole(file, "".join(lines).encode())
 
     def close(self) -> None:
-        self._file.close()
+        pass
 
 
 class _Parquet:
-    """One row group per write."""
+    """One row group per write; the list of row groups, without which it cannot be read, is written by ``close``."""
 
     def __init__(self, path: Path, append: bool) -> None:
         self._arrow, parquet = import_pyarrow()
@@ -142,15 +159,22 @@ class _Parquet:
         self._schema = _schema(self._arrow)
         self._file = path.open("xb")
         self._writer = parquet.ParquetWriter(self._file, self._schema)
+        weakref.finalize(self, _complete, self._writer, self._file)  # at the latest when the program ends
 
     def write(self, rows: list[Row]) -> None:
         if self._file.closed:
-            raise ValueError("write to closed file")
+            raise ValueError("this Parquet file is complete and cannot be continued: write .jsonl, or another file")
+        if not rows:
+            return
         self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
 
     def close(self) -> None:
-        self._writer.close()
-        self._file.close()
+        _complete(self._writer, self._file)
+
+
+def _complete(writer: Any, file: io.BufferedWriter) -> None:
+    writer.close()
+    file.close()
 
 
 def _schema(arrow: Any) -> Any:
@@ -198,9 +222,13 @@ def _row(episodes: Episodes, b: int) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy's numbers as Python's, and NaN, which JSON does not know, as None."""
+    """Return numpy's numbers as Python's, NaN, which JSON does not know, as None, and text that UTF-8 can encode."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 

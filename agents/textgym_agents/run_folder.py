@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,25 +14,33 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from textgym_agents.callbacks import Callback
 from textgym_agents.checkpoint import save_json
-from textgym_agents.policy import LMPolicy
 from textgym_agents.recorder import append_whole
 
 __all__ = ["RunFolder"]
 
 
-class RunFolder:
-    """Logs a training run; give it to ``learn`` as the callback.
+class RunFolder(Callback):
+    """Logs a training run and saves what was trained: ``agent.learn(100_000, callback=RunFolder("runs/1"))``.
 
-    The folder then holds ``config.json``, ``metrics.csv`` (one row per update), TensorBoard events, and after
-    ``finish`` the trained language model in ``lm/``, a plain Hugging Face folder, and ``learning_curve.png``.
+    | file | content |
+    | --- | --- |
+    | ``config.json`` | the algorithm, its settings, and ``config`` |
+    | ``metrics.csv``, ``events.out.tfevents.*`` | one row per update, and the same for TensorBoard |
+    | ``lm/`` | the language model as a plain Hugging Face folder, when training ends |
+    | ``agent/`` | the checkpoint that the agent's ``load`` reads, when training ends |
+    | ``learning_curve.png`` | mean score and KL to the reference against tokens, when training ends |
+
+    Training also ends by an exception or Ctrl-C. Another ``learn`` with the same ``RunFolder`` continues the folder.
 
     A log that cannot be written, for example because the disk is full, gives one warning, and training goes on.
     ``metrics.csv`` is completed when it can be written again; TensorBoard events end at the failure.
 
     Args:
-        path: The folder; created if it does not exist.
-        config: Settings of the run, kept in ``config.json``; must be JSON-serialisable.
+        path: The folder; created when training starts.
+        config: What else decides the run, such as the environment's keywords, to be kept in ``config.json``; must be
+            JSON-serialisable.
 
     Attributes:
         rows: The metrics of each update so far.
@@ -40,34 +49,42 @@ class RunFolder:
         FileExistsError: If the folder already holds a run.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, config: dict[str, Any] | None = None) -> None:
+        self.path, self.config = Path(path), config or {}
         if (self.path / "metrics.csv").exists():
             raise FileExistsError(f"{self.path} already holds a run; choose another folder or delete it")
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_json(self.path / "config.json", config)
         self.rows: list[dict[str, float]] = []
         self._columns: list[str] = []  # of metrics.csv; empty while the file is not as it should be
-        self._tensorboard: SummaryWriter | None = SummaryWriter(str(self.path))
+        self._tensorboard: SummaryWriter | None = None
         self._has_warned = False
 
-    def __call__(self, agent: Any, metrics: dict[str, float]) -> None:
+    def on_training_start(self, agent: Any) -> None:
+        """Create the folder and write ``config.json``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        settings = {"algorithm": type(agent).__name__, "settings": asdict(agent.config)}
+        save_json(self.path / "config.json", self.config | settings)
+        self._tensorboard = SummaryWriter(str(self.path))
+
+    def on_update_end(self, agent: Any, metrics: dict[str, float]) -> None:
         """Log the metrics of one update. A metric that appears for the first time becomes a new column."""
         self.rows.append(metrics)
         self._attempt(self._write_csv)
         if self._tensorboard is not None and not self._attempt(self._write_events):
             self._tensorboard = None
 
-    def finish(self, policy: LMPolicy) -> None:
-        """Save the language model, then draw the learning curve and close the TensorBoard file.
+    def on_training_end(self, agent: Any) -> None:
+        """Save the language model and the agent, then close the logs.
 
         Raises:
-            OSError: If the language model cannot be saved.
+            OSError: If one of them cannot be saved.
         """
-        policy.merged().save_pretrained(self.path / "lm")
-        if self._tensorboard is not None:
-            self._attempt(self._tensorboard.close)
-        self._attempt(lambda: self.plot(self.path / "learning_curve.png"))
+        try:
+            agent.policy.merged().save_pretrained(self.path / "lm")
+            agent.save(self.path / "agent")
+        finally:
+            if self._tensorboard is not None:
+                self._attempt(self._tensorboard.close)
+            self._attempt(lambda: self.plot(self.path / "learning_curve.png"))
 
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens, as far as the agent tells them."""
