@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
-from textgym import IllegalActionError, PromptsExhaustedError, ScorerError, TextGenConfig, TextGenEnv, TextGenVectorEnv
+from textgym import IllegalActionError, PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens, BanTokens
 from textgym.testing.transcripts import check_same
@@ -720,11 +720,6 @@ def test_a_misspelt_tokenizer_or_model_is_refused_without_asking_a_hub(monkeypat
         with pytest.raises(ValueError, match=f"did you mean '{meant}'") as error:
             TextGenEnv(**{keyword: name})
         assert "transformers says" not in str(error.value)
-
-
-def test_help_shows_what_every_field_of_the_configuration_means():
-    for name in TextGenConfig.__dataclass_fields__:
-        assert f"    {name}: " in TextGenConfig.__doc__
 
 
 def test_a_reference_that_is_no_model_is_refused():

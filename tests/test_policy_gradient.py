@@ -300,10 +300,3 @@ def test_the_kl_is_not_charged_twice():
 def test_a_setting_that_is_no_number_is_refused_by_its_name():
     with pytest.raises(TypeError, match="learning_rate must be a number, got '3e-4'"):
         PPOConfig(learning_rate="3e-4")
-
-
-def test_help_tells_of_every_setting_inherited_ones_included():
-    for text in ("num_epochs: Passes over", "kl_coef: Price of a nat", "learning_rate: Of AdamW", "(default: 0.0003)"):
-        assert text in PPOConfig.__doc__
-    assert "kl_estimator: How the KL enters" in GRPOConfig.__doc__
-    assert "(default: 'k3')" in GRPOConfig.__doc__

@@ -1,11 +1,13 @@
 """What users import: names, docstrings, doctests, versions, and who imports whom."""
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import os
 import pkgutil
 import re
@@ -67,6 +69,28 @@ def test_everything_public_has_a_docstring(name):
             for method, function in vars(value).items():
                 if inspect.isfunction(function) and not method.startswith("_"):
                     assert function.__doc__, f"{name}.{entry}.{method}"
+
+
+def documented_fields(cls):
+    """Return the fields that have a docstring under them, in the class or in the one that it inherits them from."""
+    bodies = [ast.parse(inspect.getsource(base)).body[0].body for base in cls.__mro__[:-1]]
+    return {
+        field.target.id
+        for body in bodies
+        for field, below in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
+
+
+@pytest.mark.parametrize("name", sorted(name for name in textgym_agents.__all__ if name.endswith("Config")))
+def test_every_setting_of_an_agent_has_a_docstring_under_it(name):
+    cls = getattr(textgym_agents, name)
+    assert {field.name for field in dataclasses.fields(cls)} == documented_fields(cls)
+
+
+@pytest.mark.parametrize("cls", [textgym.TextGenConfig, textgym_agents.Episodes])
+def test_every_field_that_users_write_or_read_has_a_docstring_under_it(cls):
+    assert {field.name for field in dataclasses.fields(cls)} == documented_fields(cls)
 
 
 @pytest.mark.parametrize("name", MODULES)

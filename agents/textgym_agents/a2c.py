@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import normalized, policy_gradient_loss, value_loss
@@ -18,7 +17,6 @@ from textgym_agents.returns import discounted_returns, generalized_advantages
 __all__ = ["A2C", "A2CConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class A2CConfig(PolicyGradientConfig):
     """What decides a run of A2C."""

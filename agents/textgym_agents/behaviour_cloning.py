@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from textgym.documented import documented_fields
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
@@ -17,7 +16,6 @@ from textgym_agents.offline import OfflineAgent
 __all__ = ["BehaviourCloning", "BehaviourCloningConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class BehaviourCloningConfig(AgentConfig):
     """What decides a run of BehaviourCloning."""

@@ -8,13 +8,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
-from textgym.documented import documented_fields
 from textgym.errors import unknown_name
 
 __all__ = ["AgentConfig", "check_count", "check_settings"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
     """Settings of a run of any agent.

@@ -11,7 +11,6 @@ import torch
 from gymnasium.vector import VectorEnv
 from safetensors.torch import load_file, save_file
 
-from textgym.documented import documented_fields
 from textgym_agents.agent import OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
@@ -24,7 +23,6 @@ from textgym_agents.returns import lambda_returns, n_step_returns
 __all__ = ["DQN", "DQNConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig(AgentConfig):
     """What decides a run of DQN. Which Q-function it is, dueling or not, is the ``QPolicy``'s."""

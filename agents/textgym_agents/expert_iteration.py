@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from textgym.documented import documented_fields
 from textgym_agents.agent import OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
@@ -13,7 +12,6 @@ from textgym_agents.metrics import StepMeans, update_means
 __all__ = ["ExpertIteration", "ExpertIterationConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class ExpertIterationConfig(AgentConfig):
     """What decides a run of ExpertIteration."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import VectorEnv
 
-from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clipped_surrogate_loss
@@ -22,7 +21,6 @@ from textgym_agents.rollout import text_env
 __all__ = ["GRPO", "GRPOConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(PolicyGradientConfig):
     """What decides a run of GRPO."""

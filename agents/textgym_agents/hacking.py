@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 import textgym  # noqa: F401 (registers TextGen-v0)
-from textgym.documented import documented_fields
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import LMPolicy
 from textgym_agents.reference import Reference
@@ -20,7 +19,6 @@ from textgym_agents.rollout import collect
 __all__ = ["FoundText", "HackSearch", "find_hack", "read_texts"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class FoundText:
     """One text, what the scorer says of it, and how it reads."""
@@ -35,7 +33,6 @@ class FoundText:
     """Per token, of the completion under the untouched LM."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class HackSearch:
     """The report of :func:`find_hack`; ``str()`` tells it, with the best three texts.

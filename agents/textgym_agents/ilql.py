@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from textgym.documented import documented_fields
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
@@ -154,7 +153,6 @@ class ILQLPolicy(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("trunk.")}
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class ILQLConfig(AgentConfig):
     """What decides a run of ILQL. How many Q-heads there are is the ``ILQLPolicy``'s."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from textgym.documented import documented_fields
 from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.agent import OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
@@ -22,7 +21,6 @@ from textgym_agents.rollout import text_env
 __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradientConfig(AgentConfig):
     """What decides a run of any policy-gradient agent."""

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clipped_surrogate_loss, normalized, value_loss
@@ -19,7 +18,6 @@ from textgym_agents.returns import discounted_returns, generalized_advantages
 __all__ = ["PPO", "PPOConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(PolicyGradientConfig):
     """What decides a run of PPO."""

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import masked_mean, normalized, policy_gradient_loss, value_loss
@@ -20,7 +19,6 @@ from textgym_agents.returns import discounted_returns, leave_one_out
 __all__ = ["Reinforce", "ReinforceConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class ReinforceConfig(PolicyGradientConfig):
     """What decides a run of Reinforce."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from textgym.documented import documented_fields
 from textgym.lm import log_prob
 from textgym_agents.agent import Agent, OnlineAgent
 from textgym_agents.config import AgentConfig, check_settings
@@ -26,7 +25,6 @@ from textgym_agents.replay import EpisodeReplay
 __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class OfflineSoftQConfig(AgentConfig):
     """What decides a run of soft Q-learning from recorded episodes."""
@@ -63,7 +61,6 @@ class OfflineSoftQConfig(AgentConfig):
             raise ValueError("single_step_coef and multi_step_coef are both 0: nothing would be learned")
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class SoftQConfig(OfflineSoftQConfig):
     """What decides a run of soft Q-learning from texts that the policy writes itself."""

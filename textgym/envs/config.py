@@ -12,7 +12,6 @@ import numpy as np
 
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
-from textgym.documented import documented_fields
 from textgym.endings import as_endings
 from textgym.envs.parts import Dialogue, KLTerm, Parts, Reference, ScoreBounds
 from textgym.errors import unknown_keyword, unknown_name
@@ -29,7 +28,6 @@ __all__ = ["TextGenConfig"]
 _LEAST = {"max_new_tokens": 1, "max_prompt_tokens": 1, "group_size": 1, "max_turns": 1, "max_reply_tokens": 1}
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class TextGenConfig:
     """What an environment is made of. Strings, numbers and lists of them keep the ``EnvSpec`` serialisable."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from textgym.documented import documented_fields
 from textgym.probes import goals
 from textgym.prompts import Sample, as_sample
 from textgym.tokenizers import CharTokenizer
@@ -13,7 +12,6 @@ from textgym.tokenizers import CharTokenizer
 __all__ = ["PROBES", "Probe"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """An environment whose optimum is known, and what it means to miss it.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from textgym.documented import documented_fields
 from textgym.prompts import Sample
 
 __all__ = ["Page", "Row", "Task"]
@@ -13,7 +12,6 @@ Row = Mapping[str, Any]
 """Columns by name."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """The sentences of a task's page that only its author can write."""
@@ -34,7 +32,6 @@ class Page:
     """Papers."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Task:
     r"""A ready environment: where its episodes start, when they end, and what is rewarded.

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.documented import documented_fields
 from textgym.errors import ScorerError
 from textgym.scorers import as_scorer, score_part
 
@@ -29,7 +28,6 @@ KEYWORDS = ("happy", "wonderful", "love", "beautiful", "great", "best", "joy", "
 FloatArray = npt.NDArray[np.float64]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class HackTable:
     """The report of :func:`probe_hacks`; ``str()`` makes a table of it, with a ``*`` where a scorer is fooled."""

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from textgym.documented import documented_fields
 from textgym.envs import TextGenVectorEnv
 from textgym.errors import unknown_name
 from textgym.probes import PROBES, Probe
@@ -44,7 +43,6 @@ class ProbeAgent(Protocol):
         ...
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Rung:
     """How one agent did on one probe."""
@@ -63,7 +61,6 @@ class Rung:
     """Whether the return came near enough to the optimum."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
     """The report of :func:`probe`; ``str()`` makes a table of it."""

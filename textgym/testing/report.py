@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from textgym.documented import documented_fields
-
 __all__ = ["Check", "ScorerReport"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One thing that was checked."""
@@ -20,7 +17,6 @@ class Check:
     """What was seen; of a failure, the sentence in the error's message."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ScorerReport:
     """The report of :func:`check_scorer`; ``str()`` makes a table of it."""

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym.documented import documented_fields
 from textgym_agents.config import check_settings
 from textgym_agents.decoding.decoder import Decoder, as_lm_policy
 from textgym_agents.decoding.simulation import Simulation, check_state, mixed, text_episodes
@@ -18,7 +17,6 @@ from textgym_agents.policy import Choice, choose
 __all__ = ["MCTS", "MCTSConfig"]
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class MCTSConfig:
     """What decides a search."""

@@ -9,7 +9,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from textgym.documented import documented_fields
 from textgym.errors import ScorerError
 
 __all__ = ["JudgeConfig"]
@@ -37,7 +36,6 @@ def _default_parameters() -> dict[str, Any]:
     return {"temperature": 0.0, "max_tokens": 512}
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
     """How a judge is used."""

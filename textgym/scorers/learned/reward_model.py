@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.documented import documented_fields
 from textgym.errors import ScorerError, unknown_name
 from textgym.scorers.base import FloatArray, as_values
 from textgym.scorers.learned.arguments import as_config
@@ -25,7 +24,6 @@ _ASKING = threading.Lock()
 """Held while a model's settings are changed: several scorers and threads may share a model."""
 
 
-@documented_fields
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
     """How a classifier is asked, and which of its outputs is the score."""
