@@ -71,6 +71,11 @@ class GRPO(PolicyGradientAgent):
     different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to basics, arXiv:2402.14740) token by token,
     ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training, arXiv:2503.20783).
 
+    The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
+    That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
+    deviation over the groups that hold y: on the MDP of two letters, EOS and three tokens that
+    ``tests/test_exact_gradients.py`` enumerates, in groups of three, it points 15.6 degrees away from the gradient.
+
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have less than two episodes
     or do not divide ``num_episodes``.
     """

@@ -1,0 +1,323 @@
+"""Every estimator against the exact one: expected updates over all texts of a small MDP, weighted by probability."""
+
+import math
+from itertools import combinations_with_replacement
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from textgym.lm import random_lm
+from textgym.probes import solve
+from textgym.rewards import Potential
+from textgym.tokenizers import CharTokenizer
+from textgym_agents import A2C, GRPO, PPO, A2CConfig, GRPOConfig, LMPolicy, PPOConfig, Reinforce, ReinforceConfig
+from textgym_agents.episodes import Episodes
+from textgym_agents.losses import KL_ESTIMATORS, exact_kl, path_inconsistency, policy_gradient_loss, value_loss
+from textgym_agents.policy import Evaluation
+from textgym_agents.returns import discounted_returns, generalized_advantages, lambda_returns, n_step_returns
+
+BUDGET = 3
+KEYWORDS = {
+    "tokenizer": CharTokenizer("ab"), "prompts": ["a", "ba"], "max_prompt_tokens": 2, "max_new_tokens": BUDGET,
+    "time_limit": "terminated", "scorer": lambda text: math.sin(len(text) + 5 * text.count("a") + 9 * text.find("b")),
+    "reward": Potential(),
+}  # fmt: skip
+
+
+def make(num_envs=1, **keywords):
+    return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode="SameStep", **KEYWORDS | keywords)
+
+
+class Table(LMPolicy):
+    """A policy with one float64 logit per state and action, whose V is exact."""
+
+    def __init__(self, env, gamma=1.0, seed=0):
+        super().__init__(random_lm(3, window=8, width=16, num_layers=1))
+        self.states = solve(env)
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.randn(self.states.policy.shape, generator=generator, dtype=torch.float64)
+        self.table = torch.nn.Parameter(table)
+        self.solution = solve(env, self.logits, gamma=gamma)
+
+    def logits(self, ids):
+        return self.table[self.states.index(ids)]
+
+    def evaluate(self, episodes, *, entropy_gradient=False):
+        states = torch.tensor([info["states"] for info in episodes.infos])
+        actions = torch.tensor([info["actions"] for info in episodes.infos])
+        log_probs = self.table.log_softmax(-1)[states, actions] * episodes.mask
+        values = torch.from_numpy(self.solution.values)[states] * episodes.mask
+        return Evaluation(log_probs, torch.zeros_like(log_probs), values, self.table[states][episodes.mask])
+
+
+def texts_of(policy):
+    """Return all texts: (prompt, states, actions, probability)."""
+    solution = policy.solution
+    following = {(p, a): s for s, (p, a) in enumerate(zip(solution.parents, solution.actions, strict=True))}
+    todo = [(s, [s], [], solution.probs[s]) for s in np.flatnonzero(solution.parents < 0)]
+    texts = []
+    while todo:
+        prompt, states, actions, probability = todo.pop()
+        for action in range(3):
+            path = (prompt, states, [*actions, action], probability * solution.policy[states[-1], action])
+            following_state = following.get((states[-1], action))
+            if following_state is None:
+                texts.append(path)
+            else:
+                todo.append((prompt, [*states, following_state], *path[2:]))
+    assert sum(text[3] for text in texts) == pytest.approx(1)
+    return texts
+
+
+def episodes_of(policy, texts):
+    """Return texts, of one group, as episodes with float64 rewards and exact values."""
+    solution = policy.solution
+    num_steps = torch.tensor([len(text[2]) for text in texts])
+    mask = torch.arange(BUDGET) < num_steps[:, None]
+    states, actions = (
+        np.array([row + [0] * (BUDGET - len(row)) for row in column])
+        for column in zip(*((t[1], t[2]) for t in texts), strict=True)
+    )
+    episodes = Episodes(
+        ids=torch.zeros(len(texts), 2 + BUDGET, dtype=torch.int64),
+        prompt_lengths=torch.full((len(texts),), 2),
+        num_steps=num_steps,
+        rewards=torch.from_numpy(solution.rewards[states, actions]) * mask,
+        log_probs=torch.zeros(mask.shape, dtype=torch.float64),
+        values=torch.from_numpy(solution.values[states]) * mask,
+        truncated=torch.zeros(len(texts), dtype=torch.bool),
+        action_masks=None,
+        infos=[
+            {"states": row.tolist(), "actions": chosen.tolist()} for row, chosen in zip(states, actions, strict=True)
+        ],
+    )
+    episodes.log_probs = policy.evaluate(episodes).log_probs.detach()
+    return episodes
+
+
+def step_of(agent, episodes):
+    """Return what one update adds to the table, with plain gradient ascent of rate 1."""
+    before = agent.policy.table.detach().clone()
+    agent.optimizer = torch.optim.SGD([agent.policy.table], lr=1.0)
+    agent.update(episodes)
+    step = agent.policy.table.detach() - before
+    with torch.no_grad():
+        agent.policy.table.copy_(before)
+    return step
+
+
+SINGLE = {
+    "reinforce": (Reinforce, ReinforceConfig, {"baseline": "none"}),
+    "reinforce, V": (Reinforce, ReinforceConfig, {"baseline": "value"}),
+    "reinforce, moving average": (Reinforce, ReinforceConfig, {"baseline": "moving_average"}),
+    "a2c, lambda 0": (A2C, A2CConfig, {"gae_lambda": 0.0}),
+    "a2c, lambda 0.5": (A2C, A2CConfig, {"gae_lambda": 0.5}),
+    "a2c, lambda 1": (A2C, A2CConfig, {"gae_lambda": 1.0}),
+    "ppo, first step": (PPO, PPOConfig, {"num_epochs": 1, "minibatch_size": None}),
+}
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+@pytest.mark.parametrize(("agent", "config", "settings"), SINGLE.values(), ids=SINGLE)
+def test_the_expected_step_of_single_texts_is_the_exact_gradient(agent, config, settings, gamma):
+    env = make(reward=Potential(gamma=gamma))
+    policy = Table(env, gamma)
+    constant = {"kl_coef": 0.0, "normalize_advantage": False, "max_grad_norm": math.inf, "num_episodes": 1}
+    agent = agent(policy, env, config(gamma=gamma, **constant, **settings))
+    expected = torch.zeros_like(policy.table)
+    for text in texts_of(policy):
+        agent.moving_average = 0.3  # of earlier updates
+        # An update is a mean over the tokens of its batch: of a single text, over the text's own.
+        expected += text[3] * len(text[2]) * step_of(agent, episodes_of(policy, [text]))
+    exact = policy.solution.policy_gradient() / gamma ** policy.solution.steps[:, None]  # agents leave out gamma^t
+    np.testing.assert_allclose(expected, exact, rtol=0, atol=1e-12)
+
+
+def groups_of(policy, size):
+    """Yield groups of texts to one prompt, each with its probability."""
+    texts = texts_of(policy)
+    for prompt in {text[0] for text in texts}:
+        share = policy.solution.probs[prompt]
+        own = [(*text[:3], text[3] / share) for text in texts if text[0] == prompt]
+        for group in combinations_with_replacement(range(len(own)), size):
+            orders = math.factorial(size) / math.prod(math.factorial(group.count(i)) for i in set(group))
+            yield [own[i] for i in group], share * orders * math.prod(own[i][3] for i in group)
+
+
+def expected_group_step(agent, size, scale=lambda texts: 1.0):
+    expected = torch.zeros_like(agent.policy.table)
+    for texts, probability in groups_of(agent.policy, size):
+        step = step_of(agent, episodes_of(agent.policy, texts))
+        expected += probability * scale(texts) * step
+    return expected
+
+
+def mean_over_tokens_to_sum_over_texts(texts):
+    return sum(len(text[2]) for text in texts) / len(texts)
+
+
+def grpo(policy, env, size, **settings):
+    constant = {"kl_coef": 0.0, "max_grad_norm": math.inf, "num_episodes": size}
+    return GRPO(policy, env, GRPOConfig(**constant, **settings))
+
+
+@pytest.mark.parametrize(("return_to_go", "size"), [(False, 2), (True, 2), (True, 3)])
+@pytest.mark.parametrize("variant", ["rloo", "dr_grpo"])
+def test_the_expected_step_of_groups_is_the_exact_gradient(variant, return_to_go, size):
+    env = make(group_size=size)
+    policy = Table(env)
+    agent = grpo(policy, env, size, variant=variant, return_to_go=return_to_go)
+    if variant == "rloo":
+        expected = expected_group_step(agent, size, mean_over_tokens_to_sum_over_texts)
+    else:  # a constant divisor, and the group's mean holds the text itself, which takes 1/n of the gradient
+        expected = expected_group_step(agent, size) * BUDGET * size / (size - 1)
+    np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=1e-8)
+
+
+def test_the_expected_step_with_the_others_as_baseline_is_the_exact_gradient():
+    env = make(group_size=2)
+    policy = Table(env)
+    settings = {"kl_coef": 0.0, "normalize_advantage": False, "max_grad_norm": math.inf, "num_episodes": 2}
+    agent = Reinforce(policy, env, ReinforceConfig(baseline="leave_one_out", **settings))
+    expected = expected_group_step(agent, 2, mean_over_tokens_to_sum_over_texts)
+    np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=1e-8)
+
+
+def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
+    size = 3
+    env = make(group_size=size, reward="terminal")
+    policy = Table(env)
+    step = expected_group_step(grpo(policy, env, size), size)
+    # The score that it climbs: of each text, the mean of (R - mean) / (deviation + 1e-4) over all groups around it,
+    # divided by its length, and held constant.
+    worth = {}
+    for prompt in np.flatnonzero(policy.solution.parents < 0):
+        own = [text for text in texts_of(policy) if text[0] == prompt]
+        returns = [policy.solution.rewards[text[1], text[2]].sum() for text in own]
+        probabilities = np.array([text[3] for text in own]) / policy.solution.probs[prompt]
+        for i, text in enumerate(own):
+            others = np.array(np.meshgrid(*[range(len(own))] * (size - 1))).reshape(size - 1, -1)
+            group = np.array(returns)[np.vstack([np.full(others.shape[1], i), others])]
+            advantages = (group[0] - group.mean(axis=0)) / (group.std(axis=0) + 1e-4)
+            key = (prompt, *text[2])
+            worth[key] = probabilities[others].prod(axis=0) @ advantages / len(text[2])
+    starts = {tuple(policy.solution.ids[state]): state for state in np.flatnonzero(policy.solution.parents < 0)}
+
+    def scorer(batch):
+        keys = []
+        for row, size, ids in zip(batch.ids, batch.prompt_lengths, batch.completion_ids, strict=True):
+            start = tuple(np.where(np.arange(len(row)) < size, row, 3))
+            keys.append((starts[start], *ids))
+        return np.array([worth.get(key, 0.0) for key in keys])
+
+    other = solve(make(reward="terminal", scorer=scorer), policy.logits)
+    np.testing.assert_allclose(step, other.policy_gradient(), rtol=0, atol=1e-8)
+    # What the documentation says of the difference from the gradient of the expected return.
+    step, exact = step.numpy().ravel(), policy.solution.policy_gradient().ravel()
+    angle = math.degrees(math.acos(step @ exact / np.linalg.norm(step) / np.linalg.norm(exact)))
+    assert f"{angle:.1f} degrees" in GRPO.__doc__
+
+
+def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalised_return():
+    reference = torch.randn(3, generator=torch.Generator().manual_seed(5), dtype=torch.float64).log_softmax(-1)
+    model = SimpleNamespace(log_probs=lambda ids, lengths, actions: reference.numpy()[actions])
+    policy = Table(make())
+    penalised = solve(make(kl_coef=0.2, reference=model), policy.logits)
+    expected = torch.zeros_like(policy.table)
+    for text in texts_of(policy):
+        episodes = episodes_of(policy, [text])
+        penalty = KL_ESTIMATORS["k1"](episodes.log_probs, reference[torch.tensor(episodes.infos[0]["actions"])])
+        returns = discounted_returns(episodes.rewards - 0.2 * penalty, episodes.num_steps, 1.0)
+        loss = policy_gradient_loss(policy.evaluate(episodes).log_probs, returns).sum()
+        expected -= text[3] * torch.autograd.grad(loss, policy.table)[0]
+    np.testing.assert_allclose(expected, penalised.policy_gradient(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_expected_gradient_of_a_kl_in_the_loss_is_that_of_an_exact_kl(estimator):
+    generator = torch.Generator().manual_seed(0)
+    logits, reference = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    log_probs = logits.log_softmax(-1)
+    loss = (log_probs.exp().detach() * KL_ESTIMATORS[estimator](log_probs, reference.log_softmax(-1))).sum()
+    # k2: KL(pi || ref). k3: the other way round, KL(ref || pi).
+    exact = exact_kl(logits, reference) if estimator == "k2" else exact_kl(reference, logits)
+    gradients = [torch.autograd.grad(one, logits, retain_graph=True)[0] for one in (loss, exact.sum())]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+
+
+# Critics --------------------------------------------------------------------------------------------------------------
+
+TARGETS = {
+    "returns": lambda r, v, n, gamma: discounted_returns(r, n, gamma),
+    "lambda returns": lambda r, v, n, gamma: lambda_returns(r, v, n, gamma, 0.7),
+    "2-step returns": lambda r, v, n, gamma: n_step_returns(r, v, n, gamma, 2),
+    "advantages plus V": lambda r, v, n, gamma: generalized_advantages(r, v, n, gamma, 0.7) + v,
+}
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+def test_expected_targets_of_the_exact_critic_are_the_exact_q_values(targets, gamma):
+    policy = Table(make(), gamma)
+    texts = texts_of(policy)
+    episodes = episodes_of(policy, texts)
+    found = targets(episodes.rewards, episodes.values, episodes.num_steps, gamma)
+    total, weight = np.zeros_like(policy.solution.rewards), np.zeros_like(policy.solution.rewards)
+    for row, (_, states, actions, probability) in zip(found.tolist(), texts, strict=True):
+        np.add.at(total, (states, actions), probability * np.array(row[: len(states)]))
+        np.add.at(weight, (states, actions), probability)
+    np.testing.assert_allclose(total / weight, policy.solution.q_values, rtol=0, atol=1e-12)
+
+
+def test_the_exact_v_is_where_the_expected_gradient_of_the_value_loss_vanishes():
+    policy = Table(make())
+    texts = texts_of(policy)
+    episodes = episodes_of(policy, texts)
+    values = torch.tensor(policy.solution.values, requires_grad=True)
+    states = torch.tensor([info["states"] for info in episodes.infos])
+    losses = value_loss(values[states], discounted_returns(episodes.rewards, episodes.num_steps, 1.0))
+    probabilities = torch.tensor([text[3] for text in texts])[:, None]
+    (gradient,) = torch.autograd.grad((losses * episodes.mask * probabilities).sum(), values)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_one_step_and_lambda_targets_of_the_exact_optimum_are_its_q_values(gamma, lambda_):
+    """Off the optimal policy only lambda = 0 is unbiased: Peng's Q(lambda) follows whatever was written."""
+    policy = Table(make(), gamma)
+    optimum = solve(make(), gamma=gamma)
+    for text in texts_of(policy):
+        greedy = all(optimum.policy[s, a] > 0 for s, a in zip(text[1][1:], text[2][1:], strict=True))
+        episodes = episodes_of(policy, [text])
+        values = torch.from_numpy(optimum.values[episodes.infos[0]["states"]])[None] * episodes.mask
+        found = lambda_returns(episodes.rewards, values, episodes.num_steps, gamma, lambda_)
+        if greedy or lambda_ == 0:
+            exact = optimum.q_values[text[1], text[2]]
+            np.testing.assert_allclose(found[0, : len(exact)], exact, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("relative", [True, False])
+def test_path_inconsistency_vanishes_at_the_exact_soft_optimum_whoever_wrote_the_text(relative, lambda_):
+    temperature = 0.3
+    generator = torch.Generator().manual_seed(5)
+    log_reference = torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(-1) * relative
+    model = SimpleNamespace(log_probs=lambda ids, lengths, actions: log_reference.numpy()[actions])
+    optimum = solve(make(kl_coef=temperature, reference=model))
+    policy = Table(make())
+    texts = texts_of(policy)
+    episodes = episodes_of(policy, texts)
+    states = torch.tensor([info["states"] for info in episodes.infos])
+    actions = torch.tensor([info["actions"] for info in episodes.infos])
+    values = torch.from_numpy(optimum.values)[states] * episodes.mask
+    log_ratios = torch.from_numpy(np.log(optimum.policy))[states, actions] - log_reference[actions]
+    error = path_inconsistency(
+        values, log_ratios, episodes.rewards, values, episodes.num_steps,
+        temperature=temperature, gamma=1.0, lambda_=lambda_,
+    )  # fmt: skip
+    torch.testing.assert_close(error, torch.zeros_like(error), atol=1e-12, rtol=0)
