@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -232,6 +233,63 @@ print(*(line.split()[1] for line in lines if line.startswith("VmHWM")))
     said, peak = done.stdout.splitlines()
     assert said == "[1.0, 0.0, 0.0] [0.0, 0.0, 0.0]"
     assert int(peak) < 600_000  # kilobytes
+
+
+def test_with_spelling_only_the_first_500_characters_are_read():
+    scorer = Grammar(kinds=("Spelling",))
+    good, gibberish = "the cat sat on the mat " * 21, "qzxv wkrt " * 150
+    assert 480 < len(good) < 490
+    assert scores(scorer, good + gibberish[:10]) == [pytest.approx(1 - 2 / 128)]
+    assert scores(scorer, good + "x" * 30 + gibberish, good + "x" * 400) == [1, 1]  # no half word is read
+    assert scores(Grammar(kinds=("Repetition",)), good + gibberish + "the the") == [pytest.approx(1 - 1 / 428)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("load_first", [True, False])
+def test_a_process_forked_while_the_checker_ran_is_told_so_and_does_not_hang(load_first):
+    code = """
+import os, signal, sys, threading
+import textgym.scorers.language.grammar as module
+from textgym.batch import TextBatch
+from textgym.scorers import Grammar
+batch = TextBatch.from_texts(["xqzvkwrt " * 55])  # a while's work for the spell checker
+if LOAD_FIRST:
+    score = Grammar(kinds=("Spelling",))
+    threading.Thread(target=score, args=(batch,), daemon=True).start()
+else:
+    threading.Thread(target=Grammar, daemon=True).start()
+while not module._one_at_a_time.locked():
+    pass
+if os.fork() == 0:
+    signal.alarm(60)  # a child that hangs is killed
+    try:
+        Grammar()(batch)
+    except RuntimeError as error:
+        os._exit("forked while another thread" not in str(error))
+    os._exit(2)
+_, status = os.wait()
+os._exit(status != 0)
+""".replace("LOAD_FIRST", str(load_first))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_forked_while_the_checker_was_at_rest_can_use_it():
+    code = """
+import os, signal, sys
+from textgym.batch import TextBatch
+from textgym.scorers import Grammar
+score, batch = Grammar(), TextBatch.from_texts(["He go to the the school."])
+wanted = score(batch).tolist()
+if os.fork() == 0:
+    signal.alarm(60)
+    os._exit(score(batch).tolist() != wanted or Grammar(dialect="british")(batch).tolist() != wanted)
+_, status = os.wait()
+os._exit(status != 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_threads_can_share_the_grammar_checker():

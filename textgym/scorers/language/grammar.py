@@ -1,6 +1,9 @@
-"""How few mistakes of grammar a text has."""
+"""Share of words without a mistake of grammar."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -25,13 +28,40 @@ _DIALECTS = ("american", "australian", "british", "canadian", "indian")
 
 _english_words = re.compile(r"[^\W\d_]*[A-Za-z][^\W\d_]*").findall
 _long_run = re.compile(r"\S{50}(?=\S)").sub  # no English word is longer
+_last_space = re.compile(r"\s\S*\Z").search
+_MOST_CHARACTERS_SPELLED = 500  # Harper looks for corrections of each unknown word, some 10 ms long
+
 _one_at_a_time = Lock()  # a linter that is busy in another thread raises
+_was_forked_while_busy = False
+
+
+@contextmanager
+def _harper_alone() -> Iterator[None]:
+    """Keep other threads out of Harper, whose locks a forked process inherits as they are."""
+    if _was_forked_while_busy:
+        raise RuntimeError(
+            "Grammar cannot be used in this process, which was forked while another thread ran the grammar checker; "
+            "start processes with the method 'spawn' or 'forkserver', or fork when no thread is scoring"
+        )
+    with _one_at_a_time:
+        yield
+
+
+def _note_fork() -> None:
+    global _one_at_a_time, _was_forked_while_busy
+    _was_forked_while_busy = _was_forked_while_busy or _one_at_a_time.locked()
+    _one_at_a_time = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 @cache
 def _linter(dialect: str, spelling: bool) -> Any:
     harper = import_extra("harper", "grammar", "harper-py")
-    linter = harper.Linter(harper.Dialect[dialect.upper()])
+    with _harper_alone():
+        linter = harper.Linter(harper.Dialect[dialect.upper()])
     linter.set_lint_config({"SpellCheck": spelling})
     return linter
 
@@ -41,14 +71,17 @@ class Grammar:
     """1 less the number of mistakes for each word that the grammar checker Harper finds in the completion.
 
     Formula: ``max(0, 1 - mistakes / words)``; words hold a Latin letter, mistakes are the distinct places of the wanted
-    kinds. Range: [0, 1]. Reads English, and the first 2,000 characters. A completion without words, an empty one among
-    them, scores 0. Deterministic. Not incremental: more text can make a sentence of a fragment.
+    kinds. Range: [0, 1]. Reads English, and the first 2,000 characters, or 500 where Spelling counts. A completion
+    without words, an empty one among them, scores 0. Deterministic. Not incremental: more text can make a sentence of
+    a fragment.
 
     Harper finds doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and the like,
     each by a rule of its own. It misses much ("This are wrong.") and takes word salad for fine: it tells careful from
     careless writing, not language from noise, so join it with a fluency scorer. Other languages have few mistakes too.
     A sentence of more than 40 words is a mistake of readability. Spelling is left out unless asked
     for, because that takes several times longer; :class:`~textgym.scorers.Spelling` tells it in microseconds.
+
+    A process that is forked while a thread runs Harper cannot use it: there every call raises RuntimeError.
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
 
@@ -103,11 +136,22 @@ class Grammar:
         """Return (B,) float64."""
         linter = self._linter()
         prompts = [cleaned(prompt[-200:]) for prompt in batch.prompts] if self.after_prompt else [""] * len(batch)
-        pairs = zip(prompts, batch.derived(cleaned), strict=True)
+        pairs = zip(prompts, map(self._read_part, batch.derived(cleaned)), strict=True)
         return np.array([self._score(linter, *pair) for pair in pairs], dtype=np.float64)
 
     def _linter(self) -> Any:
-        return _linter(self.dialect, self.kinds is not None and "Spelling" in self.kinds)
+        return _linter(self.dialect, self._checks_spelling)
+
+    @property
+    def _checks_spelling(self) -> bool:
+        return self.kinds is not None and "Spelling" in self.kinds
+
+    def _read_part(self, completion: str) -> str:
+        """Return the beginning of a completion that is read, up to the end of a word."""
+        if not self._checks_spelling or len(completion) <= _MOST_CHARACTERS_SPELLED:
+            return completion
+        start = completion[: _MOST_CHARACTERS_SPELLED + 1]
+        return start[: match.start() if (match := _last_space(start)) else _MOST_CHARACTERS_SPELLED]
 
     def _score(self, linter: Any, prompt: str, completion: str) -> float:
         num_words = len(_english_words(completion))

