@@ -17,6 +17,7 @@ from textgym.actions import Subset
 from textgym.constraints import AllowTokens
 from textgym.registration import IDS
 from textgym.tasks import find_task
+from textgym.testing import check_text_env
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
 
@@ -415,6 +416,137 @@ def fails(completion):
     raise RuntimeError("no")
 
 
+def fails_on_b(completion):
+    if "b" in completion:
+        raise RuntimeError("no")
+    return 1.0
+
+
+APPLIES_TO_NUMBERS = {"exact": ("exact_match", 1.0), "numeric": ("numeric_answer", 1.0)}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_score_that_does_not_apply_is_missing_and_not_nan(mode):
+    keywords = {"tokenizer": "char", "max_new_tokens": 2, "scorer": APPLIES_TO_NUMBERS}
+    prompts = [{"prompt": "a", "references": "b"}, {"prompt": "1+1=", "references": "2"}]
+    env = textgym.TextGenEnv(prompts=prompts, **keywords)
+    scores = []
+    for index in range(2):
+        env.reset(options={"index": index})
+        scores.append(env.step(EOS)[4]["scores"])
+    assert [list(names) for names in scores] == [["exact"], ["exact", "numeric"]]
+    envs = textgym.TextGenVectorEnv(2, prompts=prompts, autoreset_mode=mode, **keywords)
+    envs.reset(options={"index": [0, 1]})
+    info = envs.step([EOS, EOS])[4]
+    info = info.get("final_info", info)
+    assert info["scores"]["_numeric"].tolist() == [False, True]
+    assert not np.isnan(info["scores"]["numeric"]).any()
+
+
+def test_the_qa_task_passes_gymnasiums_comparison_of_two_runs():
+    from gymnasium.utils.env_checker import data_equivalence
+
+    env, twin = gym.make("TextGenQA-v0", level=1), gym.make("TextGenQA-v0", level=1)
+    env.reset(seed=0), twin.reset(seed=0)
+    infos = [one.step(one.unwrapped.eos_token_id)[4] for one in (env, twin)]
+    assert "scores" in infos[0]
+    assert data_equivalence(*infos)
+
+
+NUMBERS_ONLY = KEYWORDS | {
+    "final_info": "numbers",
+    "scorer": fails_on_b,
+    "on_scorer_error": 0.5,
+    "group_size": 2,
+    "kl_coef": 0.1,
+    "reference": EqualReference(),
+    "step_info": ("reward_vector",),
+}
+DTYPES = {
+    "score": "float64",
+    "length": "int64",
+    "group": "int64",
+    "kl": "float64",
+    "reward_vector": "float64",
+    "scorer_error": "bool",
+}
+
+
+def write_b(step):
+    """Write b and EOS in every slot; the scorer fails."""
+    step([CHAR.encode("b")[0]] * 2)
+    return step([EOS] * 2)[-1]
+
+
+def test_with_numbers_the_last_info_of_a_single_environment_holds_nothing_else():
+    env = gym.make("TextGen-v0", **NUMBERS_ONLY)
+    env.reset(seed=0)
+    info = write_b(lambda actions: env.step(actions[0]))
+    assert {key: str(value.dtype) for key, value in info.items()} == DTYPES
+    assert (info["score"], info["length"], info["scorer_error"].item()) == (0.5, 2, True)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_with_numbers_the_last_info_of_a_vector_environment_holds_nothing_else(mode):
+    envs = make_vec(
+        2, mode.value, **{key: NUMBERS_ONLY[key] for key in NUMBERS_ONLY if key not in KEYWORDS}, scorer=fails_on_b
+    )
+    envs.reset(seed=0)
+    info = write_b(envs.step)
+    info = info.get("final_info", info)
+    assert {key: str(value.dtype) for key, value in info.items() if key[0] != "_"} == DTYPES
+
+
+def test_with_numbers_the_last_info_under_stable_baselines3_holds_nothing_else_of_ours():
+    envs = textgym.TextGenVecEnv(2, **NUMBERS_ONLY)
+    envs.reset()
+    for info in write_b(lambda actions: envs.step(np.array(actions))):
+        assert {key: str(info[key].dtype) for key in info if key not in SB3_KEYS} == DTYPES
+
+
+SB3_KEYS = ("terminal_observation", "TimeLimit.truncated")
+
+
+def test_with_none_the_last_info_holds_only_what_was_asked_for():
+    env = gym.make("TextGen-v0", **KEYWORDS, final_info="none", step_info=["action_mask"])
+    env.reset(seed=0)
+    assert list(env.step(EOS)[4]) == ["action_mask"]
+    envs = make_vec(2, final_info="none")
+    envs.reset(seed=0)
+    info = envs.step([EOS, 3])[4]
+    assert (info["final_info"], info["_final_info"].tolist()) == ({}, [True, False])
+    ours = textgym.TextGenVecEnv(2, **KEYWORDS, final_info="none")
+    ours.reset()
+    infos = ours.step(np.array([EOS, 3]))[3]
+    assert (sorted(infos[0]), infos[1]) == (sorted(SB3_KEYS), {})
+
+
+def test_an_unknown_final_info_is_refused():
+    with pytest.raises(ValueError, match="unknown final_info 'number'; did you mean 'numbers'"):
+        textgym.TextGenEnv(final_info="number")
+
+
+@pytest.mark.parametrize("final_info", ["full", "numbers", "none"])
+def test_whatever_info_holds_the_environment_keeps_the_contract(final_info):
+    parts = {"length_band": 1.0, "repetition": -0.5}
+    keywords = {"tokenizer": "char", "prompts": ["Hi ", "a"], "max_new_tokens": 4, "scorer": parts}
+    check_text_env(
+        "TextGen-v0", num_envs=2, final_info=final_info, step_info=["reward_vector", "action_mask"], **keywords
+    )
+    check_text_env("TextGen-v0", num_envs=2, final_info=final_info, reward="redistributed", **keywords)
+
+
+def test_an_illegal_action_is_an_array_of_bool_in_every_interface():
+    keywords = KEYWORDS | {"constraints": AllowTokens(["a"]), "on_illegal_action": "ignore"}
+    env = gym.make("TextGen-v0", **keywords)
+    env.reset(seed=0)
+    told = env.step(3)[4]["illegal_action"]
+    assert (told.dtype, told.shape, told.item()) == (np.bool_, (), True)
+    envs = gym.make_vec("TextGen-v0", num_envs=2, vectorization_mode="sync", **keywords)
+    envs.reset(seed=0)
+    assert envs.step([3, CHAR.encode("a")[0]])[4]["illegal_action"].dtype == np.bool_
+
+
 HEADINGS = [
     "Description",
     "Action Space",
@@ -438,6 +570,38 @@ def test_every_id_has_its_page_with_all_headings(env_id):
 def test_an_id_without_a_page_is_refused():
     with pytest.raises(ValueError, match="unknown id 'TextGenQ-v0'; did you mean 'TextGenQA-v0'"):
         textgym.describe("TextGenQ-v0")
+
+
+# Actions and attributes -----------------------------------------------------------------------------------------------
+
+
+def test_a_single_environment_takes_one_integer_and_says_so():
+    env = gym.make("TextGen-v0", **KEYWORDS).unwrapped
+    env.reset(seed=0)
+    for action in (5, np.int64(5), np.array(5)):
+        env.step(action)
+    with pytest.raises(ValueError, match=r"action must be one integer, got an array of shape \(1,\): .*action\[0\]"):
+        env.step(np.array([5]))
+
+
+def test_the_vector_environment_answers_as_gymnasiums_own_does():
+    ours = gym.make_vec("TextGen-v0", num_envs=2, constraints=AllowTokens(["a"]), **KEYWORDS)
+    theirs = gym.make_vec(
+        "TextGen-v0", num_envs=2, vectorization_mode="sync", constraints=AllowTokens(["a"]), **KEYWORDS
+    )
+    ours.reset(seed=0), theirs.reset(seed=0)
+    for name in ("max_new_tokens", "action_space", "observation_space", "pad_token_id", "reward_names"):
+        assert ours.get_attr(name) == theirs.get_attr(name)
+    check_same(theirs.call("action_masks"), ours.call("action_masks"), "action_masks")
+    ours.set_attr("render_mode", "ansi")
+    assert ours.call("render") == ours.render()
+    ours.set_attr("note", [3, 3])
+    assert ours.get_attr("note") == (3, 3)
+    for values in ([1], [1, 2]):
+        with pytest.raises(ValueError, match="'note' can only be set to one value for all 2 slots"):
+            ours.set_attr("note", values)
+    with pytest.raises(AttributeError):
+        ours.call("nothing")
 
 
 # Rendering ------------------------------------------------------------------------------------------------------------

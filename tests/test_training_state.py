@@ -345,17 +345,23 @@ def test_the_reward_vector_holds_the_parts_before_their_weights_at_the_end_and_z
 def test_the_vector_face_has_one_row_per_slot(mode):
     env = make_env(2, mode, scorer=PARTS, step_info=["reward_vector"])
     env.reset(seed=0)
-    first = env.step(np.array([B, EOS]))[4]["reward_vector"]
-    assert first.tolist() == [[0.0, 0.0], [0.0, 0.125]]
-    if mode != "Disabled":
-        assert env.step(np.array([EOS, B]))[4]["reward_vector"].tolist() == [pytest.approx([1 / 6, 0.25]), [0.0, 0.0]]
+    first = env.step(np.array([B, EOS]))[4]
+    last = first["final_info"] if mode == "SameStep" else first
+    assert (first["reward_vector"][0].tolist(), last["reward_vector"][1].tolist()) == ([0.0, 0.0], [0.0, 0.125])
+    assert first["_reward_vector"].tolist() == [True, mode != "SameStep"]
+    if mode == "SameStep":
+        assert last["_reward_vector"].tolist() == [False, True]
+    if mode == "NextStep":
+        second = env.step(np.array([EOS, B]))[4]
+        assert second["reward_vector"].tolist() == [pytest.approx([1 / 6, 0.25]), [0.0, 0.0]]
+        assert second["_reward_vector"].tolist() == [True, False]
 
 
 def test_all_slots_may_wait_for_their_reset():
     env = make_env(2, "NextStep", scorer=PARTS, step_info=["reward_vector"])
     env.reset(seed=0)
     env.step(np.array([EOS, EOS]))
-    assert env.step(np.array([B, B]))[4]["reward_vector"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert "reward_vector" not in env.step(np.array([B, B]))[4]  # as in the info of a reset
 
 
 def test_stable_baselines_has_it_in_each_slots_info():

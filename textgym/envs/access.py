@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CoreAccess"]
 
+PER_SLOT = ("action_masks", "get_rng_states", "render", "running")
+"""Attributes and methods with one result per slot."""
+
 
 class CoreAccess:
     """The part of the public surface that is the same for one episode and for N."""
@@ -153,3 +156,10 @@ class CoreAccess:
         twin.core = Core(parts, self.core.num_envs)
         twin.set_state(self.get_state())
         return twin
+
+    def _per_slot(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Read an attribute, or call a method, and return N results; all slots share what is not per slot."""
+        value = getattr(self, name)
+        if callable(value):
+            value = value(*args, **kwargs)
+        return list(value) if name in PER_SLOT and value is not None else [value] * self.core.num_envs

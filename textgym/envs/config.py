@@ -13,6 +13,7 @@ import numpy as np
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.endings import as_endings
+from textgym.envs.info import FINAL_INFO, FinalInfo
 from textgym.envs.parts import Dialogue, KLTerm, Parts, Reference, ScoreBounds
 from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
@@ -107,6 +108,11 @@ class TextGenConfig:
     ``Discrete.sample(mask)`` takes it, and ``"reward_vector"``, (K,) float64, the final scores of the scorer's parts
     before their weights, 0 before the end. The K names are ``env.unwrapped.reward_names``."""
 
+    final_info: FinalInfo = "full"
+    """What the last step's ``info`` holds of an episode: ``"full"``, texts included; ``"numbers"``, only NumPy numbers
+    and arrays of fixed shape, for libraries that store ``info`` in tensors (``scorer_error`` is then True instead of a
+    text); or ``"none"``. What ``step_info`` asks for is there in any case."""
+
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
         """Build from an interface's keywords.
@@ -146,6 +152,7 @@ class TextGenConfig:
             raise TypeError(f"step_info must be a list of names, got one name; write [{self.step_info!r}]")
         for name in self.step_info:
             _choose("step_info", name, ("action_mask", "reward_vector"))
+        _choose("final_info", self.final_info, FINAL_INFO)
         if not _is_finite(self.kl_coef) or self.kl_coef < 0:
             raise ValueError(f"kl_coef must be a finite number of at least 0, got {self.kl_coef!r}")
         _choose("kl_estimator", self.kl_estimator, KL_ESTIMATORS)

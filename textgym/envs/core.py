@@ -268,6 +268,7 @@ class Core:
             final=final,
             reward_vectors=self._reward_vectors(end) if self.parts.tells_reward_vector else None,
             scorer_errors=errors,
+            played=None if isinstance(slots, slice) else self._spread(np.ones(slots.size, dtype=np.bool_), slots),
         )
 
     def _checked(self, actions: npt.ArrayLike, slots: Slots) -> npt.NDArray[np.int64]:

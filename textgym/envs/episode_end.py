@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,16 @@ from textgym.batch import TextBatch
 from textgym.envs.parts import ScoreBounds
 from textgym.scorers import Scores
 
-__all__ = ["EpisodeEnd"]
+__all__ = ["Column", "EpisodeEnd"]
+
+
+class Column(NamedTuple):
+    """The values of one key of ``info``."""
+
+    slots: npt.NDArray[np.int64]
+    """(n,) int64, the slots whose ``info`` has the key."""
+    values: Any
+    """An array or a list with n in front, or a dict of columns."""
 
 
 @dataclass
@@ -35,14 +44,14 @@ class EpisodeEnd:
     token_rewards: list[npt.NDArray[np.float64]] | None = None
     """K arrays, what each token earned of the score, where the reward says so."""
 
-    def columns(self) -> dict[str, Any]:
-        """Return the keys of ``info`` with K values each; ``scores`` is a dict of such columns."""
-        columns = {
+    def columns(self) -> dict[str, Column]:
+        """Return the keys of ``info``; a score or part of one that does not apply to an episode is left out of it."""
+        columns: dict[str, Any] = {
             "prompt": self.batch.prompts,
             "completion": self.batch.completions,
             "completion_ids": self.batch.completion_ids,
             "score": self.scores.total,
-            "scores": self.scores.components,
+            "scores": {name: self._known(values) for name, values in self.scores.components.items()},
             "length": self.batch.num_new_tokens,
             "end_reason": self.end_reasons,
         }
@@ -52,15 +61,23 @@ class EpisodeEnd:
             )
             columns["is_action"] = [row[start:end].tolist() for row, start, end in spans]
             columns["turns"] = self.batch.turns
-        if self.bounds is not None:
-            columns["score_normalised"] = self._normalised(self.bounds)
         if self.groups is not None:
             columns["group"] = self.groups
         if self.kl is not None:
             columns["kl"] = self.kl
         if self.token_rewards is not None:
             columns["token_rewards"] = [values.tolist() for values in self.token_rewards]
-        return columns
+        result = {key: Column(self.slots, values) for key, values in columns.items()}
+        if self.bounds is not None:
+            result["score_normalised"] = self._known(self._normalised(self.bounds))
+        return result
+
+    def _known(self, values: npt.NDArray[np.float64]) -> Column:
+        """Return the column of values that are not NaN, and of NaN where the scorer failed."""
+        known = ~np.isnan(values)
+        if self.scores.failed is not None:
+            known |= self.scores.failed
+        return Column(self.slots[known], values[known])
 
     def _normalised(self, bounds: ScoreBounds) -> npt.NDArray[np.float64]:
         """Return (K,) float64, NaN where the bounds of a sample's level are not known."""
@@ -76,38 +93,3 @@ class EpisodeEnd:
         if self.scores.error is None or self.scores.failed is None:
             return {}
         return dict.fromkeys(self.slots[self.scores.failed].tolist(), self.scores.error)
-
-    def infos(self) -> list[dict[str, Any]]:
-        """Return K ``info`` dicts of Python values, as a single environment gives them."""
-        columns = {key: _python_values(column) for key, column in self.columns().items()}
-        return [{key: column[k] for key, column in columns.items()} for k in range(len(self.slots))]
-
-    def vector_info(self, num_envs: int) -> dict[str, Any]:
-        """Return one ``info`` of (N,) arrays and ``_key`` masks, as Gymnasium's vector environments give them."""
-        mask = np.zeros(num_envs, dtype=np.bool_)
-        mask[self.slots] = True
-        return _spread(self.columns(), self.slots, mask)
-
-
-def _python_values(column: Any) -> list[Any]:
-    if isinstance(column, dict):
-        parts = {name: values.tolist() for name, values in column.items()}
-        size = len(next(iter(parts.values())))
-        return [{name: values[k] for name, values in parts.items()} for k in range(size)]
-    return column.tolist() if isinstance(column, np.ndarray) else column
-
-
-def _spread(columns: dict[str, Any], slots: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    spread: dict[str, Any] = {}
-    for key, column in columns.items():
-        if isinstance(column, dict):
-            spread[key] = _spread(column, slots, mask)
-        elif isinstance(column, np.ndarray):
-            spread[key] = np.zeros(len(mask), dtype=column.dtype)
-            spread[key][slots] = column
-        else:
-            spread[key] = np.full(len(mask), None, dtype=object)
-            for slot, value in zip(slots.tolist(), column, strict=True):
-                spread[key][slot] = value
-        spread[f"_{key}"] = mask.copy()
-    return spread

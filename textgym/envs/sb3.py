@@ -1,6 +1,6 @@
 """The Stable-Baselines3 face. The only file of this package that imports it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,8 +12,9 @@ from gymnasium.vector import AutoresetMode
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.episode_end import Column
+from textgym.envs.info import infos, reset_columns, row_of, step_columns
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
-from textgym.envs.step import State
 from textgym.errors import install_hint
 from textgym.rendering import render_ansi
 
@@ -67,7 +68,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         rows = [(option_rows(one, 1) or [{}])[0] for one in options]
         slots = np.arange(self.num_envs)
         state = self.core.reset(ResetRequest(slots, rows, rngs, is_full=True, num_episodes=limits.pop()))
-        self.reset_infos = self._infos(state, state.scorer_errors)
+        self.reset_infos = self._infos(reset_columns(state, slots, self.config.final_info))
         self._reset_seeds()
         self._reset_options()
         return state.observation
@@ -81,23 +82,17 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
         """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated."""
         step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
-        state, dones = step.state, step.terminated | step.truncated
-        infos = self._infos(state, step.scorer_errors)
-        if step.episode_end is not None and step.final is not None:
-            resets = self._infos(state, state.scorer_errors)
-            slots = step.episode_end.slots.tolist()
-            for k, (slot, info) in enumerate(zip(slots, step.episode_end.infos(), strict=True)):
-                info["terminal_observation"] = _row(step.final.observation, k)
-                info["TimeLimit.truncated"] = bool(step.truncated[slot])
-                self.reset_infos[slot] = resets[slot]
-                infos[slot] |= info
-        if step.reward_vectors is not None:
-            for info, vector in zip(infos, step.reward_vectors, strict=True):
-                info["reward_vector"] = vector
-        if step.illegal is not None:
-            for slot in np.flatnonzero(step.illegal).tolist():
-                infos[slot]["illegal_action"] = True
-        return state.observation, step.rewards.astype(np.float32), dones, infos
+        final, now = step_columns(step, self.config.final_info)
+        infos = self._infos(now)
+        if step.final is not None and step.episode_end is not None:
+            ends = self._infos(final)
+            for k, slot in enumerate(step.episode_end.slots.tolist()):
+                self.reset_infos[slot] = infos[slot]
+                infos[slot] = ends[slot]
+                infos[slot]["terminal_observation"] = row_of(step.final.observation, k)
+                infos[slot]["TimeLimit.truncated"] = bool(step.truncated[slot])
+        rewards = step.rewards.astype(np.float32)
+        return step.state.observation, rewards, step.terminated | step.truncated, infos
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
@@ -149,10 +144,8 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         Raises:
             AttributeError: If there is no such method.
         """
-        answers = getattr(self, method_name)(*method_args, **method_kwargs)
-        slots = list(self._get_indices(indices))
-        per_slot = isinstance(answers, Sequence | np.ndarray) and len(answers) == self.num_envs
-        return [answers[i] if per_slot else answers for i in slots]
+        answers = self._per_slot(method_name, *method_args, **method_kwargs)
+        return [answers[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: int | Iterable[int] | None = None
@@ -160,15 +153,5 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         """Return False per slot: there are no wrapped environments inside."""
         return [False] * len(list(self._get_indices(indices)))
 
-    def _infos(self, state: State, errors: dict[int, str]) -> list[dict[str, Any]]:
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if state.action_masks is not None:
-            for info, mask in zip(infos, state.action_masks.astype(np.int8), strict=True):
-                info["action_mask"] = mask
-        for slot, error in errors.items():
-            infos[slot]["scorer_error"] = error
-        return infos
-
-
-def _row(observation: Any, k: int) -> Any:
-    return {key: value[k] for key, value in observation.items()} if isinstance(observation, dict) else observation[k]
+    def _infos(self, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+        return infos(columns, self.num_envs, self.config.final_info)

@@ -11,8 +11,9 @@ from gymnasium.utils import seeding
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.episode_end import Column
+from textgym.envs.info import infos, reset_columns, row_of, step_columns
 from textgym.envs.reset import ResetRequest, option_rows
-from textgym.envs.step import State
 from textgym.envs.time_limit import make_time_limit, settle_time_limits
 from textgym.rendering import render_ansi
 
@@ -64,13 +65,19 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
     and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
-    ``"max_turns"`` or the outcome that the user tells. With ``score_bounds``,
-    ``score_normalised`` (float).
+    ``"max_turns"`` or the outcome that the user tells. With ``score_bounds``, ``score_normalised`` (float, where the
+    bounds of the sample's level are known).
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
-    step or reset), ``illegal_action`` (True, at any step). On demand, with ``step_info``: ``action_mask`` ((n,) int8,
-    at every step and reset), ``reward_vector`` ((K,) float64, at every step).
+    step or reset), ``illegal_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
+    ``action_mask`` ((n,) int8, at every step and reset), ``reward_vector`` ((K,) float64, at every step).
+
+    A part of the scorer that does not apply to the text is missing in ``scores``; the only NaN is the score of a text
+    whose scorer failed, with ``on_scorer_error="invalid"``. With ``final_info="numbers"`` the last step's info holds
+    ``score``, ``length``, ``score_normalised``, ``group`` and ``kl`` alone, as NumPy scalars, and ``scorer_error`` is a
+    0-d bool array; with ``"none"`` it holds none of these. In a vector environment each key is an (N,) array, with its
+    mask under ``_key``.
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).
@@ -114,27 +121,27 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         state = self.core.reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
         if rng is not None and np_random_seed is not None:
             self._np_random, self._np_random_seed = rng, np_random_seed
-        info = self._state_info(state)
+        info = self._info(reset_columns(state, self._slot, self.config.final_info))
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
-        return self._row(state.observation), info
+        return row_of(state.observation, 0), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Write one token; see ``Core.step`` for the errors."""
+        """Write one token; see ``Core.step`` for the errors.
+
+        Args:
+            action: One integer; a 0-d array is one, as for Gymnasium's own environments.
+        """
+        if np.ndim(action):
+            raise ValueError(
+                f"action must be one integer, got an array of shape {np.shape(action)}: take its entry, action[0]"
+            )
         step = self.core.step([action])
-        info = self._state_info(step.state)
-        if step.reward_vectors is not None:
-            info["reward_vector"] = step.reward_vectors[0]
-        if step.illegal is not None:
-            info["illegal_action"] = True
-        if step.episode_end is not None:
-            info |= step.episode_end.infos()[0]
-        if step.scorer_errors:
-            info["scorer_error"] = step.scorer_errors[0]
+        info = self._info(step_columns(step, self.config.final_info)[1])
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
         reward, terminated, truncated = float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0])
-        return self._row(step.state.observation), reward, terminated, truncated, info
+        return row_of(step.state.observation, 0), reward, terminated, truncated, info
 
     def render(self) -> str | None:
         """Return the text so far, the prompt set apart, with ``render_mode="ansi"``."""
@@ -153,15 +160,5 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         super().set_state(state)
         self.np_random = self.core.assignment.rngs[0]
 
-    def _row(self, observation: Any) -> Any:
-        if isinstance(observation, dict):
-            return {key: value[0] for key, value in observation.items()}
-        return observation[0]
-
-    def _state_info(self, state: State) -> dict[str, Any]:
-        info: dict[str, Any] = {}
-        if state.action_masks is not None:
-            info["action_mask"] = state.action_masks[0].astype(np.int8)
-        if state.scorer_errors:
-            info["scorer_error"] = state.scorer_errors[0]
-        return info
+    def _info(self, columns: Mapping[str, Column]) -> dict[str, Any]:
+        return infos(columns, 1, self.config.final_info)[0]

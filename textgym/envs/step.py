@@ -49,5 +49,7 @@ class Step(NamedTuple):
     """Of ended episodes whose slots have started anew in this very step, or None."""
     reward_vectors: npt.NDArray[np.float64] | None = None
     """(N, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
+    played: npt.NDArray[np.bool_] | None = None
+    """(N,) bool, the slots that wrote a token; None where all did."""
     scorer_errors: dict[int, str] = {}  # noqa: RUF012 (never changed)
     """Errors of the scorer, by the slot they affect, where the policy is not to raise."""

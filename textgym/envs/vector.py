@@ -13,9 +13,9 @@ from gymnasium.vector.utils import batch_space
 from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
+from textgym.envs.info import reset_columns, row_of, step_columns, vector_info
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
-from textgym.envs.step import Step
 from textgym.errors import unknown_name
 from textgym.rendering import render_ansi
 
@@ -66,7 +66,6 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         self.single_observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._all_slots = np.arange(num_envs)
-        self._everyone = np.ones(num_envs, dtype=np.bool_)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -90,7 +89,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         rngs = None if seed is None else self._rngs(seed, slots)
         rows = option_rows(options, slots.size)
         state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
-        return state.observation, self._notes(None, state.scorer_errors) | self._mask_info(state.action_masks, slots)
+        return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 
     def step(
         self, actions: npt.ArrayLike
@@ -100,26 +99,53 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         With ``"NextStep"``, slots that ended in the last step are reset instead and their actions ignored.
         """
         step = self.core.step(actions, self.autoreset_mode)
-        state, errors = step.state, step.scorer_errors
-        if step.final is None:
-            info = self._notes(step.illegal, errors | state.scorer_errors)
-            if step.episode_end is not None:
-                info |= step.episode_end.vector_info(self.num_envs)
-        else:
+        final, now = step_columns(step, self.config.final_info)
+        info = vector_info(now, self.num_envs)
+        if step.final is not None and step.episode_end is not None:
             ended = step.terminated | step.truncated
-            errors = {slot: error for slot, error in errors.items() if not ended[slot]} | state.scorer_errors
-            illegal = None if step.illegal is None else step.illegal & ~ended
-            info = self._final(step, ended) | self._notes(illegal, errors)
-        if step.reward_vectors is not None:
-            info |= {"reward_vector": step.reward_vectors, "_reward_vector": self._everyone.copy()}
-        info |= self._mask_info(state.action_masks)
-        return state.observation, step.rewards, step.terminated, step.truncated, info
+            last = np.full(self.num_envs, None, dtype=object)
+            for k, slot in enumerate(step.episode_end.slots.tolist()):
+                last[slot] = row_of(step.final.observation, k)
+            info |= {"final_obs": last, "_final_obs": ended}
+            info |= {"final_info": vector_info(final, self.num_envs), "_final_info": ended.copy()}
+        return step.state.observation, step.rewards, step.terminated, step.truncated, info
 
     def render(self) -> tuple[str, ...] | None:
         """Return N texts so far with ``render_mode="ansi"``."""
         if self.render_mode != "ansi":
             return None
         return tuple(render_ansi(self.core, slot) for slot in range(self.num_envs))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does.
+
+        Raises:
+            AttributeError: If there is no such attribute.
+        """
+        if name in ("action_space", "observation_space"):
+            name = f"single_{name}"
+        return tuple(self._per_slot(name, *args, **kwargs))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Return an attribute once per slot; ``action_space`` and ``observation_space`` are those of one slot.
+
+        Raises:
+            AttributeError: If there is no such attribute.
+        """
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute for all slots, to one value or a list of N equal ones.
+
+        Raises:
+            ValueError: If a list has another length, or different values: the slots are one object.
+        """
+        each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs or any(value != each[0] for value in each[1:]):
+            raise ValueError(
+                f"{name!r} can only be set to one value for all {self.num_envs} slots, which are one object; got {each}"
+            )
+        setattr(self, name, each[0])
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (N, num_actions) bool, True where an action is legal now."""
@@ -147,45 +173,6 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
         chosen = set(slots.tolist())
         return [seeding.np_random(s)[0] if s is not None and i in chosen else None for i, s in enumerate(seeds)]
-
-    def _notes(self, illegal: npt.NDArray[np.bool_] | None, errors: dict[int, str]) -> dict[str, Any]:
-        """Return what ``info`` says of illegal actions, (N,) bool, and of scorer errors by slot."""
-        notes: dict[str, Any] = {}
-        if illegal is not None and illegal.any():
-            notes |= {"illegal_action": illegal, "_illegal_action": illegal.copy()}
-        if errors:
-            column = np.full(self.num_envs, None, dtype=object)
-            column[list(errors)] = list(errors.values())
-            notes |= {"scorer_error": column, "_scorer_error": column != None}  # noqa: E711 (elementwise)
-        return notes
-
-    def _final(self, step: Step, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """Return ``final_obs`` (N,) objects and ``final_info``, with their masks, of slots that have started anew."""
-        assert step.final is not None
-        assert step.episode_end is not None
-        last, slots = step.final.observation, step.episode_end.slots
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for k, slot in enumerate(slots.tolist()):
-            final_obs[slot] = {key: value[k] for key, value in last.items()} if isinstance(last, dict) else last[k]
-        errors = {slot: error for slot, error in step.scorer_errors.items() if ended[slot]}
-        illegal = None if step.illegal is None else step.illegal & ended
-        info = step.episode_end.vector_info(self.num_envs) | self._notes(illegal, errors)
-        info |= self._mask_info(step.final.action_masks, slots)
-        return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": info, "_final_info": ended.copy()}
-
-    def _mask_info(
-        self, masks: npt.NDArray[np.bool_] | None, slots: npt.NDArray[np.int64] | None = None
-    ) -> dict[str, Any]:
-        """Return the action masks of some slots, all by default, and 0 for the others."""
-        if masks is None:
-            return {}
-        masks = masks.astype(np.int8)
-        told = self._everyone.copy()
-        if slots is not None and slots.size < self.num_envs:
-            told[:] = False
-            told[slots] = True
-            masks[~told] = 0
-        return {"action_mask": masks, "_action_mask": told}
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

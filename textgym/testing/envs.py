@@ -32,9 +32,15 @@ LAST_INFO: dict[str, type] = {
 }
 """Keys of ``info`` at the last step, always."""
 LAST_INFO_SOMETIMES: dict[str, type] = {
-    "group": int, "kl": float, "is_action": list, "turns": list, "score_normalised": float
+    "group": int, "kl": float, "is_action": list, "turns": list, "score_normalised": float, "token_rewards": list
 }  # fmt: skip
-STEP_INFO: dict[str, type] = {"scorer_error": str, "illegal_action": bool, "action_mask": np.ndarray}
+NUMBERS: dict[str, type] = {
+    "score": np.float64, "length": np.int64, "group": np.int64, "kl": np.float64, "score_normalised": np.float64
+}  # fmt: skip
+"""Keys of ``info`` at the last step with ``final_info="numbers"``, where they apply."""
+STEP_INFO: dict[str, type] = {
+    "scorer_error": str, "illegal_action": np.ndarray, "action_mask": np.ndarray, "reward_vector": np.ndarray
+}  # fmt: skip
 """Keys of ``info`` at any step, where they apply."""
 
 
@@ -176,13 +182,17 @@ def _check_record(env: TextGenEnv, record: Record) -> None:
             for name, kind in (("reward", float), ("terminated", bool), ("truncated", bool)):
                 if type(entry[name]) is not kind:
                     raise AssertionError(f"{name} {i} is {type(entry[name]).__name__}, expected {kind.__name__}")
-        _check_info(entry["info"], last, i)
+        _check_info(entry["info"], last, i, env.config.final_info)
 
 
-def _check_info(info: dict[str, Any], last: bool, i: int) -> None:
-    if last and not LAST_INFO.keys() <= info.keys():
-        raise AssertionError(f"the last step's info {i} lacks {sorted(LAST_INFO.keys() - info.keys())}")
-    known = STEP_INFO | LAST_INFO | LAST_INFO_SOMETIMES if last else STEP_INFO
+def _check_info(info: dict[str, Any], last: bool, i: int, final_info: str) -> None:
+    """Check the keys and types of one ``info``."""
+    known = STEP_INFO if final_info == "full" else STEP_INFO | {"scorer_error": np.ndarray}
+    if last and final_info != "none":
+        always = LAST_INFO.keys() if final_info == "full" else {"score", "length"}
+        if not always <= info.keys():
+            raise AssertionError(f"the last step's info {i} lacks {sorted(always - info.keys())}")
+        known = known | (LAST_INFO | LAST_INFO_SOMETIMES if final_info == "full" else NUMBERS)
     for key, value in info.items():
         if key not in known:
             raise AssertionError(f"info {i} has the undocumented key {key!r}; known: {sorted(known)}")
@@ -239,7 +249,7 @@ def _check_illegal_action(env: TextGenEnv, action: int, i: int) -> None:
     policy = env.config.on_illegal_action
     if policy != "raise":
         _, _, terminated, _, info = env.clone().step(np.int64(action))
-        if info.get("illegal_action") is not True:
+        if not info.get("illegal_action", False):
             raise AssertionError(f"step {i}: info does not say that action {action} is illegal")
         if policy == "terminate" and not terminated:
             raise AssertionError(f"step {i}: the illegal action {action} does not end the episode")

@@ -148,5 +148,10 @@ def _check_ends(
             continue
         check_same(info["final_obs"][slot], single["terminal_observation"], f"{what}: slot {slot}", TOLERANCE)
         check_same(bool(truncated[slot]), single["TimeLimit.truncated"], f"{what}: slot {slot}")
+        last = info["final_info"]
         for key in ("prompt", "completion", "completion_ids", "end_reason"):
-            check_same(info["final_info"][key][slot], single[key], f"{what}: slot {slot}[{key!r}]")
+            if key in last:
+                check_same(last[key][slot], single[key], f"{what}: slot {slot}[{key!r}]")
+        for key in ("score", "length"):
+            if key in last:
+                check_same(float(last[key][slot]), float(single[key]), f"{what}: slot {slot}[{key!r}]", TOLERANCE)
