@@ -18,7 +18,7 @@ from textgym_agents.episodes import Episodes
 __all__ = ["INFO_COLUMNS", "Row", "import_pyarrow", "read_episodes"]
 
 INFO_COLUMNS = ("prompt", "completion", "score", "scores", "group", "end_reason", "kl", "scorer_error", "turns")
-"""What a file keeps of the last step's info, under its own names; what else it holds follows from the other columns."""
+"""Info keys stored as columns; the remaining keys are derived on load."""
 Row = dict[str, Any]
 """One episode: the columns of ``EpisodeRecorder``, masks as bytes."""
 

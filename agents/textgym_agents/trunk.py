@@ -59,7 +59,7 @@ class LMTrunk(nn.Module):
     ) -> None:
         super().__init__()
         if trainable_layers is not None and lora is not None:
-            raise ValueError("trainable_layers and lora are two answers to one question: give one of them")
+            raise ValueError("trainable_layers and lora are mutually exclusive: give one of them")
         self.model: PreTrainedModel = load_lm(model, dtype=dtype, device=device)
         self.autocast = autocast
         head = self.model.get_output_embeddings().weight
@@ -149,7 +149,7 @@ class LMTrunk(nn.Module):
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
-        """Be the model that training started from, for a while, in which nothing may act."""
+        """Context manager: the initial model (adapters disabled); acting is not allowed inside."""
         layers = _adapted_layers(self.model)
         for _, layer in layers:
             layer.enable_adapters(False)

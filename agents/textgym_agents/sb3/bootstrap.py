@@ -1,4 +1,4 @@
-"""V of the texts that a time limit cut off: SB3 asks for them one by one, here all slots are answered in one go."""
+"""Batched bootstrap values for truncated episodes, which SB3 queries one at a time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,15 @@ __all__ = ["LastAction"]
 
 
 class LastAction:
-    """The N texts as the last action left them, whose values one further step of the stream gives.
+    """Values of the N texts as the last action left them, from one further step of the stream.
 
-    Of 64 episodes that end in the same step SB3 would have each whole text fed alone.
+    Needed with ``time_limit="truncated"`` alone, since SB3 bootstraps truncated episodes only: of 64 that end in the
+    same step it would have each whole text fed alone.
 
     Args:
         lm: The policy that acted.
-        windows: (N, L) int64, what it saw.
-        actions: (N,) int64, what it chose.
+        windows: (N, L) int64, the observations.
+        actions: (N,) int64, the actions.
     """
 
     def __init__(self, lm: LMPolicy, windows: npt.NDArray[np.int64], actions: npt.NDArray[np.int64]) -> None:

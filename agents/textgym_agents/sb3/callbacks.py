@@ -33,15 +33,17 @@ class RedistributeRewards(BaseCallback):
 
     def _on_step(self) -> bool:
         assert isinstance(self.model, OnPolicyAlgorithm)
-        buffer, now = self.model.rollout_buffer, self.locals["rewards"]  # stored after the callbacks
-        starts = np.vstack([buffer.episode_starts[: buffer.pos], self.model._last_episode_starts])
+        buffer = self.model.rollout_buffer
+        now, starts_now = self.locals["rewards"], self.model._last_episode_starts  # stored after the callbacks
+        assert starts_now is not None
         for slot in np.flatnonzero(self.locals["dones"]).tolist():
             shares = self.locals["infos"][slot].get("token_rewards")
             if shares is None:
                 continue
             if (normalize := self.model.get_vec_normalize_env()) is not None:
                 shares = normalize.normalize_reward(np.asarray(shares))
-            first = max(np.flatnonzero(starts[:, slot]), default=0)
+            starts = np.append(buffer.episode_starts[: buffer.pos, slot], starts_now[slot])
+            first = max(np.flatnonzero(starts), default=0)
             rewards = np.append(buffer.rewards[first : buffer.pos, slot], now[slot])
             redistribute(rewards, shares)
             buffer.rewards[first : buffer.pos, slot], now[slot] = rewards[:-1], rewards[-1]

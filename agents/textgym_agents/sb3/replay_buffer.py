@@ -113,7 +113,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
         device: Where samples go.
         n_envs: Number of slots, N.
         optimize_memory_usage: Must stay False: memory is small already.
-        handle_timeout_termination: Whether a truncated episode is bootstrapped with the value of its last state.
+        handle_timeout_termination: Whether a truncated episode is bootstrapped with the value of its last state. With
+            ``time_limit="terminated"``, the environment's default, no episode is truncated.
         gamma: Discount per token, in place of DQN's own, as for SB3's ``NStepReplayBuffer``: give the same number to
             ``replay_buffer_kwargs``.
         q_lambda: Lambda, from 0, which are one-step targets, to 1.
