@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from textgym import TextBatch
-from textgym.scorers import Repetition
+from textgym.scorers import Repetition, Scorer
 from textgym.testing import check_scorer
 from textgym_agents import Reinforce, ReinforceConfig
 
@@ -19,7 +19,7 @@ def somebody_speaks(completion: str) -> float:
     return float('"' in completion)
 
 
-class ShortSentences:
+class ShortSentences(Scorer):
     """1 for sentences of at most six words on average, falling to 0 at twelve.
 
     Range [0, 1]; a text without a sentence end counts as one sentence; an empty completion scores 1.

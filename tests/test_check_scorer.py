@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from textgym.scorers import Keywords, LengthBand, Repetition, Scores, WeightedSum, as_scorer, scorer_names
+from textgym.scorers import Keywords, LengthBand, Repetition, Scorer, Scores, WeightedSum, as_scorer, scorer_names
 from textgym.testing import check_scorer
 
 
@@ -52,37 +52,37 @@ def matches(completions, references, weight):
     return [float(text in accepted) * part for text, accepted, part in rows]
 
 
-class TooFew:
+class TooFew(Scorer):
     def __call__(self, batch):
         return lengths(batch)[1:]
 
 
-class BreaksWithoutEpisodes:
+class BreaksWithoutEpisodes(Scorer):
     def __call__(self, batch):
         return np.minimum(lengths(batch), lengths(batch).max())
 
 
-class Infinite:
+class Infinite(Scorer):
     def __call__(self, batch):
         with np.errstate(divide="ignore"):
             return 1 / lengths(batch)
 
 
-class OutOfItsRange:
+class OutOfItsRange(Scorer):
     score_range = (0, 10)
 
     def __call__(self, batch):
         return lengths(batch)
 
 
-class BelowItsRange:
+class BelowItsRange(Scorer):
     score_range = (0, 1)
 
     def __call__(self, batch):
         return -np.minimum(lengths(batch), 1)
 
 
-class Counts:
+class Counts(Scorer):
     def __init__(self):
         self.calls = 0
 
@@ -91,17 +91,17 @@ class Counts:
         return lengths(batch) + self.calls
 
 
-class RanksInTheBatch:
+class RanksInTheBatch(Scorer):
     def __call__(self, batch):
         return lengths(batch) - lengths(batch).sum() if len(batch) else np.zeros(0)
 
 
-class DependsOnTheOrder:
+class DependsOnTheOrder(Scorer):
     def __call__(self, batch):
         return lengths(batch) + np.arange(len(batch))
 
 
-class HoldsALambda:
+class HoldsALambda(Scorer):
     def __init__(self):
         self.function = lambda: None
 
@@ -109,7 +109,7 @@ class HoldsALambda:
         return lengths(batch)
 
 
-class ForgetsWhenPickled:
+class ForgetsWhenPickled(Scorer):
     def __init__(self):
         self.weight = 2.0
 
@@ -120,54 +120,54 @@ class ForgetsWhenPickled:
         return lengths(batch) * self.weight
 
 
-class OverwritesTheIds:
+class OverwritesTheIds(Scorer):
     def __call__(self, batch):
         scores = lengths(batch)
         batch.ids[:] = 0
         return scores
 
 
-class EmptiesTheMetadata:
+class EmptiesTheMetadata(Scorer):
     def __call__(self, batch):
         for row in batch.metadata:
             row.clear()
         return lengths(batch)
 
 
-class FinishesTheTexts:
+class FinishesTheTexts(Scorer):
     def __call__(self, batch):
         scores = lengths(batch)
         batch.done[:] = True
         return scores
 
 
-class ChokesOnSurrogates:
+class ChokesOnSurrogates(Scorer):
     def __call__(self, batch):
         return np.array([len(text.encode()) for text in batch.completions])
 
 
-class DividesByWords:
+class DividesByWords(Scorer):
     def __call__(self, batch):
         return np.array([len(text) / len(text.split()) for text in batch.completions])
 
 
-class BreaksInLargeBatches:
+class BreaksInLargeBatches(Scorer):
     def __call__(self, batch):
         return np.array([len(text) for text in batch.completions])[:64]
 
 
-class RanksInLargeBatches:
+class RanksInLargeBatches(Scorer):
     def __call__(self, batch):
         return np.array([len(text) + (len(batch) > 32) for text in batch.completions])
 
 
-class SeedsNumpy:
+class SeedsNumpy(Scorer):
     def __call__(self, batch):
         np.random.seed(0)  # noqa: NPY002
         return np.zeros(len(batch))
 
 
-class DrawsGlobally:
+class DrawsGlobally(Scorer):
     def __call__(self, batch):
         return np.zeros(len(batch)) * random.random()
 
@@ -205,9 +205,7 @@ class SaysItIsRandom(Counts):
     deterministic = False
 
 
-class PrefersTheLonger:
-    prefers = (("a long text", "short"),)
-
+class PrefersTheLonger(Scorer):
     def __init__(self, sign=1.0):
         self.sign = sign
 
@@ -215,16 +213,16 @@ class PrefersTheLonger:
         return self.sign * lengths(batch)
 
 
-class NeedsFinishedTexts:
+class NeedsFinishedTexts(Scorer):
     def __call__(self, batch):
         if not batch.done.all():
             raise RuntimeError("a text is not finished")
         return lengths(batch)
 
 
-class HasAPartItDoesNotReport:
+class HasAPartItDoesNotReport(Scorer):
     def __init__(self):
-        self.parts = {"first": (len, 1.0)}
+        self.components = ("first",)
 
     def __call__(self, batch):
         return lengths(batch)
@@ -235,8 +233,10 @@ class ReportsAnotherName(HasAPartItDoesNotReport):
         return Scores(self(batch), {"second": self(batch)})
 
 
-class CountsCharacters:
+class CountsCharacters(Scorer):
     """An incremental scorer without a fault; each of those below has one."""
+
+    incremental = True
 
     def __call__(self, batch):
         return lengths(batch)
@@ -324,12 +324,18 @@ def test_a_sound_incremental_scorer_passes_and_the_report_says_what_was_compared
     assert "states of growing texts, tokenizers byte, char, tiny" in str(report)
 
 
-def test_the_declared_preferences_are_held_to():
-    assert "prefers the better text" in str(check_scorer(PrefersTheLonger()))
+def test_preferences_are_verified():
+    pairs = [("a long text", "short")]
+    assert "prefers the better text" in str(check_scorer(PrefersTheLonger(), prefers=pairs))
     with pytest.raises(AssertionError, match=r"does not prefer 'a long text' \(-11\) to 'short' \(-5\)"):
-        check_scorer(PrefersTheLonger(-1.0))
+        check_scorer(PrefersTheLonger(-1.0), prefers=pairs)
     check_scorer(PrefersTheLonger(-1.0), prefers=[("short", "a long text")])
-    check_scorer(PrefersTheLonger(-1.0), prefers=[])
+
+
+def test_scorers_of_textgym_have_known_preferences():
+    assert "prefers the better text" in str(check_scorer("distinct_n"))
+    assert "prefers the better text" not in str(check_scorer("distinct_n", prefers=[]))
+    assert "prefers the better text" not in str(check_scorer("length_band"))
 
 
 def test_preferences_are_scored_with_the_columns_and_the_prompt_that_are_given():
@@ -356,9 +362,9 @@ def test_unfinished_texts_do_not_crash_it():
 
 
 def test_names_of_parts_and_of_components_agree():
-    with pytest.raises(AssertionError, match="has the parts first, but no score_components"):
+    with pytest.raises(AssertionError, match="reports the components none, but declares first"):
         check_scorer(HasAPartItDoesNotReport())
-    with pytest.raises(AssertionError, match="reports the components second, but its parts are first"):
+    with pytest.raises(AssertionError, match="reports the components second, but declares first"):
         check_scorer(ReportsAnotherName())
 
 
@@ -366,9 +372,7 @@ def test_names_of_parts_and_of_components_agree():
     ("claim", "message"),
     [
         ({"score_range": (1, 0)}, r"has the score_range \(1, 0\), expected \(least, greatest\)"),
-        ({"prefers": ("a", "b")}, "as prefers, expected pairs of texts"),
         ({"deterministic": "yes"}, "as deterministic, expected True or False"),
-        ({"requires": "numpy"}, "as requires, expected a tuple of package names"),
         ({"name": "a/b"}, "has the name 'a/b', expected a non-empty string without '/'"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
 from textgym.batch import TextBatch
-from textgym.scorers import TimeLimit, evaluate
+from textgym.scorers import TimeLimit, as_scorer, evaluate
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
 
@@ -202,7 +202,7 @@ def test_the_error_names_the_texts_that_failed_and_no_others():
         return [1.0 if len(text) < 3 else None for text in batch.completions]
 
     with pytest.raises(ScorerError, match="episode 1 of the 3 scored, whose completion is 'long'") as caught:
-        evaluate(short, TextBatch.from_texts(["a", "long", "longer"]))
+        evaluate(as_scorer(short), TextBatch.from_texts(["a", "long", "longer"]))
     assert caught.value.completions == ("long", "longer")
 
 

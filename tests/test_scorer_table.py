@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import textgym.scorers
+from textgym.testing.known_scorers import REQUIRES
 
 SCRIPT = Path(__file__).parent.parent / "tools" / "scorer_table.py"
 
@@ -26,9 +27,9 @@ def load_table():
 table = load_table()
 WRITTEN = table.PAGE.read_text(encoding="utf-8")
 LEAVES = [kind for kinds in table.groups_of_scorers().values() for kind in kinds]
-BROUGHT = {"ReasoningGym"}
-"""Those that are given an object of the package that they need."""
-NEEDY = [kind for kind in LEAVES if getattr(kind, "requires", ()) and kind.__name__ not in BROUGHT]
+BROUGHT = {"ReasoningGym", "RewardModel"}
+"""Those that are given an object of the package that they need, or of their own."""
+NEEDY = [kind for kind in LEAVES if kind.__name__ in REQUIRES and kind.__name__ not in BROUGHT]
 
 
 def rows_of(text):
@@ -138,7 +139,7 @@ def as_pip_does(package):
 
 @pytest.fixture(scope="module")
 def said_without_packages():
-    packages = {as_pip_does(package) for kind in NEEDY for package in kind.requires}
+    packages = {as_pip_does(package) for kind in NEEDY for package in REQUIRES[kind.__name__]}
     installed = packages_distributions()
     modules = [name for name, found in installed.items() if packages & set(map(as_pip_does, found))]
     code = WITHOUT_PACKAGES.format(modules=sorted(modules), folder=str(SCRIPT.parent))
@@ -149,7 +150,8 @@ def said_without_packages():
 
 @pytest.mark.parametrize("kind", NEEDY, ids=lambda kind: kind.__name__)
 def test_without_its_package_a_scorer_says_how_to_install_it(kind, said_without_packages):
-    wanted = ["textgym[agents]"] if "torch" in kind.requires else kind.requires
+    packages = REQUIRES[kind.__name__]
+    wanted = ["textgym[agents]"] if "torch" in packages else packages
     said = said_without_packages[kind.__name__]
     assert all(f"pip install '{package}'" in said for package in wanted), said
 
@@ -159,4 +161,4 @@ def test_a_reward_model_by_name_says_what_it_needs(said_without_packages):
 
 
 def test_without_any_package_all_other_scorers_are_built(said_without_packages):
-    assert set(said_without_packages) - BROUGHT == {kind.__name__ for kind in NEEDY} | {"RewardModel"}
+    assert set(said_without_packages) - BROUGHT == {kind.__name__ for kind in NEEDY}

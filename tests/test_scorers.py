@@ -15,6 +15,7 @@ from textgym.scorers import (
     Keywords,
     LengthBand,
     Repetition,
+    Scorer,
     Scores,
     Sentiment,
     WeightedSum,
@@ -29,7 +30,7 @@ from textgym.scorers import (
 NAN = float("nan")
 
 
-class Returns:
+class Returns(Scorer):
     """Returns one fixed thing, whatever it is asked."""
 
     def __init__(self, result):
@@ -39,7 +40,7 @@ class Returns:
         return self.result
 
 
-class Raises:
+class Raises(Scorer):
     def __call__(self, batch):
         raise KeyError("lost")
 
@@ -135,7 +136,7 @@ def test_a_scorer_that_raises_fails_for_every_episode(on_error, replacement):
 def test_without_an_error_nothing_is_reported():
     scores = evaluate(Returns([1.0]), batch_of("a"), "invalid")
     assert scores.error is None
-    assert scores.failed is None
+    assert not scores.failed.any()
 
 
 @pytest.mark.parametrize("on_error", ["invald", NAN, float("inf"), None, True])
@@ -157,7 +158,7 @@ def test_no_episodes_have_no_scores():
 
 
 def test_a_composite_that_does_not_return_scores_is_an_error():
-    class Broken:
+    class Broken(Scorer):
         def __call__(self, batch): ...
 
         def score_components(self, batch):
@@ -168,7 +169,7 @@ def test_a_composite_that_does_not_return_scores_is_an_error():
 
 
 def test_the_components_of_a_composite_are_checked_too():
-    class Broken:
+    class Broken(Scorer):
         def __call__(self, batch): ...
 
         def score_components(self, batch):
@@ -278,7 +279,7 @@ def test_a_function_that_raises_for_one_text_fails_for_that_one_alone():
     np.testing.assert_array_equal(scores.components["lambda"], [1.5, NAN])
     assert "raised ValueError" in scores.error
     assert "for the completion 'two'" in scores.error
-    with pytest.raises(ValueError, match="two"):
+    with pytest.raises(ScorerError, match="two"):
         scorer(batch_of("two"))
 
 
@@ -582,7 +583,21 @@ def test_a_parameter_that_is_annotated_as_a_batch_is_one_whatever_its_name():
     def lengths(texts: TextBatch):
         return texts.num_new_tokens
 
-    assert as_scorer(lengths) is lengths
+    assert values(lengths, "a", "abc") == [1.0, 3.0]
+    assert as_scorer(lengths).name == "lengths"
+
+
+def test_hooks_of_an_object_that_is_no_scorer_are_not_ignored_silently():
+    class Judge:
+        score_range = (0.0, 1.0)
+
+        def __call__(self, batch):
+            return np.ones(len(batch))
+
+    with pytest.raises(TypeError, match=r"'judge' has score_range, .* inherit from it, class Judge\(Scorer\)"):
+        as_scorer(Judge())
+    del Judge.score_range
+    assert values(Judge(), "a") == [1.0]
 
 
 @pytest.mark.parametrize(("name", "known"), [("regex", "Regex"), ("json_schema", "JSONSchema"), ("BLEU", "BLEU")])

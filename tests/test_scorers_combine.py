@@ -25,24 +25,23 @@ from textgym.scorers import (
     Repetition,
     RunningNormalization,
     Schedule,
-    Scores,
+    Scorer,
     Sequential,
     TimeLimit,
     WeightedSum,
     as_scorer,
+    component_names,
     evaluate,
-    is_incremental,
-    part_names,
     score_part,
     scorer_name,
-    set_progress,
 )
+from textgym.scorers.base import get_states
 from textgym.testing import check_scorer
 
 NAN = float("nan")
 
 
-class Table:
+class Table(Scorer):
     """Says of each completion what a table says, raises for what is not in it, and notes what it was asked."""
 
     score_range = (-10.0, 10.0)
@@ -60,7 +59,7 @@ class Table:
         self.progress = progress
 
 
-class FailsFor:
+class FailsFor(Scorer):
     """Fails for the given texts, and scores the others 1."""
 
     score_range = (0.0, 1.0)
@@ -74,7 +73,7 @@ class FailsFor:
         return [float("inf") if text in self.texts else 1.0 for text in batch.completions]
 
 
-class Says:
+class Says(Scorer):
     """Says one number, in the range that it tells."""
 
     def __init__(self, low, high):
@@ -84,7 +83,7 @@ class Says:
         return np.full(len(batch), self.score_range[0])
 
 
-class NoRange:
+class NoRange(Scorer):
     def __call__(self, batch):
         return np.zeros(len(batch))
 
@@ -97,6 +96,14 @@ def batch_of(*completions, done=True, **columns):
 
 def values(scorer, *completions, **columns):
     return scorer(batch_of(*completions, **columns)).tolist()
+
+
+def played(scorer, *completions, **columns):
+    """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
+    batch = batch_of(*completions, **columns)
+    scores = evaluate(scorer, batch, "invalid")
+    scorer.observe(batch, scores)
+    return scores.total.tolist()
 
 
 def components(scorer, *completions, **columns):
@@ -126,7 +133,7 @@ def test_parts_that_apply_are_pooled_and_shown_as_they_were(combine, expected):
     shown = components(scorer, *"abcd")
     np.testing.assert_array_equal(shown["first"], [0.5, -2.0, NAN, NAN])
     np.testing.assert_array_equal(shown["second"], [3.0, 4.0, 0.25, NAN])
-    assert tuple(shown) == part_names(scorer) == ("first", "second")
+    assert tuple(shown) == component_names(scorer) == ("first", "second")
 
 
 @pytest.mark.parametrize("combine", [Product, Minimum, Maximum])
@@ -251,16 +258,16 @@ def test_every_other_combination_hands_failures_on_too(wrap):
     assert np.isnan(raised.total).all()
 
 
-def test_an_error_without_its_episodes_fails_for_all():
-    class Vague:
-        def __call__(self, batch): ...
-
-        def score_components(self, batch):
-            return Scores(np.zeros(len(batch)), {}, "something went wrong")
-
-    scores = evaluate(WeightedSum({"vague": (Vague(), 1.0), "len": (len, 1.0)}), batch_of("a", "b"), "invalid")
-    assert np.isnan(scores.total).all()
-    assert scores.failed.all()
+def test_each_episode_that_fails_keeps_the_message_of_the_first_part_that_failed_for_it():
+    parts = {"first": (FailsFor("a"), 1.0), "second": (FailsFor("a", "b"), 1.0), "len": (len, 1.0)}
+    scores = evaluate(WeightedSum(parts), batch_of("a", "b", "c"), "invalid")
+    np.testing.assert_array_equal(scores.total, [NAN, NAN, 3.0])
+    assert scores.failed.tolist() == [True, True, False]
+    assert list(scores.errors) == [0, 1]
+    assert "part 'first'" in scores.errors[0]
+    assert "whose completion is 'a'" in scores.errors[0]
+    assert "part 'second'" in scores.errors[1]
+    assert "whose completion is 'b'" in scores.errors[1]
 
 
 # Names
@@ -269,12 +276,12 @@ def test_an_error_without_its_episodes_fails_for_all():
 def test_a_wrapper_has_the_name_and_the_components_of_what_it_wraps():
     chain = Clip(Cached(Affine(Table(a=4.0), scale=2.0)), high=5.0)
     assert scorer_name(chain) == "table"
-    assert part_names(chain) == ("table",)
+    assert component_names(chain) == ("table",)
     assert components(chain, "a") == {"table": [4.0]}
     assert values(chain, "a") == [5.0]
     both = Clip({"x": (Table(a=1.0), 2.0), "y": (Table(a=3.0), 1.0)}, high=4.0)
     assert scorer_name(both) == "weighted_sum"
-    assert part_names(both) == ("x", "y")
+    assert component_names(both) == ("x", "y")
     assert components(both, "a") == {"x": [1.0], "y": [3.0]}
 
 
@@ -398,7 +405,7 @@ def test_a_score_is_scaled_and_shifted():
 )
 def test_a_scheduled_weight_is_linear_between_its_points(progress, weight):
     scorer = Schedule(Table(a=4.0, b=None), {1.0: 0.0, 0.4: 1.0, 0.2: 2.0})
-    set_progress(scorer, progress)
+    scorer.set_progress(progress)
     np.testing.assert_allclose(values(scorer, "a", "b"), [4.0 * weight, NAN])
     assert components(scorer, "a") == {"table": [4.0]}
 
@@ -414,14 +421,14 @@ def test_progress_reaches_every_scorer_through_three_levels():
             "itself": (tables[7], 1.0),
         }
     )
-    set_progress(scorer, 0.25)
+    scorer.set_progress(0.25)
     assert [table.progress for table in tables] == [0.25] * 8
 
 
 @pytest.mark.parametrize("progress", [NAN, "half"])
 def test_progress_that_is_no_number_is_refused(progress):
     with pytest.raises((TypeError, ValueError), match="progress is"):
-        set_progress(Schedule(len, {0: 1.0}), progress)
+        Schedule(len, {0: 1.0}).set_progress(progress)
 
 
 # Ranges
@@ -473,12 +480,7 @@ def test_the_range_follows_from_the_ranges_of_the_parts():
     ids=lambda scorer: type(scorer).__name__,
 )
 def test_a_range_that_is_not_known_is_not_told(scorer):
-    assert getattr(scorer, "score_range", None) is None
-    assert not hasattr(scorer, "score_range")
-
-
-def test_what_the_parts_need_the_combination_needs():
-    assert WeightedSum({"a": ("sentiment", 1.0), "b": (Clip("sentiment", 0), 1.0)}).requires == ("vaderSentiment",)
+    assert scorer.score_range is None
 
 
 # Texts that grow
@@ -497,7 +499,7 @@ def following():
 
 @pytest.mark.parametrize("scorer", following(), ids=lambda scorer: type(scorer).__name__)
 def test_incremental_parts_make_an_incremental_combination(scorer):
-    assert is_incremental(scorer)
+    assert scorer.incremental
     batch = batch_of("ab", "")
     states = scorer.begin(batch)
     grown = batch_of("abc", "d")
@@ -509,9 +511,9 @@ def test_incremental_parts_make_an_incremental_combination(scorer):
 
 
 def test_one_part_that_is_not_incremental_is_enough():
-    assert not is_incremental(WeightedSum({"a": (LengthBand(), 1.0), "b": (Repetition(), 1.0)}))
-    assert not is_incremental(Clip(Repetition(), 0))
-    assert not is_incremental(Minimum([Cached(LengthBand())]))
+    assert not WeightedSum({"a": (LengthBand(), 1.0), "b": (Repetition(), 1.0)}).incremental
+    assert not Clip(Repetition(), 0).incremental
+    assert not Minimum([Cached(LengthBand())]).incremental
 
 
 def test_an_infinite_value_of_a_part_is_an_error_here_as_there():
@@ -532,8 +534,8 @@ def test_an_infinite_value_of_a_part_is_an_error_here_as_there():
 
 def test_scores_are_normalised_by_the_mean_and_spread_of_all_so_far():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=8.0, d=None))
-    np.testing.assert_allclose(values(scorer, "a", "b", "d"), [-1.0, 1.0, NAN])
-    np.testing.assert_allclose(values(scorer, "c"), [4.0 / np.std([1, 3, 8])])
+    np.testing.assert_allclose(played(scorer, "a", "b", "d"), [-1.0, 1.0, NAN])
+    np.testing.assert_allclose(played(scorer, "c"), [4.0 / np.std([1, 3, 8])])
     assert (scorer.count, scorer.mean) == (3, 4.0)
     assert components(scorer, "c")["table"] == [8.0]
 
@@ -543,9 +545,9 @@ def test_one_batch_and_many_batches_of_one_give_the_same_statistics():
     rng = np.random.default_rng(0)
     table = dict(zip(letters, (1e6 + rng.normal(size=24)).tolist(), strict=True))
     whole, alone = RunningNormalization(Table(**table)), RunningNormalization(Table(**table))
-    values(whole, *letters)
+    played(whole, *letters)
     for letter in letters:
-        values(alone, letter)
+        played(alone, letter)
     assert whole.count == alone.count == 24
     np.testing.assert_allclose([whole.mean, whole.std], [np.mean(list(table.values())), np.std(list(table.values()))])
     np.testing.assert_allclose([alone.mean, alone.std], [whole.mean, whole.std], rtol=1e-9)
@@ -554,20 +556,20 @@ def test_one_batch_and_many_batches_of_one_give_the_same_statistics():
 def test_unfinished_texts_are_normalised_and_not_counted():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=5.0))
     assert values(scorer, "c", done=False) == [5.0]
-    values(scorer, "a", "b")
+    played(scorer, "a", "b")
     state = scorer.get_state()
     assert values(scorer, "c", done=False) == [3.0]
     mixed = batch_of("c", "b")
     mixed.done = np.array([False, True])
     assert scorer.get_state() == state
-    scorer(mixed)
+    scorer.observe(mixed, scorer.score_components(mixed))
     assert scorer.get_state()["count"] == 3
     assert scorer.mean == pytest.approx(7 / 3)
 
 
 def test_equal_scores_are_centred_and_not_divided_by_nothing():
     scorer = RunningNormalization(Table(a=0.1, b=0.3))
-    np.testing.assert_allclose(values(scorer, *"a" * 7), [0.0] * 7, atol=1e-12)
+    np.testing.assert_allclose(played(scorer, *"a" * 7), [0.0] * 7, atol=1e-12)
     assert scorer.std == 1.0
     np.testing.assert_allclose(values(scorer, "b", done=False), [0.2])
 
@@ -582,17 +584,17 @@ def test_centre_scale_and_clip_are_options(options, expected):
 
 def test_frozen_statistics_stay_and_make_it_deterministic():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=5.0))
-    values(scorer, "a", "b")
+    played(scorer, "a", "b")
     assert not scorer.deterministic
     scorer.frozen = True
     assert scorer.deterministic
-    assert values(scorer, "c") == values(scorer, "c") == [3.0]
+    assert played(scorer, "c") == played(scorer, "c") == [3.0]
     assert scorer.count == 2
 
 
 def test_statistics_survive_json_and_pickle():
     scorer = RunningNormalization(Table(a=1.0, b=4.0))
-    values(scorer, "a", "b")
+    played(scorer, "a", "b")
     other = RunningNormalization(Table(a=1.0, b=4.0))
     other.set_state(json.loads(json.dumps(scorer.get_state())))
     copied = pickle.loads(pickle.dumps(scorer))
@@ -606,6 +608,25 @@ def test_statistics_that_cannot_be_are_refused(wrong):
         scorer.set_state(scorer.get_state() | wrong)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda table: RunningNormalization(table),
+        lambda table: GroupPercentile(table),
+        lambda table: Constrained(table, table, 5.0, texts_per_update=1),
+        lambda table: WeightedSum({"x": (Clip(RunningNormalization({"y": (table, 2.0)}), -5), 1.0), "z": (len, 1.0)}),
+    ],
+)
+def test_scoring_leaves_no_trace_and_observing_does(build):
+    scorer = build(Table(a=1.0, b=4.0, c=3.0))
+    before = get_states(scorer)
+    first = values(scorer, "a", "b")
+    assert values(scorer, "a", "b") == first
+    assert get_states(scorer) == before
+    assert played(scorer, "a", "b") == first
+    assert get_states(scorer) != before
+
+
 # Ranks among texts of a prompt
 
 
@@ -617,15 +638,15 @@ def test_a_text_is_ranked_among_the_texts_of_its_prompt():
 
 def test_texts_that_end_later_are_ranked_among_those_that_ended_before():
     scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0))
-    assert values(scorer, "b") == [0.5]
-    assert values(scorer, "c") == [1.0]
-    assert values(scorer, "a") == [0.0]
-    assert values(scorer, "b") == [0.5]  # above a, below c, equal to itself
+    assert played(scorer, "b") == [0.5]
+    assert played(scorer, "c") == [1.0]
+    assert played(scorer, "a") == [0.0]
+    assert played(scorer, "b") == [0.5]  # above a, below c, equal to itself
 
 
 def test_unfinished_texts_are_ranked_and_not_remembered():
     scorer = GroupPercentile(Table(a=1.0, b=2.0))
-    values(scorer, "a")
+    played(scorer, "a")
     for _ in range(2):
         assert values(scorer, "b", done=False) == [1.0]
     mixed = batch_of("b", "a", "b")
@@ -636,9 +657,9 @@ def test_unfinished_texts_are_ranked_and_not_remembered():
 def test_only_the_last_scores_of_the_last_prompts_are_remembered():
     scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0), memory=2, prompts=1)
     for text in "acc":
-        values(scorer, text, prompts=["p"])
+        played(scorer, text, prompts=["p"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.0]  # a is forgotten
-    values(scorer, "a", prompts=["q"])
+    played(scorer, "a", prompts=["q"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.5]  # so is p
     assert values(GroupPercentile(Table(a=1.0, b=2.0), memory=0), "a", "b") == [0.0, 1.0]
 
@@ -646,7 +667,7 @@ def test_only_the_last_scores_of_the_last_prompts_are_remembered():
 def test_without_a_memory_every_batch_stands_alone():
     scorer = GroupPercentile(Table(a=1.0, b=2.0), memory=0)
     for _ in range(2):
-        assert values(scorer, "b") == [0.5]
+        assert played(scorer, "b") == [0.5]
 
 
 # The cache
@@ -740,12 +761,12 @@ def test_a_copy_of_a_cache_begins_empty():
 def test_progress_empties_a_cache_where_it_changes_scores():
     changing = Cached({"x": (Schedule("length_band", {0: 0.0, 1: 1.0}), 1.0)})
     assert values(changing, "a" * 8) == [0.0]
-    set_progress(changing, 1.0)
+    changing.set_progress(1.0)
     assert values(changing, "a" * 8) == [1.0]
     steady = Cached(Clip(Product(["length_band"]), 0))
     for _ in range(2):
         values(steady, "a")
-        set_progress(steady, 1.0)
+        steady.set_progress(1.0)
     assert steady.hits == 1
 
 
@@ -755,22 +776,22 @@ def test_progress_empties_a_cache_where_it_changes_scores():
 def test_the_multiplier_rises_while_the_constraint_is_not_met_and_falls_to_zero():
     objective, constraint = Table(a=4.0, b=2.0), Table(a=0.2, b=0.9)
     scorer = Constrained(objective, constraint, at_least=0.5, learning_rate=2.0, texts_per_update=2)
-    assert values(scorer, "a") == [4.0]
+    assert played(scorer, "a") == [4.0]
     assert scorer.multiplier == 0.0
-    assert values(scorer, "a") == [4.0]
+    assert played(scorer, "a") == [4.0]
     assert scorer.multiplier == pytest.approx(0.6)  # 0 + 2 * (0.5 - 0.2)
-    np.testing.assert_allclose(values(scorer, "a", "b"), [(4 - 0.6 * 0.3) / 1.6, (2 + 0.6 * 0.4) / 1.6])
+    np.testing.assert_allclose(played(scorer, "a", "b"), [(4 - 0.6 * 0.3) / 1.6, (2 + 0.6 * 0.4) / 1.6])
     assert scorer.multiplier == pytest.approx(0.5)  # 0.6 - 2 * (0.55 - 0.5)
-    values(scorer, *"bbbb")
+    played(scorer, *"bbbb")
     assert scorer.multiplier == 0.0
 
 
 def test_how_texts_come_in_batches_does_not_change_the_multiplier():
     texts = ["a", "a", "b", "a", "a", "b", "a"]
     whole, alone = (Constrained(NoRange(), Table(a=0.2, b=0.9), 0.5, texts_per_update=3) for _ in range(2))
-    values(whole, *texts)
+    played(whole, *texts)
     for text in texts:
-        values(alone, text)
+        played(alone, text)
     assert whole.get_state() == alone.get_state()
     assert whole.get_state()["waiting"] == [0.2]
     assert whole.multiplier > 0
@@ -778,25 +799,25 @@ def test_how_texts_come_in_batches_does_not_change_the_multiplier():
 
 def test_what_does_not_apply_or_is_not_finished_moves_no_multiplier():
     scorer = Constrained(Table(a=4.0, b=None), Table(a=None, b=0.0), 0.5, texts_per_update=1)
-    np.testing.assert_array_equal(values(scorer, "a"), [4.0])
-    np.testing.assert_array_equal(values(scorer, "b", done=False), [NAN])
+    np.testing.assert_array_equal(played(scorer, "a"), [4.0])
+    np.testing.assert_array_equal(played(scorer, "b", done=False), [NAN])
     assert scorer.multiplier == 0.0
     scorer.multiplier = 1.0
-    assert values(scorer, "a") == [2.0]
+    assert played(scorer, "a") == [2.0]
     scorer.frozen = True
-    values(scorer, "b")
+    played(scorer, "b")
     assert scorer.multiplier == 1.0
     assert scorer.deterministic
 
 
 def test_the_multiplier_survives_json_and_pickle():
     scorer = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
-    values(scorer, *"aaa")
+    played(scorer, *"aaa")
     other = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
     other.set_state(json.loads(json.dumps(scorer.get_state())))
     copied = pickle.loads(pickle.dumps(scorer))
     for one in (scorer, other, copied):
-        values(one, "a")
+        played(one, "a")
     assert scorer.get_state() == other.get_state() == copied.get_state()
     with pytest.raises(ValueError, match="multiplier is -1"):
         other.set_state({"multiplier": -1.0, "waiting": []})
@@ -805,7 +826,7 @@ def test_the_multiplier_survives_json_and_pickle():
 # A time limit
 
 
-class Waits:
+class Waits(Scorer):
     """Returns when it is released, as one that hangs does when the process ends."""
 
     def __init__(self, release):
@@ -849,9 +870,9 @@ def test_a_scorer_in_time_is_as_it_is_without_a_limit():
 
 
 def test_a_wrapped_scorer_that_raises_keeps_its_names():
-    class Broken:
+    class Broken(Scorer):
         def __init__(self):
-            self.parts = {"x": len, "y": len}
+            self.components = ("x", "y")
 
         def __call__(self, batch): ...
 
@@ -907,7 +928,7 @@ def test_the_caller_s_way_with_overflows_holds_in_the_thread():
         (
             lambda: Cached(RunningNormalization(len)),
             ValueError,
-            r"put Cached inside it instead: RunningNormalization\(Cached\(\.\.\.\)\)",
+            r"put Cached inside it: RunningNormalization\(Cached\(\.\.\.\)\)",
         ),
         (lambda: Cached({"a": (Clip(GroupPercentile(len), 0), 1.0)}), ValueError, r"GroupPercentile\(Cached\("),
         (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* leave it out of Cached"),
@@ -952,7 +973,7 @@ def test_it_keeps_the_contract_of_scorers(kind):
     assert check_scorer(scorer).passed
     following = ("weighted_sum", "product", "minimum", "maximum", "clip", "affine", "schedule")
     moving = ("constrained", "running_normalization", "group_percentile")
-    assert callable(getattr(scorer, "begin", None)) == (kind in following)
+    assert scorer.pointwise == (kind in following)
     assert scorer.deterministic == (kind not in moving)
 
 

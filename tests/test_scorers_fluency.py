@@ -16,7 +16,7 @@ from test_lm_stream import fed_tokens
 from textgym.batch import TextBatch
 from textgym.lm import load_lm, random_lm
 from textgym.prompts import Sample
-from textgym.scorers import Coherence, Fluency, Novelty, SelfBLEU, as_scorer, evaluate
+from textgym.scorers import Coherence, Fluency, Gate, Novelty, SelfBLEU, as_scorer, evaluate
 from textgym.testing import check_scorer
 from textgym.tokenizers import CharTokenizer, as_tokenizer
 
@@ -271,6 +271,14 @@ def test_what_is_no_embedder_is_refused():
 # Novelty
 
 
+def played(scorer, *completions):
+    """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
+    batch = TextBatch.from_texts(completions)
+    scores = evaluate(scorer, batch)
+    scorer.observe(batch, scores)
+    return scores.total.tolist()
+
+
 def test_novelty_is_the_share_of_new_ngrams():
     scorer = Novelty(["the cat sat on the mat"], n=2, remembers=False)
     texts = ["The cat sat", "the cat ran off", "mat the", "the", "cat dog", ""]
@@ -281,29 +289,45 @@ def test_novelty_is_the_share_of_new_ngrams():
 
 def test_a_text_is_new_once():
     scorer = Novelty()
+    assert [played(scorer, "Snow fell all night.") for _ in range(3)] == [[1.0], [0.0], [0.0]]
+
+
+@pytest.mark.parametrize("scorer", [Novelty(), SelfBLEU()], ids=lambda scorer: scorer.name)
+def test_scoring_a_text_remembers_nothing(scorer):
     batch = TextBatch.from_texts(["Snow fell all night."])
-    assert [scorer(batch)[0] for _ in range(3)] == [1.0, 0.0, 0.0]
+    state = scorer.get_state()
+    assert scorer(batch).tolist() == scorer(batch).tolist()
+    assert scorer.get_state() == state
 
 
 def test_texts_of_one_call_do_not_see_each_other():
     scorer = Novelty()
-    batch = TextBatch.from_texts(["Snow fell all night."] * 64)
-    assert scorer(batch).tolist() == [1.0] * 64
-    assert scorer(batch).tolist() == [0.0] * 64
+    assert played(scorer, *["Snow fell all night."] * 64) == [1.0] * 64
+    assert played(scorer, *["Snow fell all night."] * 64) == [0.0] * 64
 
 
 def test_unfinished_texts_are_not_remembered():
     scorer = Novelty()
     batch = TextBatch.from_texts(["Snow fell", "Rain fell all day"])
     batch.done[0] = False
-    assert scorer(batch).tolist() == [1.0, 1.0]
+    scorer.observe(batch, evaluate(scorer, batch))
     assert scorer(batch).tolist() == [1.0, 0.0]
+
+
+def test_only_texts_that_the_scorer_was_asked_about_are_remembered():
+    novelty = Novelty()
+    scorer = Gate("length_band", 0.0, {"novelty": (novelty, 1.0)})
+    gate = Gate(lambda completion: float("snow" in completion), 1.0, novelty)
+    assert played(gate, "all the snow fell", "all the rain fell") == [1.0, 0.0]
+    assert novelty(TextBatch.from_texts(["all the snow fell", "all the rain fell"])).tolist() == [0.0, 1.0]
+    assert played(scorer, "all the rain fell") == [1.0]
+    assert played(scorer, "all the rain fell") == [0.0]
 
 
 def test_the_oldest_texts_are_forgotten():
     scorer = Novelty(memory_size=2, n=1)
     for text in ("one", "two", "two", "three"):
-        scorer(TextBatch.from_texts([text]))
+        played(scorer, text)
     assert scorer(TextBatch.from_texts(["one", "two", "three"])).tolist() == [1.0, 0.0, 0.0]
 
 
@@ -311,7 +335,7 @@ def test_a_copy_has_a_memory_of_its_own():
     scorer = Novelty()
     twin = pickle.loads(pickle.dumps(scorer))
     batch = TextBatch.from_texts(["Snow fell."])
-    scorer(batch)
+    played(scorer, "Snow fell.")
     assert twin(batch).tolist() == [1.0]
     assert pickle.loads(pickle.dumps(scorer))(batch).tolist() == [0.0]
 
@@ -354,8 +378,7 @@ def test_batch_and_memory_are_references_together():
 
 def test_a_text_alone_repeats_nothing_and_then_itself():
     scorer = SelfBLEU()
-    batch = TextBatch.from_texts(["Snow fell all night."])
-    np.testing.assert_allclose([scorer(batch)[0], scorer(batch)[0]], [0.0, 1.0])
+    np.testing.assert_allclose([played(scorer, "Snow fell all night.")[0] for _ in range(2)], [0.0, 1.0])
 
 
 def test_an_empty_text_scores_0_and_is_no_reference():

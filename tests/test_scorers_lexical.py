@@ -25,7 +25,6 @@ from textgym.scorers import (
     Syllables,
     WordShape,
     as_scorer,
-    is_incremental,
     score_part,
 )
 from textgym.scorers.lexical.rhyme import rhyme_ending
@@ -607,5 +606,5 @@ def test_last_pieces_work_with_a_tokenizer_that_cannot_be_a_key():
 
 
 def test_which_of_them_follow_a_text_token_by_token():
-    following = {name for name, scorer in ALL.items() if is_incremental(scorer)}
+    following = {name for name, scorer in ALL.items() if scorer.incremental}
     assert following == {"balanced_brackets", "banned_words", "character_share", "keywords"}

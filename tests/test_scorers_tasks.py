@@ -16,10 +16,10 @@ from textgym.scorers import (
     Compression,
     ExactMatch,
     Faithfulness,
+    Scorer,
     as_scorer,
+    component_names,
     evaluate,
-    is_incremental,
-    part_names,
     scorer_name,
 )
 from textgym.testing import check_scorer
@@ -234,7 +234,7 @@ def dialogue(*turns, prompt="Hello. ", reference="Hi! Bye!", metadata=None, done
     )
 
 
-class Sees:
+class Sees(Scorer):
     """Notes the batch that it is given."""
 
     def __call__(self, batch):
@@ -288,13 +288,13 @@ def test_an_agent_that_has_said_nothing_yet_scores_as_an_empty_text():
 def test_name_parts_range_and_kind_are_the_scorers():
     scorer = AgentTurns({"sentiment": 1.0, "repetition": -0.5})
     inner = as_scorer({"sentiment": 1.0, "repetition": -0.5})
-    assert (scorer_name(scorer), part_names(scorer)) == (scorer_name(inner), part_names(inner))
+    assert (scorer_name(scorer), component_names(scorer)) == (scorer_name(inner), component_names(inner))
     assert (scorer.score_range, scorer.deterministic) == (inner.score_range, True)
-    assert is_incremental(as_scorer("length_band"))
-    assert not is_incremental(AgentTurns("length_band"))
+    assert as_scorer("length_band").incremental
+    assert not AgentTurns("length_band").incremental
     components = evaluate(scorer, dialogue("I am glad.", "sad", "no no")).components
     assert components.keys() == {"sentiment", "repetition"}
-    assert not hasattr(AgentTurns(Sees()), "score_range")
+    assert AgentTurns(Sees()).score_range is None
 
 
 def test_a_failure_of_the_scorer_is_reported_and_a_pickled_copy_says_the_same():

@@ -10,7 +10,16 @@ from textgym.batch import TextBatch
 from textgym.constraints import BanTokens
 from textgym.errors import ScorerError
 from textgym.rewards import PerToken, Potential, Redistributed, as_reward, discounted, leave_one_out, uniform
-from textgym.scorers import CharacterShare, Clip, Keywords, LengthBand, Product, RunningNormalization, WeightedSum
+from textgym.scorers import (
+    CharacterShare,
+    Clip,
+    Keywords,
+    LengthBand,
+    Product,
+    RunningNormalization,
+    Scorer,
+    WeightedSum,
+)
 from textgym.scorers.registry import _FACTORIES
 from textgym.tokenizers import CharTokenizer
 
@@ -19,10 +28,11 @@ A, B, SPACE, EOS = range(4)
 KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["ab"], "max_new_tokens": 5}
 
 
-class Follower:
+class Follower(Scorer):
     """The number of letters a, followed token by token; fails where it is told to."""
 
     name = "follower"
+    incremental = True
 
     def __init__(self, fails_at=()):
         self.fails_at = set(fails_at)
@@ -322,7 +332,7 @@ def test_shaping_every_few_tokens_asks_the_scorer_only_then():
     assert asked == ["", "aa", "aaaa", "aaaaa"]
 
 
-class DerivesLocally:
+class DerivesLocally(Scorer):
     def __call__(self, batch):
         return np.array(batch.derived(lambda text: float(len(text))))
 

@@ -12,8 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from textgym import TextGenEnv, TextGenVecEnv
 from textgym.batch import TextBatch
 from textgym.rewards import AdaptiveCoefficient, Potential, kl_penalty
-from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, SelfBLEU
-from textgym.scorers.state import get_states
+from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, Scorer, SelfBLEU
+from textgym.scorers.base import get_states
 from textgym_agents import (
     GRPO,
     ExpertIteration,
@@ -30,7 +30,7 @@ EOS, B = 7, 1
 KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}
 
 
-class Records:
+class Records(Scorer):
     """Remembers what progress it was told."""
 
     def __init__(self):

@@ -24,6 +24,7 @@ from textgym.errors import ScorerError
 from textgym.lm import LMStream, load_lm, sample
 from textgym.prompts import Sample
 from textgym.rewards import PerTurn, as_reward
+from textgym.scorers import Scorer
 from textgym.testing import check_text_env
 from textgym.tokenizers import ByteTokenizer, CharTokenizer, as_tokenizer, embedded_lm_path
 from textgym.users import FunctionUser, LMUser, Reply, ScriptedUser, User, as_user
@@ -721,7 +722,7 @@ def test_a_turn_scorer_may_not_apply_and_its_errors_raise():
 def test_progress_reaches_the_turn_scorer():
     told = []
 
-    class Told:
+    class Told(Scorer):
         def __call__(self, batch):
             return np.zeros(len(batch))
 

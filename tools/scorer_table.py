@@ -27,9 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 import textgym.scorers
 from textgym.batch import TextBatch
-from textgym.scorers import as_scorer, is_incremental, scorer_name, scorer_names
+from textgym.scorers import as_scorer, scorer_names
 from textgym.scorers.text import ends_with_mark
 from textgym.tasks.world import story
+from textgym.testing.known_scorers import REQUIRES
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 __all__ = ["PAGE", "TEXTS", "TIMES", "Row", "built", "facts_of", "groups_of_scorers", "page", "row_of", "scores_of"]
@@ -66,8 +67,6 @@ PAIRS = [
 UNMEASURED = {"Judge": "depends on the endpoint", "RewardModel": "depends on the model"}
 OWN_PROCESS = ("Checker", "MathAnswer")
 """Those that work in another process, whose CPU time is not this one's."""
-NEEDED_FOR_NAMES = {"RewardModel": ("torch", "transformers")}
-"""Packages that a class does not need for all arguments, so that it does not declare them."""
 
 FACTS = ("Scorer", "What it measures", "Range", "Deterministic", "Incremental", "Empty text")
 TIMES = ("µs alone", f"µs in {NUM_TIMED}")
@@ -127,8 +126,7 @@ def row_of(kind: type, *, timed: bool) -> Row:
     name = kind.__name__
     scorer, built_as = built(kind)
     names = scorer_names()
-    id = next((n for n in names if n == scorer_name(scorer) and type(as_scorer(n)) is kind), None)
-    own = NEEDED_FOR_NAMES.get(name, ())
+    id = next((n for n in names if n == scorer.name and type(as_scorer(n)) is kind), None)
     try:
         return Row(
             name=name,
@@ -136,9 +134,9 @@ def row_of(kind: type, *, timed: bool) -> Row:
             built_as=built_as,
             measures=_first_sentence(kind),
             range=_range(scorer, kind),
-            deterministic=getattr(scorer, "deterministic", True),
-            incremental=is_incremental(scorer),
-            packages=tuple(getattr(scorer, "requires", own)),
+            deterministic=scorer.deterministic,
+            incremental=scorer.incremental,
+            packages=REQUIRES.get(name, ()),
             scores=UNMEASURED[name] if name in UNMEASURED else _scores(scorer),
             microseconds=_microseconds(scorer, name in OWN_PROCESS) if timed and name not in UNMEASURED else None,
         )
@@ -177,7 +175,7 @@ def _first_sentence(kind: type) -> str:
 
 
 def _range(scorer: Any, kind: type) -> str:
-    limits = getattr(scorer, "score_range", None)
+    limits = scorer.score_range
     if limits is None:
         return "any number"
     binary = re.search(r"Range:\s+\{0,\s+1\}", kind.__doc__ or "")

@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from textgym.envs.core import Core
 from textgym.envs.time_limit import spec_with_budget
 from textgym.prompts import Curriculum
-from textgym.scorers.state import get_states, set_states
+from textgym.scorers.base import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -141,14 +141,17 @@ class CoreAccess:
         self.core.assignment.set_rng_states(states)
 
     def clone(self) -> "Self":
-        """Return an independent environment in the same state, sharing scorer, prompts and tokenizer."""
+        """Return an independent environment in the same state, sharing scorer, prompts and tokenizer.
+
+        Scorers that learn do not observe its episodes, so that looking ahead in it leaves no trace in them.
+        """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         # A space has a generator, from which sample() draws; Stable-Baselines3's list is written to.
         for name in ("action_space", "single_action_space", "reset_infos"):
             if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
-        parts = self.core.parts
+        parts = replace(self.core.parts, scorers_observe=False)
         if parts.kl is not None:  # its price moves as episodes end
             parts = replace(parts, kl=replace(parts.kl, price=copy.copy(parts.kl.price)))
         if isinstance(parts.prompts, Curriculum):  # it learns from the episodes of its own environment

@@ -22,7 +22,8 @@ from textgym.envs.reset import PreparedReset, PromptAssignment, ResetRequest
 from textgym.envs.step import FinalState, State, Step
 from textgym.prompts import Sample
 from textgym.rewards import Redistribution, kl_penalty
-from textgym.scorers import Scorer, evaluate, part_names, set_progress
+from textgym.scorers import Scorer, component_names, evaluate, score_part
+from textgym.scorers.base import observes
 
 __all__ = ["Core"]
 
@@ -68,7 +69,7 @@ class Core:
         self.groups = np.zeros(num_envs, dtype=np.int64)
         self.samples = [Sample("")] * num_envs
         self.assignment = PromptAssignment(parts, num_envs)
-        self.reward_names = part_names(parts.scorer)
+        self.reward_names = component_names(parts.scorer)
         self.legality = Legality(parts)
         self.conversation = (
             None if parts.dialogue is None else Conversation(parts.dialogue, parts.tokenizer, num_envs, parts.window)
@@ -367,6 +368,10 @@ class Core:
 
     def _learn_from(self, end: EpisodeEnd) -> None:
         """Tell what learns from the course of training how episodes ended."""
+        if self.parts.scorers_observe:
+            self.parts.scorer.observe(end.batch, end.scores)
+            for scorer in filter(observes, getattr(self.parts.reward, "scorers", ())):
+                scorer.observe(end.batch, score_part(scorer, end.batch))
         self.assignment.observe(end.batch.samples, end.scores.total)
         if self.parts.kl is not None and end.kl is not None:
             num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
@@ -520,15 +525,15 @@ class Core:
         """
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
-        set_progress(self.parts.scorer, progress)
-        set_progress(self.parts.reward, progress)
+        self.parts.scorer.set_progress(progress)
+        if hasattr(self.parts.reward, "set_progress"):
+            self.parts.reward.set_progress(progress)
 
     def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> npt.NDArray[np.float64]:
         """Score texts that a reward asks about, and keep what went wrong in which slot."""
         scores = evaluate(self.parts.scorer if scorer is None else scorer, batch, self.parts.on_scorer_error)
-        if scores.error is not None and scores.failed is not None:
-            slots = self._rows if batch.slots is None else batch.slots[scores.failed]
-            self._scorer_errors |= dict.fromkeys(slots.tolist(), scores.error)
+        slots = self._rows if batch.slots is None else batch.slots
+        self._scorer_errors |= {int(slots[row]): error for row, error in scores.errors.items()}
         return scores.total
 
     # Snapshots --------------------------------------------------------------------------------------------------

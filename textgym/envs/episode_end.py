@@ -89,7 +89,5 @@ class EpisodeEnd:
         return (self.scores.total - low) / (high - low)
 
     def scorer_errors(self) -> dict[int, str]:
-        """Return what went wrong in the scorer, by the slot that it affects."""
-        if self.scores.error is None or self.scores.failed is None:
-            return {}
-        return dict.fromkeys(self.slots[self.scores.failed].tolist(), self.scores.error)
+        """Return the scorer's error message for each slot whose episode it failed for."""
+        return {int(self.slots[row]): error for row, error in self.scores.errors.items()}

@@ -81,3 +81,5 @@ class Parts:
     tells_action_mask: bool
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None
+    scorers_observe: bool = True
+    """Whether scorers observe the episodes that end; False in clones, which share them."""

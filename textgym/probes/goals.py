@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.prompts import Sample
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 
 __all__ = [
     "DELAY",
@@ -44,7 +44,7 @@ NUM_TRAPS = 2
 
 
 @dataclass(frozen=True)
-class PlacesRight:
+class PlacesRight(Scorer):
     """Share of the places of the right text that hold its letter.
 
     Range [0, 1]; an empty completion scores 0. Deterministic. Not incremental.

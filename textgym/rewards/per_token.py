@@ -7,7 +7,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.rewards.base import FloatArray, Memory, ScoreFunction
-from textgym.scorers import IncrementalScorer, Scorer, is_incremental, scorer_name, scorer_names
+from textgym.scorers import Scorer, scorer_names
 from textgym.scorers.registry import scorer_factory
 
 __all__ = ["PerToken"]
@@ -32,7 +32,7 @@ class PerToken:
         score(s') - score(s), where the text before the first step counts as 0
 
     The rewards of an episode sum to its final score. The scorer has to be incremental
-    (:class:`textgym.scorers.IncrementalScorer`); the final text is scored whole, once, as ever, and the last step
+    (:attr:`textgym.scorers.Scorer.incremental`); the final text is scored whole, once, as ever, and the last step
     settles what the increments left open. For any other scorer there is :class:`Potential`.
 
     Unlike potential-based shaping it is not made to leave the optimal policy as it is under a discount below 1:
@@ -50,7 +50,7 @@ class PerToken:
     [0.25, 0.25, 0.25, 0.25, -0.25]
     """
 
-    scorer: IncrementalScorer
+    scorer: Scorer
 
     def for_scorer(self, scorer: Scorer) -> "PerToken":
         """Return the reward of an environment with this scorer.
@@ -58,10 +58,10 @@ class PerToken:
         Raises:
             ValueError: If the scorer is not incremental.
         """
-        if not is_incremental(scorer):
+        if not scorer.incremental:
             able = ", ".join(name for name in scorer_names() if _is_incremental_by_name(name))
             raise ValueError(
-                f"reward='per_token' needs an incremental scorer, which {scorer_name(scorer)!r} is not"
+                f"reward='per_token' needs an incremental scorer, which {scorer.name!r} is not"
                 f"{_because(scorer)}; incremental are, among others, {able}. "
                 "textgym.rewards.Potential(every=4) pays steps from any scorer."
             )
@@ -99,15 +99,15 @@ class PerToken:
         return values - paid, _objects(kept, len(batch))
 
 
-class _Follow:
+class _Follow(Scorer):
     """The scorer's next value of some texts, as a scorer, so that errors fall under the environment's policy."""
 
-    def __init__(self, scorer: IncrementalScorer, before: list[Any] | None) -> None:
+    def __init__(self, scorer: Scorer, before: list[Any] | None) -> None:
         self.scorer = scorer
         self.before = before
         self.states: list[Any] | None = None
         """The states afterwards, None where the scorer failed."""
-        self.name = scorer_name(scorer)
+        self.name = scorer.name
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64, 0 where the scorer does not apply to an unfinished text."""
@@ -121,20 +121,21 @@ def _objects(values: Iterable[_Kept], size: int) -> Memory:
     return np.fromiter(values, dtype=object, count=size)
 
 
-def _because(scorer: Any) -> str:
-    """Return which scorer inside of a combined one cannot follow a text, as the end of a clause."""
-    culprit, inner = scorer, scorer
+def _because(scorer: Scorer) -> str:
+    """Return which scorer inside of a combined one is not incremental, as the end of a clause."""
+    culprit: Scorer = scorer
+    inner: Scorer | None = scorer
     while inner is not None:
         culprit = inner
-        inner = next((one for one in getattr(culprit, "scorers", ()) if not is_incremental(one)), None)
-    if hasattr(culprit, "scorers"):
+        inner = next((one for one in culprit.scorers if not one.incremental), None)
+    if culprit.scorers:
         return f" because of {type(culprit).__name__}"
-    name = scorer_name(culprit)
-    return "" if name == scorer_name(scorer) else f" because of {name!r}"
+    return "" if culprit.name == scorer.name else f" because of {culprit.name!r}"
 
 
 def _is_incremental_by_name(name: str) -> bool:
     try:
-        return is_incremental(scorer_factory(name))
+        factory = scorer_factory(name)
+        return isinstance(factory, type) and issubclass(factory, Scorer) and factory.incremental is not False
     except ImportError:
         return False

@@ -7,7 +7,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.rewards.base import FloatArray, Memory, ScoreFunction
-from textgym.scorers import Scorer, as_scorer, score_part, set_progress
+from textgym.scorers import Scorer, as_scorer, score_part
 
 __all__ = ["PerTurn"]
 
@@ -42,9 +42,15 @@ class PerTurn:
         self.turn_scorer = None if turn_scorer is None else as_scorer(turn_scorer)
         self.weight = weight
 
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """``turn_scorer``, where there is one."""
+        return () if self.turn_scorer is None else (self.turn_scorer,)
+
     def set_progress(self, progress: float) -> None:
         """Tell ``turn_scorer`` which share of training, 0 to 1, is done."""
-        set_progress(self.turn_scorer, progress)
+        for scorer in self.scorers:
+            scorer.set_progress(progress)
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
         """Return (B,) zeros: nothing has been paid."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.rewards.base import FloatArray, Memory, ScoreFunction
-from textgym.scorers import as_scorer, evaluate, set_progress
+from textgym.scorers import Scorer, as_scorer, evaluate
 
 __all__ = ["Potential"]
 
@@ -56,9 +56,15 @@ class Potential:
         self.potential = None if potential is None else as_scorer(potential)
         self.every = every
 
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """``potential``, where there is one."""
+        return () if self.potential is None else (self.potential,)
+
     def set_progress(self, progress: float) -> None:
         """Tell ``potential`` which share of training, 0 to 1, is done."""
-        set_progress(self.potential, progress)
+        for scorer in self.scorers:
+            scorer.set_progress(progress)
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
         """Return (B,) float64, Phi of the prompts alone."""

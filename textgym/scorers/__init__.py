@@ -1,4 +1,4 @@
-"""What a text is worth: the contract of scorers, and a library of them.
+"""The contract of scorers, :class:`Scorer`, and a library of them.
 
     lexical       what a text looks like: length, words, repetition, shape
     language      what it says and how well: sentiment, manners, spelling, grammar
@@ -14,17 +14,8 @@ A scorer's module is imported when its name is first used, a package that it nee
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from textgym.scorers.base import (
-    CompositeScorer,
-    Scorer,
-    Scores,
-    evaluate,
-    part_names,
-    score_part,
-    scorer_name,
-    set_progress,
-)
-from textgym.scorers.incremental import IncrementalScorer, is_incremental
+from textgym.scorers.base import Scorer, Scores, component_names, scorer_name
+from textgym.scorers.evaluation import evaluate, score_part
 from textgym.scorers.registry import as_scorer, register_scorer, scorer_names
 
 if TYPE_CHECKING:
@@ -102,7 +93,6 @@ __all__ = [
     "Clip",
     "Coherence",
     "CommonWords",
-    "CompositeScorer",
     "Compression",
     "Constrained",
     "DistinctN",
@@ -114,7 +104,6 @@ __all__ = [
     "Gate",
     "Grammar",
     "GroupPercentile",
-    "IncrementalScorer",
     "JSONSchema",
     "Judge",
     "JudgeConfig",
@@ -153,15 +142,13 @@ __all__ = [
     "WordShape",
     "as_reward_func",
     "as_scorer",
+    "component_names",
     "evaluate",
-    "is_incremental",
-    "part_names",
     "read_pairs",
     "register_scorer",
     "score_part",
     "scorer_name",
     "scorer_names",
-    "set_progress",
 ]
 
 _FOLDERS = ("lexical", "combine", "language", "reference", "fluency", "verifiable", "learned", "reward_function")

@@ -1,194 +1,176 @@
-"""The contract of scorers: what a text is worth, and the one place where a scorer is called and its result checked."""
+"""The contract of scorers: the base class :class:`Scorer` and the :class:`Scores` that one call gives."""
 
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from math import isfinite
-from numbers import Real
-from typing import Any, Protocol
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.errors import ScorerError, unknown_name
+from textgym.errors import ScorerError
 
 __all__ = [
-    "CompositeScorer",
+    "FloatArray",
+    "Range",
     "Scorer",
     "Scores",
-    "as_number",
-    "as_values",
-    "evaluate",
-    "part_names",
-    "score_part",
+    "component_names",
+    "get_states",
+    "observes",
     "scorer_name",
-    "set_progress",
+    "set_states",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-
-
-class Scorer(Protocol):
-    """A callable object that says how good texts are.
-
-    It should be picklable, and the score of an episode should not depend on the others of its batch. It may also say
-    more about itself, and :func:`textgym.testing.check_scorer` holds it to what it says:
-
-    - ``name: str``, its key in ``info["scores"]``;
-    - ``score_range: tuple[float, float]``, the least and the greatest score;
-    - ``deterministic: bool``, ``True`` by default: whether the same episode always has the same score;
-    - ``prefers: Sequence[tuple[str, str]]``, pairs of completions, the first of which scores higher;
-    - ``requires: tuple[str, ...]``, the packages that it needs, as pip calls them;
-    - ``parts: Mapping[str, Any]``, of a scorer that is made of others, keyed as in ``info["scores"]``;
-    - ``set_progress(progress: float)``, called with the share of training done, of one that changes with it.
-    """
-
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, higher is better, NaN where the scorer does not apply to an episode.
-
-        Anything that says the same is accepted: a list, integers, ``None`` for NaN.
-        """
-        ...
+Range = tuple[float, float]
+"""The least and the greatest score."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer said about B episodes."""
+    """The scores of B episodes by one scorer."""
 
     total: FloatArray
-    """(B,) float64; NaN where the scorer failed, and, in a part of another scorer, where it does not apply."""
+    """(B,) float64; NaN where the scorer failed, was not called or does not apply."""
     components: Mapping[str, FloatArray]
-    """(B,) float64 by name, before weights; a part of a part is ``"outer/inner"``; NaN where it failed or does not
-    apply. Of a scorer without parts, :func:`evaluate` gives one component, itself, and :func:`score_part` none."""
-    error: str | None = None
-    """What went wrong first, ``None`` if nothing did."""
-    failed: npt.NDArray[np.bool_] | None = None
-    """(B,) bool, the episodes that ``error`` affects, ``None`` if there is no error."""
-    cause: Exception | None = field(default=None, repr=False, compare=False)
-    """The exception behind ``error``, where there was one."""
+    """(B,) float64 by name, before weights; a nested component is ``"outer/inner"``. Of a scorer without components,
+    :func:`textgym.scorers.evaluate` gives one, the scorer itself, and :func:`textgym.scorers.score_part` none."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Index of each episode that failed -> its error message. The total of a failed episode is NaN."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """The exception behind the first error, where there was one."""
+    inner: tuple["Scores", ...] = field(default=(), repr=False, compare=False)
+    """The scores of the inner scorers (:attr:`Scorer.scorers`), in order, for :meth:`Scorer.observe`."""
+
+    @property
+    def error(self) -> str | None:
+        """The first error message, None if no episode failed."""
+        return next(iter(self.errors.values()), None)
+
+    @property
+    def failed(self) -> npt.NDArray[np.bool_]:
+        """(B,) bool, the episodes that failed."""
+        failed = np.zeros(len(self.total), dtype=np.bool_)
+        failed[list(self.errors)] = True
+        return failed
+
+    def checked_total(self) -> FloatArray:
+        """Return (B,) totals.
+
+        Raises:
+            ScorerError: If an episode failed.
+        """
+        if self.error is not None:
+            raise ScorerError(self.error) from self.cause
+        return self.total
 
 
-class CompositeScorer(Protocol):
-    """A scorer that knows more than a total: its parts by name, or which of its episodes failed."""
+class Scorer(ABC):
+    """Scores texts, higher is better. ``__call__`` is the one method to fill in; every other hook has a default.
 
+    A scorer should be picklable, and the score of an episode should not depend on the others of its batch.
+    :func:`textgym.testing.check_scorer` verifies what a class declares.
+
+    >>> class Vowels(Scorer):
+    ...     score_range = (0.0, 1.0)
+    ...     def __call__(self, batch):
+    ...         return [sum(map(text.count, "aeiou")) / max(len(text), 1) for text in batch.completions]
+    >>> Vowels().name, Vowels()(TextBatch.from_texts(["idea", "cat!"]))
+    ('vowels', [0.75, 0.25])
+    """
+
+    score_range: Range | None = None
+    """The least and the greatest score; None where it is not known."""
+    deterministic: bool = True
+    """Whether the same episode always has the same score."""
+    incremental: bool = False
+    """Whether :meth:`begin`, :meth:`advance` and :meth:`value` follow a text token by token."""
+    scorers: "tuple[Scorer, ...]" = ()
+    """The inner scorers. Progress, observation and saved states reach them through it."""
+    components: tuple[str, ...] = ()
+    """Names of the components of :meth:`score_components`, a nested one as ``"outer/inner"``; none by default."""
+
+    @cached_property
+    def name(self) -> str:
+        """The key in ``info["scores"]``; by default the class name in snake case."""
+        return _snake_case(type(self).__name__)
+
+    @abstractmethod
     def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64 totals; raise where :meth:`score_components` reports an error."""
-        ...
+        """Return (B,) float64, NaN where the scorer does not apply to an episode.
+
+        A list, integers and ``None`` for NaN are accepted too. Scoring must not change later scores: shaping, search
+        and a step that is repeated after an exception ask as well. What is learned is learned in :meth:`observe`.
+        """
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return total and components. Parts are called through :func:`score_part`, which reports and never raises."""
-        ...
+        """Return total, components and errors by episode; by default the result of ``__call__`` alone.
 
+        Override it to report :attr:`components`, or the failure of some episodes. It must not raise for those: inner
+        scorers are called through :func:`textgym.scorers.score_part`, which reports errors.
+        """
+        return Scores(self(batch), {})
 
-def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
-    """Call ``scorer`` once and check what comes back: B numbers, none of them NaN or infinite.
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Learn from episodes that ended in the environment being trained.
 
-    Args:
-        scorer: What :func:`textgym.scorers.as_scorer` returned.
-        batch: B episodes.
-        on_error: ``"raise"``; or ``"invalid"``, NaN as the total of the episodes that failed; or a finite number,
-            which becomes their total. Where a scorer raised, all B failed. Components stay as they are.
+        Called once for each, after their last step has succeeded; clones of an environment, and search in them, share
+        the scorer and do not call it. By default inner scorers observe.
 
-    Raises:
-        ScorerError: If the policy is ``"raise"`` and the scorer raised, returned something that is not B finite
-            numbers, or said of an episode that it does not apply, which leaves no score. Its ``completions`` are
-            the texts that it leaves without one.
-        ValueError: If there was an error, and ``on_error`` is none of these.
+        Args:
+            batch: B finished episodes.
+            scores: What :meth:`score_components` returned for them. NaN in its total where this scorer failed, was not
+                called or does not apply.
+        """
+        for scorer, inner in zip(self.scorers, scores.inner, strict=False):
+            scorer.observe(batch, inner)
 
-    >>> from textgym.scorers import LengthBand
-    >>> evaluate(LengthBand(2, 4), TextBatch.from_texts(["a", "abc"])).components
-    {'length_band': array([0.5, 1. ])}
-    """
-    scores = score_part(scorer, batch)
-    total, error = scores.total, scores.error
-    components = scores.components or {scorer_name(scorer): total}
-    missing = np.isnan(total)
-    if error is None and not missing.any():
-        return Scores(total, components)
-    error = error or _no_score(scorer, batch, missing)
-    if on_error == "raise":
-        unscored = [batch.completions[i] for i in missing.nonzero()[0].tolist()]
-        raise ScorerError(error, unscored) from scores.cause
-    return Scores(np.where(missing, _replacement(on_error), total), components, error, missing, scores.cause)
+    def get_state(self) -> dict[str, Any] | None:
+        """Return what was learned, as JSON can hold it, without that of inner scorers; None, the default, for nothing.
 
+        A scorer that returns a state once always does.
+        """
+        return None
 
-def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
-    """Call ``scorer`` as a part of another: NaN may say that it does not apply, an error is reported and not raised."""
-    try:
-        if hasattr(scorer, "score_components"):
-            scores = _checked_parts(scorer.score_components(batch), len(batch))
-        else:
-            scores = Scores(as_values(scorer(batch), len(batch)), {})
-    except Exception as error:  # noqa: BLE001  a scorer is user code; what it raises is reported by the error policy
-        said = f" {error}" if isinstance(error, ScorerError) else f" raised {type(error).__name__}: {error}"
-        nothing, all_failed = np.full(len(batch), np.nan), np.ones(len(batch), dtype=np.bool_)
-        return Scores(nothing, {}, f"scorer {scorer_name(scorer)!r}{said}", all_failed, error)
-    infinite = np.isinf(scores.total)
-    return _without_infinities(scorer, batch, scores, infinite) if infinite.any() else scores
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of :meth:`get_state`; only called where that returns one."""
+        raise NotImplementedError(f"{type(self).__name__} returns a state and has no set_state")
 
+    def set_progress(self, progress: float) -> None:
+        """Take note of the share of training that is done, 0 to 1; by default it is passed on to inner scorers."""
+        for scorer in self.scorers:
+            scorer.set_progress(progress)
 
-def _checked_parts(scores: Any, size: int) -> Scores:
-    if not isinstance(scores, Scores):
-        raise ScorerError(f"returned {_shown(scores)} from score_components, expected Scores")
-    components = {name: as_values(values, size) for name, values in scores.components.items()}
-    total = as_values(scores.total, size)
-    if scores.failed is not None:
-        total[scores.failed] = np.nan
-    return Scores(total, components, scores.error, scores.failed, scores.cause)
+    # Incremental scorers: the cost per token does not depend on the length of the text. A state is any picklable value
+    # that is never changed in place, because snapshots of an environment share it. For whatever tokens a text is made
+    # of, `value` of the states equals the score of the whole text, within rounding.
 
+    def begin(self, batch: TextBatch) -> list[Any]:
+        """Return B states, one for each text as it is now, of whatever length; only where :attr:`incremental`."""
+        raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
-def _without_infinities(scorer: Scorer, batch: TextBatch, scores: Scores, infinite: npt.NDArray[np.bool_]) -> Scores:
-    value = scores.total[infinite.argmax()]
-    error = scores.error or f"scorer {scorer_name(scorer)!r} gave {value} for {_at(batch, infinite)}"
-    failed = infinite if scores.failed is None else scores.failed | infinite
-    return Scores(np.where(failed, np.nan, scores.total), scores.components, error, failed, scores.cause)
+    def advance(self, states: Sequence[Any], batch: TextBatch) -> list[Any]:
+        """Return B states of texts that have grown by one token since ``states``; only where :attr:`incremental`.
 
+        ``batch.last_pieces`` is what that token added to each text, ``batch.last_ids`` its id.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
-def as_values(result: Any, size: int) -> FloatArray:
-    """Return what a scorer gave as a new (size,) float64 array, ``None`` as NaN.
-
-    Raises:
-        ScorerError: If it is not ``size`` numbers.
-    """
-    if type(result) is not np.ndarray or result.dtype != np.float64:
-        try:
-            result = np.asarray(result)
-            if result.dtype.kind == "O":
-                result = np.array([as_number(value) for value in result], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ScorerError(f"returned {_shown(result)}, expected {size} numbers") from error
-    if result.shape != (size,):
-        got = f"{len(result)} scores" if result.ndim == 1 else f"an array of shape {result.shape}"
-        raise ScorerError(f"returned {got} for {size} episodes")
-    if result.dtype.kind not in "biuf" and size > 0:
-        raise ScorerError(f"returned {_shown(result.tolist())}, expected {size} numbers")
-    return np.array(result, dtype=np.float64)  # a copy: a scorer may use its buffer again
-
-
-def as_number(value: Any) -> float:
-    """Return one score as a float, ``None`` as NaN.
-
-    Raises:
-        ScorerError: If it is not a number.
-    """
-    if value is None:
-        return np.nan
-    try:
-        if not isinstance(value, str | bytes):
-            return float(value)
-    except (TypeError, ValueError):
-        pass
-    raise ScorerError(f"returned {_shown(value)}, expected a number")
+    def value(self, states: Sequence[Any], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64, the scores of the texts at ``states``; only where :attr:`incremental`."""
+        raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
 
 def scorer_name(scorer: object) -> str:
-    """Return the key of a scorer in ``info["scores"]``.
+    """Return the key of a scorer, or of a function, in ``info["scores"]``.
 
     It is the attribute ``name``, else a function's own name, else the class name in snake case.
 
-    >>> from textgym.scorers import LengthBand
+    >>> from textgym.scorers.lexical.length import LengthBand
     >>> scorer_name(LengthBand()), scorer_name(len)
     ('length_band', 'len')
     """
@@ -201,54 +183,53 @@ def scorer_name(scorer: object) -> str:
     return _snake_case(type(scorer).__name__) if function is None else scorer_name(function)
 
 
-def part_names(scorer: object) -> tuple[str, ...]:
-    """Return the names of the components at the top level: of the parts, or of the scorer where it has none.
+def component_names(scorer: Scorer) -> tuple[str, ...]:
+    """Return the names of the components at the top level: the scorer's own name where it has none.
 
     >>> from textgym.scorers import as_scorer
-    >>> part_names(as_scorer({"length_band": 1.0, "repetition": -0.5}))
+    >>> component_names(as_scorer({"length_band": 1.0, "repetition": -0.5}))
     ('length_band', 'repetition')
     """
-    parts = getattr(scorer, "parts", None)
-    return tuple(parts) if isinstance(parts, Mapping) else (scorer_name(scorer),)
+    return tuple(name for name in scorer.components if "/" not in name) or (scorer.name,)
 
 
-def set_progress(scorer: object, progress: float) -> None:
-    """Tell a scorer which share of training, 0 to 1, is done; one that does not change with it is left alone."""
-    method = getattr(scorer, "set_progress", None)
-    if callable(method):
-        method(progress)
+def observes(scorer: Scorer) -> bool:
+    """Return whether a scorer, or one inside it, learns from the episodes that it observes."""
+    return type(scorer).observe is not Scorer.observe or any(map(observes, scorer.scorers))
+
+
+def get_states(scorer: Scorer) -> list[dict[str, Any] | None]:
+    """Return the state of a scorer and of all inside it, outermost first, as JSON can hold it.
+
+    >>> from textgym.scorers import RunningNormalization
+    >>> get_states(RunningNormalization("length_band"))
+    [{'count': 0, 'mean': 0.0, 'sum_of_squares': 0.0}, None]
+    """
+    return [one.get_state() for one in _with_inner(scorer)]
+
+
+def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> None:
+    """Take over what :func:`get_states` returned for an equally built scorer.
+
+    Raises:
+        ValueError: If the states are those of a differently built one.
+    """
+    every = list(_with_inner(scorer))
+    if [one.get_state() is None for one in every] != [state is None for state in states]:
+        raise ValueError(
+            f"the saved states are of another scorer: {len(states)} scorers, this one is made of {len(every)}"
+        )
+    for one, state in zip(every, states, strict=True):
+        if state is not None:
+            one.set_state(state)
+
+
+def _with_inner(scorer: Scorer) -> Iterator[Scorer]:
+    yield scorer
+    for inner in scorer.scorers:
+        yield from _with_inner(inner)
 
 
 @cache
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def _replacement(on_error: str | float) -> float:
-    if on_error == "invalid":
-        return np.nan
-    if isinstance(on_error, str):
-        raise unknown_name("on_error", on_error, ["invalid", "raise"], also="A finite number is accepted too.")
-    if not isinstance(on_error, Real) or isinstance(on_error, bool) or not isfinite(on_error):
-        raise ValueError(f"on_error must be 'raise', 'invalid' or a finite number, got {on_error!r}")
-    return float(on_error)
-
-
-def _no_score(scorer: Scorer, batch: TextBatch, missing: npt.NDArray[np.bool_]) -> str:
-    sample = batch.samples[int(missing.argmax())]
-    columns = ", ".join(map(repr, sample.metadata)) or "none"
-    return (
-        f"scorer {scorer_name(scorer)!r} gave no score (None or NaN) for {_at(batch, missing)}. If it needs references "
-        f"or columns of the prompts: this sample has {len(sample.references)} references (column 'references'), and "
-        f"the further columns are: {columns}"
-    )
-
-
-def _at(batch: TextBatch, wrong: npt.NDArray[np.bool_]) -> str:
-    index = int(wrong.argmax())
-    return f"episode {index} of the {len(batch)} scored, whose completion is {_shown(batch.completions[index])}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value[:80] if isinstance(value, str) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,20 +1,18 @@
-"""What makes a plain function a scorer: one of the completion, or one with TRL's keyword signature."""
+"""Adapters that turn functions, and objects with ``__call__`` alone, into scorers."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.prompts.base import Sample
-from textgym.scorers.base import FloatArray, Scores, as_number, as_values, scorer_name
+from textgym.scorers.base import FloatArray, Scorer, Scores, scorer_name
+from textgym.scorers.evaluation import as_values, score_each
 
-__all__ = ["ColumnFunctionScorer", "FunctionScorer", "score_each"]
+__all__ = ["BatchFunctionScorer", "ColumnFunctionScorer", "FunctionScorer"]
 
 
-class FunctionScorer:
+class FunctionScorer(Scorer):
     """Calls ``function(completion)`` for each episode; ``None`` or NaN where it does not apply.
 
     A text for which the function raises fails alone: the scores of the others do not depend on it.
@@ -28,41 +26,35 @@ class FunctionScorer:
         self.name = scorer_name(function)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64."""
-        scores = self.score_components(batch)
-        if scores.cause is not None:
-            raise scores.cause
-        return scores.total
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If the function raised for an episode.
+        """
+        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and which episodes failed."""
+        """Return the scores, and the errors by episode."""
         return score_each(batch, lambda completion, _: self.function(completion), self.name)
 
 
-def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: str) -> Scores:
-    """Return ``function(completion, sample)`` of each episode; one for which it raises fails alone.
+class BatchFunctionScorer(Scorer):
+    """Calls ``function(batch)``, of a function or of an object that is no :class:`Scorer`.
 
-    Args:
-        batch: B episodes.
-        function: Gives a number, or ``None`` where it does not apply.
-        name: Who is to blame in the error.
+    >>> BatchFunctionScorer(lambda batch: batch.num_new_tokens)(TextBatch.from_texts(["a", "abc"]))
+    array([1., 3.])
     """
-    values = np.full(len(batch), np.nan)
-    failed = np.zeros(len(batch), dtype=np.bool_)
-    error, cause = None, None
-    for i, (completion, sample) in enumerate(zip(batch.completions, batch.samples, strict=True)):
-        try:
-            values[i] = as_number(function(completion, sample))
-        except Exception as problem:  # noqa: BLE001  user code; what it raises is reported by the error policy
-            failed[i] = True
-            if cause is None:
-                said = "" if isinstance(problem, ScorerError) else f"raised {type(problem).__name__}: "
-                error = f"scorer {name!r} {said}{problem}, for the completion {completion[:80]!r}"
-                cause = problem
-    return Scores(values, {}, error, None if cause is None else failed, cause)
+
+    def __init__(self, function: Callable[[TextBatch], Any]) -> None:
+        self.function = function
+        self.name = scorer_name(function)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return as_values(self.function(batch), len(batch))
 
 
-class ColumnFunctionScorer:
+class ColumnFunctionScorer(Scorer):
     """Calls ``function(prompts=..., completions=..., completion_ids=..., **columns)`` once for all episodes.
 
     This is the signature of TRL's reward functions. A column is a list of B values: the metadata of the samples by

@@ -1,4 +1,4 @@
-"""How a scorer is given: by name, as weights by name, as a function, as an object."""
+"""Turn names, weights by name, functions and objects into scorers."""
 
 import importlib
 import inspect
@@ -8,17 +8,19 @@ from typing import Any
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
 from textgym.scorers.base import Scorer, scorer_name
-from textgym.scorers.functions import ColumnFunctionScorer, FunctionScorer
+from textgym.scorers.functions import BatchFunctionScorer, ColumnFunctionScorer, FunctionScorer
 
 __all__ = ["as_scorer", "register_scorer", "scorer_factory", "scorer_names"]
 
 _FACTORIES: dict[str, Callable[[], Scorer] | str] = {}
+_OF_WEIGHTS = "textgym.scorers.combine.weighted_sum:weighted_sum"
+"""Builds the scorer of ``{name: weight}``. Named as factories are: composites are built on :func:`as_scorer`."""
 _SPELLING = (
     "scorer {name!r} is no name; there is the class {known}: give an object of it, textgym.scorers.{known}(...), "
     "or its name where docs/scorers.md shows one"
 )
 _EXPECTED = (
-    "a registered name, {name: weight}, a Scorer (a callable whose parameter is called batch), "
+    "a registered name, {name: weight}, a Scorer (or a callable whose parameter is called batch), "
     "f(completion) -> float, or f(prompts, completions, **columns) -> list"
 )
 
@@ -52,8 +54,8 @@ def as_scorer(spec: Any) -> Scorer:
             - a registered name: ``"sentiment"``;
             - weights by name: ``{"sentiment": 1.0, "repetition": -0.5}``. A value may be a pair ``(spec, weight)``,
               which puts any scorer under a name of its own; a key may be a scorer, which keeps its own name;
-            - a :class:`Scorer`, recognised by its only required parameter being called ``batch`` or annotated
-              ``TextBatch``;
+            - a :class:`Scorer`; or any function or object of one required parameter that is called ``batch`` or
+              annotated ``TextBatch``, which becomes one with the defaults of all hooks;
             - ``f(completion) -> float``, with one required positional parameter of another name;
             - ``f(prompts, completions, **columns) -> list``, TRL's signature, recognised by a parameter called
               ``completions`` or ``completion_ids``.
@@ -62,13 +64,16 @@ def as_scorer(spec: Any) -> Scorer:
         ValueError: If a name is unknown, or weights are empty or not finite.
         TypeError: If ``spec`` is none of these.
 
-    >>> as_scorer({"length_band": 1.0, "repetition": -0.5}).parts.keys()
-    dict_keys(['length_band', 'repetition'])
+    >>> as_scorer({"length_band": 1.0, "repetition": -0.5}).components
+    ('length_band', 'repetition')
     """
+    if isinstance(spec, Scorer):
+        return spec
     if isinstance(spec, str):
         return scorer_factory(spec)()
     if isinstance(spec, Mapping):
-        return _weighted_sum(spec)
+        scorer: Scorer = _load(_OF_WEIGHTS)(spec)
+        return scorer
     if isinstance(spec, type):
         raise TypeError(f"scorer is the class {spec.__name__}; give an object of it, such as {spec.__name__}(...)")
     if not callable(spec):
@@ -90,11 +95,13 @@ def scorer_factory(name: str) -> Callable[[], Scorer]:
                 raise ValueError(_SPELLING.format(name=name, known=known))
         raise unknown_name("scorer", name, _FACTORIES, also="A function or a Scorer object is accepted too.")
     factory = _FACTORIES[name]
-    if not isinstance(factory, str):
-        return factory
-    module, _, attribute = factory.partition(":")
-    found: Callable[[], Scorer] = getattr(importlib.import_module(module), attribute)
+    found: Callable[[], Scorer] = _load(factory) if isinstance(factory, str) else factory
     return found
+
+
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
@@ -110,26 +117,12 @@ def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"scorer {scorer_name(spec)!r} has the signature {signature}; expected {_EXPECTED}")
-    if required[0].name == "batch" or required[0].annotation in (TextBatch, "TextBatch"):
-        scorer: Scorer = spec
-        return scorer
-    return FunctionScorer(spec)
-
-
-def _weighted_sum(spec: Mapping[Any, Any]) -> Scorer:
-    from textgym.scorers.combine.arguments import as_part
-    from textgym.scorers.combine.weighted_sum import WeightedSum  # which itself accepts whatever as_scorer does
-
-    parts: dict[str, tuple[Any, Any]] = {}
-    for key, value in spec.items():
-        if callable(value):
-            raise TypeError(
-                f"the weight of {key!r} is {value!r}; to name a scorer, write {{{key!r}: (scorer, weight)}}"
-            )
-        part, weight = value if isinstance(value, tuple | list) and len(value) == 2 else (key, value)
-        scorer = as_part(part, key) if isinstance(key, str) else as_scorer(part)
-        name = key if isinstance(key, str) else scorer_name(scorer)
-        if name in parts:
-            raise ValueError(f"two scorers are named {name!r}; name them with {{name: (scorer, weight)}}")
-        parts[name] = (scorer, weight)
-    return WeightedSum(parts)
+    if required[0].name != "batch" and required[0].annotation not in (TextBatch, "TextBatch"):
+        return FunctionScorer(spec)
+    hooks = [name for name in vars(Scorer) if not name.startswith("_") and name != "name" and hasattr(spec, name)]
+    if hooks:
+        raise TypeError(
+            f"scorer {scorer_name(spec)!r} has {', '.join(hooks)}, but only a subclass of textgym.scorers.Scorer is "
+            f"asked for them: inherit from it, class {type(spec).__name__}(Scorer)"
+        )
+    return BatchFunctionScorer(spec)

@@ -8,7 +8,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
-from textgym.scorers.base import score_part, scorer_name, set_progress
+from textgym.scorers.evaluation import score_part
 from textgym.scorers.registry import as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
@@ -50,7 +50,7 @@ class RewardFunction:
     def __init__(self, scorer: Any, tokenizer: Any = None, name: str | None = None) -> None:
         self.scorer = as_scorer(scorer)
         self.tokenizer: Tokenizer | None = None if tokenizer is None else as_tokenizer(tokenizer)
-        self.__name__ = scorer_name(self.scorer) if name is None else name
+        self.__name__ = self.scorer.name if name is None else name
 
     def __call__(
         self,
@@ -62,13 +62,14 @@ class RewardFunction:
         """Return B scores, ``None`` where the scorer does not apply."""
         state = columns.get("trainer_state")
         if state is not None and state.max_steps > 0:
-            set_progress(self.scorer, min(state.global_step / state.max_steps, 1.0))
+            self.scorer.set_progress(min(state.global_step / state.max_steps, 1.0))
         samples = _samples(list(map(_prompt_text, prompts)), columns)
         batch = self._batch(samples, list(map(_completion_text, completions)), completion_ids)
         scores = score_part(self.scorer, batch)
         if scores.error is not None:
             missing = np.flatnonzero(np.isnan(scores.total)).tolist()
             raise ScorerError(scores.error, [batch.completions[i] for i in missing]) from scores.cause
+        self.scorer.observe(batch, scores)
         return [None if np.isnan(value) else value for value in scores.total.tolist()]
 
     def _batch(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
+from textgym.scorers.base import Scorer
 from textgym.tasks.base import Page, Row, Task
 from textgym.tasks.world.shopping import best_helper_reply, customer_opening, customer_reply, progress, shopping
 from textgym.users import Reply, ScriptedUser
@@ -14,7 +15,7 @@ from textgym.users import Reply, ScriptedUser
 __all__ = ["DIALOGUE", "GoalProgress"]
 
 
-class GoalProgress:
+class GoalProgress(Scorer):
     """How much of the customer's goal the helper has reached.
 
     Formula: the share of the wanted things that were handed over in the right number and colour, less a quarter for

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
-from textgym.scorers import IncrementalScorer, score_part
+from textgym.scorers import Scorer, score_part
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 __all__ = ["check_growing"]
@@ -31,7 +31,7 @@ Rows = list[tuple[list[int], list[int]]]
 
 
 def check_growing(
-    scorer: IncrementalScorer,
+    scorer: Scorer,
     texts: Sequence[str],
     prompt: str | None,
     references: Sequence[str],
@@ -92,7 +92,7 @@ class _Growth:
 
     def __init__(
         self,
-        scorer: IncrementalScorer,
+        scorer: Scorer,
         tokenizer: Tokenizer,
         sample: Sample,
         rows: Rows,

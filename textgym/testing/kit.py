@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import as_scorer, score_part, scorer_name
+from textgym.errors import ScorerError
+from textgym.scorers import as_scorer, score_part
 from textgym.testing.report import Check, ScorerReport
 
 __all__ = ["TEXTS", "ScorerKit"]
@@ -42,9 +43,8 @@ class ScorerKit:
     def __init__(
         self, scorer: Any, prompt: str | None, references: Sequence[str], metadata: Mapping[str, Any] | None
     ) -> None:
-        self.given = scorer
         self.subject = as_scorer(scorer)
-        self.label = f"scorer {scorer_name(self.subject)!r}"
+        self.label = f"scorer {self.subject.name!r}"
         self.prompt = prompt
         self.references = list(references)
         self.metadata = dict(metadata or {})
@@ -52,13 +52,6 @@ class ScorerKit:
         self.checks: list[Check] = []
         self.causes: list[BaseException | None] = []
         self.seen: list[float] = []
-
-    def declared(self, attribute: str, default: Any) -> Any:
-        """Return what the scorer, or the function behind it, says of itself."""
-        value = getattr(self.subject, attribute, None)
-        if value is None and not isinstance(self.given, str | Mapping):
-            value = getattr(self.given, attribute, None)
-        return default if value is None else value
 
     def batch(self, texts: Mapping[str, str], prompt: str | None = None) -> TextBatch:
         """Return new episodes of these texts."""
@@ -70,8 +63,11 @@ class ScorerKit:
     def score(self, batch: TextBatch, how: str = "", names: Sequence[str] = (), scorer: Any = None) -> FloatArray:
         """Return the scores; ``how`` stands before "fails" in the message, ``names`` tells which texts it fails for."""
         scorer = self.subject if scorer is None else scorer
-        scores = score_part(scorer, batch)
         label = f"{self.label}, {how}" if how else self.label
+        try:
+            scores = score_part(scorer, batch)
+        except ScorerError as error:  # of a batch without episodes
+            raise AssertionError(f"{label} fails: {error}") from error.__cause__
         if scores.error is not None:
             culprits = ""
             if len(batch) > 1:
@@ -110,7 +106,7 @@ class ScorerKit:
         if failures:
             raise AssertionError("\n".join(failures)) from next((cause for cause in self.causes if cause), None)
         return ScorerReport(
-            name=scorer_name(self.subject),
+            name=self.subject.name,
             checks=tuple(self.checks),
             range_seen=(min(self.seen), max(self.seen)) if self.seen else None,
             microseconds=self._microseconds() if timed else None,

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import is_incremental, part_names, score_part, scorer_name
+from textgym.scorers import component_names, score_part
 from textgym.testing.generators import disturbed_generators
 from textgym.testing.growing import check_growing
 from textgym.testing.kit import TEXTS, ScorerKit
+from textgym.testing.known_scorers import preferences_of
 from textgym.testing.report import Check, ScorerReport
 
 __all__ = ["Check", "ScorerReport", "check_scorer"]
@@ -71,12 +72,13 @@ def check_scorer(
     AssertionError: scorer 'len' leaves its range [0, 100] for the 100,000 characters of words: 100002.0
     """
     kit = ScorerKit(scorer, prompt, references, metadata)
+    subject = kit.subject
     if score_range is None:
-        score_range = kit.declared("score_range", None)
+        score_range = subject.score_range
     if prefers is None:
-        prefers = kit.declared("prefers", ())
+        prefers = preferences_of(subject)
     if deterministic is None:
-        deterministic = kit.declared("deterministic", True)
+        deterministic = subject.deterministic
     kit.run("what it says of itself", lambda: _check_claims(score_range, prefers, deterministic, kit))
     kit.run("ordinary and nasty texts", lambda: _check_texts(kit))
     kit.run("names of the parts", lambda: _check_names(kit))
@@ -94,8 +96,7 @@ def check_scorer(
         kit.run("the same alone", lambda: _check_alone(kit))
         kit.run("the same in a large batch", lambda: _check_large(kit))
         kit.run("random generators stay as they were", lambda: _check_generators_kept(kit))
-    subject = kit.subject
-    if deterministic and is_incremental(subject):
+    if deterministic and subject.incremental:
         texts = [text for pair in prefers for text in pair][:4] + list(references)[:2]
         kit.run(
             "the same token by token",
@@ -116,33 +117,25 @@ def _check_claims(score_range: Any, prefers: Any, deterministic: Any, kit: Score
         raise AssertionError(f"has {prefers!r} as prefers, expected pairs of texts (better, worse)")
     if not isinstance(deterministic, bool):
         raise AssertionError(f"has {deterministic!r} as deterministic, expected True or False")
-    requires = kit.declared("requires", ())
-    if not isinstance(requires, tuple | list) or not all(isinstance(name, str) for name in requires):
-        raise AssertionError(f"has {requires!r} as requires, expected a tuple of package names")
     claims = [] if score_range is None else [f"range [{score_range[0]}, {score_range[1]}]"]
     claims += [f"{len(prefers)} preferences"] if prefers else []
     claims += ["deterministic" if deterministic else "not deterministic"]
-    claims += ["incremental"] if is_incremental(kit.subject) else []
+    claims += ["incremental"] if kit.subject.incremental else []
     return ", ".join(claims)
 
 
 def _check_names(kit: ScorerKit) -> str:
-    names = part_names(kit.subject)
+    subject = kit.subject
+    names = component_names(subject)
     for name in names:
         if not isinstance(name, str) or not name or "/" in name:
             raise AssertionError(f"has the name {name!r}, expected a non-empty string without '/'")
-    if not hasattr(kit.subject, "score_components"):
-        if names != (scorer_name(kit.subject),):
-            raise AssertionError(f"has the parts {', '.join(names)}, but no score_components to report them")
-        return ", ".join(names)
-    scores = score_part(kit.subject, kit.batch({"plain English": TEXTS["plain English"]}))
-    found = tuple(name for name in scores.components if "/" not in name)
-    if scores.error is None and (found or isinstance(getattr(kit.subject, "parts", None), Mapping)):
-        unlike = sorted(set(found) ^ set(names))
-        if unlike:
-            raise AssertionError(
-                f"reports the components {', '.join(found) or 'none'}, but its parts are {', '.join(names)}"
-            )
+    scores = score_part(subject, kit.batch({"plain English": TEXTS["plain English"]}))
+    if scores.error is None and set(scores.components) != set(subject.components):
+        raise AssertionError(
+            f"reports the components {', '.join(scores.components) or 'none'}, but declares "
+            f"{', '.join(subject.components) or 'none'}"
+        )
     return ", ".join(names)
 
 

@@ -1,12 +1,10 @@
 """A scorer that sees only what the agent wrote in a dialogue."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.base import Scores
 from textgym.scorers.combine.composite import Wrapper
-from textgym.scorers.combine.ranges import Range, range_of
 
 __all__ = ["AgentTurns"]
 
@@ -47,9 +45,9 @@ class AgentTurns(Wrapper):
         """Return total and components of what the agent wrote."""
         return super().score_components(self._said(batch))
 
-    def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
-        """Return the scores as they are."""
-        return totals[0]
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Let the inner scorer observe what the agent wrote."""
+        super().observe(self._said(batch), scores)
 
     def _said(self, batch: TextBatch) -> TextBatch:
         """Return the same episodes without the user's part."""
@@ -63,6 +61,3 @@ class AgentTurns(Wrapper):
         said.slots = batch.slots
         said.completions = [self.join.join(turns) for turns in batch.agent_turns]
         return said
-
-    def _range(self) -> Range | None:
-        return range_of(self.scorer)

@@ -1,19 +1,17 @@
 """A scorer that is asked only about texts that it has not seen."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
-from itertools import compress
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
-from textgym.scorers.base import FloatArray, Scores, score_part
+from textgym.scorers.base import Scorer, Scores
 from textgym.scorers.combine.arguments import as_count
-from textgym.scorers.combine.composite import Composite, Wrapper
-from textgym.scorers.combine.gathering import component_names
-from textgym.scorers.combine.ranges import Range, range_of
+from textgym.scorers.combine.composite import Wrapper
+from textgym.scorers.evaluation import score_part
 
 __all__ = ["Cached"]
 
@@ -58,9 +56,8 @@ class Cached(Wrapper):
         learning = _learning(self.scorer)
         if learning is not None:
             name = type(learning).__name__
-            inside = getattr(learning, "scorers", ())
-            instead = f"put Cached inside it instead: {name}(Cached(...))" if inside else "leave it out of Cached"
-            raise ValueError(f"{name} changes with the texts that it sees, and a cache would not notice; {instead}")
+            instead = f"put Cached inside it: {name}(Cached(...))" if learning.scorers else "leave it out of Cached"
+            raise ValueError(f"{name} changes with the texts that it observes, which a cache would hide; {instead}")
         self.max_size = as_count(max_size, "max_size")
         self.clear()
 
@@ -105,21 +102,13 @@ class Cached(Wrapper):
         part = score_part(self.scorer, batch if len(rows) == len(batch) else batch.select(rows))
         known |= zip(missing, self._new_entries(part), strict=True)
         scores = self._assembled([known[key] for key in keys])
-        if part.error is None:
-            self._remember({key: known[key] for key in missing})
-            return scores
-        failures = np.ones(len(rows), dtype=np.bool_) if part.failed is None else part.failed
-        failed = set(compress(missing, failures.tolist()))
-        self._remember({key: known[key] for key in missing if key not in failed})
-        where = np.array([key in failed for key in keys], dtype=np.bool_)
-        return Scores(scores.total, scores.components, part.error, where, part.cause)
-
-    def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
-        """Return the scores as they are."""
-        return totals[0]
+        errors = {key: part.errors[i] for i, key in enumerate(missing) if i in part.errors}
+        self._remember({key: known[key] for key in missing if key not in errors})
+        by_row = {row: errors[key] for row, key in enumerate(keys) if key in errors}
+        return Scores(scores.total, scores.components, by_row, part.cause)
 
     def _new_entries(self, part: Scores) -> list[Entry]:
-        components = part.components or dict.fromkeys(self.parts, part.total)
+        components = part.components or {self.name: part.total}
         rows = zip(*(values.tolist() for values in components.values()), strict=True)
         columns = [dict(zip(components, row, strict=True)) for row in rows]
         return list(zip(part.total.tolist(), columns, strict=True))
@@ -129,7 +118,7 @@ class Cached(Wrapper):
         names = dict.fromkeys(name for _, components in entries for name in components)
         components = {
             name: np.array([values.get(name, np.nan) for _, values in entries], dtype=np.float64)
-            for name in names or component_names(self)
+            for name in names or self.components
         }
         return Scores(total, components)
 
@@ -137,9 +126,6 @@ class Cached(Wrapper):
         self._entries |= {key: entry for key, entry in entries.items() if not isinstance(key, _Incomparable)}
         while len(self._entries) > self.max_size:
             self._entries.popitem(last=False)
-
-    def _range(self) -> Range | None:
-        return range_of(self.scorer)
 
 
 class _Incomparable:
@@ -166,17 +152,15 @@ def _hashable(value: Any) -> Hashable:
     return type(value), value
 
 
-def _learning(scorer: object) -> object | None:
-    """Return what in a scorer, itself included, changes with the texts that it sees, None where nothing does."""
-    has_state = all(callable(getattr(scorer, name, None)) for name in ("get_state", "set_state"))
-    if has_state and not getattr(scorer, "deterministic", True):
+def _learning(scorer: Scorer) -> Scorer | None:
+    """Return the first scorer, inner ones included, whose scores change with what it observes; None if none does."""
+    if type(scorer).observe is not Scorer.observe and not scorer.deterministic and scorer.get_state() is not None:
         return scorer
-    return next(filter(None, map(_learning, getattr(scorer, "scorers", ()))), None)
+    return next(filter(None, map(_learning, scorer.scorers)), None)
 
 
-def _changes_with_progress(scorer: object) -> bool:
+def _changes_with_progress(scorer: Scorer) -> bool:
     """Return whether anything in a scorer does more with progress than to pass it on."""
-    method = getattr(type(scorer), "set_progress", None)
-    if isinstance(scorer, Composite) and method in (Composite.set_progress, Cached.set_progress):
-        return any(map(_changes_with_progress, scorer.scorers))
-    return callable(getattr(scorer, "set_progress", None))
+    if type(scorer).set_progress not in (Scorer.set_progress, Cached.set_progress):
+        return True
+    return any(map(_changes_with_progress, scorer.scorers))

@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Range, Scores
 from textgym.scorers.combine.arguments import as_count, as_finite, as_part
-from textgym.scorers.combine.composite import Pooled
-from textgym.scorers.combine.ranges import Range, hull, range_of
+from textgym.scorers.combine.composite import Composite
+from textgym.scorers.combine.ranges import hull
 
 __all__ = ["Constrained"]
 
 
-class Constrained(Pooled):
+class Constrained(Composite):
     """The objective plus the constraint times a multiplier, which rises while the constraint is not met.
 
     Maximises the mean of the objective A subject to ``mean of the constraint B >= b``. Formula::
 
         total = (A + multiplier * (B - b)) / (1 + multiplier)
-        multiplier <- max(0, multiplier - learning_rate * (mean(B) - b))     after every n finished texts
+        multiplier <- max(0, multiplier - learning_rate * (mean(B) - b))     after every n observed episodes
 
     Dividing by ``1 + multiplier`` changes no policy's rank and keeps the total in the range of A and B - b, so that the
-    reward does not grow while the constraint is violated. The mean is that of n finished texts in the order in
-    which they end, whatever batches they come in; unfinished ones (``~batch.done``) are scored but not counted.
+    reward does not grow while the constraint is violated. The mean is that of n episodes in the order in which they
+    end, whatever batches they come in. They are counted by :meth:`observe`; scoring leaves the multiplier as it is.
     Where the constraint does not apply, ``B - b`` is 0; where the objective does not, neither does the total.
     Components are ``"objective"`` and ``"constraint"``.
 
@@ -51,7 +51,10 @@ class Constrained(Pooled):
         TypeError: If a number is not one.
 
     >>> scorer = Constrained(len, "length_band", 0.5, learning_rate=2.0, texts_per_update=2)
-    >>> scorer(TextBatch.from_texts(["ab", "abcd"])), scorer.multiplier
+    >>> batch = TextBatch.from_texts(["ab", "abcd"])
+    >>> scores = scorer.score_components(batch)
+    >>> scorer.observe(batch, scores)
+    >>> scores.total, scorer.multiplier
     (array([2., 4.]), 0.25)
     >>> scorer(TextBatch.from_texts(["abcdefgh"]))
     array([6.5])
@@ -72,18 +75,23 @@ class Constrained(Pooled):
         self._waiting: list[float] = []
 
     @property
-    def deterministic(self) -> bool:
+    def deterministic(self) -> bool:  # type: ignore[override]
         """Whether the multiplier is frozen, and the parts are deterministic."""
         return self.frozen and super().deterministic
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, and count what the constraint says of finished texts."""
+        """Return (B,) float64, the weighted means."""
         objective, constraint = totals
         slack = np.where(np.isnan(constraint), 0.0, constraint - self.at_least)
         result: FloatArray = (objective + self.multiplier * slack) / (1.0 + self.multiplier)
-        if not self.frozen:
-            self._ascend(constraint[batch.done & ~np.isnan(constraint)].tolist())
         return result
+
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Count the constraint's scores of finished episodes, unless frozen."""
+        super().observe(batch, scores)
+        if not self.frozen:
+            constraint = scores.inner[1].total
+            self._ascend(constraint[batch.done & ~np.isnan(constraint)].tolist())
 
     def get_state(self) -> dict[str, Any]:
         """Return the multiplier, and the constraint's scores that wait for its next update, as JSON can hold them."""
@@ -110,8 +118,10 @@ class Constrained(Pooled):
             del self._waiting[:size]
             self.multiplier = max(0.0, self.multiplier - self.learning_rate * (mean - self.at_least))
 
-    def _range(self) -> Range | None:
-        objective, constraint = map(range_of, self.scorers)
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """That of the objective, of the constraint's slack and 0 together."""
+        objective, constraint = (scorer.score_range for scorer in self.scorers)
         if objective is None or constraint is None:
             return None
         low, high = constraint

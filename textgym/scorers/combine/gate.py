@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.base import FloatArray, Range, Scores
 from textgym.scorers.combine.arguments import as_finite, as_number_or_nan, as_part
-from textgym.scorers.combine.composite import Composite
-from textgym.scorers.combine.gathering import Gathered
-from textgym.scorers.combine.ranges import Range, hull, range_of
+from textgym.scorers.combine.composite import Composite, Gathered
+from textgym.scorers.combine.ranges import hull
 
 __all__ = ["Gate"]
 
@@ -49,15 +48,16 @@ class Gate(Composite):
     def score_components(self, batch: TextBatch) -> Scores:
         """Return total and components; an episode for which a part that was asked failed has no total."""
         gathered = Gathered(batch)
-        condition = gathered.ask("condition", self.parts["condition"])
+        condition = gathered.call("condition", self.parts["condition"])
         passes = np.isnan(condition) | (condition >= self.at_least)
-        if gathered.failed is not None:
-            passes &= ~gathered.failed
-        score: FloatArray = gathered.ask("score", self.parts["score"], passes)
+        passes &= ~gathered.failed
+        score: FloatArray = gathered.call("score", self.parts["score"], passes)
         return gathered.scores(np.where(passes, score, self.otherwise))
 
-    def _range(self) -> Range | None:
-        limits = range_of(self.parts["score"])
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
+        limits = self.parts["score"].score_range
         if limits is None or np.isnan(self.otherwise):
             return limits
         return hull([limits, (self.otherwise, self.otherwise)])

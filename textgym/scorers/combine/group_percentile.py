@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scores
 from textgym.scorers.combine.arguments import as_count, as_finite
 from textgym.scorers.combine.composite import Wrapper
-from textgym.scorers.combine.ranges import Range
 
 __all__ = ["GroupPercentile"]
 
@@ -20,10 +19,11 @@ class GroupPercentile(Wrapper):
     """The share of other texts for the same prompt that a text beats, ties counting half.
 
     Formula: ``(lower + equal / 2) / others``, over the other finished texts for the prompt: those of the same batch,
-    and the last ``memory`` of earlier batches. 0.5 where there are none; NaN where the scorer does not apply.
+    and the last ``memory`` that were observed before. 0.5 where there are none; NaN where the scorer does not apply.
     Unfinished texts (``~batch.done``) are ranked, and neither compared with nor remembered. Range: [0, 1]. An empty
     completion is ranked by what the scorer gives it. Not deterministic: the same text ranks differently in other
-    company, and scoring a text again compares it with itself. Not incremental.
+    company, and once it was observed it is compared with itself. Not incremental. Scores are remembered by
+    :meth:`observe`, scoring remembers none.
 
     Episodes of one prompt that end in different steps are scored one after another, as they end: the first is ranked
     among the texts remembered from earlier (0.5 at the very first), the last among all, and no rank is revised.
@@ -45,12 +45,15 @@ class GroupPercentile(Wrapper):
         ValueError: If ``memory`` is not a whole number from 0 on, or ``prompts`` not one from 1 on.
 
     >>> scorer = GroupPercentile(len)
-    >>> scorer(TextBatch.from_texts(["a", "abc", "abc", "ab"], prompts=["p", "p", "p", "q"]))
+    >>> batch = TextBatch.from_texts(["a", "abc", "abc", "ab"], prompts=["p", "p", "p", "q"])
+    >>> scorer(batch)
     array([0.  , 0.75, 0.75, 0.5 ])
+    >>> scorer.observe(batch, scorer.score_components(batch))
     >>> scorer(TextBatch.from_texts(["abcd"], prompts=["p"]))
     array([1.])
     """
 
+    score_range = (0.0, 1.0)
     deterministic = False
 
     def __init__(self, scorer: Any, memory: int = 64, prompts: int = 1024) -> None:
@@ -60,18 +63,19 @@ class GroupPercentile(Wrapper):
         self._remembered: OrderedDict[str, deque[float]] = OrderedDict()
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the ranks, and remember the scores of finished texts."""
+        """Return (B,) float64, the ranks."""
         scores: list[float] = totals[0].tolist()
         done = (batch.done & ~np.isnan(totals[0])).tolist()
-        finished: defaultdict[str, list[float]] = defaultdict(list)
         prompts = batch.prompts
-        for prompt, score, counts in zip(prompts, scores, done, strict=True):
-            if counts:
-                finished[prompt].append(score)
+        finished = _finished(totals[0], batch)
         known = {prompt: sorted([*self._remembered.get(prompt, ()), *finished[prompt]]) for prompt in set(prompts)}
         ranks = [_rank(score, known[prompt], own) for prompt, score, own in zip(prompts, scores, done, strict=True)]
-        self._remember(finished)
         return np.array(ranks, dtype=np.float64)
+
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Remember the scores of finished episodes."""
+        super().observe(batch, scores)
+        self._remember(_finished(scores.inner[0].total, batch))
 
     def get_state(self) -> dict[str, Any]:
         """Return the remembered scores by prompt, the one not seen for longest first, as JSON can hold them."""
@@ -88,7 +92,7 @@ class GroupPercentile(Wrapper):
         self._remembered.clear()
         self._remember(finished)
 
-    def _remember(self, finished: dict[str, list[float]]) -> None:
+    def _remember(self, finished: Mapping[str, list[float]]) -> None:
         for prompt, scores in finished.items():
             if scores and self.memory > 0:
                 self._remembered.setdefault(prompt, deque(maxlen=self.memory)).extend(scores)
@@ -96,8 +100,14 @@ class GroupPercentile(Wrapper):
         while len(self._remembered) > self.prompts:
             self._remembered.popitem(last=False)
 
-    def _range(self) -> Range:
-        return 0.0, 1.0
+
+def _finished(scores: FloatArray, batch: TextBatch) -> defaultdict[str, list[float]]:
+    """Return the scores of the finished texts that have one, by prompt."""
+    finished: defaultdict[str, list[float]] = defaultdict(list)
+    for prompt, score, done in zip(batch.prompts, scores.tolist(), batch.done.tolist(), strict=True):
+        if done and score == score:
+            finished[prompt].append(score)
+    return finished
 
 
 def _rank(score: float, known: Sequence[float], own: bool) -> float:

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Range
 from textgym.scorers.combine.arguments import as_parts
-from textgym.scorers.combine.composite import Following
-from textgym.scorers.combine.ranges import Range, hull, of_some, product, ranges_of
+from textgym.scorers.combine.composite import Composite
+from textgym.scorers.combine.ranges import hull, of_some, product, ranges_of
 
 __all__ = ["Maximum", "Minimum", "Product"]
 
 
-class Product(Following):
+class Product(Composite):
     """The product of the scores that apply: of scores in [0, 1], all have to be good at once.
 
     Formula: ``prod(score[k] for each part k whose score is not NaN)``; NaN where no part applies. Range: that of the
@@ -35,6 +35,8 @@ class Product(Following):
     array([0.5, 0. , 0. ])
     """
 
+    pointwise = True
+
     def __init__(self, parts: Any) -> None:
         self.parts = as_parts(parts, "Product")
 
@@ -48,12 +50,14 @@ class Product(Following):
             applies |= present
         return result if applies.all() else np.where(applies, result, np.nan)
 
-    def _range(self) -> Range | None:
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
         limits = ranges_of(self.scorers)
         return None if limits is None else of_some(limits, product)
 
 
-class Minimum(Following):
+class Minimum(Composite):
     """The least of the scores that apply: a text is worth what its weakest side is worth.
 
     Formula: ``min(score[k] for each part k whose score is not NaN)``; NaN where no part applies. Range: from the least
@@ -73,6 +77,8 @@ class Minimum(Following):
     array([0.5, 1. , 0. ])
     """
 
+    pointwise = True
+
     def __init__(self, parts: Any) -> None:
         self.parts = as_parts(parts, "Minimum")
 
@@ -81,12 +87,14 @@ class Minimum(Following):
         least: FloatArray = np.fmin.reduce(totals)
         return least
 
-    def _range(self) -> Range | None:
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
         limits = ranges_of(self.scorers)
         return None if limits is None else hull(limits)
 
 
-class Maximum(Following):
+class Maximum(Composite):
     """The greatest of the scores that apply: one good side is enough.
 
     Formula: ``max(score[k] for each part k whose score is not NaN)``; NaN where no part applies. Range: from the least
@@ -106,6 +114,8 @@ class Maximum(Following):
     array([0.5, 1. , 0. ])
     """
 
+    pointwise = True
+
     def __init__(self, parts: Any) -> None:
         self.parts = as_parts(parts, "Maximum")
 
@@ -114,6 +124,8 @@ class Maximum(Following):
         greatest: FloatArray = np.fmax.reduce(totals)
         return greatest
 
-    def _range(self) -> Range | None:
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
         limits = ranges_of(self.scorers)
         return None if limits is None else hull(limits)

@@ -2,21 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-__all__ = ["Range", "hull", "of_some", "product", "range_of", "ranges_of", "scaled", "total"]
+from textgym.scorers.base import Range, Scorer
 
-Range = tuple[float, float]
-"""The least and the greatest score."""
-
-
-def range_of(scorer: object) -> Range | None:
-    """Return the range that a scorer tells, None where it tells none."""
-    limits = getattr(scorer, "score_range", None)
-    return None if limits is None else (float(limits[0]), float(limits[1]))
+__all__ = ["hull", "of_some", "product", "ranges_of", "scaled", "total"]
 
 
-def ranges_of(scorers: Iterable[object]) -> list[Range] | None:
-    """Return the ranges of all, None where one tells none."""
-    limits = [range_of(scorer) for scorer in scorers]
+def ranges_of(scorers: Iterable[Scorer]) -> list[Range] | None:
+    """Return the ranges of all, None where one is not known."""
+    limits = [scorer.score_range for scorer in scorers]
     known = [pair for pair in limits if pair is not None]
     return known if len(known) == len(limits) else None
 

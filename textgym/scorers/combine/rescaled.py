@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Range
 from textgym.scorers.combine.arguments import as_finite
-from textgym.scorers.combine.composite import Following, Wrapper
-from textgym.scorers.combine.ranges import Range, range_of, scaled
+from textgym.scorers.combine.composite import Wrapper
+from textgym.scorers.combine.ranges import scaled
 
 __all__ = ["Affine", "Clip"]
 
 
-class Clip(Following, Wrapper):
+class Clip(Wrapper):
     """A score cut off below ``low`` and above ``high``: what goes beyond earns nothing more.
 
     Formula: ``min(max(score, low), high)``, NaN where the scorer does not apply. Range: [low, high], or what of it the
@@ -34,6 +34,8 @@ class Clip(Following, Wrapper):
     array([0.5, 0. , 0. ])
     """
 
+    pointwise = True
+
     def __init__(self, scorer: Any, low: float | None = None, high: float | None = None) -> None:
         super().__init__(scorer)
         if low is None and high is None:
@@ -47,13 +49,15 @@ class Clip(Following, Wrapper):
         """Return (B,) float64, the (B,) scores cut off."""
         return np.clip(totals[0], self.low, self.high)
 
-    def _range(self) -> Range | None:
-        limits = range_of(self.scorer) or (float("-inf"), float("inf"))
-        low, high = np.clip(limits, self.low, self.high).tolist()
-        return (low, high) if np.isfinite([low, high]).all() or range_of(self.scorer) else None
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
+        known = self.scorer.score_range
+        low, high = np.clip(known or (-np.inf, np.inf), self.low, self.high).tolist()
+        return (low, high) if known or np.isfinite([low, high]).all() else None
 
 
-class Affine(Following, Wrapper):
+class Affine(Wrapper):
     """A score on another scale.
 
     Formula: ``scale * score + shift``, NaN where the scorer does not apply. Range: that of the scorer, scaled and
@@ -73,6 +77,8 @@ class Affine(Following, Wrapper):
     array([0.5, 1. ])
     """
 
+    pointwise = True
+
     def __init__(self, scorer: Any, scale: float = 1.0, shift: float = 0.0) -> None:
         super().__init__(scorer)
         self.scale = as_finite(scale, "scale")
@@ -82,8 +88,10 @@ class Affine(Following, Wrapper):
         """Return (B,) float64, the (B,) scores on the other scale."""
         return self.scale * totals[0] + self.shift
 
-    def _range(self) -> Range | None:
-        limits = range_of(self.scorer)
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
+        limits = self.scorer.score_range
         if limits is None:
             return None
         low, high = scaled(limits, self.scale)

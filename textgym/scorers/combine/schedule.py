@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Range
 from textgym.scorers.combine.arguments import as_finite
-from textgym.scorers.combine.composite import Following, Wrapper
-from textgym.scorers.combine.ranges import Range, hull, range_of, scaled
+from textgym.scorers.combine.composite import Wrapper
+from textgym.scorers.combine.ranges import hull, scaled
 
 __all__ = ["Schedule"]
 
 
-class Schedule(Following, Wrapper):
+class Schedule(Wrapper):
     """A score times a weight that depends on how much of training is done.
 
     Formula: ``weight(progress) * score``; the weight is linear between the given points, and constant before the first
@@ -50,6 +50,8 @@ class Schedule(Following, Wrapper):
     [0.]
     """
 
+    pointwise = True
+
     def __init__(self, scorer: Any, weights: Mapping[float, float]) -> None:
         super().__init__(scorer)
         if not isinstance(weights, Mapping) or not weights:
@@ -80,6 +82,8 @@ class Schedule(Following, Wrapper):
         """Return (B,) float64, the (B,) scores times the weight."""
         return self.weight * totals[0]
 
-    def _range(self) -> Range | None:
-        limits = range_of(self.scorer)
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
+        limits = self.scorer.score_range
         return None if limits is None else hull(scaled(limits, weight) for weight in self.weights.values())

@@ -8,9 +8,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.scorers.base import Scores
 from textgym.scorers.combine.arguments import as_pairs
-from textgym.scorers.combine.composite import Composite
-from textgym.scorers.combine.gathering import Gathered
-from textgym.scorers.combine.ranges import Range
+from textgym.scorers.combine.composite import Composite, Gathered
 
 __all__ = ["Sequential"]
 
@@ -40,6 +38,8 @@ class Sequential(Composite):
     array([1. , 0.5, 0. ])
     """
 
+    score_range = (0.0, 1.0)
+
     def __init__(self, parts: Mapping[str, tuple[Any, float]]) -> None:
         self.parts = as_pairs(parts, "threshold")
 
@@ -50,16 +50,11 @@ class Sequential(Composite):
         passed = np.zeros(len(batch))
         skipped = np.zeros(len(batch))
         for name, (scorer, threshold) in self.parts.items():
-            score = gathered.ask(name, scorer, going)
+            score = gathered.call(name, scorer, going)
             skips = going & np.isnan(score)
             passes = score >= threshold
             passed += passes
             skipped += skips
-            going = passes | skips
-            if gathered.failed is not None:
-                going &= ~gathered.failed
+            going = (passes | skips) & ~gathered.failed
         steps = len(self.parts) - skipped
         return gathered.scores(np.where(steps > 0, passed / np.maximum(steps, 1), np.nan))
-
-    def _range(self) -> Range:
-        return 0.0, 1.0

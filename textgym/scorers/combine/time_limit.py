@@ -1,18 +1,15 @@
 """A scorer that may hang, and then counts as failed."""
 
 import contextvars
-from collections.abc import Sequence
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
-import numpy as np
-
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.base import Scores
 from textgym.scorers.combine.arguments import as_finite
 from textgym.scorers.combine.composite import Wrapper
-from textgym.scorers.combine.gathering import component_names
-from textgym.scorers.combine.ranges import Range, range_of
+from textgym.scorers.evaluation import unscored
 
 __all__ = ["TimeLimit"]
 
@@ -68,16 +65,8 @@ class TimeLimit(Wrapper):
             raise escaped[0]
         return results[0] if results else self._too_late(batch)
 
-    def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
-        """Return the scores as they are."""
-        return totals[0]
-
     def _too_late(self, batch: TextBatch) -> Scores:
         size = len(batch)
         cause = TimeoutError(f"no scores for {size} texts within {self.seconds:g} seconds")
-        components = {name: np.full(size, np.nan) for name in component_names(self)}
         error = f"scorer {self.name!r} raised TimeoutError: {cause}"
-        return Scores(np.full(size, np.nan), components, error, np.ones(size, dtype=np.bool_), cause)
-
-    def _range(self) -> Range | None:
-        return range_of(self.scorer)
+        return replace(unscored(self, size), errors=dict.fromkeys(range(size), error), cause=cause)

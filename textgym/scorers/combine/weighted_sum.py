@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
-from textgym.scorers.combine.arguments import as_pairs
-from textgym.scorers.combine.composite import Following
-from textgym.scorers.combine.ranges import Range, of_some, ranges_of, scaled, total
+from textgym.scorers.base import FloatArray, Range, Scorer, scorer_name
+from textgym.scorers.combine.arguments import as_pairs, as_part
+from textgym.scorers.combine.composite import Composite
+from textgym.scorers.combine.ranges import of_some, ranges_of, scaled, total
+from textgym.scorers.registry import as_scorer
 
-__all__ = ["WeightedSum"]
+__all__ = ["WeightedSum", "weighted_sum"]
 
 
-class WeightedSum(Following):
+class WeightedSum(Composite):
     """The sum of ``weight * score`` over the parts that apply.
 
     Formula: ``sum(weight[k] * score[k] for each part k whose score is not NaN)``, as TRL sums reward functions; NaN
@@ -34,6 +35,8 @@ class WeightedSum(Following):
     array([1.5, 0.5])
     """
 
+    pointwise = True
+
     def __init__(self, parts: Mapping[str, tuple[Any, float]]) -> None:
         self.parts = as_pairs(parts, "weight")
 
@@ -47,10 +50,34 @@ class WeightedSum(Following):
             applies |= present
         return summed if applies.all() else np.where(applies, summed, np.nan)
 
-    def _range(self) -> Range | None:
+    @property
+    def score_range(self) -> Range | None:  # type: ignore[override]
+        """The least and the greatest score, None where that of an inner scorer is not known."""
         limits = ranges_of(self.scorers)
         if limits is None:
             return None
         return of_some(
             [scaled(pair, weight) for pair, (_, weight) in zip(limits, self.parts.values(), strict=True)], total
         )
+
+
+def weighted_sum(spec: Mapping[Any, Any]) -> WeightedSum:
+    """Return the scorer that :func:`textgym.scorers.as_scorer` makes of ``{name: weight}``.
+
+    Raises:
+        ValueError: If two parts have the same name, and as :class:`WeightedSum` does.
+        TypeError: If a weight is a scorer.
+    """
+    parts: dict[str, tuple[Any, Any]] = {}
+    for key, value in spec.items():
+        if callable(value):
+            raise TypeError(
+                f"the weight of {key!r} is {value!r}; to name a scorer, write {{{key!r}: (scorer, weight)}}"
+            )
+        part, weight = value if isinstance(value, tuple | list) and len(value) == 2 else (key, value)
+        scorer: Scorer = as_part(part, key) if isinstance(key, str) else as_scorer(part)
+        name = key if isinstance(key, str) else scorer_name(scorer)
+        if name in parts:
+            raise ValueError(f"two scorers are named {name!r}; name them with {{name: (scorer, weight)}}")
+        parts[name] = (scorer, weight)
+    return WeightedSum(parts)

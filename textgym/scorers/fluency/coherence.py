@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.embeddings import as_embedder
 
 __all__ = ["Coherence"]
 
 
-class Coherence:
+class Coherence(Scorer):
     """Cosine of prompt and completion in an embedding model: 1 about the same, 0 about something else.
 
     Formula: the dot product of the two unit vectors. Range: [-1, 1]. An empty completion, or one without a vector,
@@ -37,7 +37,6 @@ class Coherence:
     """
 
     score_range = (-1.0, 1.0)
-    requires = ("wordllama",)
 
     def __init__(self, embedder: Any = "wordllama") -> None:
         self.embedder = as_embedder(embedder)

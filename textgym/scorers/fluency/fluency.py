@@ -9,7 +9,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Range, Scorer
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ State = tuple[float, int]
 """Sum of the log-probabilities in nats, and the number of tokens."""
 
 
-class Fluency:
+class Fluency(Scorer):
     """How likely a language model finds the completion after its prompt, per token: the opposite of perplexity.
 
     Formula: with m the mean of ``log p(token | all before it)`` over the completion's tokens, m itself
@@ -64,8 +64,7 @@ class Fluency:
     array([ -1.5, -14.9])
     """
 
-    requires = ("torch", "transformers")
-    prefers = (("The dog ran home.", "Home dog the ran."), ("She was happy.", "Shx wqs hzppy."))
+    incremental = True
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class Fluency:
         self._compared: tuple[Tokenizer, bool] | None = None
 
     @property
-    def score_range(self) -> tuple[float, float]:
+    def score_range(self) -> Range:  # type: ignore[override]
         """The least and the greatest score."""
         return (-100.0, 0.0) if self.scale == "log_prob" else (0.0, 1.0)
 

@@ -6,26 +6,25 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer, Scores
 from textgym.scorers.combine.arguments import as_count
 from textgym.scorers.fluency.memory import TextMemory, ngrams, units
 
 __all__ = ["Novelty"]
 
 
-class Novelty:
+class Novelty(Scorer):
     """Share of the completion's n-grams that no remembered text has: the distance from what was written before.
 
     Formula: ``new / total`` over distinct n-grams of words and marks, in lower case; a text of fewer than ``n`` words
     counts as one n-gram. Reads the first 2,000 characters. Range: [0, 1]. An empty completion scores 0, any other text
     1 before anything is remembered.
 
-    Finished texts (``batch.done``) are remembered when they are scored, the last ``memory_size`` of them, so the score
-    of a text falls as it is written again: not deterministic, unless ``remembers`` is false. The texts of one call are
-    all compared with what was remembered before it and do not see each other: 64 equal texts that end in the same step
-    of 64 environments all score 1, one after the other in one environment the second scores 0. A finished text that
-    is scored twice finds itself. Copies and pickles take the memory with them. Not incremental. Random words score 1:
-    join it with a scorer that they fail.
+    Episodes are remembered by :meth:`observe`, the last ``memory_size`` of them, so the score of a text falls as it is
+    written again: not deterministic, unless ``remembers`` is false. The texts of one call are all compared with what
+    was remembered before it and do not see each other: 64 equal texts that end in the same step of 64 environments all
+    score 1, one after the other in one environment the second scores 0. Scoring remembers nothing. Copies and pickles
+    take the memory with them. Not incremental. Random words score 1: join it with a scorer that they fail.
 
     Source: the novelty of Lehman and Stanley, Abandoning Objectives: Evolution through the Search for Novelty Alone,
     Evolutionary Computation 19, 2011, with n-gram overlap as the distance
@@ -34,17 +33,19 @@ class Novelty:
         past: Texts that are remembered from the beginning.
         n: Words of an n-gram.
         memory_size: Texts that are remembered, the latest ones.
-        remembers: Whether finished texts are added to the memory; else it stays what ``past`` made it.
+        remembers: Whether observed episodes are added to the memory; else it stays what ``past`` made it.
 
     Raises:
         ValueError: If ``n`` or ``memory_size`` is not a positive integer.
         TypeError: If ``past`` is one string.
 
     >>> scorer = Novelty(["The cat sat down."], n=2)
-    >>> scorer(TextBatch.from_texts(["the cat ran", "Snow fell.", "Snow fell.", ""]))
+    >>> batch = TextBatch.from_texts(["the cat ran", "Snow fell.", "Snow fell.", ""])
+    >>> scorer(batch)
     array([0.5, 1. , 1. , 0. ])
-    >>> scorer(TextBatch.from_texts(["Snow fell."]))
-    array([0.])
+    >>> scorer.observe(batch, scorer.score_components(batch))
+    >>> scorer(batch)
+    array([0., 0., 0., 0.])
     """
 
     score_range = (0.0, 1.0)
@@ -63,18 +64,22 @@ class Novelty:
             self._remember(self._grams(units(text)))
 
     @property
-    def deterministic(self) -> bool:
+    def deterministic(self) -> bool:  # type: ignore[override]
         """Whether the memory stays as it is."""
         return not self.remembers
 
     def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, then remember the finished texts."""
-        texts = [self._grams(words) for words in batch.derived(units)]
+        """Return (B,) float64."""
+        texts = (self._grams(words) for words in batch.derived(units))
         scores = [sum(gram not in self._memory for gram in grams) / max(len(grams), 1) for grams in texts]
-        if self.remembers:
-            for i in np.flatnonzero(batch.done).tolist():
-                self._remember(texts[i])
         return np.array(scores, dtype=np.float64)
+
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Remember the finished texts that were scored, if ``remembers``."""
+        if self.remembers:
+            texts = batch.derived(units)
+            for i in np.flatnonzero(batch.done & ~np.isnan(scores.total)).tolist():
+                self._remember(self._grams(texts[i]))
 
     def get_state(self) -> dict[str, Any]:
         """Return the n-grams of the remembered texts, as JSON can hold them."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer, Scores
 from textgym.scorers.combine.arguments import as_count
 from textgym.scorers.fluency.memory import TextMemory, ngrams, units
 
@@ -24,22 +24,21 @@ class _Text(NamedTuple):
     items: list[Item]
 
 
-class SelfBLEU:
+class SelfBLEU(Scorer):
     """BLEU of the completion with the other texts as references: a flaw, to be used with a negative weight.
 
-    References are the other texts of the batch (``with_batch``) and the last ``memory_size`` finished texts. Formula:
+    References are the other texts of the batch (``with_batch``) and the last ``memory_size`` observed ones. Formula:
     BLEU of words and marks in lower case, ``exp(min(0, 1 - r/c)) * (p_1 * ... * p_k) ** (1/k)``, with ``p_i`` the
     clipped precision of i-grams up to ``k = min(n, c)``, ``c`` the length of the text and ``r`` the nearest length of a
     reference; the j-th precision without a match counts as ``1 / (2**j * total)``, as sacrebleu smooths sentences.
     Range: [0, 1], 1 for a text that was written before. Reads the first 2,000 characters. An empty completion, and any
     text while there is no other, scores 0.
 
-    By its definition the score depends on the other texts: on those of the batch, and on the memory, which finished
-    texts (``batch.done``) enter after the call that scored them. In an environment the batch holds the texts that end
-    in the same step: with one environment there is never another, so only the memory counts; with 64 of them, equal
-    texts that end together score 1 each. So it is not deterministic, unless both are off: ``with_batch=False,
-    remembers=False`` compares with ``past`` alone. A finished text that is scored twice finds itself. Copies and
-    pickles take the memory with them. Not incremental.
+    By its definition the score depends on the other texts: on those of the batch, and on the memory, which episodes
+    enter by :meth:`observe`; scoring remembers nothing. In an environment the batch holds the texts that end in the
+    same step: with one environment there is never another, so only the memory counts; with 64 of them, equal texts
+    that end together score 1 each. So it is not deterministic, unless both are off: ``with_batch=False,
+    remembers=False`` compares with ``past`` alone. Copies and pickles take the memory with them. Not incremental.
 
     Source: Zhu et al., Texygen: A Benchmarking Platform for Text Generation Models, SIGIR 2018,
     https://arxiv.org/abs/1802.01886; Post, A Call for Clarity in Reporting BLEU Scores, WMT 2018 (the smoothing)
@@ -49,7 +48,7 @@ class SelfBLEU:
         n: Words of the longest n-gram.
         memory_size: Texts that are remembered, the latest ones; 0 for none.
         with_batch: Whether the other texts of the batch are references too.
-        remembers: Whether finished texts are added to the memory; else it stays what ``past`` made it.
+        remembers: Whether observed episodes are added to the memory; else it stays what ``past`` made it.
 
     Raises:
         ValueError: If ``n`` is not a positive integer, or ``memory_size`` a negative one.
@@ -84,12 +83,12 @@ class SelfBLEU:
             self._remember(self._text(units(text)))
 
     @property
-    def deterministic(self) -> bool:
+    def deterministic(self) -> bool:  # type: ignore[override]
         """Whether the references stay as they are."""
         return not (self.with_batch or self.remembers)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, then remember the finished texts."""
+        """Return (B,) float64."""
         texts = [self._text(words) for words in batch.derived(units)]
         others: Counter[Item] = Counter()
         lengths: Counter[int] = Counter()
@@ -97,11 +96,14 @@ class SelfBLEU:
             for text in texts:
                 others.update(text.items)
             lengths.update(text.length for text in texts if text.length)
-        scores = np.array([self._bleu(text, others, lengths) for text in texts], dtype=np.float64)
+        return np.array([self._bleu(text, others, lengths) for text in texts], dtype=np.float64)
+
+    def observe(self, batch: TextBatch, scores: Scores) -> None:
+        """Remember the finished texts that were scored, if ``remembers``."""
         if self.remembers:
-            for i in np.flatnonzero(batch.done).tolist():
-                self._remember(texts[i])
-        return scores
+            texts = batch.derived(units)
+            for i in np.flatnonzero(batch.done & ~np.isnan(scores.total)).tolist():
+                self._remember(self._text(texts[i]))
 
     def get_state(self) -> dict[str, Any]:
         """Return the words of the remembered texts, as JSON can hold them."""

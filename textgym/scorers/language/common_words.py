@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.language.dictionary import common_words, plain
 from textgym.scorers.text import words
 
@@ -13,7 +13,7 @@ __all__ = ["CommonWords"]
 
 
 @dataclass(frozen=True)
-class CommonWords:
+class CommonWords(Scorer):
     """Share of the completion's words that are among the most common ones of the language: plain vocabulary.
 
     Formula: ``common / all`` words, in lower case, by their frequency in film subtitles. Numbers and most names are not
@@ -37,7 +37,6 @@ class CommonWords:
     """ar, de, en, es, eu, fa, fr, it, lv, nl, pt or ru."""
 
     score_range = (0.0, 1.0)
-    requires = ("pyspellchecker",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 1:

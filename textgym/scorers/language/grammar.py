@@ -13,7 +13,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
@@ -67,7 +67,7 @@ def _linter(dialect: str, spelling: bool) -> Any:
 
 
 @dataclass(frozen=True)
-class Grammar:
+class Grammar(Scorer):
     """1 less the number of mistakes for each word that the grammar checker Harper finds in the completion.
 
     Formula: ``max(0, 1 - mistakes / words)``; words hold a Latin letter, mistakes are the distinct places of the wanted
@@ -107,7 +107,6 @@ class Grammar:
     else one that starts in lower case has a mistake of capitalization."""
 
     score_range = (0.0, 1.0)
-    requires = ("harper-py",)
 
     def __post_init__(self) -> None:
         if isinstance(self.kinds, str):
@@ -122,15 +121,6 @@ class Grammar:
         if self.dialect not in _DIALECTS:
             raise unknown_name("dialect", self.dialect, _DIALECTS)
         self._linter()
-
-    @property
-    def prefers(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of completions, the better one first, whose mistakes are of the wanted kinds."""
-        pairs = {
-            "Agreement": ("He goes to school.", "He go to school."),
-            "Repetition": ("He sat on the mat.", "He sat on the the mat."),
-        }
-        return tuple(pair for kind, pair in pairs.items() if self.kinds is None or kind in self.kinds)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""

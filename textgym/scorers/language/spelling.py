@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.language.dictionary import common_words, frequencies, plain
 from textgym.scorers.text import words
 
@@ -18,7 +18,7 @@ _parts = re.compile(r"['-]").split
 
 
 @dataclass(frozen=True)
-class Spelling:
+class Spelling(Scorer):
     """Share of the completion's words that a dictionary knows.
 
     Formula: ``known / checked`` words, in lower case. Not checked are words with a digit, and unknown words with a
@@ -46,7 +46,6 @@ class Spelling:
     """Whether an unknown word with a capital is left out, not counted as wrong."""
 
     score_range = (0.0, 1.0)
-    requires = ("pyspellchecker",)
 
     def __post_init__(self) -> None:
         frequencies(self.language, "spelling")

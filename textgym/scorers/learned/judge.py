@@ -10,7 +10,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.base import FloatArray, Scorer, Scores
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.chat import ChatClient, ChatLimits
 from textgym.scorers.learned.judge_cache import AnswerCache, question_key
@@ -32,7 +32,7 @@ class JudgeUsage:
     """Episodes whose answer lay in the cache."""
 
 
-class Judge:
+class Judge(Scorer):
     """The score that a language model behind an OpenAI-compatible server gives a completion.
 
     Formula: ``(score - worst) / (best - worst)``, where the score is read from the judge's answer. Range: [0, 1]; NaN
@@ -97,7 +97,7 @@ class Judge:
         self._cache = None if config.cache is None else AnswerCache(config.cache)
 
     @property
-    def deterministic(self) -> bool:
+    def deterministic(self) -> bool:  # type: ignore[override]
         """Whether an episode is sure to get the same score again."""
         return self._cache is not None
 
@@ -112,10 +112,7 @@ class Judge:
         Raises:
             ScorerError: If an episode failed.
         """
-        scores = self.score_components(batch)
-        if scores.error is not None:
-            raise ScorerError(scores.error) from scores.cause
-        return scores.total
+        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
@@ -124,18 +121,16 @@ class Judge:
         found = self._remembered(bodies, [key for key, body in questions if body is not None])
         found |= self._asked({key: body for key, body in bodies.items() if key not in found})
         total = np.full(len(batch), np.nan)
-        failed = np.zeros(len(batch), dtype=np.bool_)
-        error, cause = None, None
+        errors: dict[int, str] = {}
+        cause: ScorerError | None = None
         for i, (key, body) in enumerate(questions):
             outcome = found[key] if body is not None else np.nan
             if isinstance(outcome, ScorerError):
-                failed[i] = True
-                if error is None:
-                    error = f"scorer 'judge' {outcome}, for the completion {batch.completions[i][:80]!r}"
-                    cause = outcome
+                errors[i] = f"scorer 'judge' {outcome}, for the completion {batch.completions[i][:80]!r}"
+                cause = cause or outcome
             else:
                 total[i] = outcome
-        return Scores(total, {}, error, None if error is None else failed, cause)
+        return Scores(total, {}, errors, cause)
 
     def _questions(self, batch: TextBatch) -> list[tuple[str, dict[str, Any] | None]]:
         """Return B requests, each with its key; None where there is nothing to ask."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.preferences_pairs import PreferencePair, as_pair, read_pairs
 from textgym.scorers.learned.preferences_settings import PreferenceReport, PreferenceSettings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BradleyTerry"]
 
 
-class BradleyTerry:
+class BradleyTerry(Scorer):
     """The reward that a language model with a scalar head has learnt from pairs of a better and a worse completion.
 
     Formula: ``r = w . h + b`` with h the hidden state, as the model's output head would read it, of the last token of
@@ -43,8 +43,6 @@ class BradleyTerry:
     >>> bool(good > bad), scorer.report.training_accuracy
     (True, 1.0)
     """
-
-    requires = ("torch", "transformers", "safetensors")
 
     def __init__(
         self,

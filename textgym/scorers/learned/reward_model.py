@@ -11,7 +11,8 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError, unknown_name
-from textgym.scorers.base import FloatArray, as_values
+from textgym.scorers.base import FloatArray, Range, Scorer
+from textgym.scorers.evaluation import as_values
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.reward_model_loading import Classifier, load_classifier
 from textgym.tokenizers.base import as_utf8
@@ -58,7 +59,7 @@ class RewardModelConfig:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
-class RewardModel:
+class RewardModel(Scorer):
     """The output of a sequence classifier for prompt and completion.
 
     Formula: the logit or the probability of one label. Range: all numbers, or [0, 1] for a probability. An empty
@@ -108,7 +109,7 @@ class RewardModel:
         self._classifier = load_classifier(model, tokenizer, self.config) if is_classifier else None
 
     @property
-    def score_range(self) -> tuple[float, float] | None:
+    def score_range(self) -> Range | None:  # type: ignore[override]
         """The least and the greatest score, where there is such."""
         return (0.0, 1.0) if self._classifier is not None and self.config.output == "probability" else None
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import fold, given_phrases, phrases_of_column, whole_phrase
 
 __all__ = ["BannedWords"]
 
 
-class BannedWords:
+class BannedWords(Scorer):
     r"""1 where the completion holds no banned word, 1/2 with one, 1/3 with two, and so on.
 
     Formula: ``1 / (1 + hits)``, where hits counts the places at which a banned word begins, as a whole word in any
@@ -36,6 +36,7 @@ class BannedWords:
     """
 
     score_range = (0.0, 1.0)
+    incremental = True
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "banned_words") -> None:
         self.column = column

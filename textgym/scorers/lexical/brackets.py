@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 
 __all__ = ["BalancedBrackets"]
 
@@ -15,7 +15,7 @@ _State = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
-class BalancedBrackets:
+class BalancedBrackets(Scorer):
     """Share of the completion's brackets and quotes that are matched, as in well-formed code.
 
     Formula: ``matched / all`` brackets. A closing bracket matches the innermost open one if that is of its kind, and
@@ -35,7 +35,7 @@ class BalancedBrackets:
     """What opens and what closes, in turn; the same character twice where one mark does both."""
 
     score_range = (0.0, 1.0)
-    prefers = (("(a) cat", "(a cat"), ("[(a)]", "[(a])"))
+    incremental = True
 
     def __post_init__(self) -> None:
         kinds = [self.pairs[i : i + 2] for i in range(0, len(self.pairs), 2)]

@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 
 __all__ = ["CharacterShare"]
 
 
 @dataclass(frozen=True)
-class CharacterShare:
+class CharacterShare(Scorer):
     """Share of the completion's characters that are in a set: the letter density of many a first experiment.
 
     Formula: ``in the set / all characters``, spaces among them. Range: [0, 1]. An empty completion scores 0.
@@ -33,7 +33,7 @@ class CharacterShare:
     """Whether the lower and upper case of a character in the set belong to it too."""
 
     score_range = (0.0, 1.0)
-    prefers = (("aeiou", "bcdfg"), ("I see you.", "Why try?"))
+    incremental = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.characters, str):

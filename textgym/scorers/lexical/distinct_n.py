@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.lexical.repetition import count_ngrams
 
 __all__ = ["DistinctN"]
 
 
 @dataclass(frozen=True)
-class DistinctN:
+class DistinctN(Scorer):
     """Share of the completion's word n-grams that are distinct.
 
     Formula: ``distinct / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji counts as a
@@ -34,7 +34,6 @@ class DistinctN:
     """Words of an n-gram."""
 
     score_range = (0.0, 1.0)
-    prefers = (("A cat saw the old dog.", "A cat saw a cat saw a cat."),)
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, int) or self.n < 1:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import fold, given_phrases, phrases_of_column, whole_phrase
 
 __all__ = ["Keywords"]
 
 
-class Keywords:
+class Keywords(Scorer):
     """Share of the wanted words that occur in the completion, as whole words in any case.
 
     Formula: ``found / wanted``, over distinct words; a word may be a phrase, between whose parts any white space may
@@ -37,6 +37,7 @@ class Keywords:
     """
 
     score_range = (0.0, 1.0)
+    incremental = True
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "keywords") -> None:
         self.column = column

@@ -8,14 +8,14 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import words
 
 __all__ = ["LengthBand"]
 
 
 @dataclass(frozen=True)
-class LengthBand:
+class LengthBand(Scorer):
     """1 where the completion's length n lies in ``[low, high]``, falling linearly to 0 outside.
 
     Formula: ``n / low`` below the band, ``max(0, 2 - n / high)`` above it, so 0 at length 0 and from ``2 * high`` on.
@@ -45,7 +45,7 @@ class LengthBand:
             raise unknown_name("unit", self.unit, ["tokens", "words", "characters"])
 
     @property
-    def incremental(self) -> bool:
+    def incremental(self) -> bool:  # type: ignore[override]
         """Whether a token's share in the count does not depend on its neighbours."""
         return self.unit != "words"
 

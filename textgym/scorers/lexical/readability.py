@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.lexical.syllables import count_syllables
 from textgym.scorers.text import sentences, words
 
@@ -17,7 +17,7 @@ _has_latin_letter = re.compile("[A-Za-z]").search
 
 
 @dataclass(frozen=True)
-class Readability:
+class Readability(Scorer):
     """Flesch's reading ease of the completion, or whether it is written for the wanted school grades.
 
     Formula: with w words a sentence and s syllables a word, reading ease is ``206.835 - 1.015 * w - 84.6 * s``, clipped
@@ -43,7 +43,6 @@ class Readability:
     """The wanted school grades, from and to; None for reading ease, where easier is always better."""
 
     score_range = (0.0, 1.0)
-    prefers = (("The cat sat on the mat.", "Institutional considerations predominate."),)
 
     def __post_init__(self) -> None:
         if self.grades is not None and (len(self.grades) != 2 or not self.grades[0] <= self.grades[1]):

@@ -8,13 +8,13 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 
 __all__ = ["Regex"]
 
 
 @dataclass(frozen=True)
-class Regex:
+class Regex(Scorer):
     r"""Whether, or how often, a regular expression matches the completion.
 
     Formula: ``"search"``, 1 where it matches somewhere; ``"fullmatch"``, 1 where it matches the whole text;

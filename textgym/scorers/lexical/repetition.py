@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import lower_words_and_marks
 
 __all__ = ["Repetition", "count_ngrams"]
 
 
 @dataclass(frozen=True)
-class Repetition:
+class Repetition(Scorer):
     """Share of the completion's word n-grams that occurred before in it: a flaw, to be used with a negative weight.
 
     Formula: ``(total - distinct) / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji

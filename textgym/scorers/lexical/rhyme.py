@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.lexical.syllables import count_syllables
 from textgym.scorers.text import lines, words
 
@@ -19,7 +19,7 @@ __all__ = ["Rhyme", "rhyme_ending"]
 
 
 @dataclass(frozen=True)
-class Rhyme:
+class Rhyme(Scorer):
     r"""Share of the completion's pairs of lines that rhyme as a scheme asks.
 
     Formula: ``rhyming / wanted`` pairs. Lines with the same letter form a pair with the one before of that letter; the
@@ -45,7 +45,6 @@ class Rhyme:
     """A letter for each line of a stanza; lines with the same letter rhyme."""
 
     score_range = (0.0, 1.0)
-    prefers = (("the cat\nthe hat\nmy light\nthe night", "the cat\nthe dog\nmy light\nthe sun"),)
 
     def __post_init__(self) -> None:
         if not isinstance(self.scheme, str):

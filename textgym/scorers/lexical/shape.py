@@ -7,14 +7,14 @@ from functools import lru_cache
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import ends_with_mark, sentences, words
 
 __all__ = ["SentenceShape", "WordShape"]
 
 
 @dataclass(frozen=True)
-class SentenceShape:
+class SentenceShape(Scorer):
     """Share of the completion's sentences that are well shaped.
 
     Formula: ``well shaped / all`` sentences. A sentence is well shaped if its first letter is not in lower case, it
@@ -36,7 +36,6 @@ class SentenceShape:
     """Words of the longest sentence."""
 
     score_range = (0.0, 1.0)
-    prefers = (("The cat sat.", "the cat sat"), ('"Stop it," she said.', '"Stop it, she said.'))
 
     def __post_init__(self) -> None:
         if not 1 <= self.low <= self.high:
@@ -65,7 +64,7 @@ _first_letter = re.compile(r"[^\W_]").search
 
 
 @dataclass(frozen=True)
-class WordShape:
+class WordShape(Scorer):
     """Share of the completion's words that look like words of a language.
 
     Formula: ``word-like / all`` words. A word is word-like if it has at most ``max_letters`` letters, none of them
@@ -86,7 +85,6 @@ class WordShape:
     """Letters of the longest word; those of a compound with hyphens are counted part by part, up to 100 in all."""
 
     score_range = (0.0, 1.0)
-    prefers = (("the cat sat", "thx ctt zzzzat"), ("a cat", "a c4t"))
 
     def __post_init__(self) -> None:
         if self.max_letters < 1:

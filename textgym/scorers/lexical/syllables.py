@@ -8,14 +8,14 @@ from functools import lru_cache
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import lines, words
 
 __all__ = ["Syllables", "count_syllables"]
 
 
 @dataclass(frozen=True)
-class Syllables:
+class Syllables(Scorer):
     r"""How near the lines of the completion are to the wanted numbers of syllables: a haiku's by default.
 
     Formula: the mean over wanted and written lines of ``n / low`` below the wanted band, 1 in it and
@@ -39,7 +39,6 @@ class Syllables:
     """The wanted syllables of each line: a number, or a pair ``(low, high)``."""
 
     score_range = (0.0, 1.0)
-    prefers = (("An old silent pond\nA frog jumps into the pond\nSplash! Silence again", "A pond\nA frog\nSplash!"),)
 
     def __post_init__(self) -> None:
         bands = tuple((wanted, wanted) if isinstance(wanted, int) else tuple(wanted) for wanted in self.lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.reference.references import best_of_references
 
 __all__ = ["ExactMatch", "TokenF1"]
@@ -18,7 +18,7 @@ _articles = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE).sub
 
 
 @dataclass(frozen=True)
-class ExactMatch:
+class ExactMatch(Scorer):
     """1 where the completion equals a reference, up to case, punctuation, articles and white space; else 0.
 
     Formula: SQuAD's: lower case; without the ASCII punctuation marks; without the words a, an and the; white space
@@ -49,7 +49,7 @@ class ExactMatch:
 
 
 @dataclass(frozen=True)
-class TokenF1:
+class TokenF1(Scorer):
     """The words that the completion shares with its best reference, up to case, punctuation and articles.
 
     Formula: ``2 * precision * recall / (precision + recall)``, with m words in common, each as often as both have it,

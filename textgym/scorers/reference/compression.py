@@ -6,7 +6,7 @@ from math import isfinite
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.reference.sources import sources_of
 from textgym.scorers.text import words
 
@@ -14,7 +14,7 @@ __all__ = ["Compression"]
 
 
 @dataclass(frozen=True)
-class Compression:
+class Compression(Scorer):
     """1 where a summary is as much shorter than its source as wanted, less where it is longer, or hardly there.
 
     Formula: ``clip(min(ratio / low, (1 - ratio) / (1 - high)), 0, 1)`` with ``ratio = words of the completion / words

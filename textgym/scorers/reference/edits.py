@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.reference.references import best_of_references
 from textgym.scorers.text import cleaned
@@ -20,7 +20,7 @@ def _levenshtein() -> Any:
 
 
 @dataclass(frozen=True)
-class EditSimilarity:
+class EditSimilarity(Scorer):
     """1 less the share of a text that has to be changed to get the best reference.
 
     Formula: ``1 - edits / max(length of the completion, length of the reference)``; an edit inserts, deletes or
@@ -45,7 +45,6 @@ class EditSimilarity:
     """Whether texts are compared in lower case."""
 
     score_range = (0.0, 1.0)
-    requires = ("rapidfuzz",)
 
     def __post_init__(self) -> None:
         if self.unit not in ("characters", "words"):

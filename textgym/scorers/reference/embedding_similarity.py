@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.embeddings import as_embedder
 from textgym.scorers.text import cleaned
 
 __all__ = ["EmbeddingSimilarity"]
 
 
-class EmbeddingSimilarity:
+class EmbeddingSimilarity(Scorer):
     """Cosine of the embeddings of the completion and its best reference, nothing below 0.
 
     Formula: ``max(0, cos(completion, reference))``. Range: [0, 1]; a negative cosine says no more than 0 does. Reads
@@ -41,7 +41,6 @@ class EmbeddingSimilarity:
     """
 
     score_range = (0.0, 1.0)
-    requires = ("wordllama",)
 
     def __init__(self, embedder: Any = "wordllama") -> None:
         self.embedder = as_embedder(embedder)

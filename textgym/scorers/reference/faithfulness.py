@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.reference.sources import sources_of
 from textgym.scorers.text import lines, phrases_of_column, whole_phrase
 
@@ -63,7 +63,7 @@ class _Listed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Faithfulness:
+class Faithfulness(Scorer):
     """Share of what the completion names that its source names too: names, numbers, places, things.
 
     Formula: ``supported / entities``, over the distinct entities of the completion. An entity is a capitalised word,

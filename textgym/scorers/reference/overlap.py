@@ -8,7 +8,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.reference.references import over_references
 
@@ -24,7 +24,7 @@ def _metric(kind: str, **options: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class BLEU:
+class BLEU(Scorer):
     """Sentence BLEU: the n-grams of the completion that a reference has too, with a penalty for being short.
 
     Formula: ``min(1, exp(1 - r / c)) * exp(mean over n of log precision(n))``, c words in the completion and r in the
@@ -55,7 +55,6 @@ class BLEU:
     """Whether texts are compared in lower case."""
 
     score_range = (0.0, 1.0)
-    requires = ("sacrebleu",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_order, int) or self.max_order < 1:
@@ -80,7 +79,7 @@ class BLEU:
 
 
 @dataclass(frozen=True)
-class ChrF:
+class ChrF(Scorer):
     """chrF: the n-grams of characters, and of words where asked, that the completion shares with its best reference.
 
     Formula: ``(1 + beta**2) * P * R / (beta**2 * P + R)``, P and R the precision and recall of n-grams, averaged over n
@@ -112,7 +111,6 @@ class ChrF:
 
     name = "chrf"
     score_range = (0.0, 1.0)
-    requires = ("sacrebleu",)
 
     def __post_init__(self) -> None:
         if self.char_order < 1 or self.word_order < 0 or self.beta <= 0:
@@ -138,7 +136,7 @@ class ChrF:
 
 
 @dataclass(frozen=True)
-class TER:
+class TER(Scorer):
     """1 less the translation edit rate: how little of the completion has to be changed to get a reference.
 
     Formula: ``max(0, 1 - edits / words of the reference)``; an edit inserts, deletes or replaces a word, or moves some
@@ -169,7 +167,6 @@ class TER:
     """Words that are read of each text."""
 
     score_range = (0.0, 1.0)
-    requires = ("sacrebleu",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_words, int) or self.max_words < 1:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.reference.references import best_of_references
 from textgym.scorers.text import cleaned
@@ -23,7 +23,7 @@ def _rouge(variant: str, stemmer: bool) -> Any:
 
 
 @dataclass(frozen=True)
-class ROUGE:
+class ROUGE(Scorer):
     """ROUGE: the n-grams (ROUGE-N) or the longest common subsequence (ROUGE-L) that completion and reference share.
 
     Formula: with m words in common, ``precision = m / words of the completion``, ``recall = m / words of the
@@ -53,7 +53,6 @@ class ROUGE:
     """Whether English endings are cut off first (Porter's stemmer), which takes four times as long."""
 
     score_range = (0.0, 1.0)
-    requires = ("rouge-score",)
 
     def __post_init__(self) -> None:
         if self.variant not in _VARIANTS:

@@ -9,14 +9,13 @@ import cloudpickle
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Scores, scorer_name
+from textgym.scorers.base import FloatArray, Scorer, Scores, scorer_name
 from textgym.scorers.verifiable.worker import Answer, Worker
 
 __all__ = ["Checker", "scores_of_answers"]
 
 
-class Checker:
+class Checker(Scorer):
     """Result of a function of yours, which may hang, crash or run the completion as a program.
 
     Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; ``None`` where it does not
@@ -69,10 +68,7 @@ class Checker:
         Raises:
             ScorerError: If an episode failed.
         """
-        scores = self.score_components(batch)
-        if scores.error is not None:
-            raise ScorerError(scores.error)
-        return scores.total
+        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
@@ -97,17 +93,15 @@ class Checker:
 def scores_of_answers(name: str, answers: list[Answer], batch: TextBatch, on_timeout: float | None) -> Scores:
     """Return what a worker's answers mean as scores."""
     values = np.full(len(answers), np.nan)
-    failed = np.zeros(len(answers), dtype=np.bool_)
-    error = None
+    errors: dict[int, str] = {}
     for i, answer in enumerate(answers):
         if answer.timed_out and on_timeout is not None:
             values[i] = on_timeout
         elif answer.error is None:
             values[i] = answer.value
         else:
-            failed[i] = True
-            error = error or f"scorer {name!r} {answer.error}, for the completion {batch.completions[i][:80]!r}"
-    return Scores(values, {}, error, failed if error is not None else None)
+            errors[i] = f"scorer {name!r} {answer.error}, for the completion {batch.completions[i][:80]!r}"
+    return Scores(values, {}, errors)
 
 
 def _takes_sample(function: Any) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Scores
+from textgym.scorers.base import FloatArray, Scorer, Scores
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 from textgym.scorers.verifiable.checker import scores_of_answers
@@ -22,7 +21,7 @@ _MARKED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\s+[A-Za-z]{2,}|####")
 
 
-class MathAnswer:
+class MathAnswer(Scorer):
     r"""1 where the completion's answer equals the right one as mathematics, else 0.
 
     Formula: math-verify reads both, LaTeX between dollar signs or in ``\boxed{}`` and plain arithmetic such as ``1/2``,
@@ -52,7 +51,6 @@ class MathAnswer:
     """
 
     score_range = (0.0, 1.0)
-    requires = ("math-verify",)
 
     def __init__(self, column: str = "answer", time_limit: float = 2.0, on_timeout: float | None = 0.0) -> None:
         _math_verify()
@@ -67,10 +65,7 @@ class MathAnswer:
         Raises:
             ScorerError: If math-verify cannot read an answer that a sample gives as the right one.
         """
-        scores = self.score_components(batch)
-        if scores.error is not None:
-            raise ScorerError(scores.error)
-        return scores.total
+        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
@@ -81,9 +76,7 @@ class MathAnswer:
         scores = scores_of_answers("math_answer", self._worker.map(calls), asked, self.on_timeout)
         total = np.full(len(batch), np.nan)
         total[index] = scores.total
-        failed = np.zeros(len(batch), dtype=np.bool_)
-        failed[index] = False if scores.failed is None else scores.failed
-        return Scores(total, {}, scores.error, None if scores.error is None else failed)
+        return Scores(total, {}, {int(index[row]): error for row, error in scores.errors.items()})
 
     def close(self) -> None:
         """End the process now; the next batch starts another."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.verifiable.wanted import wanted_answers
 
 __all__ = ["NumericAnswer"]
@@ -24,7 +24,7 @@ _EXACT = Context(prec=2_100, traps=[])
 
 
 @dataclass(frozen=True)
-class NumericAnswer:
+class NumericAnswer(Scorer):
     r"""1 where the last number of the completion is the right one, else 0.
 
     Formula: ``|number - wanted| <= max(tolerance, relative_tolerance * |wanted|)``, in decimal arithmetic, so that

@@ -4,13 +4,13 @@ from typing import Any
 
 from textgym.batch import TextBatch
 from textgym.prompts import Sample
-from textgym.scorers.base import FloatArray, Scores
-from textgym.scorers.functions import score_each
+from textgym.scorers.base import FloatArray, Scorer, Scores
+from textgym.scorers.evaluation import score_each
 
 __all__ = ["ReasoningGym"]
 
 
-class ReasoningGym:
+class ReasoningGym(Scorer):
     """What the verifier of a data set of reasoning-gym says of the answer.
 
     Formula: ``dataset.score_answer(answer, entry)``, the entry being the sample's metadata, as it is when the data set
@@ -52,7 +52,6 @@ class ReasoningGym:
     """
 
     score_range = (0.0, 1.0)
-    requires = ("reasoning-gym",)
 
     def __init__(self, dataset: Any, marker: str | None = None, tag: str | None = None) -> None:
         if not callable(getattr(dataset, "score_answer", None)):
@@ -72,10 +71,7 @@ class ReasoningGym:
         Raises:
             Exception: The first that a verifier raised.
         """
-        scores = self.score_components(batch)
-        if scores.cause is not None:
-            raise scores.cause
-        return scores.total
+        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""

