@@ -8,7 +8,7 @@ import torch
 from lm_fixtures import TOKENIZER, make_env, share_of_b, small_lm
 
 import textgym
-from textgym import PromptsExhaustedError, TextBatch, TextGenEnv, TextGenVecEnv
+from textgym import PromptsExhaustedError, TextGenEnv, TextGenVecEnv
 from textgym.prompts import Curriculum, ListPrompts
 from textgym.rewards import PerTurn, Potential, Redistributed
 from textgym.scorers import (
@@ -219,5 +219,3 @@ def test_scores_are_the_same_whether_or_not_somebody_looked_ahead(ahead):
     reference = learning_env()
     reference.reset(seed=0)
     assert rewards == [reference.step(np.full(4, action))[1].tolist() for action in (B, A, EOS, B, EOS)]
-
-
