@@ -51,6 +51,14 @@ def test_a_run_that_an_exception_ends_is_saved(tmp_path, stop):
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
 
 
+def test_a_language_model_that_cannot_be_saved_costs_nothing_else(tmp_path):
+    (tmp_path / "lm").touch()  # where a folder is needed
+    with pytest.raises(NotADirectoryError, match="lm"):
+        make_agent().learn(50, callback=RunFolder(tmp_path))
+    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 1
+    assert (tmp_path / "learning_curve.png").exists()
+
+
 def test_a_second_training_continues_the_folder(tmp_path):
     run = RunFolder(tmp_path)
     agent = make_agent().learn(50, callback=run).learn(50, callback=run)

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -73,18 +74,13 @@ class RunFolder(Callback):
             self._tensorboard = None
 
     def on_training_end(self, agent: Any) -> None:
-        """Save the language model and the agent, then close the logs.
-
-        Raises:
-            OSError: If one of them cannot be saved.
-        """
-        try:
-            agent.policy.merged().save_pretrained(self.path / "lm")
-            agent.save(self.path / "agent")
-        finally:
+        """Save the agent and the language model, then close the logs; each is tried even if another one raises."""
+        with ExitStack() as last_in_first_out:
+            last_in_first_out.callback(self._attempt, lambda: self.plot(self.path / "learning_curve.png"))
             if self._tensorboard is not None:
-                self._attempt(self._tensorboard.close)
-            self._attempt(lambda: self.plot(self.path / "learning_curve.png"))
+                last_in_first_out.callback(self._attempt, self._tensorboard.close)
+            last_in_first_out.callback(lambda: agent.policy.merged().save_pretrained(self.path / "lm"))
+            last_in_first_out.callback(agent.save, self.path / "agent")
 
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens, as far as the agent tells them."""
