@@ -1,7 +1,7 @@
 """What each of the three faces lets agents and tools read and restore, through ``env.unwrapped``."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from textgym.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["CoreAccess"]
+__all__ = ["CoreAccess", "by_entry", "select_slots"]
 
 PER_SLOT = ("action_masks", "get_rng_states", "render", "running")
 """Attributes and methods with one result per slot."""
@@ -166,3 +166,32 @@ class CoreAccess:
         if callable(value):
             value = value(*args, **kwargs)
         return list(value) if name in PER_SLOT and value is not None else [value] * self.core.num_envs
+
+
+def by_entry(function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine snapshots of ``get_state`` entry by entry.
+
+    Args:
+        function: Called with the arrays, or with the lists, that stand under one key; either has a value per slot.
+        snapshots: Of equally configured environments, not necessarily of equally many slots. What is not per slot is
+            taken from the first.
+    """
+    made = {}
+    for name, first in snapshots[0].items():
+        values = [snapshot[name] for snapshot in snapshots]
+        if isinstance(first, Mapping):
+            made[name] = by_entry(function, values)
+        else:
+            made[name] = function(values) if isinstance(first, np.ndarray | list) else first
+    return made
+
+
+def select_slots(snapshot: Mapping[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the snapshot of M slots, slot i being ``slots[i]`` of the given one; (M,) int64, with repetitions.
+
+    >>> select_slots({"lengths": np.array([3, 5]), "samples": ["a", "b"]}, np.array([1, 1, 0]))
+    {'lengths': array([5, 5, 3]), 'samples': ['b', 'b', 'a']}
+    """
+    return by_entry(
+        lambda v: v[0][slots] if isinstance(v[0], np.ndarray) else [v[0][i] for i in slots.tolist()], [snapshot]
+    )

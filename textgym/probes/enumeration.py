@@ -1,6 +1,6 @@
 """All texts of a small MDP, written out step by step by copies of its environment."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.envs import TextGenConfig, TextGenVectorEnv
+from textgym.envs.access import by_entry, select_slots
 from textgym.prompts import as_prompts
 from textgym.scorers import as_scorer
 
@@ -160,7 +161,7 @@ class Simulator:
         rewards, alive, parts = np.zeros(len(rows)), [], []
         for index in _chunks(len(rows)):
             padded = _padded(index)
-            before = _select(texts.snapshot, rows[padded])
+            before = select_slots(texts.snapshot, rows[padded])
             told = None if log_probs is None else log_probs[rows[padded], actions[padded]]
             result, running = self._step(before, actions[padded], told)
             again = self._step(before, actions[padded], told)[0] if index[0] == 0 else result
@@ -183,7 +184,7 @@ class Simulator:
         return rewards, ~(terminated | truncated)
 
     def _texts(self, slots: IntArray, weights: FloatArray) -> _Texts:
-        return _Texts(_select(self.env.get_state(), slots), self.env.action_masks()[slots], weights)
+        return _Texts(select_slots(self.env.get_state(), slots), self.env.action_masks()[slots], weights)
 
 
 def _chunks(size: int) -> Iterator[IntArray]:
@@ -197,27 +198,8 @@ def _padded(index: IntArray) -> IntArray:
 
 def _joined(parts: Sequence[_Texts]) -> _Texts:
     snapshots, masks, weights = zip(*parts, strict=True)
-    return _Texts(_concatenated(snapshots), np.concatenate(masks), np.concatenate(weights))
-
-
-def _by_entry(function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Snapshot]) -> Snapshot:
-    """Return the snapshot made of others entry by entry, where an entry has a value per slot."""
-    made = {}
-    for name, first in snapshots[0].items():
-        values = [snapshot[name] for snapshot in snapshots]
-        if isinstance(first, Mapping):
-            made[name] = _by_entry(function, values)
-        else:
-            made[name] = function(values) if isinstance(first, np.ndarray | list) else first
-    return made
-
-
-def _select(snapshot: Snapshot, slots: IntArray) -> Snapshot:
-    return _by_entry(lambda v: v[0][slots] if isinstance(v[0], np.ndarray) else [v[0][i] for i in slots], [snapshot])
-
-
-def _concatenated(snapshots: Sequence[Snapshot]) -> Snapshot:
-    return _by_entry(lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [*chain(*v)], snapshots)
+    snapshot = by_entry(lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [*chain(*v)], snapshots)
+    return _Texts(snapshot, np.concatenate(masks), np.concatenate(weights))
 
 
 def _log_probs(logits: Any, masks: BoolArray) -> FloatArray:

@@ -1,12 +1,12 @@
 """Looking ahead: copies of an environment's episodes that go on apart from it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from textgym.envs.access import CoreAccess
+from textgym.envs.access import CoreAccess, by_entry, select_slots
 from textgym.envs.core import Core
 from textgym_agents.policy import Policy
 from textgym_agents.rollout import check_fit
@@ -28,7 +28,7 @@ class Simulation:
 
     def __init__(self, env: CoreAccess, slots: npt.NDArray[np.int64]) -> None:
         self._core = Core(env.clone().core.parts, len(slots))  # what moves as episodes end is the clone's own
-        self.state = _select(env.get_state(), slots)
+        self.state = select_slots(env.get_state(), slots)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Simulation:
 
     def rearrange(self, sources: npt.NDArray[np.int64]) -> None:
         """Let copy i become what copy ``sources[i]`` is; (M,) int64."""
-        self.state = _select(self.state, sources)
+        self.state = select_slots(self.state, sources)
 
     def step(
         self, actions: npt.NDArray[np.int64], log_probs: npt.NDArray[np.floating], which: npt.NDArray[np.bool_]
@@ -113,29 +113,7 @@ def mixed(snapshots: Sequence[dict[str, Any]], which: npt.NDArray[np.int64]) -> 
     places = list(enumerate(which.tolist()))
 
     def entries(values: Sequence[Any]) -> Any:
-        if isinstance(values[0], np.ndarray):
-            return np.stack([values[k][i] for i, k in places])
-        return [values[k][i] for i, k in places] if isinstance(values[0], list) else values[0]
+        chosen = [values[k][i] for i, k in places]
+        return np.stack(chosen) if isinstance(values[0], np.ndarray) else chosen
 
-    return _by_entry(entries, snapshots)
-
-
-def _select(state: dict[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return the snapshot of other slots."""
-
-    def entries(values: Sequence[Any]) -> Any:
-        value = values[0]
-        if isinstance(value, np.ndarray):
-            return value[slots]
-        return [value[i] for i in slots.tolist()] if isinstance(value, list) else value
-
-    return _by_entry(entries, [state])
-
-
-def _by_entry(entries: Callable[[Sequence[Any]], Any], snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the snapshot made entry by entry from others, in which arrays and lists have an entry per slot."""
-    conversations = [snapshot["conversation"] for snapshot in snapshots]
-    made = {name: entries([snapshot[name] for snapshot in snapshots]) for name in snapshots[0]}
-    if conversations[0] is not None:
-        made["conversation"] = {name: entries([part[name] for part in conversations]) for name in conversations[0]}
-    return made
+    return by_entry(entries, snapshots)
