@@ -12,7 +12,7 @@ from textgym.actions import Subset
 from textgym.constraints import MinNewTokens, NoRepeatNGram
 from textgym.probes import solve
 from textgym.rewards import PerTurn, Potential
-from textgym.scorers import LengthBand, RunningNormalization
+from textgym.scorers import LengthBand, RunningNormalization, Scorer
 from textgym.tokenizers import CharTokenizer
 from textgym.users import Reply
 
@@ -195,6 +195,21 @@ def test_the_environment_is_left_alone():
     before, training = repr(env.get_state()), env.get_training_state()
     solve(env, logits_of)
     assert (repr(env.get_state()), env.get_training_state()) == (before, training)
+
+
+def test_no_scorer_learns_from_the_texts():
+    class Remembers(Scorer):
+        num_observed = 0
+
+        def __call__(self, batch):
+            return np.full(len(batch), 0.5)
+
+        def observe(self, batch, scores):
+            self.num_observed += len(batch)
+
+    scorer = Remembers()
+    assert solve(make(scorer=scorer)).expected_return == 0.5
+    assert scorer.num_observed == 0
 
 
 def test_a_policy_of_textgym_agents_is_solved_with_its_own_gradient():

@@ -128,7 +128,7 @@ class Simulator:
         if not isinstance(config, TextGenConfig):
             raise TypeError(f"solve needs an environment of the TextGen family, got {type(base).__name__}")
         scorer = as_scorer(config.scorer)
-        if not getattr(scorer, "deterministic", True):
+        if not scorer.deterministic:
             raise ValueError(f"the scorer {scorer!r} is not deterministic: there is no exact value")
         self.prompts = as_prompts(config.prompts)
         if not (hasattr(self.prompts, "__len__") and hasattr(self.prompts, "__getitem__")):
@@ -140,7 +140,8 @@ class Simulator:
             "scorer": scorer, "prompts": self.prompts, "observation": "tokens", "group_size": 1, "step_info": (),
             "kl_target": None,
         }  # fmt: skip
-        self.env = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
+        env = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
+        self.env = env.clone()  # in which no scorer learns
         training = base.get_training_state()
         self.env.set_training_state(training)
         self.kl_coef: float = training["kl_coef"] or 0.0
