@@ -198,7 +198,7 @@ def ours(
         num_episodes=task.batch_size,
         learning_rate=task.learning_rate,
         kl_coef=0.0,
-        num_epochs=1,
+        n_epochs=1,
         gamma=gamma,
         return_to_go=return_to_go,
         seed=task.seed,

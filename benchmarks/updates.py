@@ -76,7 +76,7 @@ def iteration_ratio(agent: PPO | GRPO, num_rounds: int) -> float:
         before = agent.num_timesteps
         ours = seconds(agent.iteration)
         share = (agent.num_timesteps - before) / (NUM_EPISODES * NUM_TOKENS)  # where EOS came early, less was written
-        bare = seconds(sample) * share + agent.config.num_epochs * seconds(learn)
+        bare = seconds(sample) * share + agent.config.n_epochs * seconds(learn)
         ratios.append(ours / bare)
     return statistics.median(ratios[2:])
 
@@ -94,7 +94,7 @@ def main() -> None:
     print(f"Reinforce update without KL penalty   {update_ratio(0.0, num_rounds):.2f} x bare (at most 1.15)")
     print(f"Reinforce update with KL penalty      {update_ratio(0.1, num_rounds):.2f} x bare (at most 1.15)")
     settings: dict[str, Any] = {"kl_coef": 0.0, "learning_rate": 1e-6}
-    ppo = PPO("tiny", make_env(1), PPOConfig(num_epochs=4, **settings))
+    ppo = PPO("tiny", make_env(1), PPOConfig(n_epochs=4, **settings))
     print(f"PPO iteration, 4 epochs               {iteration_ratio(ppo, num_rounds):.2f} x bare (at most 1.2)")
     grpo = GRPO("tiny", make_env(8), GRPOConfig(**settings))
     print(f"GRPO iteration, 8 groups of 8         {iteration_ratio(grpo, num_rounds):.2f} x bare (at most 1.2)")

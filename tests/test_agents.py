@@ -3,21 +3,32 @@
 import json
 from dataclasses import fields
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from lm_fixtures import make_env, small_lm
+from gymnasium.vector import AutoresetMode
+from lm_fixtures import TOKENIZER, make_env, small_lm
 
 import textgym_agents
 from textgym_agents import (
     DQN,
+    GRPO,
+    ILQL,
+    PPO,
     AgentConfig,
+    BehaviourCloning,
+    BehaviourCloningConfig,
     DQNConfig,
+    ILQLConfig,
+    ILQLPolicy,
     LMPolicy,
     PPOConfig,
     QPolicy,
     Reinforce,
     ReinforceConfig,
+    SoftQ,
+    SoftQConfig,
     collect,
 )
 from textgym_agents.decoding import MCTSConfig
@@ -128,3 +139,96 @@ def test_predictions_depend_on_the_seed_and_go_on_after_loading(tmp_path):
     loaded = Reinforce.load(tmp_path / "agent", make_env())
     for _ in range(4):
         assert loaded.predict(observations)[0].tolist() == first.predict(observations)[0].tolist()
+
+
+# How agents are made
+
+
+def test_an_agent_makes_its_environment_of_an_id():
+    agent = PPO("tiny", "TextGen-v0", num_envs=4, env_kwargs={"max_new_tokens": 5}, learning_rate=1e-4, num_episodes=8)
+    assert agent.env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert agent.env.num_envs == 4
+    assert agent.env.unwrapped.max_new_tokens == 5
+    assert agent.config == PPOConfig(learning_rate=1e-4, num_episodes=8)
+    assert agent.learn(1).num_timesteps >= 8
+
+
+@pytest.mark.parametrize(("num_episodes", "num_envs"), [(8, 8), (64, 64), (1000, 64)])
+def test_by_default_there_are_as_many_environments_as_episodes_up_to_64(num_episodes, num_envs):
+    agent = Reinforce(
+        LMPolicy(small_lm()), "textgym:TextGen-v0", env_kwargs={"tokenizer": TOKENIZER, "prompts": ["a"]},
+        num_episodes=num_episodes,
+    )  # fmt: skip
+    assert agent.env.num_envs == num_envs
+
+
+@pytest.mark.parametrize(("num_episodes", "group_size"), [(64, 8), (12, 6), (9, 3), (13, 13)])
+def test_grpo_makes_groups_that_divide_its_episodes(num_episodes, group_size):
+    env_kwargs = {"tokenizer": TOKENIZER, "prompts": ["a"]}
+    agent = GRPO(LMPolicy(small_lm()), "TextGen-v0", env_kwargs=env_kwargs, num_episodes=num_episodes)
+    assert agent.env.unwrapped.config.group_size == group_size
+    chosen = GRPO(LMPolicy(small_lm()), "TextGen-v0", env_kwargs=env_kwargs | {"group_size": 2}, num_episodes=64)
+    assert chosen.env.unwrapped.config.group_size == 2
+
+
+def test_settings_as_keywords_are_those_of_a_config():
+    data = collect(make_env(), LMPolicy(small_lm()), 8, seed=0)
+    assert DQN(QPolicy(small_lm()), make_env(), tau=0.5).config == DQNConfig(tau=0.5)
+    assert SoftQ(LMPolicy(small_lm()), make_env(), gradient_steps=2).config == SoftQConfig(gradient_steps=2)
+    assert ILQL(ILQLPolicy(small_lm()), data, batch_size=4).config == ILQLConfig(batch_size=4)
+    cloned = BehaviourCloning(LMPolicy(small_lm()), data, top_fraction=0.5)
+    assert cloned.config == BehaviourCloningConfig(top_fraction=0.5)
+
+
+MISTAKES = {
+    "swapped": (lambda env: PPO(env, "tiny"), r"PPO\(policy, \.\.\.\): the policy comes first, such as 'tiny', got "),
+    "a single environment": (
+        lambda env: PPO(LMPolicy(small_lm()), gym.make("TextGen-v0")),
+        "needs the batched environment that .* gives, or, as an agent's second argument, its id .* got TextGenEnv",
+    ),
+    "settings twice": (
+        lambda env: PPO(LMPolicy(small_lm()), env, PPOConfig(), gamma=0.9),
+        r"PPO takes its settings as keywords or as one config, got a config and \{'gamma'\}",
+    ),
+    "an unknown setting": (
+        lambda env: PPO(LMPolicy(small_lm()), env, learnig_rate=0.1),
+        "PPOConfig: unknown setting 'learnig_rate'; did you mean 'learning_rate'",
+    ),
+    "a keyword of the environment": (
+        lambda env: PPO(LMPolicy(small_lm()), "TextGen-v0", scorer="sentiment"),
+        "scorer: a keyword of the environment; give it in env_kwargs",
+    ),
+    "an environment and its number": (
+        lambda env: PPO(LMPolicy(small_lm()), env, num_envs=4),
+        "num_envs and env_kwargs are for an env that is given as an id, got ",
+    ),
+    "no number": (
+        lambda env: PPO(LMPolicy(small_lm()), "TextGen-v0", num_envs=2.5),
+        "num_envs must be an integer, got 2.5",
+    ),
+    "another family": (
+        lambda env: PPO(LMPolicy(small_lm()), "CartPole-v1"),
+        "an LM policy needs an id of the TextGen family, got 'CartPole-v1'",
+    ),
+    "an unknown keyword of the environment": (
+        lambda env: PPO(LMPolicy(small_lm()), "TextGen-v0", env_kwargs={"scorrer": "sentiment"}),
+        "did you mean 'scorer'",
+    ),
+    "loading without an environment": (lambda env: PPO.load("x"), r"PPO\.load\(path, env\) needs the env too"),
+    "loading without data": (lambda env: ILQL.load("x"), r"ILQL\.load\(path, data\) needs the data too"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_goes_wrong_at_the_first_try_is_told(mistake):
+    make, message = MISTAKES[mistake]
+    with pytest.raises(TypeError, match=message):
+        make(make_env())
+
+
+def test_an_agent_is_loaded_with_an_id_too(tmp_path):
+    settings = {"num_envs": 2, "env_kwargs": {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}}
+    agent = PPO(LMPolicy(small_lm()), "TextGen-v0", num_episodes=4, **settings).learn(1)
+    agent.save(tmp_path / "agent")
+    loaded = PPO.load(tmp_path / "agent", "TextGen-v0", **settings)
+    assert torch.equal(parameters(loaded.learn(10)), parameters(agent.learn(10)))

@@ -29,7 +29,7 @@ def data():
 
 
 def cloning_of(data, seed=0, **settings):
-    config = BehaviourCloningConfig(seed=seed, **{"num_episodes": 32, "learning_rate": 3e-3} | settings)
+    config = BehaviourCloningConfig(seed=seed, **{"batch_size": 32, "learning_rate": 3e-3} | settings)
     return BehaviourCloning(LMPolicy(small_lm(1)), data, config)
 
 
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not(make, data
     assert not torch.equal(first.policy.state_dict()[name], other.policy.state_dict()[name])
 
 
-@pytest.mark.parametrize("settings", [{}, {"minibatch_size": 4}])
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 4}])
 def test_saving_and_loading_expert_iteration_in_the_middle_changes_nothing(settings, tmp_path):
     straight = expert_of(**settings).learn(400)
     straight.save(tmp_path)

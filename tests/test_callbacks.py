@@ -54,7 +54,7 @@ def test_the_hooks_are_called_in_order_and_false_stops():
 def test_an_offline_agent_calls_the_same_hooks():
     callback = Calls()
     data = agent_of().collect()
-    BehaviourCloning(LMPolicy(small_lm()), data, BehaviourCloningConfig(num_episodes=8)).learn(10_000, callback)
+    BehaviourCloning(LMPolicy(small_lm()), data, BehaviourCloningConfig(batch_size=8)).learn(10_000, callback)
     assert callback.calls == IN_ORDER
 
 

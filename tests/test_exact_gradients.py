@@ -116,7 +116,7 @@ SINGLE = {
     "a2c, lambda 0": (A2C, A2CConfig, {"gae_lambda": 0.0}),
     "a2c, lambda 0.5": (A2C, A2CConfig, {"gae_lambda": 0.5}),
     "a2c, lambda 1": (A2C, A2CConfig, {"gae_lambda": 1.0}),
-    "ppo, first step": (PPO, PPOConfig, {"num_epochs": 1, "minibatch_size": None}),
+    "ppo, first step": (PPO, PPOConfig, {"n_epochs": 1, "batch_size": None}),
 }
 
 

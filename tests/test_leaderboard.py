@@ -153,7 +153,7 @@ def test_every_agent_trains_on_a_task_with_turns(contestant):
 SMALL = {
     "PPO": {"num_episodes": 8},
     "GRPO": {"num_episodes": 8, "group_size": 4},
-    "DQN": {"num_episodes": 8, "batch_size": 8, "updates_per_iteration": 1},
+    "DQN": {"num_episodes": 8, "batch_size": 8, "gradient_steps": 1},
     "SB3 PPO": {"n_steps": 4, "batch_size": 256},
 }
 

@@ -32,15 +32,15 @@ from textgym_agents import (
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
 SEVERAL_STEPS = {
-    "PPO": lambda: PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, minibatch_size=4, num_epochs=3)),
+    "PPO": lambda: PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, batch_size=4, n_epochs=3)),
     "GRPO": lambda: GRPO(
-        LMPolicy(small_lm()), make_env(group_size=4), GRPOConfig(num_episodes=16, minibatch_size=4, num_epochs=3)
+        LMPolicy(small_lm()), make_env(group_size=4), GRPOConfig(num_episodes=16, batch_size=4, n_epochs=3)
     ),
     "ExpertIteration": lambda: ExpertIteration(
-        LMPolicy(small_lm()), make_env(), ExpertIterationConfig(num_episodes=16, minibatch_size=2, num_epochs=3)
+        LMPolicy(small_lm()), make_env(), ExpertIterationConfig(num_episodes=16, batch_size=2, n_epochs=3)
     ),
-    "DQN": lambda: DQN(QPolicy(small_lm()), make_env(), DQNConfig(num_episodes=16, updates_per_iteration=5)),
-    "SoftQ": lambda: SoftQ(LMPolicy(small_lm()), make_env(), SoftQConfig(num_episodes=16, replay_updates=4)),
+    "DQN": lambda: DQN(QPolicy(small_lm()), make_env(), DQNConfig(num_episodes=16, gradient_steps=5)),
+    "SoftQ": lambda: SoftQ(LMPolicy(small_lm()), make_env(), SoftQConfig(num_episodes=16, gradient_steps=5)),
 }
 
 
@@ -63,10 +63,10 @@ def test_metrics_are_means_over_all_gradient_steps_of_the_update(name):
 
 
 def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
-    agent = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, num_epochs=2, minibatch_size=None))
+    agent = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=2, batch_size=None))
     episodes = agent.collect()
     told = agent.update(episodes)
-    first = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, num_epochs=1, minibatch_size=None))
+    first = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=1, batch_size=None))
     assert first.update(first.collect())["train/approx_kl"] == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():  # after the first step
         log_ratios = first.policy.evaluate(episodes).log_probs - episodes.log_probs
@@ -75,7 +75,7 @@ def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
 
 
 def test_the_target_kl_is_looked_at_before_the_step_of_every_minibatch():
-    settings = PPOConfig(num_episodes=16, minibatch_size=4, num_epochs=4, learning_rate=1e-2, target_kl=1e-4, kl_coef=0)
+    settings = PPOConfig(num_episodes=16, batch_size=4, n_epochs=4, learning_rate=1e-2, target_kl=1e-4, kl_coef=0)
     agent = PPO(LMPolicy(small_lm()), make_env(), settings)
     told = update(agent)
     assert agent.num_updates == 1  # the second minibatch stops, which is of the first epoch
@@ -106,7 +106,7 @@ def test_the_documentation_names_all_metrics_and_no_other():
             make_env(scorer={"one": (len, 1.0), "two": (fails_once(), 1.0)}, on_scorer_error="invalid"),
         ),
         Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=16)),
-        ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(num_episodes=16)),
+        ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(batch_size=16)),
     ]
     told = set()
     for agent in agents:

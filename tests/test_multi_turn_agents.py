@@ -382,7 +382,7 @@ def test_every_token_of_a_dialogue_passes_through_the_model_once():
         fed.append(keywords["input_ids"].numel())
 
     with policy.model.register_forward_pre_hook(count, with_kwargs=True):
-        episodes = collect(env, policy, 4, seed=0, generator=torch.Generator().manual_seed(4))
+        episodes = collect(env, policy, 4, seed=0, generator=torch.Generator().manual_seed(8))
     assert len({info["prompt"] for info in episodes.infos}) == 4
     assert max(len(info["turns"]) for info in episodes.infos) > 4
     assert sum(fed) == int((episodes.lengths - 1).sum())  # nothing follows the last action
@@ -603,7 +603,7 @@ def agents():
     online = [
         (Reinforce, ReinforceConfig(kl_coef=0.1, ent_coef=0.1)),
         (A2C, A2CConfig(bootstrap_truncated=True)),
-        (PPO, PPOConfig(minibatch_size=3, kl_estimator="exact", micro_batch=2)),
+        (PPO, PPOConfig(batch_size=3, kl_estimator="exact", micro_batch=2)),
         (GRPO, GRPOConfig(num_episodes=8)),
         (ExpertIteration, ExpertIterationConfig()),
         (DQN, DQNConfig(batch_size=8, bootstrap_truncated=True)),
@@ -633,9 +633,9 @@ def test_an_online_agent_learns_from_dialogues_and_goes_on_from_its_checkpoint(t
 @pytest.mark.parametrize(
     ("agent_class", "config"),
     [
-        pytest.param(BehaviourCloning, BehaviourCloningConfig(num_episodes=8), id="BehaviourCloning"),
-        pytest.param(ILQL, ILQLConfig(num_episodes=8, bootstrap_truncated=True), id="ILQL"),
-        pytest.param(OfflineSoftQ, OfflineSoftQConfig(num_episodes=8), id="OfflineSoftQ"),
+        pytest.param(BehaviourCloning, BehaviourCloningConfig(batch_size=8), id="BehaviourCloning"),
+        pytest.param(ILQL, ILQLConfig(batch_size=8, bootstrap_truncated=True), id="ILQL"),
+        pytest.param(OfflineSoftQ, OfflineSoftQConfig(batch_size=8), id="OfflineSoftQ"),
     ],
 )
 def test_an_offline_agent_learns_from_recorded_dialogues(tmp_path, agent_class, config):

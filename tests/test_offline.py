@@ -162,7 +162,7 @@ def test_saving_and_loading_in_the_middle_changes_nothing(make, tmp_path):
 
 
 def test_the_tokens_learned_from_are_counted():
-    agent = ilql(recorded(64), num_episodes=16)
+    agent = ilql(recorded(64), batch_size=16)
     metrics = agent.learn_from(agent.collect())
     assert agent.num_timesteps == int(agent.episodes.num_steps.sum())
     assert len(agent.episodes) == 16

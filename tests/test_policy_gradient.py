@@ -31,9 +31,9 @@ VARIANTS = {
     "reinforce-none": (Reinforce, ReinforceConfig, {"baseline": "none", "normalize_advantage": False}),
     "a2c": (A2C, A2CConfig, {}),
     "ppo": (PPO, PPOConfig, {}),
-    "ppo-clipped-value": (PPO, PPOConfig, {"clip_range_vf": 0.2, "target_kl": 0.05, "minibatch_size": None}),
+    "ppo-clipped-value": (PPO, PPOConfig, {"clip_range_vf": 0.2, "target_kl": 0.05, "batch_size": None}),
     "grpo": (GRPO, GRPOConfig, {}),
-    "grpo-epochs": (GRPO, GRPOConfig, {"num_epochs": 2, "minibatch_size": 32, "clip_range_high": 0.3}),
+    "grpo-epochs": (GRPO, GRPOConfig, {"n_epochs": 2, "batch_size": 32, "clip_range_high": 0.3}),
     "rloo": (GRPO, GRPOConfig, {"variant": "rloo"}),
     "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
     "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
@@ -119,7 +119,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole(name):
 def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition(constraints):
     """The loss, as Schulman et al. write it, from a forward over every prefix."""
     env = make_env(8, constraints=constraints)
-    agent = agent_of("ppo", env=env, num_episodes=8, num_epochs=1, minibatch_size=None, max_grad_norm=float("inf"))
+    agent = agent_of("ppo", env=env, num_episodes=8, n_epochs=1, batch_size=None, max_grad_norm=float("inf"))
     agent.optimizer.param_groups[0]["lr"] = agent.optimizer.param_groups[1]["lr"] = 0.0
     torch.nn.init.normal_(agent.policy.value_head.weight)
     episodes = collect(env, agent.policy, 8, seed=0, generator=agent.generator)
@@ -252,7 +252,7 @@ def test_the_kl_controller_moves_the_price_toward_its_target():
 
 
 def test_ppo_stops_its_epochs_at_the_target_kl():
-    many = agent_of("ppo", num_epochs=20, minibatch_size=None, target_kl=1e-4)
+    many = agent_of("ppo", n_epochs=20, batch_size=None, target_kl=1e-4)
     many.update(many.collect())
     assert 1 <= many.num_updates < 20
 
@@ -266,7 +266,7 @@ def test_grpo_needs_groups_that_divide_the_batch(group_size):
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (PPOConfig, {"num_epochs": 0}, "num_epochs must be at least 1"),
+        (PPOConfig, {"n_epochs": 0}, "n_epochs must be at least 1"),
         (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda must be from 0 to 1, got 1.1"),
         (GRPOConfig, {"variant": "rlo"}, "rloo"),
         (ReinforceConfig, {"baseline": "values"}, "value"),

@@ -421,7 +421,7 @@ def test_polyak_averaging_goes_tau_of_the_way_and_one_copies():
 
 
 def test_a_periodic_target_changes_only_every_so_many_updates():
-    agent = dqn(tau=1.0, target_update_interval=4, updates_per_iteration=3)
+    agent = dqn(tau=1.0, target_update_interval=4, gradient_steps=3)
     start = agent.target.q_head[1].weight.clone()
     agent.update(agent.collect())
     assert torch.equal(agent.target.q_head[1].weight, start)
@@ -461,7 +461,7 @@ def test_soft_q_reaches_ninety_percent_of_the_optimum_even_where_it_samples(seed
         {"value_from": "logits"},
         {"single_step_coef": 1.0},
         {"relative_to_start": False},
-        {"replay_updates": 0, "num_episodes": 16},
+        {"gradient_steps": 1, "num_episodes": 16},
     ],
     ids=lambda s: next(iter(s)),
 )
@@ -508,7 +508,7 @@ def test_the_same_seed_gives_the_same_parameters(make):
         (dqn, {"bootstrap_truncated": True, "buffer_size": 100}),
         (dqn, {"target_update_interval": 3, "tau": 1.0}),
         (soft_q, {"single_step_coef": 1.0, "bootstrap_truncated": True, "buffer_size": 100}),
-        (soft_q, {"relative_to_start": False, "replay_updates": 0}),
+        (soft_q, {"relative_to_start": False, "gradient_steps": 1}),
     ],
 )
 def test_saving_and_loading_in_the_middle_changes_nothing(make, settings, tmp_path):

@@ -158,7 +158,7 @@ def test_two_updates_change_the_adapters_and_nothing_else(algorithm, config, tas
     env = make_env(task, policy, tokenizer, level=1, group_size=group_size, scorer=scorer, **keywords)
     weights = dict(policy.model.named_parameters())
     before = {name: checksum(weight) for name, weight in weights.items()}
-    agent = algorithm(policy, env, config(num_episodes=2, num_epochs=1, kl_coef=0.05))
+    agent = algorithm(policy, env, config(num_episodes=2, n_epochs=1, kl_coef=0.05))
     for _ in range(2):
         metrics = agent.learn_from(agent.collect())
         assert math.isfinite(metrics["train/loss"])

@@ -5,10 +5,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,13 +18,14 @@ from torch import nn
 from tqdm import tqdm
 from typing_extensions import Self
 
+from textgym import TextGenConfig
 from textgym_agents.callbacks import as_callbacks
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
 from textgym_agents.config import AgentConfig, check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
-from textgym_agents.rollout import check_fit, collect, env_seed, text_env, token_window
+from textgym_agents.rollout import check_fit, collect, env_seed, make_env, text_env, token_window
 
 __all__ = ["Agent", "OnlineAgent"]
 
@@ -47,19 +49,22 @@ class Agent(ABC):
     policy: Any
     config: Any
 
-    def __init__(self, policy: Any, config: AgentConfig | None = None) -> None:
+    def __init__(self, policy: Any, config: AgentConfig | None = None, **settings: Any) -> None:
+        name = type(self).__name__
+        if isinstance(policy, gym.Env | VectorEnv):
+            raise TypeError(f"{name}(policy, ...): the policy comes first, such as 'tiny', got {type(policy).__name__}")
+        if config is not None and settings:
+            raise TypeError(f"{name} takes its settings as keywords or as one config, got a config and {set(settings)}")
+        self.config = self.config_class(**settings) if config is None else config
+        if not isinstance(self.config, self.config_class):
+            raise TypeError(f"{name} takes a {self.config_class.__name__}, got {type(self.config).__name__}")
         if isinstance(policy, nn.Module) and hasattr(policy, "trunk") and not isinstance(policy, self.policy_class):
             kind, got = self.policy_class.__name__, type(policy).__name__
             raise TypeError(
-                f"{type(self).__name__} takes a policy of the kind {kind}, got {got}; for one on the same language "
+                f"{name} takes a policy of the kind {kind}, got {got}; for one on the same language "
                 f"model give {kind}(policy.trunk)"
             )
         self.policy = policy if isinstance(policy, self.policy_class) else self.policy_class(policy)
-        self.config = self.config_class() if config is None else config
-        if not isinstance(self.config, self.config_class):
-            raise TypeError(
-                f"{type(self).__name__} takes a {self.config_class.__name__}, got {type(self.config).__name__}"
-            )
         in_trunk = {id(p) for p in self.policy.trunk.parameters()}
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
@@ -199,19 +204,11 @@ class Agent(ABC):
         write_checkpoint(Path(path), write)
 
     @classmethod
-    def load(cls, path: str | Path, source: Any, *, device: str | torch.device = "cpu") -> Self:
-        """Continue from a folder that ``save`` wrote.
-
-        Args:
-            path: The folder.
-            source: The environment, configured as it was, or the data: the constructor's second argument.
-            device: Where the weights go; the one that they were saved from, whose generator's state was saved too.
-
-        Raises:
-            FileNotFoundError: If the folder holds no checkpoint.
-            ValueError: If the checkpoint is of another agent or another version, was cut off, or does not fit the
-                source.
-        """
+    def _load(cls, path: str | Path, source: Any, device: str | torch.device, **keywords: Any) -> Self:
+        """Make the agent of a checkpoint with ``source`` as the constructor's second argument."""
+        if source is None:
+            what = "env" if issubclass(cls, OnlineAgent) else "data"
+            raise TypeError(f"{cls.__name__}.load(path, {what}) needs the {what} too, which no checkpoint holds")
         path = Path(path)
         content = open_checkpoint(path, cls.__name__)
         policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device)
@@ -219,7 +216,7 @@ class Agent(ABC):
         for name, parameter in policy.named_parameters():
             parameter.requires_grad_(name in trained)
         # Each algorithm's constructor takes (policy, source, config).
-        agent: Self = cls(policy, source, cls.config_class(**content["config"]))  # type: ignore[call-arg]
+        agent: Self = cls(policy, source, cls.config_class(**content["config"]), **keywords)  # type: ignore[call-arg]
         for name, network in agent._networks().items():
             if name != "policy" and (path / name).is_dir():
                 saved = type(network).from_pretrained(path / name, dtype="auto", device=device)
@@ -291,19 +288,75 @@ class OnlineAgent(Agent):
 
     Args:
         policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
-        env: A vector environment of the TextGen family whose actions are the model's vocabulary.
-        config: The settings.
+        env: A vector environment of the TextGen family whose actions are the model's vocabulary; or an id of the
+            family, such as ``"TextGen-v0"``, of which one is made that restarts ended slots in the same step.
+        config: The settings, where they are not given as keywords.
+        num_envs: N of the environment to be made, by default ``num_episodes``, 64 at most.
+        env_kwargs: Its keywords. If ``policy`` is a model's name, that is the default of its ``model``.
+        **settings: The fields of ``config``'s class.
 
     Raises:
-        TypeError: If ``env`` is not the batched TextGen environment, or ``policy`` or ``config`` another agent's.
+        TypeError: If ``env`` is not the batched TextGen environment, ``policy`` or ``config`` another agent's, or a
+            setting unknown or given twice.
         ValueError: If the action space is not the model's vocabulary, or the window longer than its positions.
     """
 
-    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: AgentConfig | None = None) -> None:
-        super().__init__(policy, config)
+    def __init__(
+        self,
+        policy: Any,
+        env: VectorEnv[Any, Any, Any] | str,
+        config: AgentConfig | None = None,
+        *,
+        num_envs: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        own = {field.name for field in fields(self.config_class)}
+        if of_env := {field.name for field in fields(TextGenConfig)} & (settings.keys() - own):
+            raise TypeError(f"{', '.join(sorted(of_env))}: a keyword of the environment; give it in env_kwargs")
+        super().__init__(policy, config, **settings)
+        if isinstance(env, str):
+            model = {"model": policy} if isinstance(policy, str) and policy != "tiny" else {}
+            env = make_env(
+                env,
+                min(self.config.num_episodes, 64) if num_envs is None else check_count("num_envs", num_envs),
+                model | self._env_defaults() | (env_kwargs or {}),
+            )
+        elif num_envs is not None or env_kwargs is not None:
+            raise TypeError(f"num_envs and env_kwargs are for an env that is given as an id, got {type(env).__name__}")
         check_fit(text_env(env), self.policy)
         self.policy.trunk.check_window(text_env(env).window)
-        self.env = env
+        self.env: VectorEnv[Any, Any, Any] = env
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        env: VectorEnv[Any, Any, Any] | str | None = None,
+        *,
+        num_envs: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Continue from a folder that ``save`` wrote.
+
+        Args:
+            path: The folder.
+            env: The environment, configured as it was, or an id.
+            num_envs: As of the constructor.
+            env_kwargs: As of the constructor.
+            device: Where the weights go; the one that they were saved from, whose generator's state was saved too.
+
+        Raises:
+            FileNotFoundError: If the folder holds no checkpoint.
+            TypeError: If ``env`` is missing.
+            ValueError: If the checkpoint is of another agent or another version, was cut off, or does not fit ``env``.
+        """
+        return cls._load(path, env, device, num_envs=num_envs, env_kwargs=env_kwargs)
+
+    def _env_defaults(self) -> dict[str, Any]:
+        """Return keywords of an environment to be made, where they are not given."""
+        return {}
 
     def set_progress(self, progress: float) -> None:
         """Tell the environment's scorer which share of the training is done."""

@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OfflineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans
@@ -17,7 +16,7 @@ __all__ = ["BehaviourCloning", "BehaviourCloningConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BehaviourCloningConfig(AgentConfig):
+class BehaviourCloningConfig(OfflineAgentConfig):
     """What decides a run of BehaviourCloning."""
 
     top_fraction: float = 1.0
@@ -52,10 +51,8 @@ class BehaviourCloning(OfflineAgent):
     config_class = BehaviourCloningConfig
     config: BehaviourCloningConfig
 
-    def __init__(
-        self, policy: Any, data: Episodes | str | PathLike[str], config: BehaviourCloningConfig | None = None
-    ) -> None:
-        super().__init__(policy, data, config)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         returns, everyone = self.data.returns, self.data.num_steps.new_zeros(len(self.data))
         best = best_of_groups(returns, everyone, self.config.top_fraction)
         best = best[(returns[best] >= self.config.min_return).numpy()]

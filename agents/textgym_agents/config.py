@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from textgym.errors import unknown_name
 
-__all__ = ["AgentConfig", "check_count", "check_settings"]
+__all__ = ["AgentConfig", "OfflineAgentConfig", "OnlineAgentConfig", "check_count", "check_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,6 @@ class AgentConfig:
         ValueError: If it is out of range.
     """
 
-    num_episodes: int = 64
-    """Episodes per update."""
     micro_batch: int | None = None
     """Episodes per forward and backward, over which gradients accumulate; less takes less memory and gives the same
     gradient. None takes all at once."""
@@ -52,7 +50,6 @@ class AgentConfig:
     def __post_init__(self) -> None:
         check_settings(
             self,
-            num_episodes=(1, math.inf),
             micro_batch=(1, math.inf),
             learning_rate=(0, math.inf),
             head_learning_rate=(0, math.inf),
@@ -60,6 +57,30 @@ class AgentConfig:
             max_grad_norm=(0, math.inf),
             seed=(0, math.inf),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineAgentConfig(AgentConfig):
+    """Settings of a run of any agent that writes the episodes it learns from."""
+
+    num_episodes: int = 64
+    """Episodes written per update."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, num_episodes=(1, math.inf))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineAgentConfig(AgentConfig):
+    """Settings of a run of any agent that learns from recorded episodes."""
+
+    batch_size: int = 64
+    """Episodes per gradient step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, batch_size=(1, math.inf))
 
 
 def check_settings(config: Any, **ranges: tuple[float, float]) -> None:

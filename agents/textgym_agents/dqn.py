@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from safetensors.torch import load_file, save_file
 
 from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
 from textgym_agents.metrics import StepMeans, update_means
@@ -24,11 +23,11 @@ __all__ = ["DQN", "DQNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig(AgentConfig):
+class DQNConfig(OnlineAgentConfig):
     """What decides a run of DQN. Which Q-function it is, dueling or not, is the ``QPolicy``'s."""
 
     learning_rate: float = 1e-3
-    updates_per_iteration: int = 4
+    gradient_steps: int = 4
     """Gradient steps after each ``num_episodes`` new episodes."""
     batch_size: int = 64
     """Episodes per gradient step, drawn from the replay."""
@@ -62,7 +61,7 @@ class DQNConfig(AgentConfig):
         super().__post_init__()
         check_settings(
             self,
-            updates_per_iteration=(1, math.inf),
+            gradient_steps=(1, math.inf),
             batch_size=(1, math.inf),
             buffer_size=(1, math.inf),
             q_lambda=(0, 1),
@@ -80,7 +79,7 @@ class DQNConfig(AgentConfig):
 class DQN(OnlineAgent):
     """Q-learning on whole episodes from a replay, with a target network.
 
-    Per update: write B episodes with the exploration of the moment and store them; then ``updates_per_iteration``
+    Per update: write B episodes with the exploration of the moment and store them; then ``gradient_steps``
     times draw ``batch_size`` episodes and take one step of AdamW on
 
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
@@ -115,8 +114,8 @@ class DQN(OnlineAgent):
     config: DQNConfig
     policy: QPolicy
 
-    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: DQNConfig | None = None) -> None:
-        super().__init__(policy, env, config)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.target = self.policy.frozen_copy()
         self.replay = EpisodeReplay(self.config.buffer_size)
         self._explore()
@@ -135,7 +134,7 @@ class DQN(OnlineAgent):
         self.replay.add(episodes)
         metrics = {"rollout/exploration_rate": self.policy.epsilon, "rollout/temperature": self.policy.temperature}
         steps: list[dict[str, float]] = []
-        for _ in range(self.config.updates_per_iteration):
+        for _ in range(self.config.gradient_steps):
             drawn = self.replay.sample(self.config.batch_size, self.generator)
             means = StepMeans(int(drawn.num_steps.sum()))
             steps.append(self._descend(self._losses(drawn, means)) | means.metrics())

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.imitation import best_of_groups, imitation_losses
 from textgym_agents.metrics import StepMeans, update_means
@@ -13,20 +13,20 @@ __all__ = ["ExpertIteration", "ExpertIterationConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertIterationConfig(AgentConfig):
+class ExpertIterationConfig(OnlineAgentConfig):
     """What decides a run of ExpertIteration."""
 
     top_fraction: float = 0.25
     """Share of each group of episodes that is imitated, rounded up; of the whole batch where the environment deals no
     groups. With groups of n episodes, 1 / n imitates the best of n."""
-    num_epochs: int = 2
+    n_epochs: int = 2
     """Passes over the best episodes of each batch."""
-    minibatch_size: int | None = None
+    batch_size: int | None = None
     """Episodes per gradient step. None takes all of the best."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, top_fraction=(0, 1), num_epochs=(1, math.inf), minibatch_size=(1, math.inf))
+        check_settings(self, top_fraction=(0, 1), n_epochs=(1, math.inf), batch_size=(1, math.inf))
         if self.top_fraction == 0:
             raise ValueError("top_fraction must be above 0: with 0 nothing is imitated")
 
@@ -58,7 +58,7 @@ class ExpertIteration(OnlineAgent):
         """
         best = episodes[best_of_groups(episodes.returns, episodes.groups(), self.config.top_fraction)]
         steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(best), self.config.minibatch_size, self.config.num_epochs):
+        for index in self.minibatches(len(best), self.config.batch_size, self.config.n_epochs):
             means = StepMeans(int(best.num_steps[index].sum()))
             steps.append(self._descend(imitation_losses(self, best, index, means)) | means.metrics())
         return update_means(steps) | {"train/expert_rew_mean": float(best.returns.mean())}

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector import VectorEnv
 
 from textgym_agents.config import check_settings
 from textgym_agents.episodes import Episodes
@@ -35,9 +34,9 @@ class GRPOConfig(PolicyGradientConfig):
     """Whether a token's advantage comes from the rewards after it (reward-to-go) instead of the whole text's. The
     baseline is the group's reward-to-go at the same step, of texts that have ended that of their last step. Makes a
     difference only with a reward per token or a discount."""
-    num_epochs: int = 1
+    n_epochs: int = 1
     """Passes over each batch of episodes."""
-    minibatch_size: int | None = None
+    batch_size: int | None = None
     """Episodes per gradient step. None takes all."""
     clip_range: float = 0.2
     """How far the probability of a token may move from what it was, relatively, before its gradient vanishes."""
@@ -48,8 +47,8 @@ class GRPOConfig(PolicyGradientConfig):
         super().__post_init__()
         check_settings(
             self,
-            num_epochs=(1, math.inf),
-            minibatch_size=(1, math.inf),
+            n_epochs=(1, math.inf),
+            batch_size=(1, math.inf),
             clip_range=(0, math.inf),
             clip_range_high=(0, math.inf),
         )
@@ -77,20 +76,24 @@ class GRPO(PolicyGradientAgent):
     ``tests/test_exact_gradients.py`` enumerates, in groups of three, it points 15.6 degrees away from the gradient.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have less than two episodes
-    or do not divide ``num_episodes``.
+    or do not divide ``num_episodes``. One that is made of an id has groups of 8, or of the next smaller divisor.
     """
 
     config_class = GRPOConfig
     config: GRPOConfig
 
-    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: GRPOConfig | None = None) -> None:
-        super().__init__(policy, env, config)
-        group_size = text_env(env).config.group_size
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        group_size = text_env(self.env).config.group_size
         if group_size < 2 or self.config.num_episodes % group_size:
             raise ValueError(
                 f"GRPO compares texts of one prompt: the environment needs a group_size of at least 2 that divides "
                 f"num_episodes={self.config.num_episodes}, got group_size={group_size}"
             )
+
+    def _env_defaults(self) -> dict[str, Any]:
+        divisors = [n for n in range(2, 9) if self.config.num_episodes % n == 0]
+        return {"group_size": max(divisors, default=self.config.num_episodes)}
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take the epochs on B episodes and return metrics under SB3's names.
@@ -102,7 +105,7 @@ class GRPO(PolicyGradientAgent):
         reference = self.reference_log_probs(episodes)
         advantages = self._advantages(episodes, self.penalized_rewards(episodes, reference))
         steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(episodes), config.minibatch_size, config.num_epochs):
+        for index in self.minibatches(len(episodes), config.batch_size, config.n_epochs):
             means = StepMeans(int(episodes.num_steps[index].sum()))
             metrics = self._descend(self._losses(episodes, index, advantages, reference, means))
             steps.append(metrics | means.metrics())

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OfflineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.metrics import StepMeans
@@ -154,7 +154,7 @@ class ILQLPolicy(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILQLConfig(AgentConfig):
+class ILQLConfig(OfflineAgentConfig):
     """What decides a run of ILQL. How many Q-heads there are is the ``ILQLPolicy``'s."""
 
     learning_rate: float = 1e-4

@@ -1,9 +1,11 @@
 """What the agents share that learn from recorded episodes and never write one."""
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 from textgym_agents.agent import Agent
 from textgym_agents.config import AgentConfig
@@ -19,27 +21,46 @@ class OfflineAgent(Agent):
     Args:
         policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
         data: Episodes, or the path of what ``EpisodeRecorder`` wrote.
-        config: The settings.
+        config: The settings, where they are not given as keywords.
+        **settings: The fields of ``config``'s class.
 
     Attributes:
         data: All episodes that it learns from.
 
     Raises:
-        TypeError: If ``data`` is neither, or ``policy`` or ``config`` another agent's.
+        TypeError: If ``data`` is neither, ``policy`` or ``config`` another agent's, or a setting unknown or given
+            twice.
         ValueError: If there is no episode, or the policy's vocabulary is not the one that the episodes were written in.
     """
 
-    def __init__(self, policy: Any, data: Episodes | str | PathLike[str], config: AgentConfig | None = None) -> None:
-        super().__init__(policy, config)
+    def __init__(
+        self,
+        policy: Any,
+        data: Episodes | str | PathLike[str],
+        config: AgentConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(policy, config, **settings)
         if isinstance(data, (str, PathLike)):
             data = read_episodes(data)
         _check_data(data, self.policy.vocab_size)
         self.data = data
 
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        data: Episodes | str | PathLike[str] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Continue from a folder that ``save`` wrote, with the same data; see ``OnlineAgent.load``."""
+        return cls._load(Path(path), data, device)
+
     def collect(self) -> Episodes:
-        """Draw ``config.num_episodes`` of the episodes, with replacement, and count their tokens."""
+        """Draw ``config.batch_size`` of the episodes, with replacement, and count their tokens."""
         device = self.generator.device
-        size = (self.config.num_episodes,)
+        size = (self.config.batch_size,)
         chosen = torch.randint(len(self.data), size, generator=self.generator, device=device)
         self.episodes = self.data[chosen.cpu().numpy()]
         self.num_timesteps += int(self.episodes.num_steps.sum())

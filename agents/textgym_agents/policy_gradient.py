@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 
 from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
@@ -22,7 +21,7 @@ __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyGradientConfig(AgentConfig):
+class PolicyGradientConfig(OnlineAgentConfig):
     """What decides a run of any policy-gradient agent."""
 
     kl_coef: float = 0.05
@@ -57,9 +56,9 @@ class PolicyGradientAgent(OnlineAgent):
 
     config: PolicyGradientConfig
 
-    def __init__(self, policy: Any, env: VectorEnv[Any, Any, Any], config: PolicyGradientConfig | None = None) -> None:
-        super().__init__(policy, env, config)
-        if (charged := text_env(env).config.kl_coef) > 0 and self.config.kl_coef > 0:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if (charged := text_env(self.env).config.kl_coef) > 0 and self.config.kl_coef > 0:
             raise ValueError(
                 f"the KL would be charged twice: kl_coef is {charged} in the environment and {self.config.kl_coef} in "
                 f"the {type(self.config).__name__}; set one of them to 0"

@@ -22,9 +22,9 @@ __all__ = ["PPO", "PPOConfig"]
 class PPOConfig(PolicyGradientConfig):
     """What decides a run of PPO."""
 
-    num_epochs: int = 4
+    n_epochs: int = 4
     """Passes over each batch of episodes."""
-    minibatch_size: int | None = 32
+    batch_size: int | None = 32
     """Episodes per gradient step. None takes all."""
     clip_range: float = 0.2
     """How far the probability of a token may move from what it was, relatively, before its gradient vanishes."""
@@ -44,8 +44,8 @@ class PPOConfig(PolicyGradientConfig):
         super().__post_init__()
         check_settings(
             self,
-            num_epochs=(1, math.inf),
-            minibatch_size=(1, math.inf),
+            n_epochs=(1, math.inf),
+            batch_size=(1, math.inf),
             clip_range=(0, math.inf),
             clip_range_vf=(0, math.inf),
             gae_lambda=(0, 1),
@@ -89,7 +89,7 @@ class PPO(PolicyGradientAgent):
         if config.normalize_advantage:
             advantages = normalized(advantages, episodes.mask)
         steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(episodes), config.minibatch_size, config.num_epochs):
+        for index in self.minibatches(len(episodes), config.batch_size, config.n_epochs):
             means = StepMeans(int(episodes.num_steps[index].sum()))
             metrics = self._backward(self._losses(episodes, index, advantages, returns, reference, means))
             steps.append(metrics | means.metrics())

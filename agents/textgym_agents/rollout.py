@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,11 +10,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textgym import TextGenVectorEnv
 from textgym.actions import Vocabulary, as_actions
+from textgym.registration import IDS
 from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["check_fit", "collect", "env_seed", "redistribute", "text_env", "token_window"]
+__all__ = ["check_fit", "collect", "env_seed", "make_env", "redistribute", "text_env", "token_window"]
 
 
 class _Recorder:
@@ -203,6 +205,23 @@ def redistribute(rewards: npt.NDArray[np.floating], token_rewards: npt.ArrayLike
     rewards[: len(shares)] += shares
 
 
+def make_env(env_id: str, num_envs: int, keywords: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
+    """Return the vector environment of an id, such as ``"textgym:TextGen-v0"``, that restarts ended slots at once.
+
+    Raises:
+        TypeError: If the id is not of the TextGen family, or a keyword is unknown.
+    """
+    keywords = {"autoreset_mode": AutoresetMode.SAME_STEP, **keywords}
+    try:
+        env = gym.make_vec(env_id, num_envs=num_envs, **keywords)
+    except TypeError as error:
+        if env_id.rpartition(":")[2] not in IDS:  # another family's environments do not know the keywords
+            raise TypeError(f"an LM policy needs an id of the TextGen family, got {env_id!r}") from error
+        raise
+    text_env(env)
+    return env
+
+
 def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
     """Return the TextGen environment under any wrappers.
 
@@ -212,8 +231,8 @@ def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
     base = getattr(env, "unwrapped", env)
     if not isinstance(base, TextGenVectorEnv):
         raise TypeError(
-            "an LM policy needs the batched environment that gym.make_vec('TextGen-v0', num_envs=...) gives, "
-            f"got {type(base).__name__}"
+            "an LM policy needs the batched environment that gym.make_vec('TextGen-v0', num_envs=64) gives, or, as an "
+            f"agent's second argument, its id 'TextGen-v0'; got {type(base).__name__}"
         )
     return base
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from textgym.lm import log_prob
 from textgym_agents.agent import Agent, OnlineAgent
-from textgym_agents.config import AgentConfig, check_settings
+from textgym_agents.config import OfflineAgentConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
 from textgym_agents.metrics import StepMeans, update_means
@@ -26,7 +26,7 @@ __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineSoftQConfig(AgentConfig):
+class OfflineSoftQConfig(OfflineAgentConfig):
     """What decides a run of soft Q-learning from recorded episodes."""
 
     temperature: float = 0.05
@@ -62,19 +62,18 @@ class OfflineSoftQConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftQConfig(OfflineSoftQConfig):
+class SoftQConfig(OnlineAgentConfig, OfflineSoftQConfig):
     """What decides a run of soft Q-learning from texts that the policy writes itself."""
 
-    replay_updates: int = 3
-    """Gradient steps on episodes of the replay, after each on those just written; 0 learns from the latter only."""
-    batch_size: int = 64
-    """Episodes drawn from the replay per gradient step."""
+    gradient_steps: int = 4
+    """Gradient steps per update: the first on the episodes just written, each further one on ``batch_size`` episodes of
+    the replay."""
     buffer_size: int = 1_000
     """Episodes that the replay holds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, replay_updates=(0, math.inf), batch_size=(1, math.inf), buffer_size=(1, math.inf))
+        check_settings(self, gradient_steps=(1, math.inf), buffer_size=(1, math.inf))
 
 
 class _PathConsistency(Agent):
@@ -178,7 +177,7 @@ class SoftQ(_PathConsistency, OnlineAgent):
 
     >>> import gymnasium, textgym
     >>> env = gymnasium.make_vec("TextGen-v0", num_envs=4, max_new_tokens=4, autoreset_mode="SameStep")
-    >>> SoftQ("tiny", env, SoftQConfig(num_episodes=4, replay_updates=1)).learn(16).num_updates >= 2
+    >>> SoftQ("tiny", env, SoftQConfig(num_episodes=4, gradient_steps=2)).learn(16).num_updates >= 2
     True
     """
 
@@ -198,9 +197,9 @@ class SoftQ(_PathConsistency, OnlineAgent):
         """
         steps = [self._descend_on(episodes)]
         metrics = {} if self.reference is None else {"train/kl_reference": steps[0]["train/log_ratio"]}
-        if self.config.replay_updates:
+        if self.config.gradient_steps > 1:
             self.replay.add(episodes)
-        for _ in range(self.config.replay_updates):
+        for _ in range(self.config.gradient_steps - 1):
             steps.append(self._descend_on(self.replay.sample(self.config.batch_size, self.generator)))
         return update_means(steps) | metrics
 
@@ -214,7 +213,7 @@ class SoftQ(_PathConsistency, OnlineAgent):
 
 
 class OfflineSoftQ(_PathConsistency, OfflineAgent):
-    """The same from recorded episodes, one gradient step on ``num_episodes`` of them at a time.
+    """The same from recorded episodes, one gradient step on ``batch_size`` of them at a time.
 
     The loss is ``SoftQ``'s, and right whoever wrote the texts; what it says of tokens that stand in none of them is
     only what the network makes of it, since nothing holds it back there as ``ILQL``'s conservative term does.

@@ -16,14 +16,14 @@ _BATCH: Mapping[str, Any] = {"learning_rate": 3e-4, "kl_coef": 0.0, "num_episode
 SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "Reinforce": {**_BATCH, "group_size": 4},
-        "PPO": {**_BATCH, "group_size": 4, "num_epochs": 1, "minibatch_size": None},
+        "PPO": {**_BATCH, "group_size": 4, "n_epochs": 1, "batch_size": None},
         "GRPO": {**_BATCH, "group_size": 16, "variant": "rloo"},
         "DQN": {
             "learning_rate": 1e-3,
             "num_episodes": 64,
             "group_size": 4,
             "q_lambda": 1.0,
-            "updates_per_iteration": 1,
+            "gradient_steps": 1,
             "initial_temperature": 0.1,
             "final_temperature": 0.03,
         },
