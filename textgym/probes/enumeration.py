@@ -61,7 +61,7 @@ class _Texts(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """What R texts lead to, by P pairs of a text and a legal action."""
+    """Results of the P pairs of one of R texts and an action that is legal in it."""
 
     rows: IntArray
     actions: IntArray
@@ -140,8 +140,8 @@ class Simulator:
             "scorer": scorer, "prompts": self.prompts, "observation": "tokens", "group_size": 1, "step_info": (),
             "kl_target": None,
         }  # fmt: skip
-        env = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
-        self.env = env.clone()  # in which no scorer learns
+        simulated = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
+        self.env = simulated.clone()  # in which no scorer learns
         training = base.get_training_state()
         self.env.set_training_state(training)
         self.kl_coef: float = training["kl_coef"] or 0.0
@@ -157,7 +157,7 @@ class Simulator:
         return _joined(parts)
 
     def expand(self, texts: _Texts, log_probs: FloatArray | None) -> _Outcome:
-        """Take every legal action in each of R texts; (R, A) log-probabilities are told to the KL term."""
+        """Take every legal action in each of R texts, with (R, A) log-probabilities for the KL term."""
         rows, actions = texts.masks.nonzero()
         rewards, alive, parts = np.zeros(len(rows)), [], []
         for index in _chunks(len(rows)):

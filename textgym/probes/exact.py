@@ -127,7 +127,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
 
     Every text is written out, level by level, by the environment itself, so that prompts, budget, EOS, stops,
     constraints, rewards and a deterministic user are the environment's own. The value after an end is 0, and after a
-    truncation too: what is solved is the return that the environment pays.
+    truncation too: a return is the sum of the environment's rewards.
 
     Where several samples have one prompt (hidden metadata), or masks depend on what the agent cannot see, values are
     expectations given what it has seen. Policies act on legal actions only, with their probabilities renormalised. pi*
@@ -136,7 +136,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     with a policy, Q holds the whole penalty.
 
     Args:
-        env: Any interface of the TextGen family, wrapped or not. It is not changed, and its ``kl_target`` is ignored.
+        env: Any interface of the TextGen family. It is not changed; wrappers and ``kl_target`` are ignored.
         policy: ``f(ids) -> logits``, from (M, L) int64 ids, right-padded as observed, to (M, A) logits, an array or a
             tensor; or a policy of textgym_agents. None solves for the optimum.
         gamma: Discount per step, in [0, 1].
@@ -144,8 +144,8 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
 
     Raises:
         TypeError: If ``env`` is of another family, its prompts cannot be enumerated, or ``policy`` is none.
-        ValueError: If the scorer or the user is random or learns, there are more than ``max_transitions`` pairs, or
-            the estimator is k3 and there is no policy.
+        ValueError: If the scorer or the user is random, there are more than ``max_transitions`` pairs, or the estimator
+            is k3 and there is no policy.
 
     >>> import gymnasium, textgym
     >>> optimum = solve(gymnasium.make("ProbeCopy-v0"))
