@@ -677,6 +677,44 @@ def test_seeds_and_options_are_those_of_the_next_reset_only():
     assert envs.reset()[2, :2].tolist() == CHAR.encode("1 ")
 
 
+def test_a_reset_that_fails_in_one_slot_leaves_all_as_they_were():
+    envs = make_sb3()
+    envs.reset()
+    envs.step(np.array([1, 2, 3]))
+    before = envs.get_state()
+    envs.seed(4)
+    envs.set_options([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c" * 100}])
+    with pytest.raises(ValueError, match="100"):
+        envs.reset()
+    check_same(before, envs.get_state(), "the state after a reset that failed")
+
+
+def test_an_ended_episode_is_told_its_own_error_and_not_the_next_ones():
+    prompts = iter(["good"] * 2 + ["bad"] * 9)
+
+    def fails_on_bad(prompts, completions):
+        if "bad" in prompts:
+            raise RuntimeError("bad prompt")
+        return [0.0] * len(prompts)
+
+    envs = make_sb3(1, prompts=prompts, scorer=fails_on_bad, reward="potential", on_scorer_error="invalid")
+    envs.reset()
+    assert [list(envs.step(np.array([EOS]))[3][0]).count("scorer_error") for _ in range(3)] == [0, 0, 1]
+    assert "bad prompt" in envs.reset_infos[0]["scorer_error"]
+
+
+@pytest.mark.parametrize("on_scorer_error", ["raise", "invalid"])
+def test_a_reward_that_float32_cannot_hold_is_refused_and_the_step_undone(on_scorer_error):
+    envs = make_sb3(2, scorer=lambda completion: 1e308, on_scorer_error=on_scorer_error)
+    envs.reset()
+    envs.step(np.array([1, 2]))
+    for one in (envs, envs.clone()):
+        before = one.get_state()
+        with pytest.raises(textgym.ScorerError, match=r"a reward of 1e\+308 does not fit this interface"):
+            one.step(np.array([EOS, 3]))
+        check_same(before, one.get_state(), "the state after a reward that does not fit")
+
+
 def test_a_clone_writes_no_reset_info_of_the_original():
     envs = make_sb3(step_info=("action_mask",))
     envs.reset()

@@ -156,7 +156,7 @@ class CoreAccess:
             parts = replace(parts, kl=replace(parts.kl, price=copy.copy(parts.kl.price)))
         if isinstance(parts.prompts, Curriculum):  # it learns from the episodes of its own environment
             parts = replace(parts, prompts=copy.copy(parts.prompts))
-        twin.core = Core(parts, self.core.num_envs)
+        twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)
         twin.set_state(self.get_state())
         return twin
 

@@ -3,6 +3,7 @@
 The three interfaces translate between this and their frameworks; nothing here knows about any of them.
 """
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from textgym.envs.legality import Legality
 from textgym.envs.parts import Parts
 from textgym.envs.reset import PreparedReset, PromptAssignment, ResetRequest
 from textgym.envs.step import FinalState, State, Step
+from textgym.errors import ScorerError
 from textgym.prompts import Sample
 from textgym.rewards import Redistribution, kl_penalty
 from textgym.scorers import Scorer, component_names, evaluate, score_part
@@ -52,11 +54,12 @@ class Core:
         running: (N,) bool, False before the first reset, after an episode's end, and where a slot is parked.
     """
 
-    def __init__(self, parts: Parts, num_envs: int) -> None:
+    def __init__(self, parts: Parts, num_envs: int, *, max_reward: float = math.inf) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.parts = parts
         self.num_envs = num_envs
+        self.max_reward = max_reward
         self.pad_token_id = parts.tokenizer.vocab_size
         self.num_actions = parts.actions.size(parts.tokenizer)
         self.ids = np.full((num_envs, parts.window), self.pad_token_id, dtype=np.int64)
@@ -214,7 +217,7 @@ class Core:
             ResetNeeded: If one of the slots has no running episode, or all are parked.
             ValueError: If ``actions`` has another shape, type or range.
             IllegalActionError: If the constraints forbid an action and the policy is to raise.
-            ScorerError: If the scorer fails and the policy is to raise.
+            ScorerError: If the scorer fails and the policy is to raise, or a reward exceeds ``max_reward``.
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
         with self._atomic():
@@ -315,6 +318,11 @@ class Core:
         if penalty is not None and self.parts.kl is not None:
             rewards = rewards - penalty
             self.kl[slots] += penalty / self.parts.kl.price.coef
+        if self.max_reward < math.inf and np.abs(rewards).max(initial=0.0) > self.max_reward:
+            raise ScorerError(
+                f"a reward of {rewards[np.abs(rewards).argmax()]} does not fit this interface, which holds at most "
+                f"{self.max_reward:.3g}: rescale the scorer"
+            )
         if end is not None:
             if penalty is not None:
                 end.kl = self.kl[end.slots]

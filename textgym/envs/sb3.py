@@ -47,7 +47,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **kwargs: Any) -> None:
         check_render_mode(render_mode, self.metadata["render_modes"])
         self.config = TextGenConfig.from_kwargs(kwargs)
-        self.core = Core(self.config.build(), num_envs)
+        self.core = Core(self.config.build(), num_envs, max_reward=float(np.finfo(np.float32).max))
         self.render_mode = render_mode
         parts = self.core.parts
         observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
@@ -80,7 +80,11 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     def step_wait(
         self,
     ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated."""
+        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated.
+
+        Raises:
+            ScorerError: Also for a reward that float32, which Stable-Baselines3 wants, cannot hold.
+        """
         step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
         final, now = step_columns(step, self.config.final_info)
         infos = self._infos(now)
