@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="updates per round, the first of which does not count")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(embedded_lm_path("tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(embedded_lm_path("tiny"), trust_remote_code=False)
 
     def task(max_new_tokens: int) -> Task:
         return Task(

@@ -8,6 +8,7 @@ __all__ = [
     "PromptsExhaustedError",
     "ScorerError",
     "TextGymError",
+    "foreign_code",
     "install_hint",
     "is_misspelt",
     "unknown_keyword",
@@ -38,6 +39,21 @@ class IllegalActionError(TextGymError):
 
 class PromptsExhaustedError(TextGymError):
     """A finite stream of prompts has no further prompt for a new episode."""
+
+
+def foreign_code(error: Exception, name: object) -> Exception:
+    """Return the error for a model or tokenizer that comes with Python code of its own, which transformers refused.
+
+    Args:
+        error: What transformers raised with ``trust_remote_code=False``; any other error is returned as it is.
+        name: The folder or name that was loaded.
+    """
+    if "trust_remote_code" not in str(error):
+        return error
+    return ValueError(
+        f"{str(name)!r} holds Python code of its own, which is never run; if you trust it, load it with transformers "
+        "(trust_remote_code=True) and pass the loaded object"
+    )
 
 
 def install_hint(extra: str) -> str:

@@ -52,8 +52,8 @@ class Findings:
 
 def sample(folder: Path, prompts: list[str], max_new_tokens: int, seed: int) -> list[str]:
     """Return one continuation of each prompt at temperature 1, unfiltered; an empty prompt starts a new story."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     model.generation_config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens)
     torch.manual_seed(seed)
     texts = []
@@ -71,8 +71,8 @@ def held_out_perplexities(folder: Path, seed: int, num_documents: int) -> dict[s
 
     Every token counts, the first after an end-of-text token, and the end-of-text token that closes the document.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     nats, tokens = dict.fromkeys(KIND_SHARES, 0.0), dict.fromkeys(KIND_SHARES, 0)
     for index in range(HELD_OUT_START, HELD_OUT_START + num_documents):
         kind, text = plan(seed, index)[0], document(seed, index)
@@ -111,7 +111,7 @@ def describe_sentiment(folder: Path, openings: list[str], seed: int) -> str:
 
 def write_openings(seed: int, folder: Path, path: Path, count: int = 300) -> None:
     """Write distinct, neutral beginnings of held-out stories, 4 to 12 tokens each, cut between two words."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     score = SentimentIntensityAnalyzer().polarity_scores
     found: dict[str, None] = {}
     by_plot: dict[str, int] = {}
@@ -150,7 +150,7 @@ def write_report(settings: Settings, work_folder: Path, root: Path) -> None:
     known = {sentence for text in stories for sentence in sentences(text)}
     lines = [line for text in texts for line in sentences(text)]
     findings = Findings(
-        num_parameters=AutoModelForCausalLM.from_pretrained(folder).num_parameters(),
+        num_parameters=AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).num_parameters(),
         weight_bytes=(folder / "model.safetensors").stat().st_size,
         perplexities=held_out_perplexities(folder, settings.seed, 2000),
         word_share=share,

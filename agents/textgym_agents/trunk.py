@@ -278,6 +278,6 @@ def _tokenizer_of(model: PreTrainedModel) -> Any:
     if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
         return None
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except OSError:  # a name that was only ever given to a model
+        return AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):  # a name that was only ever given to a model; a tokenizer with code of its own
         return None

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from textgym.errors import install_hint, is_misspelt, unknown_name
+from textgym.errors import foreign_code, install_hint, is_misspelt, unknown_name
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 
 _EMBEDDED = {name: embedded_lm_path(name) for name in EMBEDDED_LMS}
@@ -39,7 +39,7 @@ def load_lm(
         The model, with the usual methods of transformers such as `generate` and `save_pretrained`.
 
     Raises:
-        ValueError: No such model, or no such dtype.
+        ValueError: No such model, no such dtype, or a model that needs Python code of its own, which is never run.
         ImportError: A GGUF file without the packages that read it.
 
     >>> load_lm("tiny").config.vocab_size
@@ -47,7 +47,7 @@ def load_lm(
     """
     if isinstance(name_or_path, PreTrainedModel):
         return name_or_path
-    options: dict[str, Any] = {"dtype": _dtype(dtype)}
+    options: dict[str, Any] = {"dtype": _dtype(dtype), "trust_remote_code": False}
     name = str(name_or_path)
     folder = _EMBEDDED.get(name, Path(name))
     if folder.suffix == ".gguf":
@@ -63,6 +63,10 @@ def load_lm(
             model = AutoModelForCausalLM.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except OSError as error:  # also what transformers raises for a name that it cannot resolve
         raise _not_found(name) from error
+    except ValueError as error:
+        if (refused := foreign_code(error, name)) is not error:
+            raise refused from None
+        raise
     model = model.eval()
     model.to(torch.device(device))
     return model

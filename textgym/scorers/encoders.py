@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from textgym.errors import foreign_code
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 
@@ -113,9 +114,11 @@ def is_network(model: object) -> bool:
 def _load(name: str) -> tuple[Any, Any]:
     transformers = import_extra("transformers", "embedding_similarity", extra="agents")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(name, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        model = transformers.AutoModel.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if (refused := foreign_code(error, name)) is not error:
+            raise refused from None
         raise ValueError(
             f"no encoder {name!r} on this machine; expected a folder, or the name of a Hugging Face model that was "
             f"downloaded before, as by: hf download {name}"

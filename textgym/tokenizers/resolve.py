@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from textgym.errors import install_hint, is_misspelt, unknown_name
+from textgym.errors import foreign_code, install_hint, is_misspelt, unknown_name
 from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer
@@ -130,13 +130,16 @@ def tokenizer_from_transformers(name: str, vocab_size: int | None) -> Tokenizer:
     is_gguf = name.endswith(".gguf")
     folder, options = (str(Path(name).parent), {"gguf_file": Path(name).name}) if is_gguf else (name, {})
     try:
-        tokenizer = tokenizer_by_object(AutoTokenizer.from_pretrained(folder, **options))
+        tokenizer = tokenizer_by_object(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options))
     except (OSError, ValueError) as error:
+        if (refused := foreign_code(error, name)) is not error:
+            raise refused from None
         reason = str(error).partition("\n")[0]
         raise unknown_name("tokenizer", name, known, also=f"{ALSO} transformers says: {reason}") from error
     if vocab_size is None and not is_gguf:
         try:
-            vocab_size = AutoConfig.from_pretrained(name).get_text_config().vocab_size
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            vocab_size = config.get_text_config().vocab_size
         except (OSError, ValueError, AttributeError):  # a tokenizer without a model beside it
             return tokenizer
     width = tokenizer.vocab_size if vocab_size is None else vocab_size
@@ -156,7 +159,7 @@ def transformers_tokenizer(name: str | Path) -> Any:
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(folder), **options)
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, **options)
     except (ImportError, OSError, ValueError):
         return None
 

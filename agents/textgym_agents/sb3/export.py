@@ -67,6 +67,6 @@ def _policy_of(path: Path) -> Any:
 
 def _empty_model(extra: dict[str, str]) -> Any:
     config = json.loads(extra["config"])
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), trust_remote_code=False)
     model.config._name_or_path = extra["source"]  # where the tokenizer lies
     return model

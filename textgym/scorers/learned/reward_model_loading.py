@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textgym.errors import install_hint, unknown_name
+from textgym.errors import foreign_code, install_hint, unknown_name
 
 if TYPE_CHECKING:
     from textgym.scorers.learned.reward_model import RewardModelConfig
@@ -80,11 +80,17 @@ def _read(name: str, tokenizer: Any) -> tuple[Any, Any]:
 
     try:
         with no_progress_bars():
-            model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                name, output_loading_info=True, trust_remote_code=False
+            )
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:  # also what transformers raises for a name that it cannot resolve
         raise ValueError(f"no sequence classifier called {name!r}, as a folder or on Hugging Face: {error}") from error
+    except ValueError as error:
+        if (refused := foreign_code(error, name)) is not error:
+            raise refused from None
+        raise
     missing = sorted(report["missing_keys"])
     if missing:  # transformers fills them with random numbers
         raise ValueError(f"{name!r} lacks weights of a sequence classifier: {', '.join(missing[:3])}")
