@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 import textgym
 from textgym.tasks import TASKS
-from textgym.tasks.chat import ChatTemplate, chat_template
+from textgym.tasks.chat import chat_template
+from textgym.tokenizers.chat import ChatTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -131,4 +132,4 @@ def test_the_space_that_a_template_puts_before_the_end_of_a_turn_is_not_the_envi
 @pytest.mark.parametrize("template", [PLAIN, FORGETFUL])
 def test_a_template_in_which_no_special_token_ends_a_turn_is_refused(template):
     with pytest.raises(ValueError, match="no special token ends a turn in the model's chat template"):
-        ChatTemplate(chat_tokenizer(template, ["<s>", "</s>"], "</s>"))
+        ChatTemplate(chat_tokenizer(template, ["<s>", "</s>"], "</s>")).reply_format  # noqa: B018

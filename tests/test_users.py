@@ -27,8 +27,9 @@ from textgym.rewards import PerTurn, as_reward
 from textgym.scorers import Scorer
 from textgym.testing import check_text_env
 from textgym.tokenizers import ByteTokenizer, CharTokenizer, as_tokenizer, embedded_lm_path
+from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 from textgym.users import FunctionUser, LMUser, Reply, ScriptedUser, User, as_user
-from textgym.users.rendering import chat_template_of, plain_dialogue
+from textgym.users.rendering import exchanged_roles, plain_dialogue
 
 EOS = 256
 TEXTS = ["Hello there!", "Once there was a dog. It ran.", "No.", "I have apples and pears. What do you want?"]
@@ -278,15 +279,15 @@ MESSAGES = [
 
 def test_a_chat_template_shows_the_dialogue_from_the_users_side(tmp_path):
     shown = "<user>Be a guest.\n<assistant>Hello.\n<user>Hi!\nWhat is it?\n<assistant>Tea.\n<user>No.\n<assistant>"
-    assert chat_template_of(chat_tokenizer())("Be a guest.", MESSAGES) == shown
-    assert chat_template_of(chat_tokenizer())("", MESSAGES) == shown.partition("\n")[2]
+    assert exchanged_roles(ChatTemplate(chat_tokenizer()), "Be a guest.", MESSAGES) == shown
+    assert exchanged_roles(ChatTemplate(chat_tokenizer()), "", MESSAGES) == shown.partition("\n")[2]
     chat_tokenizer().save_pretrained(tmp_path)
-    assert chat_template_of(tmp_path)("Be a guest.", MESSAGES) == shown
+    assert exchanged_roles(find_chat_template(tmp_path), "Be a guest.", MESSAGES) == shown
 
 
 @pytest.mark.parametrize("source", ["tiny", "byte", CharTokenizer("ab"), chat_tokenizer(None)])
 def test_other_tokenizers_have_no_chat_template(source):
-    assert chat_template_of(source) is None
+    assert find_chat_template(source) is None
 
 
 def test_without_a_template_the_dialogue_is_lines_from_the_users_side():
@@ -301,7 +302,9 @@ def test_the_tokenizers_template_is_used_unless_told_otherwise():
     chat = LMUser(model, chat_tokenizer(), temperature=0, max_new_tokens=4)
     batch = TextBatch.from_texts(["The dog ran home."], ["Hi."])
     assert plain(batch, rngs(0)) == LMUser("tiny", temperature=0, max_new_tokens=4)(batch, rngs(0))
-    ids = as_tokenizer("tiny").encode(chat_template_of(chat_tokenizer())(chat.instruction, chat_messages(batch)))
+    ids = as_tokenizer("tiny").encode(
+        exchanged_roles(ChatTemplate(chat_tokenizer()), chat.instruction, chat_messages(batch))
+    )
     logits = LMStream(model, 1, 256)(np.array([ids])).logits
     assert chat(batch, rngs(0))[0].text.startswith(as_tokenizer("tiny").decode([int(logits.argmax())]).strip())
 

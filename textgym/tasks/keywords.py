@@ -11,9 +11,10 @@ import numpy as np
 from textgym.errors import unknown_name
 from textgym.prompts import Curriculum, PromptSource, Sample
 from textgym.tasks.base import Row, Task, filled
-from textgym.tasks.chat import ChatTemplate, chat_template
+from textgym.tasks.chat import chat_template
 from textgym.tasks.prompts import SEEDS, Mixture, WorldPrompts, data_prompts
 from textgym.tasks.registry import find_task
+from textgym.tokenizers.chat import ChatTemplate
 
 __all__ = ["task_keywords"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from textgym.batch import TextBatch, Turn
 from textgym.errors import unknown_name
 from textgym.lm import LMStream, load_lm, sample
 from textgym.tokenizers import as_tokenizer
+from textgym.tokenizers.chat import find_chat_template
 from textgym.users.base import Reply
-from textgym.users.rendering import chat_template_of, plain_dialogue
+from textgym.users.rendering import exchanged_roles, plain_dialogue
 
 __all__ = ["LMUser"]
 
@@ -137,10 +139,10 @@ class LMUser:
             return self.render, False
         if self.render not in (None, "chat", "plain"):
             raise unknown_name("render", self.render, ["chat", "plain"], also="f(instruction, messages) will do too.")
-        template = None if self.render == "plain" else chat_template_of(source)
+        template = None if self.render == "plain" else find_chat_template(source)
         if template is None and self.render == "chat":
             raise ValueError("render is 'chat', but the tokenizer has no chat template")
-        return (plain_dialogue, False) if template is None else (template, True)
+        return (plain_dialogue, False) if template is None else (partial(exchanged_roles, template), True)
 
     def _rendered(self, prompt: str, turns: Sequence[Turn], metadata: Mapping[str, Any]) -> str:
         instruction = self.instruction if isinstance(self.instruction, str) else self.instruction(metadata)

@@ -16,6 +16,7 @@ from textgym.scorers.evaluation import as_values
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.reward_model_loading import Classifier, load_classifier
 from textgym.tokenizers.base import as_utf8
+from textgym.tokenizers.chat import ChatTemplate
 
 __all__ = ["RewardModel", "RewardModelConfig"]
 
@@ -154,7 +155,8 @@ class RewardModel(Scorer):
         if self.config.template == "pair":
             columns = tokenizer(prompts, completions, **options)
         elif self.config.template == "chat":
-            texts = [tokenizer.apply_chat_template(_turns(*pair), tokenize=False) for pair in pairs]
+            template = ChatTemplate(tokenizer)
+            texts = [template.render(_turns(*pair), add_generation_prompt=False) for pair in pairs]
             columns = tokenizer(texts, add_special_tokens=False, **options)
         else:
             columns = tokenizer([self.config.template.format(prompt=a, completion=b) for a, b in pairs], **options)
