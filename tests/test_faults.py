@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
+from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVecEnv, TextGenVectorEnv
 from textgym.batch import TextBatch
 from textgym.scorers import TimeLimit, as_scorer, evaluate
 from textgym.testing.transcripts import check_same
@@ -15,6 +15,10 @@ from textgym.tokenizers import CharTokenizer
 CHAR = CharTokenizer()
 EOS = CHAR.eos_token_id
 A, B, C = CHAR.encode("abc")
+
+
+class PanicException(BaseException):
+    """Derives from BaseException, as pyo3_runtime.PanicException of Rust extensions does."""
 
 
 class Faulty:
@@ -33,6 +37,8 @@ class Faulty:
         size = len(batch)
         if self.fault == "raises":
             raise RuntimeError("the model is away")
+        if self.fault == "panics":
+            raise PanicException("index out of bounds")
         if self.fault == "hangs":
             self.release.wait()
         answers = {"NaN": [np.nan] * size, "too few": [1.0] * (size - 1), "text": ["good"] * size}
@@ -41,6 +47,7 @@ class Faulty:
 
 SAID = {
     "raises": "scorer 'faulty' raised RuntimeError: the model is away",
+    "panics": "scorer 'faulty' raised PanicException: index out of bounds",
     "NaN": "scorer 'faulty' gave no score",
     "too few": "scorer 'faulty' returned 0 scores for 1 episodes",
     "text": "scorer 'faulty' returned \\['good'\\], expected 1 numbers",
@@ -297,3 +304,30 @@ def test_a_step_that_fails_draws_no_prompt_for_a_waiting_slot(bench):
     one.mend()
     assert one.step(A, EOS)[1][1]["completion"] == "b"
     assert one.env.core.samples[0].prompt == "Ha "
+
+
+def fails_with_its_text(completion):
+    raise ValueError(f"no score for {completion}")
+
+
+def test_each_slot_tells_the_error_of_its_own_episode():
+    keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 1, "on_scorer_error": "invalid"}
+    envs = TextGenVectorEnv(3, scorer=fails_with_its_text, autoreset_mode="Disabled", **keywords)
+    envs.reset(seed=0)
+    *_, info = envs.step([A, B, C])
+    for slot, letter in enumerate("abc"):
+        assert f"raised ValueError: no score for {letter}, " in info["scorer_error"][slot]
+    envs = TextGenVecEnv(3, scorer=fails_with_its_text, **keywords)
+    envs.reset()
+    *_, infos = envs.step(np.array([A, B, C]))
+    for letter, info in zip("abc", infos, strict=True):
+        assert f"raised ValueError: no score for {letter}, " in info["scorer_error"]
+
+
+def test_each_slot_tells_the_error_of_its_own_unfinished_text():
+    keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 4, "on_scorer_error": "invalid"}
+    envs = TextGenVectorEnv(2, scorer=fails_with_its_text, reward="potential", **keywords)
+    _, info = envs.reset(seed=0)
+    *_, info = envs.step([A, B])
+    assert "no score for a," in info["scorer_error"][0]
+    assert "no score for b," in info["scorer_error"][1]

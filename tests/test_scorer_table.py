@@ -121,7 +121,7 @@ for name in {modules}:
     sys.modules[name] = None  # as if it were not installed
 sys.path.insert(0, {folder!r})
 import scorer_table
-from textgym.scorers.learned import RewardModel
+from textgym.scorers import RewardModel
 kinds = [kind for kinds in scorer_table.groups_of_scorers().values() for kind in kinds]
 makers = {{kind.__name__: lambda kind=kind: scorer_table.built(kind) for kind in kinds}}
 makers["RewardModel"] = lambda: RewardModel("a-model")

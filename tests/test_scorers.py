@@ -1,14 +1,17 @@
+import ast
 import asyncio
 import functools
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import textgym.scorers
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import (
@@ -26,6 +29,8 @@ from textgym.scorers import (
     scorer_name,
     scorer_names,
 )
+from textgym.scorers.base import observes
+from textgym.scorers.catalogue import CATALOGUE
 
 NAN = float("nan")
 
@@ -131,6 +136,94 @@ def test_a_scorer_that_raises_fails_for_every_episode(on_error, replacement):
     np.testing.assert_array_equal(scores.components["raises"], [NAN, NAN])
     assert scores.failed.all()
     assert isinstance(scores.cause, KeyError)
+
+
+class PanicException(BaseException):
+    """Derives from BaseException, as pyo3_runtime.PanicException of Rust extensions does."""
+
+
+def test_a_panic_of_an_extension_is_a_failure_of_the_scorer():
+    def panics(completion):
+        if completion == "b":
+            raise PanicException("index out of bounds")
+        return 1.0
+
+    class Panics(Scorer):
+        def __call__(self, batch):
+            raise PanicException("index out of bounds")
+
+    scores = evaluate(as_scorer({"function": (panics, 1.0)}), batch_of("a", "b"), "invalid")
+    np.testing.assert_array_equal(scores.total, [1.0, NAN])
+    assert "raised PanicException: index out of bounds" in scores.error
+    with pytest.raises(ScorerError, match="'panics' raised PanicException") as caught:
+        evaluate(Panics(), batch_of("a"))
+    assert isinstance(caught.value.__cause__, PanicException)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("as_function", [True, False])
+def test_what_ends_a_program_is_no_failure_of_a_scorer(kind, as_function):
+    def ends(completion):
+        raise kind
+
+    class Ends(Scorer):
+        def __call__(self, batch):
+            raise kind
+
+    with pytest.raises(kind):
+        evaluate(as_scorer(ends if as_function else Ends()), batch_of("a"), "invalid")
+
+
+def test_every_failed_episode_has_its_own_message():
+    scores = evaluate(as_scorer(lambda completion: float(completion)), batch_of("one", "2", "three"), "invalid")
+    assert list(scores.errors) == [0, 2]
+    assert "could not convert string to float: 'one'" in scores.errors[0]
+    assert "could not convert string to float: 'three'" in scores.errors[2]
+    missing = evaluate(as_scorer(lambda completion: None), batch_of("a", "b"), -1.0)
+    assert [missing.errors[i].partition("whose completion is ")[2][:3] for i in (0, 1)] == ["'a'", "'b'"]
+    infinite = evaluate(Returns([1.0, np.inf, -np.inf]), batch_of("a", "b", "c"), "invalid")
+    assert "gave inf for episode 1" in infinite.errors[1]
+    assert "gave -inf for episode 2" in infinite.errors[2]
+
+
+# The base class
+
+
+def test_every_hook_is_documented_and_all_but_the_call_have_a_default():
+    assert Scorer.__abstractmethods__ == {"__call__"}
+    (tree,) = (
+        node
+        for node in ast.parse(Path(textgym.scorers.base.__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == "Scorer"
+    )
+    documented = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
+    for node, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            documented.add(node.target.id)
+    assert documented == {name for name in vars(Scorer) if not name.startswith("_") or name == "__call__"}
+
+
+def test_a_scorer_with_the_call_alone_has_all_defaults():
+    scorer = Returns([1.0])
+    assert (scorer.name, scorer.score_range, scorer.deterministic, scorer.incremental) == ("returns", None, True, False)
+    assert (scorer.scorers, scorer.components, scorer.get_state()) == ((), (), None)
+    assert not observes(scorer)
+    batch = batch_of("a")
+    scores = score_part(scorer, batch)
+    assert (scores.total.tolist(), scores.components, scores.errors) == ([1.0], {}, {})
+    scorer.set_progress(0.5)
+    scorer.observe(batch, scores)
+    for call, arguments in ((scorer.begin, ()), (scorer.advance, ([None],)), (scorer.value, ([None],))):
+        with pytest.raises(NotImplementedError, match="Returns is not incremental"):
+            call(*arguments, batch)
+    with pytest.raises(NotImplementedError, match="no set_state"):
+        scorer.set_state({})
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_every_exported_class_that_scores_is_a_scorer(name):
+    found = getattr(textgym.scorers, name)
+    assert not isinstance(found, type) or issubclass(found, Scorer) == ("__call__" in dir(found))
 
 
 def test_without_an_error_nothing_is_reported():
@@ -426,7 +519,7 @@ def test_every_registered_name_makes_a_scorer_of_that_name():
 
 def test_a_taken_name_is_not_registered_again():
     register_scorer(
-        "sentiment", "textgym.scorers.language:Sentiment"
+        "sentiment", "textgym.scorers.language.sentiment:Sentiment"
     )  # the same once more, as a module that is reloaded does
     with pytest.raises(ValueError, match="'sentiment' is registered already"):
         register_scorer("sentiment", LengthBand)
@@ -616,9 +709,16 @@ def test_the_lazy_names_and_folders_are_there_before_they_are_used():
     code = """
 import textgym.scorers
 assert {"LengthBand", "lexical", "as_scorer"} <= set(dir(textgym.scorers))
-print(textgym.scorers.lexical.Rhyme.__name__)"""
+print(textgym.scorers.lexical.__name__, textgym.scorers.Rhyme.__name__)"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "Rhyme\n"
+    assert result.stdout == "textgym.scorers.lexical Rhyme\n"
+
+
+def test_type_checkers_see_the_names_of_the_catalogue():
+    tree = ast.parse(Path(textgym.scorers.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"textgym.scorers.{module}" for name, (module, _) in CATALOGUE.items()}
 
 
 def test_weights_name_the_part_that_is_no_scorer():

@@ -60,7 +60,10 @@ def test_a_missing_package_is_an_error_at_construction_with_the_command_that_ins
 
 def test_importing_the_group_imports_none_of_the_packages():
     modules = {module for _, module in BUILT_IN.values()} | {"requests", "torch"}
-    code = f"import sys, textgym.scorers.language; print(sorted(set(sys.modules) & {modules!r}))"
+    code = f"""
+import sys
+from textgym.scorers import Grammar, Language, Profanity, Sentiment, Spelling
+print(sorted(set(sys.modules) & {modules!r}))"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

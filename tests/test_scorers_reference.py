@@ -130,7 +130,10 @@ def test_a_missing_package_is_an_error_at_construction_with_the_command_that_ins
 
 def test_importing_the_group_imports_none_of_the_packages():
     modules = {module for _, module in PACKAGES.values()} | {"wordllama", "torch", "transformers", "nltk"}
-    code = f"import sys, textgym.scorers.reference; print(sorted(set(sys.modules) & {modules!r}))"
+    code = f"""
+import sys
+from textgym.scorers import BLEU, ROUGE, EditSimilarity, EmbeddingSimilarity
+print(sorted(set(sys.modules) & {modules!r}))"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -365,7 +368,7 @@ def test_a_missing_wordllama_or_one_without_its_files_is_an_error_with_the_comma
     keep = f"[{str(tmp_path)!r}]" if has_folder else "[]"
     code = f"""
 import importlib.util, sys
-import tokenizers, safetensors.numpy, textgym.scorers.reference as reference
+import tokenizers, safetensors.numpy, textgym.scorers.reference.embedding_similarity as reference
 sys.path[:] = {keep}
 reference.EmbeddingSimilarity()
 """

@@ -18,8 +18,7 @@ from transformers import (
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import evaluate, score_part
-from textgym.scorers.learned import RewardModel, RewardModelConfig
+from textgym.scorers import RewardModel, RewardModelConfig, evaluate, score_part
 from textgym.testing import check_scorer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<eos>", "the", "cat", "dog", "sat", "on", "a", "mat", "happy"]

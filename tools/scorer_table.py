@@ -11,7 +11,6 @@ import importlib
 import inspect
 import math
 import os
-import pkgutil
 import platform
 import re
 import statistics
@@ -27,7 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 import textgym.scorers
 from textgym.batch import TextBatch
-from textgym.scorers import as_scorer, scorer_names
+from textgym.scorers import Scorer
+from textgym.scorers.catalogue import CATALOGUE, FOLDERS
 from textgym.scorers.text import ends_with_mark
 from textgym.tasks.world import story
 from textgym.testing.known_scorers import REQUIRES
@@ -104,17 +104,14 @@ class Row:
 
 def groups_of_scorers() -> dict[str, list[type]]:
     """Return the scorers of each folder, without those that are made of others."""
-    folders = [module.name for module in pkgutil.iter_modules(textgym.scorers.__path__) if module.ispkg]
-    order = ["lexical", "language", "reference", "verifiable", "fluency", "learned"]
-    folders.sort(key=lambda name: order.index(name) if name in order else len(order))
-    return {name: scorers_in(name) for name in folders if name != "combine"}
+    return {folder: scorers_in(folder) for folder in FOLDERS if folder != "combine"}
 
 
 def scorers_in(folder: str) -> list[type]:
-    """Return the classes that a folder exports whose objects can be called."""
-    module = importlib.import_module(f"textgym.scorers.{folder}")
-    exported = [getattr(module, name) for name in sorted(module.__all__, key=str.lower)]
-    return [c for c in exported if inspect.isclass(c) and any("__call__" in vars(base) for base in c.__mro__[:-1])]
+    """Return the scorers that a folder exports."""
+    names = sorted((name for name, (module, _) in CATALOGUE.items() if module.startswith(f"{folder}.")), key=str.lower)
+    exported = [getattr(textgym.scorers, name) for name in names]
+    return [kind for kind in exported if inspect.isclass(kind) and issubclass(kind, Scorer)]
 
 
 def row_of(kind: type, *, timed: bool) -> Row:
@@ -125,12 +122,10 @@ def row_of(kind: type, *, timed: bool) -> Row:
     """
     name = kind.__name__
     scorer, built_as = built(kind)
-    names = scorer_names()
-    id = next((n for n in names if n == scorer.name and type(as_scorer(n)) is kind), None)
     try:
         return Row(
             name=name,
-            id=id,
+            id=CATALOGUE[name][1],
             built_as=built_as,
             measures=_first_sentence(kind),
             range=_range(scorer, kind),
@@ -152,7 +147,7 @@ def built(kind: Any) -> tuple[Any, str]:
         ImportError: If a package that it needs is missing.
     """
     if kind.__name__ == "BradleyTerry":
-        settings = textgym.scorers.learned.PreferenceSettings(held_out=0, epochs=8)
+        settings = textgym.scorers.PreferenceSettings(held_out=0, epochs=8)
         return kind.train(PAIRS, settings), f"`BradleyTerry.train(pairs)` of {len(PAIRS)} pairs"
     if kind.__name__ == "ReasoningGym":
         dataset = importlib.import_module("reasoning_gym").create_dataset("chain_sum")
@@ -299,7 +294,7 @@ Written by `python tools/scorer_table.py`; a test compares all but the times wit
 
 A scorer is given to an environment as an object of its class or, where one is shown, by name:
 `scorer=LengthBand(4, 8)`, `scorer="sentiment"`, `scorer={{"sentiment": 1.0, "repetition": -0.5}}`. Formula, arguments,
-source and known ways to hack it are in the docstring of its class: `help(textgym.scorers.lexical.Rhyme)`.
+source and known ways to hack it are in the docstring of its class: `help(textgym.scorers.Rhyme)`.
 
 **Scores** are what these five completions get, in one batch with an empty one:
 

@@ -15,200 +15,102 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from textgym.scorers.base import Scorer, Scores, component_names, scorer_name
+from textgym.scorers.catalogue import CATALOGUE as _CATALOGUE
+from textgym.scorers.catalogue import FOLDERS as _FOLDERS
 from textgym.scorers.evaluation import evaluate, score_part
 from textgym.scorers.registry import as_scorer, register_scorer, scorer_names
 
-if TYPE_CHECKING:
-    from textgym.scorers.combine import (
-        Affine,
-        AgentTurns,
-        Cached,
-        Clip,
-        Constrained,
-        Gate,
-        GroupPercentile,
-        Maximum,
-        Minimum,
-        Product,
-        RunningNormalization,
-        Schedule,
-        Sequential,
-        TimeLimit,
-        WeightedSum,
-    )
-    from textgym.scorers.fluency import Coherence, Fluency, Novelty, SelfBLEU
-    from textgym.scorers.language import CommonWords, Grammar, Language, Profanity, Sentiment, Spelling
-    from textgym.scorers.learned import (
-        BradleyTerry,
-        Judge,
-        JudgeConfig,
-        PreferenceSettings,
-        RewardModel,
-        RewardModelConfig,
-        read_pairs,
-    )
-    from textgym.scorers.lexical import (
-        BalancedBrackets,
-        BannedWords,
-        CharacterShare,
-        DistinctN,
-        Keywords,
-        LengthBand,
-        Readability,
-        Regex,
-        Repetition,
-        Rhyme,
-        SentenceShape,
-        Syllables,
-        WordShape,
-    )
-    from textgym.scorers.reference import (
-        BLEU,
-        ROUGE,
-        TER,
-        ChrF,
-        Compression,
-        EditSimilarity,
-        EmbeddingSimilarity,
-        ExactMatch,
-        Faithfulness,
-        TokenF1,
-    )
-    from textgym.scorers.reward_function import as_reward_func
-    from textgym.scorers.verifiable import Checker, JSONSchema, MathAnswer, NumericAnswer, ReasoningGym, ValidJSON
+if TYPE_CHECKING:  # the catalogue once more, for type checkers
+    from textgym.scorers.combine.agent_turns import AgentTurns as AgentTurns
+    from textgym.scorers.combine.cached import Cached as Cached
+    from textgym.scorers.combine.constrained import Constrained as Constrained
+    from textgym.scorers.combine.gate import Gate as Gate
+    from textgym.scorers.combine.group_percentile import GroupPercentile as GroupPercentile
+    from textgym.scorers.combine.pooled import Maximum as Maximum
+    from textgym.scorers.combine.pooled import Minimum as Minimum
+    from textgym.scorers.combine.pooled import Product as Product
+    from textgym.scorers.combine.rescaled import Affine as Affine
+    from textgym.scorers.combine.rescaled import Clip as Clip
+    from textgym.scorers.combine.running_normalization import RunningNormalization as RunningNormalization
+    from textgym.scorers.combine.schedule import Schedule as Schedule
+    from textgym.scorers.combine.sequential import Sequential as Sequential
+    from textgym.scorers.combine.time_limit import TimeLimit as TimeLimit
+    from textgym.scorers.combine.weighted_sum import WeightedSum as WeightedSum
+    from textgym.scorers.fluency.coherence import Coherence as Coherence
+    from textgym.scorers.fluency.fluency import Fluency as Fluency
+    from textgym.scorers.fluency.novelty import Novelty as Novelty
+    from textgym.scorers.fluency.self_bleu import SelfBLEU as SelfBLEU
+    from textgym.scorers.language.common_words import CommonWords as CommonWords
+    from textgym.scorers.language.grammar import Grammar as Grammar
+    from textgym.scorers.language.language import Language as Language
+    from textgym.scorers.language.profanity import Profanity as Profanity
+    from textgym.scorers.language.sentiment import Sentiment as Sentiment
+    from textgym.scorers.language.spelling import Spelling as Spelling
+    from textgym.scorers.learned.judge import Judge as Judge
+    from textgym.scorers.learned.judge import JudgeUsage as JudgeUsage
+    from textgym.scorers.learned.judge_config import JudgeConfig as JudgeConfig
+    from textgym.scorers.learned.preferences import BradleyTerry as BradleyTerry
+    from textgym.scorers.learned.preferences_pairs import PreferencePair as PreferencePair
+    from textgym.scorers.learned.preferences_pairs import read_pairs as read_pairs
+    from textgym.scorers.learned.preferences_settings import PreferenceReport as PreferenceReport
+    from textgym.scorers.learned.preferences_settings import PreferenceSettings as PreferenceSettings
+    from textgym.scorers.learned.reward_model import RewardModel as RewardModel
+    from textgym.scorers.learned.reward_model import RewardModelConfig as RewardModelConfig
+    from textgym.scorers.lexical.banned_words import BannedWords as BannedWords
+    from textgym.scorers.lexical.brackets import BalancedBrackets as BalancedBrackets
+    from textgym.scorers.lexical.characters import CharacterShare as CharacterShare
+    from textgym.scorers.lexical.distinct_n import DistinctN as DistinctN
+    from textgym.scorers.lexical.keywords import Keywords as Keywords
+    from textgym.scorers.lexical.length import LengthBand as LengthBand
+    from textgym.scorers.lexical.readability import Readability as Readability
+    from textgym.scorers.lexical.regex import Regex as Regex
+    from textgym.scorers.lexical.repetition import Repetition as Repetition
+    from textgym.scorers.lexical.rhyme import Rhyme as Rhyme
+    from textgym.scorers.lexical.shape import SentenceShape as SentenceShape
+    from textgym.scorers.lexical.shape import WordShape as WordShape
+    from textgym.scorers.lexical.syllables import Syllables as Syllables
+    from textgym.scorers.reference.answers import ExactMatch as ExactMatch
+    from textgym.scorers.reference.answers import TokenF1 as TokenF1
+    from textgym.scorers.reference.compression import Compression as Compression
+    from textgym.scorers.reference.edits import EditSimilarity as EditSimilarity
+    from textgym.scorers.reference.embedding_similarity import EmbeddingSimilarity as EmbeddingSimilarity
+    from textgym.scorers.reference.faithfulness import Faithfulness as Faithfulness
+    from textgym.scorers.reference.overlap import BLEU as BLEU
+    from textgym.scorers.reference.overlap import TER as TER
+    from textgym.scorers.reference.overlap import ChrF as ChrF
+    from textgym.scorers.reference.rouge import ROUGE as ROUGE
+    from textgym.scorers.reward_function import as_reward_func as as_reward_func
+    from textgym.scorers.verifiable.checker import Checker as Checker
+    from textgym.scorers.verifiable.math_answer import MathAnswer as MathAnswer
+    from textgym.scorers.verifiable.numeric_answer import NumericAnswer as NumericAnswer
+    from textgym.scorers.verifiable.reasoning_gym import ReasoningGym as ReasoningGym
+    from textgym.scorers.verifiable.valid_json import JSONSchema as JSONSchema
+    from textgym.scorers.verifiable.valid_json import ValidJSON as ValidJSON
 
 __all__ = [
-    "BLEU",
-    "ROUGE",
-    "TER",
-    "Affine",
-    "AgentTurns",
-    "BalancedBrackets",
-    "BannedWords",
-    "BradleyTerry",
-    "Cached",
-    "CharacterShare",
-    "Checker",
-    "ChrF",
-    "Clip",
-    "Coherence",
-    "CommonWords",
-    "Compression",
-    "Constrained",
-    "DistinctN",
-    "EditSimilarity",
-    "EmbeddingSimilarity",
-    "ExactMatch",
-    "Faithfulness",
-    "Fluency",
-    "Gate",
-    "Grammar",
-    "GroupPercentile",
-    "JSONSchema",
-    "Judge",
-    "JudgeConfig",
-    "Keywords",
-    "Language",
-    "LengthBand",
-    "MathAnswer",
-    "Maximum",
-    "Minimum",
-    "Novelty",
-    "NumericAnswer",
-    "PreferenceSettings",
-    "Product",
-    "Profanity",
-    "Readability",
-    "ReasoningGym",
-    "Regex",
-    "Repetition",
-    "RewardModel",
-    "RewardModelConfig",
-    "Rhyme",
-    "RunningNormalization",
-    "Schedule",
     "Scorer",
     "Scores",
-    "SelfBLEU",
-    "SentenceShape",
-    "Sentiment",
-    "Sequential",
-    "Spelling",
-    "Syllables",
-    "TimeLimit",
-    "TokenF1",
-    "ValidJSON",
-    "WeightedSum",
-    "WordShape",
-    "as_reward_func",
     "as_scorer",
     "component_names",
     "evaluate",
-    "read_pairs",
     "register_scorer",
     "score_part",
     "scorer_name",
     "scorer_names",
 ]
-
-_FOLDERS = ("lexical", "combine", "language", "reference", "fluency", "verifiable", "learned", "reward_function")
-"""Where a name is looked for when it is first used."""
-
-_IDS = {
-    "balanced_brackets": "lexical:BalancedBrackets",
-    "banned_words": "lexical:BannedWords",
-    "bleu": "reference:BLEU",
-    "character_share": "lexical:CharacterShare",
-    "chrf": "reference:ChrF",
-    "coherence": "fluency:Coherence",
-    "common_words": "language:CommonWords",
-    "compression": "reference:Compression",
-    "distinct_n": "lexical:DistinctN",
-    "edit_similarity": "reference:EditSimilarity",
-    "embedding_similarity": "reference:EmbeddingSimilarity",
-    "exact_match": "reference:ExactMatch",
-    "faithfulness": "reference:Faithfulness",
-    "fluency": "fluency:Fluency",
-    "grammar": "language:Grammar",
-    "keywords": "lexical:Keywords",
-    "language": "language:Language",
-    "length_band": "lexical:LengthBand",
-    "math_answer": "verifiable:MathAnswer",
-    "novelty": "fluency:Novelty",
-    "numeric_answer": "verifiable:NumericAnswer",
-    "profanity": "language:Profanity",
-    "readability": "lexical:Readability",
-    "repetition": "lexical:Repetition",
-    "rhyme": "lexical:Rhyme",
-    "rouge": "reference:ROUGE",
-    "self_bleu": "fluency:SelfBLEU",
-    "sentence_shape": "lexical:SentenceShape",
-    "sentiment": "language:Sentiment",
-    "spelling": "language:Spelling",
-    "syllables": "lexical:Syllables",
-    "ter": "reference:TER",
-    "token_f1": "reference:TokenF1",
-    "valid_json": "verifiable:ValidJSON",
-    "word_shape": "lexical:WordShape",
-}
-"""The scorers that can be built without arguments, by the name that stands for them, and where each is."""
-
-for _id, _place in _IDS.items():
-    register_scorer(_id, f"textgym.scorers.{_place}")
+__all__ += _CATALOGUE
+__all__.sort(key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
 
 
 def __dir__() -> list[str]:
     """Name also what has not been imported yet."""
-    return sorted({*globals(), *__all__, *_FOLDERS})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__, *_FOLDERS})
 
 
 def __getattr__(name: str) -> Any:
-    """Import the folder of a scorer when the class, or the folder, is first asked for."""
+    """Import a scorer's module, or a folder, when it is first asked for."""
     if name in _FOLDERS:
         return import_module(f"textgym.scorers.{name}")
-    if name in __all__:
-        for folder in _FOLDERS:
-            module = import_module(f"textgym.scorers.{folder}")
-            if name in module.__all__:
-                return getattr(module, name)
+    if name in _CATALOGUE:
+        return getattr(import_module(f"textgym.scorers.{_CATALOGUE[name][0]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

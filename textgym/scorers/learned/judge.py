@@ -68,7 +68,6 @@ class Judge(Scorer):
     """
 
     score_range = (0.0, 1.0)
-    requires = ("httpx",)
 
     def __init__(
         self,
