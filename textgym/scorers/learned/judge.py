@@ -174,7 +174,7 @@ class Judge(Scorer):
         if bodies:
             self._client.complete(bodies, keep)
         if unkept is not None:
-            warnings.warn(f"answers of the judge are lost: {unkept}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"answers of the judge were not kept: {unkept}", RuntimeWarning, stacklevel=2)
         return found
 
     def _score(self, answer: str) -> float | ScorerError:
