@@ -703,6 +703,22 @@ def test_an_ended_episode_is_told_its_own_error_and_not_the_next_ones():
     assert "bad prompt" in envs.reset_infos[0]["scorer_error"]
 
 
+def test_each_slot_is_told_its_own_error():
+    def fails(completion):
+        raise RuntimeError(f"no score for {completion!r}")
+
+    keywords = KEYWORDS | {"scorer": fails, "on_scorer_error": "invalid", "max_new_tokens": 1}
+    envs = textgym.TextGenVectorEnv(2, autoreset_mode="SameStep", **keywords)
+    ours = textgym.TextGenVecEnv(2, **keywords)
+    envs.reset(seed=0), ours.reset()
+    actions = np.array([CHAR.encode("a")[0], CHAR.encode("b")[0]])
+    texts = [
+        *envs.step(actions)[4]["final_info"]["scorer_error"],
+        *(info["scorer_error"] for info in ours.step(actions)[3]),
+    ]
+    assert [text[-3:] for text in texts] == ["'a'", "'b'"] * 2
+
+
 @pytest.mark.parametrize("on_scorer_error", ["raise", "invalid"])
 def test_a_reward_that_float32_cannot_hold_is_refused_and_the_step_undone(on_scorer_error):
     envs = make_sb3(2, scorer=lambda completion: 1e308, on_scorer_error=on_scorer_error)

@@ -27,6 +27,9 @@ def step_columns(step: Step, final_info: FinalInfo) -> tuple[Columns, Columns]:
 
     The former is empty in autoreset modes other than ``SAME_STEP``.
     """
+    is_plain = step.episode_end is None and step.illegal is None and step.reward_vectors is None
+    if is_plain and step.state.action_masks is None and not (step.scorer_errors or step.state.scorer_errors):
+        return {}, {}  # as in most steps
     played = np.ones(len(step.rewards), dtype=np.bool_) if step.played is None else step.played
     everyone = np.arange(len(step.rewards))
     ends: Columns = {} if step.episode_end is None else step.episode_end.columns()

@@ -36,7 +36,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
     Args:
         num_envs: N.
         render_mode: ``"ansi"`` or None.
-        **kwargs: The fields of ``TextGenConfig``.
+        **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
 
     Raises:
         ImportError: If Stable-Baselines3 is not installed; it gives the pip command.

@@ -80,7 +80,9 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     mask under ``_key``.
 
     ## Arguments
-    The fields of ``textgym.envs.TextGenConfig``, as keywords, and ``render_mode`` (``"ansi"`` or ``"human"``).
+    The fields of ``textgym.envs.TextGenConfig``, as keywords; ``id``, a registered id, or ``task``, whose keywords are
+    the defaults; ``max_episode_steps``, which is ``max_new_tokens`` under Gymnasium's name, also in ``gym.make``; and
+    ``render_mode`` (``"ansi"`` or ``"human"``).
 
     ## References
     Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732), posed text

@@ -34,7 +34,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
             and info are in ``info["final_obs"]`` and ``info["final_info"]``), or ``"Disabled"`` (reset ended slots
             with ``reset(options={"reset_mask": mask})``).
         render_mode: ``"ansi"`` or None.
-        **kwargs: The fields of ``TextGenConfig``.
+        **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
 
     >>> import gymnasium, textgym
     >>> envs = gymnasium.make_vec("TextGen-v0", num_envs=3, tokenizer="char", prompts=["Hello"])
