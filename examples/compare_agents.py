@@ -28,16 +28,11 @@ from textgym_agents import (
     GRPO,
     PPO,
     Agent,
-    DQNConfig,
     Episodes,
-    GRPOConfig,
     LMPolicy,
-    PPOConfig,
     QPolicy,
     Reinforce,
-    ReinforceConfig,
     SoftQ,
-    SoftQConfig,
     collect,
     env_seed,
 )
@@ -119,19 +114,19 @@ def ours(make: Callable[[int], Agent]) -> Callable[[int, int], tuple[list[Row], 
 
 def dqn(seed: int) -> DQN:
     """Q-values on top of the LM, which proposes: the policy is pi_LM exp(Q / T), so that it begins as the LM itself."""
-    config = DQNConfig(
+    return DQN(
+        QPolicy("tiny", lm_prior=True, head_gradient=False), vector_env(64, "openings:train"),
         seed=seed, q_lambda=1.0, gradient_steps=2, exploration_initial_eps=0.0, exploration_final_eps=0.0,
         initial_temperature=0.1, final_temperature=0.03, exploration_timesteps=40_000,
     )  # fmt: skip
-    return DQN(QPolicy("tiny", lm_prior=True, head_gradient=False), vector_env(64, "openings:train"), config)
 
 
 AGENTS: dict[str, Callable[[int, int], tuple[list[Row], Policy]]] = {
-    "Reinforce": ours(lambda seed: Reinforce("tiny", vector_env(64, "openings:train"), ReinforceConfig(seed=seed))),
-    "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), PPOConfig(seed=seed, n_epochs=2))),
-    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), GRPOConfig(seed=seed))),
+    "Reinforce": ours(lambda seed: Reinforce("tiny", vector_env(64, "openings:train"), seed=seed)),
+    "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), seed=seed, n_epochs=2)),
+    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), seed=seed)),
     "DQN": ours(dqn),
-    "SoftQ": ours(lambda seed: SoftQ("tiny", vector_env(64, "openings:train"), SoftQConfig(seed=seed))),
+    "SoftQ": ours(lambda seed: SoftQ("tiny", vector_env(64, "openings:train"), seed=seed)),
     "SB3 PPO": train_sb3,
 }
 

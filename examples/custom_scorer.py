@@ -11,7 +11,7 @@ import numpy as np
 from textgym import TextBatch
 from textgym.scorers import Repetition, Scorer
 from textgym.testing import check_scorer
-from textgym_agents import Reinforce, ReinforceConfig
+from textgym_agents import Reinforce
 
 
 def somebody_speaks(completion: str) -> float:
@@ -47,7 +47,7 @@ def main() -> None:
         "repetition": (Repetition(n=2), -1.0),
     }
     env = gym.make_vec("TextGen-v0", num_envs=64, scorer=scorer, time_limit="terminated", autoreset_mode="SameStep")
-    agent = Reinforce("tiny", env, ReinforceConfig(learning_rate=3e-4, kl_coef=0.05))
+    agent = Reinforce("tiny", env, learning_rate=3e-4, kl_coef=0.05)
     agent.learn(args.timesteps, callback=lambda _, metrics: print(f"score {metrics['rollout/score_mean']:+.3f}"))
 
     observations, infos = env.reset(seed=0)

@@ -12,7 +12,7 @@ import gymnasium as gym
 import torch
 
 from textgym.tasks import Row, Task, register_task
-from textgym_agents import Reinforce, ReinforceConfig, collect
+from textgym_agents import Reinforce, collect
 
 NAMES = {1: ("Tom", "Sara", "Theo", "Will", "Ben"), 2: ("Lily", "Max", "Nora", "Paul", "Fred")}
 """By level: many words begin with the letters of level 1."""
@@ -72,7 +72,7 @@ def main() -> None:
     args = parser.parse_args()
 
     env = gym.make_vec("Alliteration-v0", num_envs=64, level="auto", autoreset_mode="SameStep")
-    agent = Reinforce("tiny", env, ReinforceConfig(learning_rate=1e-3, kl_coef=0.02))
+    agent = Reinforce("tiny", env, learning_rate=1e-3, kl_coef=0.02)
     show("before", agent)
     agent.learn(args.timesteps, progress_bar=True)
     show("after", agent)

@@ -12,7 +12,7 @@ import torch
 import textgym  # noqa: F401 (registers TextGen-v0)
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import LMPolicy
-from textgym_agents.reference import Reference
+from textgym_agents.reference import ReferencePolicy
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect
 
@@ -147,7 +147,7 @@ def _best_first(texts: tuple[FoundText, ...]) -> tuple[FoundText, ...]:
 
 
 @torch.no_grad()
-def read_texts(episodes: Episodes, reference: LMPolicy | Reference) -> tuple[FoundText, ...]:
+def read_texts(episodes: Episodes, reference: LMPolicy | ReferencePolicy) -> tuple[FoundText, ...]:
     """Return the texts of B episodes, in their order, with their perplexity under ``reference``."""
     sums = reference.evaluate(episodes).log_probs.sum(dim=1)
     perplexities = (-sums / episodes.num_steps).exp().tolist()

@@ -5,10 +5,12 @@ one entry per step, which the agent sums over the steps that were taken: so micr
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
+from textgym.rewards import kl_estimate
 from textgym_agents.returns import lambda_returns
 
 __all__ = [
@@ -128,24 +130,15 @@ def value_loss(
     return losses / 2
 
 
-def _k1(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    return log_probs - reference
+def _estimate(estimator: str, log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    kl: torch.Tensor = kl_estimate(estimator, log_probs - reference, torch.expm1)
+    return kl
 
 
-def _k2(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    return (log_probs - reference).square() / 2
-
-
-def _k3(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    return (reference - log_probs).expm1() - (reference - log_probs)
-
-
-KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"k1": _k1, "k2": _k2, "k3": _k3}
-"""Estimates of KL(pi || reference) in nats from one token, given its log-probability under both, elementwise.
-
-k1 = log(pi / ref) is unbiased, k2 = k1^2 / 2 is biased and never negative, k3 = ref / pi - 1 + k1 is both unbiased and
-never negative. Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
-"""
+KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    name: partial(_estimate, name) for name in ("k1", "k2", "k3")
+}
+"""Estimates of KL(pi || reference) in nats from one token's log-probability under both; see ``kl_estimate``."""
 
 
 def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:

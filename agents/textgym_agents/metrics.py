@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import explained_variance
+from textgym_agents.losses import KL_ESTIMATORS, explained_variance
 
 __all__ = ["StepMeans", "clip_metrics", "rollout_metrics", "update_means", "value_metrics"]
 
@@ -108,5 +108,9 @@ def value_metrics(episodes: Episodes, targets: torch.Tensor, returns: torch.Tens
 
 def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
     """Return (B, T) terms of SB3's ``approx_kl`` (k3 to the policy that acted, in nats) and ``clip_fraction``."""
-    ratio = (log_probs - old_log_probs).detach().exp()
-    return {"approx_kl": ratio - 1 - ratio.log(), "clip_fraction": ((ratio - 1).abs() > clip_range).float()}
+    log_probs = log_probs.detach()
+    ratio = (log_probs - old_log_probs).exp()
+    return {
+        "approx_kl": KL_ESTIMATORS["k3"](old_log_probs, log_probs),
+        "clip_fraction": ((ratio - 1).abs() > clip_range).float(),
+    }

@@ -14,7 +14,7 @@ from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
-from textgym_agents.reference import Reference
+from textgym_agents.reference import ReferencePolicy
 from textgym_agents.rollout import text_env
 
 __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
@@ -63,7 +63,7 @@ class PolicyGradientAgent(OnlineAgent):
                 f"the KL would be charged twice: kl_coef is {charged} in the environment and {self.config.kl_coef} in "
                 f"the {type(self.config).__name__}; set one of them to 0"
             )
-        self.reference = Reference(self.policy)
+        self.reference = ReferencePolicy(self.policy)
         self.kl_coef = self.config.kl_coef
 
     def reference_log_probs(self, episodes: Episodes) -> torch.Tensor | None:

@@ -9,10 +9,10 @@ import torch
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Evaluation, LMPolicy
 
-__all__ = ["Reference"]
+__all__ = ["ReferencePolicy"]
 
 
-class Reference:
+class ReferencePolicy:
     """The policy as it is now, kept in the cheapest way that the policy allows.
 
     With low-rank adapters that are still at zero it is the policy itself with its adapters off, which takes no memory;

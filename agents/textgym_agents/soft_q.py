@@ -19,7 +19,7 @@ from textgym_agents.metrics import StepMeans, update_means
 from textgym_agents.offline import OfflineAgent
 from textgym_agents.policy import LMPolicy
 from textgym_agents.q_policy import legal_in, spread_values, states_of, update_target
-from textgym_agents.reference import Reference
+from textgym_agents.reference import ReferencePolicy
 from textgym_agents.replay import EpisodeReplay
 
 __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
@@ -90,7 +90,7 @@ class _PathConsistency(Agent):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.target = self.policy.frozen_copy()
-        self.reference = Reference(self.policy) if self.config.relative_to_start else None
+        self.reference = ReferencePolicy(self.policy) if self.config.relative_to_start else None
 
     def _descend_on(self, episodes: Episodes) -> dict[str, float]:
         """Take one gradient step on B episodes, whoever wrote them, and return metrics under SB3's names."""

@@ -6,11 +6,11 @@ python examples/tasks/qa.py [--timesteps N] [--seed 0]
 import gymnasium as gym
 from before_and_after import learn
 
-from textgym_agents import GRPO, GRPOConfig
+from textgym_agents import GRPO
 
 
 def make_agent(env: gym.vector.VectorEnv, seed: int) -> GRPO:
-    return GRPO("tiny", env, GRPOConfig(num_episodes=128, learning_rate=1e-4, kl_coef=0.02, variant="rloo", seed=seed))
+    return GRPO("tiny", env, num_episodes=128, learning_rate=1e-4, kl_coef=0.02, variant="rloo", seed=seed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How the scores of texts become the rewards of steps."""
 
 from textgym.rewards.base import Redistribution, Reward, ScoreFunction
-from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, kl_penalty
+from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, kl_estimate, kl_penalty
 from textgym.rewards.per_token import PerToken
 from textgym.rewards.per_turn import PerTurn
 from textgym.rewards.potential import Potential
@@ -22,6 +22,7 @@ __all__ = [
     "Terminal",
     "as_reward",
     "discounted",
+    "kl_estimate",
     "kl_penalty",
     "leave_one_out",
     "uniform",

@@ -1,6 +1,7 @@
 """What the distance to a reference language model takes from the reward of each token, and at which price."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +9,33 @@ import numpy.typing as npt
 from textgym.errors import unknown_name
 from textgym.rewards.base import FloatArray
 
-__all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "kl_penalty"]
+__all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "kl_estimate", "kl_penalty"]
 
 KL_ESTIMATORS = ("k1", "k3")
 """The estimates of KL(policy || reference) from one chosen token that a reward can be made of."""
+
+
+def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = np.expm1) -> Any:
+    """Return an estimate of KL(policy || reference) in nats from the token that the policy chose, elementwise.
+
+    With ``d = log(policy / reference)`` of the token: k1 = d is unbiased; k2 = d^2 / 2 is biased and never negative;
+    k3 = exp(-d) - 1 + d is both unbiased and never negative.
+
+    Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
+
+    Args:
+        estimator: ``"k1"``, ``"k2"`` or ``"k3"``.
+        log_ratios: d, an array or, with its own ``expm1``, a tensor.
+        expm1: exp(x) - 1 of the library that ``log_ratios`` are of.
+
+    >>> [round(float(kl_estimate(name, np.log(2.0))), 4) for name in ("k1", "k2", "k3")]
+    [0.6931, 0.2402, 0.1931]
+    """
+    if estimator == "k1":
+        return log_ratios
+    if estimator == "k2":
+        return log_ratios * log_ratios / 2
+    return expm1(-log_ratios) + log_ratios
 
 
 def kl_penalty(
@@ -65,8 +89,8 @@ def kl_penalty(
     policy = np.asarray(log_probs, dtype=np.float64)
     if policy.shape != reference.shape:
         raise ValueError(f"log_probs has shape {policy.shape}, reference_log_probs {reference.shape}")
-    difference = policy - reference
-    return coef * (difference if estimator == "k1" else np.expm1(-difference) + difference)
+    penalty: FloatArray = coef * kl_estimate(estimator, policy - reference)
+    return penalty
 
 
 class AdaptiveCoefficient:
