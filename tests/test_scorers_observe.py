@@ -17,8 +17,10 @@ from textgym.scorers import (
     Novelty,
     RunningNormalization,
     Scorer,
+    Scores,
     SelfBLEU,
     as_reward_func,
+    score_part,
 )
 from textgym_agents import LMPolicy, collect
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, MCTSConfig
@@ -219,3 +221,73 @@ def test_scores_are_the_same_whether_or_not_somebody_looked_ahead(ahead):
     reference = learning_env()
     reference.reset(seed=0)
     assert rewards == [reference.step(np.full(4, action))[1].tolist() for action in (B, A, EOS, B, EOS)]
+
+
+# A scorer of one's own, with every hook ------------------------------------------------------------------------------
+
+
+class Everything(Scorer):
+    """Counts the letter b, less what was learned, times a weight that changes with progress; fails for a text of c."""
+
+    name = "everything"
+    score_range = (-10.0, 10.0)
+    incremental = True
+    deterministic = False
+    components = ("letters", "inner")
+
+    def __init__(self):
+        self.scorers = (Length(),)
+        self.mean = 0.0
+        self.weight = 1.0
+
+    def __call__(self, batch):
+        return self.score_components(batch).checked_total()
+
+    def score_components(self, batch):
+        inner = score_part(self.scorers[0], batch)
+        letters = np.array([float(text.count("b")) for text in batch.completions])
+        errors = {i: "no score for c" for i, text in enumerate(batch.completions) if text == "c"}
+        total = self.weight * (letters - self.mean)
+        return Scores(total, {"letters": letters, "inner": inner.total}, errors, None, (inner,))
+
+    def observe(self, batch, scores):
+        super().observe(batch, scores)
+        self.mean += 1.0
+
+    def get_state(self):
+        return {"mean": self.mean}
+
+    def set_state(self, state):
+        self.mean = state["mean"]
+
+    def set_progress(self, progress):
+        super().set_progress(progress)
+        self.weight = 1.0 - progress
+
+    def begin(self, batch):
+        return [text.count("b") for text in batch.completions]
+
+    def advance(self, states, batch):
+        return [count + piece.count("b") for count, piece in zip(states, batch.last_pieces, strict=True)]
+
+    def value(self, states, batch):
+        return self.weight * (np.array(states, dtype=np.float64) - self.mean)
+
+
+@pytest.mark.parametrize("make", [single, vector, sb3])
+def test_every_hook_of_a_user_s_scorer_works_in_every_interface(make):
+    scorer = Everything()
+    env = make(scorer, on_scorer_error="invalid")
+    assert env.reward_names == ("letters", "inner")
+    played(env, [B, EOS])
+    assert (scorer.mean, scorer.scorers[0].observed) == (1.0, ["b"] * (1 if make is single else 2))
+    state = env.get_training_state()
+    assert state["scorers"][:2] == [{"mean": 1.0}, None]
+    env.set_training_state(state | {"scorers": [{"mean": 5.0}, None]})
+    assert scorer.mean == 5.0
+    env.set_progress(0.25)
+    assert scorer.weight == 0.75
+    played(make(scorer, reward="per_token"), [B, B])
+    with pytest.raises(textgym.ScorerError, match="no score for c"):
+        played(make(scorer), [2, EOS])
+    assert scorer.mean == 5.0
