@@ -91,6 +91,13 @@ class Counts(Scorer):
         return lengths(batch) + self.calls
 
 
+class LearnsWhileScoring(Counts):
+    deterministic = False
+
+    def get_state(self):
+        return {"calls": self.calls}
+
+
 class RanksInTheBatch(Scorer):
     def __call__(self, batch):
         return lengths(batch) - lengths(batch).sum() if len(batch) else np.zeros(0)
@@ -185,6 +192,7 @@ class DrawsGlobally(Scorer):
         (OutOfItsRange(), r"leaves its range \[0, 10\] for the plain English: 23.0"),
         (BelowItsRange(), r"leaves its range \[0, 1\] for the plain English: -1.0"),
         (Counts(), "'counts' is not deterministic: asked twice, gives the plain English"),
+        (LearnsWhileScoring(), "'learns_while_scoring' learns from texts that it scores; it should learn in observe"),
         (RanksInTheBatch(), "depends on the rest of the batch: alone, it gives the plain English"),
         (DependsOnTheOrder(), "depends on the order of the batch: reversed, it gives the plain English"),
         (HoldsALambda(), "'holds_a_lambda' cannot be pickled: .*; instead of a lambda .* use a function of a module"),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers import component_names, score_part
+from textgym.scorers.base import get_states
 from textgym.testing.generators import disturbed_generators
 from textgym.testing.growing import check_growing
 from textgym.testing.kit import TEXTS, ScorerKit
@@ -152,8 +153,10 @@ def _check_texts(kit: ScorerKit) -> str:
 
 def _check_batch_kept(kit: ScorerKit) -> None:
     for batch, what in ((kit.batch(TEXTS), "the batch"), (_unfinished(kit)[0], "the batch of unfinished texts")):
-        before = _contents(batch)
+        before, states = _contents(batch), get_states(kit.subject)
         score_part(kit.subject, batch)
+        if get_states(kit.subject) != states:
+            raise AssertionError("learns from texts that it scores; it should learn in observe")
         if _contents(batch) != before:
             raise AssertionError(f"modifies {what} that it scores")
 
