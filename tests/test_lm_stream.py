@@ -16,6 +16,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from textgym.lm import LMStream, ReferenceLM, packed
@@ -197,6 +198,34 @@ def test_a_step_feeds_one_token_a_slot() -> None:
         stream(window_of(*((*prompt, 5) for prompt in PROMPTS[:3])))
         stream(window_of(*((*prompt, 5) for prompt in PROMPTS[:3])), active=np.array([True, False, False]))
     assert fed == [3, 1]
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts the elements that gathering operations copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        result = function(*args, **(kwargs or {}))
+        if function in (torch.ops.aten.index_select.default, torch.ops.aten.index.Tensor, torch.ops.aten.gather.default):
+            self.num_elements += result.numel()
+        return result
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Llama", "Gemma 2"])
+def test_a_few_idle_slots_do_not_make_a_step_copy_the_cache(name: str) -> None:
+    stream = LMStream(model_of(name), num_slots=16, window=WINDOW)
+    texts = np.arange(16 * WINDOW).reshape(16, WINDOW) % VOCABULARY
+    active = np.arange(16) > 0
+    copied = {}
+    for length, who in ((6, None), (7, None), (8, active), (9, active)):
+        with CountCopies() as count:
+            stream(texts, np.full(16, length), active=who)
+        copied[length] = count.num_elements
+    columns = 16 * 16  # what one column of one layer's keys or values holds, of all slots and heads
+    assert copied[9] - copied[7] <= 2 * 2 * columns, "the keys or values of several columns were copied"
 
 
 def test_a_prompt_that_comes_again_is_not_fed_again() -> None:

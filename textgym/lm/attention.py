@@ -93,7 +93,11 @@ AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
 
 @dataclass(slots=True)
 class Queries:
-    """A rectangle of B x Q queries, row b of which reads the keys and values of one slot."""
+    """A rectangle of B x Q queries, row b of which reads the keys and values of one slot.
+
+    Where most slots take part with a single query, the rows of all slots are read in place and the queries padded to
+    them: gathering the rows of those that take part would copy nearly the whole cache.
+    """
 
     slots: torch.Tensor | None
     """(B,) slots; None where B is all slots in order."""
@@ -102,11 +106,18 @@ class Queries:
     width: int
     """Columns that are read; no query sees more."""
     masks: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
+    _padded: Queries | None = None
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
         """Attention of queries (B, H, Q, D) over rows (N, heads, columns, D) of all slots: (B, H, Q, D)."""
+        if self.slots is not None and query.shape[2] == 1 and 2 * len(self.slots) > len(keys):
+            if self._padded is None:
+                positions = self.positions.new_zeros(len(keys), self.positions.shape[1])
+                self._padded = Queries(None, positions.index_copy_(0, self.slots, self.positions), self.width)
+            padded = query.new_zeros(len(keys), *query.shape[1:]).index_copy_(0, self.slots, query)
+            return self._padded.attend(padded, keys, values, options).index_select(0, self.slots)
         keys, values = self._rows(keys), self._rows(values)
         size, num_heads, num_queries, _ = query.shape
         heads = keys.shape[1]
