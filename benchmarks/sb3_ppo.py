@@ -63,7 +63,6 @@ class NaiveLMPolicy(ActorCriticPolicy):
 def make_env() -> TextGenVecEnv:
     return TextGenVecEnv(
         NUM_ENVS, max_new_tokens=NUM_TOKENS, scorer=lambda completion: completion.count("e") / len(completion),
-        time_limit="terminated",
     )  # fmt: skip
 
 

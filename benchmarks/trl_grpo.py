@@ -187,7 +187,6 @@ def ours(
         "TextGen-v0",
         num_envs=task.batch_size,
         autoreset_mode="SameStep",
-        time_limit="terminated",
         prompts=list(task.prompts),
         scorer=task.reward,
         group_size=task.group_size,

@@ -82,7 +82,7 @@ def iteration_ratio(agent: PPO | GRPO, num_rounds: int) -> float:
 
 
 def make_env(group_size: int) -> gym.vector.VectorEnv:
-    keywords: dict[str, Any] = {"autoreset_mode": "SameStep", "time_limit": "terminated", "group_size": group_size}
+    keywords: dict[str, Any] = {"autoreset_mode": "SameStep", "group_size": group_size}
     return gym.make_vec("TextGen-v0", num_envs=NUM_EPISODES, max_new_tokens=NUM_TOKENS, **keywords)
 
 

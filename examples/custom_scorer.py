@@ -46,7 +46,7 @@ def main() -> None:
         "short": (ShortSentences(), 0.5),
         "repetition": (Repetition(n=2), -1.0),
     }
-    env = gym.make_vec("TextGen-v0", num_envs=64, scorer=scorer, time_limit="terminated", autoreset_mode="SameStep")
+    env = gym.make_vec("TextGen-v0", num_envs=64, scorer=scorer, autoreset_mode="SameStep")
     agent = Reinforce("tiny", env, learning_rate=3e-4, kl_coef=0.05)
     agent.learn(args.timesteps, callback=lambda _, metrics: print(f"score {metrics['rollout/score_mean']:+.3f}"))
 

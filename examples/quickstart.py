@@ -62,7 +62,7 @@ def side_by_side(before: Episodes, after: Episodes) -> str:
 
 def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_COEF) -> dict[str, dict[str, float]]:
     """Train, print the comparison, write the run folder; return what was measured before, during and after."""
-    keywords = {"scorer": "sentiment", "max_new_tokens": 32, "time_limit": "terminated", "autoreset_mode": "SameStep"}
+    keywords = {"scorer": "sentiment", "max_new_tokens": 32, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
     config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=kl_coef, seed=seed)

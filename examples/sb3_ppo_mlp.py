@@ -33,7 +33,6 @@ def main() -> None:
         "actions": Subset([f" {word}" for word in WORDS], eos=False),
         "max_new_tokens": 8,
         "max_prompt_tokens": 8,
-        "time_limit": "terminated",
     }
     env = VecMonitor(TextGenVecEnv(16, **keywords))
     model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, learning_rate=1e-3, ent_coef=0.01, seed=0, verbose=0)

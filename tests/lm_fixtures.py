@@ -35,7 +35,7 @@ def make_env(num_envs: int = 8, mode: str = "SameStep", **keywords: Any) -> gym.
     """Return a vector environment over the small vocabulary whose optimal return is 1."""
     settings = {
         "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": share_of_b, "max_new_tokens": 6,
-        "max_prompt_tokens": 4, "time_limit": "terminated",
+        "max_prompt_tokens": 4,
     }  # fmt: skip
     return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode=mode, **settings | keywords)
 

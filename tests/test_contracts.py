@@ -37,7 +37,7 @@ def many_tokens(batch):
 class UniformReference:
     """Gives every token the same probability but the first one, which it likes less."""
 
-    def log_probs(self, ids, lengths, actions):
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
         return np.where(actions == 0, -9.0, -np.log(97.0))
 
 
@@ -61,7 +61,7 @@ CONFIGURATIONS = {
     "groups": {"group_size": 3},
     "invalid": {"scorer": breaks_at_long_texts, "on_scorer_error": "invalid"},
     "instead": {"scorer": breaks_at_long_texts, "on_scorer_error": -1.0, "reward": "potential"},
-    "kl": {"kl_coef": 0.1, "reference": UniformReference()},
+    "kl": {"kl_penalty": 0.1, "reference": UniformReference()},
     "samples": {"prompts": [Sample("2 + 2 =", ("4",), {"level": 1}), {"prompt": "3 ="}]},
     "one token": {"max_prompt_tokens": 12, "max_new_tokens": 2},
     "truncated prompts": {"max_prompt_tokens": 3, "prompt_truncation": "left"},

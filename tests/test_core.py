@@ -79,14 +79,14 @@ def test_eos_at_once_leaves_an_empty_completion():
     assert (reward, terminated, info["completion"], info["length"]) == (0.0, True, "", 1)
 
 
-def test_the_budget_truncates():
-    env = started(max_new_tokens=3)
+def test_the_budget_truncates_for_agents_that_bootstrap():
+    env = started(max_new_tokens=3, time_limit="truncated")
     _, reward, terminated, truncated, info = write(env, "abc")
     assert (reward, terminated, truncated, info["end_reason"]) == (3.0, False, True, "max_new_tokens")
 
 
-def test_the_budget_terminates_where_it_is_part_of_the_task():
-    _, _, terminated, truncated, info = write(started(max_new_tokens=3, time_limit="terminated"), "abc")
+def test_the_budget_terminates():
+    _, _, terminated, truncated, info = write(started(max_new_tokens=3), "abc")
     assert (terminated, truncated, info["end_reason"]) == (True, False, "max_new_tokens")
 
 
@@ -213,9 +213,9 @@ def test_without_options_the_prompt_is_drawn_by_the_seed(options):
 def test_a_prefix_belongs_to_the_completion_and_to_the_budget():
     env = make(max_new_tokens=4)
     env.reset(options={"prefix": "ab"})
-    assert not write(env, "c")[3]
-    _, reward, _, truncated, info = write(env, "d")
-    assert (truncated, reward, info["completion"], info["length"]) == (True, 4.0, "abcd", 4)
+    assert not write(env, "c")[2]
+    _, reward, terminated, _, info = write(env, "d")
+    assert (terminated, reward, info["completion"], info["length"]) == (True, 4.0, "abcd", 4)
 
 
 def test_slots_may_be_given_a_start_each():
@@ -294,12 +294,12 @@ def test_prompts_that_run_out_leave_the_running_episodes():
         ({"max_new_tokens": 0}, "at least 1, got 0"),
         ({"max_new_tokens": 1.5}, "integer of at least 1"),
         ({"group_size": 0}, "at least 1, got 0"),
-        ({"kl_coef": -1.0}, "kl_coef must be"),
-        ({"kl_coef": float("nan")}, "kl_coef must be"),
+        ({"kl_penalty": -1.0}, "kl_penalty must be"),
+        ({"kl_penalty": float("nan")}, "kl_penalty must be"),
         ({"illegal_action_penalty": float("inf")}, "illegal_action_penalty must be"),
         ({"on_scorer_error": float("nan")}, "on_scorer_error must be"),
         ({"on_scorer_error": None}, "on_scorer_error must be"),
-        ({"kl_coef": 0.1}, "needs a language model"),
+        ({"kl_penalty": 0.1}, "needs a language model"),
         ({"actions": Subset(["ab"])}, "not a single token"),
     ],
 )
@@ -406,7 +406,9 @@ def test_an_illegal_action_may_terminate():
 
 
 def test_an_illegal_action_may_be_ignored_and_spends_the_budget():
-    env = started(on_illegal_action="ignore", illegal_action_penalty=0.5, max_new_tokens=3, **ONLY_AB)
+    env = started(
+        on_illegal_action="ignore", illegal_action_penalty=0.5, max_new_tokens=3, time_limit="truncated", **ONLY_AB
+    )
     before = env.core.ids.copy()
     observation, reward, terminated, truncated, info = write(env, "c")
     assert (reward, terminated, truncated, info) == (-0.5, False, False, {"illegal_action": True})
@@ -575,18 +577,26 @@ def test_a_failure_over_the_prompt_alone_is_in_the_info_of_the_reset():
     assert info["_scorer_error"].tolist() == [True, True]
 
 
+def test_one_object_of_actions_serves_environments_of_different_tokenizers():
+    letters = Subset(["b", "a"])
+    first, second = started(actions=letters), started(actions=letters, tokenizer=CharTokenizer("abcdefgh Hio"))
+    for env in (first, second):
+        env.step(0)
+        assert env.step(2)[4]["completion"] == "b"
+
+
 # The KL term ----------------------------------------------------------------------------------------------------------
 
 
 class Reference:
     """Half of the probability for the token that equals the text's length, a quarter for any other."""
 
-    def log_probs(self, ids, lengths, actions):
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
         return np.log(np.where(actions == lengths, 0.5, 0.25))
 
 
 def test_the_kl_term_takes_what_the_policy_likes_more_than_the_reference():
-    env = started(kl_coef=0.1, reference=Reference())
+    env = started(kl_penalty=0.1, reference=Reference())
     env.set_log_probs(np.log(0.5))
     _, reward, *_ = env.step(7)  # after 3 tokens: a quarter
     assert reward == pytest.approx(-0.1 * np.log(2.0))
@@ -601,14 +611,14 @@ def test_the_kl_term_takes_what_the_policy_likes_more_than_the_reference():
 
 
 def test_without_log_probs_the_kl_term_is_a_cross_entropy():
-    env = started(kl_coef=0.1, reference=Reference())
+    env = started(kl_penalty=0.1, reference=Reference())
     assert env.step(7)[1] == pytest.approx(-0.1 * np.log(4.0))
     _, _, _, _, info = env.step(EOS)
     assert info["kl"] == pytest.approx(2 * np.log(4.0))
 
 
 def test_log_probs_hold_for_one_step():
-    env = started(kl_coef=0.1, reference=Reference())
+    env = started(kl_penalty=0.1, reference=Reference())
     env.set_log_probs(np.log(0.5))
     env.step(7)
     assert env.step(7)[1] == pytest.approx(-0.1 * np.log(4.0))
@@ -618,7 +628,7 @@ def test_log_probs_hold_for_one_step():
 
 
 def test_the_kl_term_is_slot_by_slot_also_while_one_slot_restarts():
-    envs = make_vector(2, kl_coef=1.0, reference=Reference())
+    envs = make_vector(2, kl_penalty=1.0, reference=Reference())
     envs.reset(seed=0)
     envs.set_log_probs(np.log([0.5, 0.25]))
     np.testing.assert_allclose(envs.step([EOS, 3])[1], [-np.log(2.0), np.log(2.0)])
@@ -628,8 +638,34 @@ def test_the_kl_term_is_slot_by_slot_also_while_one_slot_restarts():
 
 
 def test_an_ignored_action_costs_no_kl():
-    env = started(kl_coef=0.1, reference=Reference(), on_illegal_action="ignore", **ONLY_AB)
+    env = started(kl_penalty=0.1, reference=Reference(), on_illegal_action="ignore", **ONLY_AB)
     assert write(env, "c")[1] == -1.0
+
+
+class Wrong:
+    """A reference that is wrong about the token 5."""
+
+    value = np.nan
+
+    def log_probs(self, ids, lengths, actions, **kwargs):
+        return np.where(actions == 5, self.value, -1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_a_reference_that_is_no_number_is_an_error_and_the_step_is_undone(value, estimator):
+    reference = Wrong()
+    reference.value = value
+    env = started(kl_penalty=0.1, kl_penalty_estimator=estimator, reference=reference)
+    env.set_log_probs(-1.0)
+    unchanged(env, ValueError, f"the KL reference gave the log-probability {value} for token 5", lambda: env.step(5))
+    assert env.step(6)[1] == 0.0
+
+
+def test_a_policy_that_is_no_number_is_an_error_and_the_step_is_undone():
+    env = started(kl_penalty=0.1, reference=Reference())
+    env.set_log_probs(np.nan)
+    unchanged(env, ValueError, "set_log_probs gave the log-probability nan for token 5", lambda: env.step(5))
 
 
 def test_log_probs_of_the_wrong_shape_are_refused():
@@ -724,4 +760,4 @@ def test_a_misspelt_tokenizer_or_model_is_refused_without_asking_a_hub(monkeypat
 
 def test_a_reference_that_is_no_model_is_refused():
     with pytest.raises(TypeError, match=r"reference must be a model's name, a loaded model .* got 3"):
-        TextGenEnv(tokenizer="char", kl_coef=0.1, reference=3)
+        TextGenEnv(tokenizer="char", kl_penalty=0.1, reference=3)

@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_texts(policy, name):
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-@pytest.mark.parametrize("keywords", [{}, {"group_size": 3}, {"kl_coef": 0.1, "reference": small_lm(1)}])
+@pytest.mark.parametrize("keywords", [{}, {"group_size": 3}, {"kl_penalty": 0.1, "reference": small_lm(1)}])
 def test_looking_ahead_leaves_the_environment_as_it_was(policy, name, keywords):
     env = make_env(**keywords)
     observations, _ = env.reset(seed=0)

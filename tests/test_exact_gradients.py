@@ -223,9 +223,9 @@ def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
 
 def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalised_return():
     reference = torch.randn(3, generator=torch.Generator().manual_seed(5), dtype=torch.float64).log_softmax(-1)
-    model = SimpleNamespace(log_probs=lambda ids, lengths, actions: reference.numpy()[actions])
+    model = SimpleNamespace(log_probs=lambda ids, lengths, actions, **_: reference.numpy()[actions])
     policy = Table(make())
-    penalised = solve(make(kl_coef=0.2, reference=model), policy.logits)
+    penalised = solve(make(kl_penalty=0.2, reference=model), policy.logits)
     expected = torch.zeros_like(policy.table)
     for text in texts_of(policy):
         episodes = episodes_of(policy, [text])
@@ -307,8 +307,8 @@ def test_path_inconsistency_vanishes_at_the_exact_soft_optimum_whoever_wrote_the
     temperature = 0.3
     generator = torch.Generator().manual_seed(5)
     log_reference = torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(-1) * relative
-    model = SimpleNamespace(log_probs=lambda ids, lengths, actions: log_reference.numpy()[actions])
-    optimum = solve(make(kl_coef=temperature, reference=model))
+    model = SimpleNamespace(log_probs=lambda ids, lengths, actions, **_: log_reference.numpy()[actions])
+    optimum = solve(make(kl_penalty=temperature, reference=model))
     policy = Table(make())
     texts = texts_of(policy)
     episodes = episodes_of(policy, texts)

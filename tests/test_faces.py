@@ -389,7 +389,7 @@ def test_the_keys_that_the_documentation_adds_appear_where_it_says():
     keys = set(re.findall(r"``(\w+)`` \(", text))
     everything = KEYWORDS | {
         "group_size": 2,
-        "kl_coef": 0.1,
+        "kl_penalty": 0.1,
         "reference": EqualReference(),
         "scorer": fails,
         "on_scorer_error": "invalid",
@@ -408,7 +408,7 @@ def test_the_keys_that_the_documentation_adds_appear_where_it_says():
 
 
 class EqualReference:
-    def log_probs(self, ids, lengths, actions):
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
         return np.zeros(len(actions))
 
 
@@ -458,7 +458,7 @@ NUMBERS_ONLY = KEYWORDS | {
     "scorer": fails_on_b,
     "on_scorer_error": 0.5,
     "group_size": 2,
-    "kl_coef": 0.1,
+    "kl_penalty": 0.1,
     "reference": EqualReference(),
     "step_info": ("reward_vector",),
 }
@@ -649,7 +649,7 @@ def make_sb3(num_envs=3, **kwargs):
 
 
 def test_an_end_is_told_as_stable_baselines3_expects_it():
-    envs = make_sb3(max_new_tokens=2)
+    envs = make_sb3(max_new_tokens=2, time_limit="truncated")
     envs.seed(0)
     assert envs.reset().shape == (3, 34)
     envs.step(np.array([1, EOS, 2]))

@@ -207,9 +207,13 @@ class CountCopies(TorchDispatchMode):
         super().__init__()
         self.num_elements = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function in (torch.ops.aten.index_select.default, torch.ops.aten.index.Tensor, torch.ops.aten.gather.default):
+        if function in (
+            torch.ops.aten.index_select.default,
+            torch.ops.aten.index.Tensor,
+            torch.ops.aten.gather.default,
+        ):
             self.num_elements += result.numel()
         return result
 

@@ -364,7 +364,7 @@ def test_the_next_state_of_q_learning_is_the_one_after_the_reply():
 
 def test_a_kl_term_of_the_environment_charges_the_agents_tokens_alone():
     reference = lively_lm(1)
-    episodes = sampled(kl_coef=0.5, reference=reference)
+    episodes = sampled(kl_penalty=0.5, reference=reference)
     kl = episodes.log_probs - LMPolicy(reference).evaluate(episodes).log_probs.detach()
     assert [info["kl"] for info in episodes.infos] == pytest.approx(kl.sum(dim=1).tolist(), abs=1e-3)
     torch.testing.assert_close(episodes.rewards[:, 0], -0.5 * kl[:, 0], atol=1e-3, rtol=0)
@@ -774,7 +774,7 @@ def test_stock_ppo_charges_the_kl_of_the_agents_tokens():
             return True
 
     model = sb3.PPO(
-        LMActorCriticPolicy, sb3_env(kl_coef=0.1, reference=small_lm()), n_steps=16, batch_size=32, seed=0,
+        LMActorCriticPolicy, sb3_env(kl_penalty=0.1, reference=small_lm()), n_steps=16, batch_size=32, seed=0,
         policy_kwargs={"model": small_lm()}, rollout_buffer_class=EpisodeRolloutBuffer, device="cpu",
     )  # fmt: skip
     model.learn(64, callback=Told())

@@ -185,12 +185,14 @@ def test_an_adaptive_kl_coefficient_does_not_see_parked_slots(interface):
             return np.full(len(actions), -1.0)
 
     def coefficients(num_envs, actions):
-        env = make(interface, num_envs, kl_coef=0.1, kl_target=0.5, kl_horizon=2, reference=Reference())
+        env = make(
+            interface, num_envs, kl_penalty=0.1, kl_penalty_target=0.5, kl_penalty_horizon=2, reference=Reference()
+        )
         reset(env, num_episodes=2, seed=0)
         for row in actions:
             env.set_log_probs(np.zeros(num_envs))
             step(env, row)
-            yield env.get_training_state()["kl_coef"]
+            yield env.get_training_state()["kl_penalty"]
 
     rows = [[5, EOS, 7, EOS], [5, 6, EOS, 8], [EOS, 6, 7, 8]]
     assert list(coefficients(4, rows)) == list(coefficients(2, [row[:2] for row in rows]))

@@ -272,7 +272,7 @@ def test_grpo_needs_groups_that_divide_the_batch(group_size):
         (ReinforceConfig, {"baseline": "values"}, "value"),
         (A2CConfig, {"kl_estimator": "k4"}, "k3"),
         (A2CConfig, {"kl_coef": 0.0, "kl_target": 0.1}, "must be above 0"),
-        (A2CConfig, {"kl_target": 0.0}, "kl_target must be above 0, got 0.0"),
+        (A2CConfig, {"kl_target": 0.0}, "KL target must be above 0, got 0.0"),
         (A2CConfig, {"micro_batch": 0}, "micro_batch must be at least 1"),
         (GRPOConfig, {"bootstrap_truncated": True}, "needs a learned value, which GRPO does without"),
         (ReinforceConfig, {"bootstrap_truncated": True, "baseline": "none"}, "baseline='value', got 'none'"),
@@ -291,8 +291,10 @@ def test_the_settings_and_the_policy_of_another_agent_are_refused():
 
 
 def test_the_kl_is_not_charged_twice():
-    env = make_env(8, kl_coef=0.1, reference=small_lm())
-    with pytest.raises(ValueError, match=r"twice: kl_coef is 0\.1 in the environment and 0\.05 in the PPOConfig"):
+    env = make_env(8, kl_penalty=0.1, reference=small_lm())
+    with pytest.raises(
+        ValueError, match=r"twice: kl_penalty is 0\.1 in the environment and kl_coef 0\.05 in the PPOConfig"
+    ):
         PPO(LMPolicy(small_lm()), env)
     PPO(LMPolicy(small_lm()), env, PPOConfig(kl_coef=0.0))
 

@@ -62,7 +62,7 @@ def cut(path, keep):
         {"group_size": 4},
         {"constraints": [BanTokens(["c"])]},
         {"reward": "potential", "time_limit": "truncated"},
-        {"kl_coef": 0.1, "reference": small_lm(1)},
+        {"kl_penalty": 0.1, "reference": small_lm(1)},
         {"scorer": {"length_band": 0.1, "repetition": -1.0}},
     ],
     ids=lambda keywords: next(iter(keywords), "plain"),

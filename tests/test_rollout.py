@@ -126,10 +126,23 @@ def test_wrappers_are_looked_through(policy):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_kl_term_of_the_environment_is_told_the_log_probabilities(policy, mode):
-    env = make_env(mode=mode, kl_coef=0.5, reference=small_lm(seed=1))
+    env = make_env(mode=mode, kl_penalty=0.5, reference=small_lm(seed=1))
     episodes = sampled(env, policy, 20)
     reference = LMPolicy(small_lm(seed=1)).evaluate(episodes).log_probs.detach()
     kl = (episodes.log_probs - reference).sum(dim=1)
+    assert [info["kl"] for info in episodes.infos] == pytest.approx(kl.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_with_masks_the_environment_compares_the_policy_with_the_equally_masked_reference(policy, mode, estimator):
+    settings = {"kl_penalty": 0.5, "kl_penalty_estimator": estimator, "constraints": [BanTokens(["a", "c"])]}
+    episodes = sampled(make_env(mode=mode, reference=small_lm(), **settings), policy, 20)
+    assert [info["kl"] for info in episodes.infos] == pytest.approx([0.0] * 20, abs=1e-4)  # the policy is the reference
+    episodes = sampled(make_env(mode=mode, reference=small_lm(seed=1), **settings), policy, 20)
+    difference = episodes.log_probs - LMPolicy(small_lm(seed=1)).evaluate(episodes).log_probs.detach()
+    kl = difference if estimator == "k1" else torch.expm1(-difference) + difference
+    kl = torch.where(episodes.mask, kl, 0.0).sum(dim=1)
     assert [info["kl"] for info in episodes.infos] == pytest.approx(kl.tolist(), abs=1e-4)
 
 

@@ -32,7 +32,7 @@ from textgym_agents.sb3.states import TextStates
 def make_env(num_envs=8, **keywords):
     settings = {
         "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": share_of_b, "max_new_tokens": 6,
-        "max_prompt_tokens": 4, "time_limit": "terminated",
+        "max_prompt_tokens": 4,
     }  # fmt: skip
     return VecMonitor(TextGenVecEnv(num_envs, **settings | keywords))
 
@@ -369,7 +369,7 @@ def test_only_the_top_trains_where_asked():
 
 @pytest.mark.parametrize("callback", [None, ReportLogProbs()])
 def test_the_environment_charges_the_kl_only_where_it_is_told_the_log_probs(callback):
-    env = make_env(kl_coef=0.1, reference=small_lm(), scorer=lambda completion: 0.0)
+    env = make_env(kl_penalty=0.1, reference=small_lm(), scorer=lambda completion: 0.0)
     model = make(env=env)  # it is the reference, as long as it has not learned
     model.learn(64, callback=callback)
     charged = [info["r"] for info in model.ep_info_buffer]
@@ -383,7 +383,7 @@ def test_the_environment_charges_the_kl_only_where_it_is_told_the_log_probs(call
 def test_single_environments_are_told_the_log_probs_as_well():
     settings = {
         "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": lambda completion: 0.0, "max_new_tokens": 6,
-        "max_prompt_tokens": 4, "kl_coef": 0.1, "reference": small_lm(), "render_mode": None,
+        "max_prompt_tokens": 4, "kl_penalty": 0.1, "reference": small_lm(), "render_mode": None,
     }  # fmt: skip
     model = make(env=make_vec_env("TextGen-v0", 3, env_kwargs=settings), batch_size=24)
     model.learn(24, callback=ReportLogProbs())  # one rollout: the model is the reference until it has learned

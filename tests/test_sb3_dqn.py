@@ -19,7 +19,7 @@ from textgym_agents.sb3.replay_buffer import NextStates
 def make_env(num_envs=8, **keywords):
     settings = {
         "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": share_of_b, "max_new_tokens": 6,
-        "max_prompt_tokens": 4, "time_limit": "terminated",
+        "max_prompt_tokens": 4,
     }  # fmt: skip
     return VecMonitor(TextGenVecEnv(num_envs, **settings | keywords))
 

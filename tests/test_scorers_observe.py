@@ -163,8 +163,8 @@ def learners():
 def learning_env(**keywords):
     """An environment in which all that can learn does: five scorers, a curriculum, and the KL coefficient."""
     prompts = Curriculum([ListPrompts(["a", "cab"]), ListPrompts(["dag"])], patience=2, demote_at=0.0, promote_at=0.01)
-    settings = {"prompts": prompts, "scorer": learners(), "model": small_lm(), "kl_coef": 0.1, "kl_target": 0.01}
-    return make_env(4, **settings | {"kl_horizon": 10} | keywords)
+    kl = {"model": small_lm(), "kl_penalty": 0.1, "kl_penalty_target": 0.01, "kl_penalty_horizon": 10}
+    return make_env(4, **{"prompts": prompts, "scorer": learners()} | kl | keywords)
 
 
 def trained(env):

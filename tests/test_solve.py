@@ -61,7 +61,7 @@ def played(keywords, gamma=1.0):
 class Reference:
     """A language model that prefers the first tokens."""
 
-    def log_probs(self, ids, lengths, actions):
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
         logits = np.array([0.5, 0.0, -0.5])
         return (logits - np.log(np.exp(logits).sum()))[actions]
 
@@ -80,8 +80,8 @@ SETTINGS = {
     "stop function": {"stop": lambda text: len(text) == 2},
     "constraints": {"constraints": [MinNewTokens(2), NoRepeatNGram(2)]},
     "subset": {"actions": Subset(["b", "a"])},
-    "kl": {"kl_coef": 0.3, "reference": Reference()},
-    "kl of k3": {"kl_coef": 0.3, "kl_estimator": "k3", "reference": Reference()},
+    "kl": {"kl_penalty": 0.3, "reference": Reference()},
+    "kl of k3": {"kl_penalty": 0.3, "kl_penalty_estimator": "k3", "reference": Reference()},
     "user": {"user": answers, "max_turns": 2, "max_reply_tokens": 4, "reply_format": "{reply}", "reward": PerTurn()},
     "hidden samples": {
         "prompts": [{"prompt": "a", "references": ["ab"]}, {"prompt": "a", "references": ["ba"]}, {"prompt": "b"}],
@@ -104,7 +104,7 @@ def test_the_value_is_that_of_all_texts_played_one_by_one(settings, gamma):
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_the_arrays_satisfy_bellmans_equations(settings):
     env = make(**settings)
-    optimal = settings.get("kl_estimator") != "k3"
+    optimal = settings.get("kl_penalty_estimator") != "k3"
     for policy in (lambda ids: logits_of(ids, env.unwrapped.num_actions), None)[: 1 + optimal]:
         found = solve(env, policy, gamma=0.9)
         following = np.zeros_like(found.rewards)
@@ -116,7 +116,7 @@ def test_the_arrays_satisfy_bellmans_equations(settings):
         assert (found.policy[~found.action_masks] == 0).all()
         if policy is not None:
             np.testing.assert_allclose((found.policy * found.advantages).sum(axis=1), 0, atol=1e-12)
-        elif "kl_coef" not in settings:
+        elif "kl_penalty" not in settings:
             np.testing.assert_allclose(found.values, q.max(axis=1))
         np.testing.assert_array_equal(found.index(found.ids), np.arange(len(found.ids)))
 
@@ -189,7 +189,7 @@ def test_every_interface_has_the_same_solution():
 
 
 def test_the_environment_is_left_alone():
-    env = make(kl_coef=0.1, kl_target=0.5, reference=Reference()).unwrapped
+    env = make(kl_penalty=0.1, kl_penalty_target=0.5, reference=Reference()).unwrapped
     env.reset(seed=3)
     env.step(0)
     before, training = repr(env.get_state()), env.get_training_state()
@@ -240,7 +240,11 @@ class Noisy:
         ({"prompts": lambda rng: "a"}, TypeError, "GeneratorPrompts cannot be enumerated: give a list"),
         ({"scorer": RunningNormalization(LengthBand(2, 2))}, ValueError, "is not deterministic"),
         ({"scorer": Noisy()}, ValueError, "rewarded differently a second time"),
-        ({"kl_coef": 0.1, "kl_estimator": "k3", "reference": Reference()}, ValueError, "give a policy, or take k1"),
+        (
+            {"kl_penalty": 0.1, "kl_penalty_estimator": "k3", "reference": Reference()},
+            ValueError,
+            "give a policy, or take k1",
+        ),
         (
             {"max_new_tokens": 12},
             ValueError,

@@ -175,10 +175,10 @@ import gymnasium, textgym
 env = gymnasium.make("TextGen-v0", max_new_tokens=4)
 env.reset(seed=0)
 for action in (5, 6, 7, 8):
-    *_, truncated, info = env.step(action)
+    *_, terminated, _, info = env.step(action)
 envs = gymnasium.make_vec("TextGen-v0", num_envs=2)
 envs.reset(seed=0)
-print(truncated, info["end_reason"])
+print(terminated, info["end_reason"])
 try:
     textgym.TextGenVecEnv
 except ImportError as error:

@@ -44,7 +44,7 @@ class Records(Scorer):
 
 
 class EqualReference:
-    def log_probs(self, ids, lengths, actions):
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
         return np.full(len(actions), np.log(0.25))
 
 
@@ -148,7 +148,7 @@ def test_a_price_without_a_target_stays():
     ("settings", "message"),
     [
         ({"coef": -1.0}, "coef must be at least 0"),
-        ({"coef": 1.0, "target": 0.0}, "kl_target must be above 0"),
+        ({"coef": 1.0, "target": 0.0}, "KL target must be above 0"),
         ({"coef": 0.0, "target": 0.1}, "must be above 0"),
         ({"coef": 1.0, "horizon": 0}, "horizon must be above 0"),
     ],
@@ -159,7 +159,9 @@ def test_a_price_that_makes_no_sense_is_refused(settings, message):
 
 
 def test_the_environment_moves_its_price_when_episodes_end():
-    env = TextGenEnv(scorer=len, kl_coef=1.0, kl_target=0.1, kl_horizon=20, reference=EqualReference(), **KEYWORDS)
+    env = TextGenEnv(
+        scorer=len, kl_penalty=1.0, kl_penalty_target=0.1, kl_penalty_horizon=20, reference=EqualReference(), **KEYWORDS
+    )
     env.reset(seed=0)
     rewards = []
     for action in (B, EOS):
@@ -172,25 +174,27 @@ def test_the_environment_moves_its_price_when_episodes_end():
 
 
 def test_a_clone_and_a_snapshot_have_a_price_of_their_own():
-    env = TextGenEnv(scorer=len, kl_coef=1.0, kl_target=0.1, kl_horizon=20, reference=EqualReference(), **KEYWORDS)
+    env = TextGenEnv(
+        scorer=len, kl_penalty=1.0, kl_penalty_target=0.1, kl_penalty_horizon=20, reference=EqualReference(), **KEYWORDS
+    )
     env.reset(seed=0)
     twin, state = env.clone(), env.get_state()
     twin.step(EOS)
-    assert twin.get_training_state()["kl_coef"] == pytest.approx(1.01)
-    assert env.get_training_state()["kl_coef"] == 1.0
+    assert twin.get_training_state()["kl_penalty"] == pytest.approx(1.01)
+    assert env.get_training_state()["kl_penalty"] == 1.0
     env.step(EOS)
-    assert env.get_training_state()["kl_coef"] == pytest.approx(1.01)
+    assert env.get_training_state()["kl_penalty"] == pytest.approx(1.01)
     env.set_state(state)
-    assert env.get_training_state()["kl_coef"] == 1.0
+    assert env.get_training_state()["kl_penalty"] == 1.0
 
 
 def test_k3_is_never_negative_and_needs_the_policys_log_probs():
     policy, reference = np.log([0.5, 0.25, 0.1]), np.log([0.25, 0.25, 0.4])
     ratios = np.array([0.5, 1.0, 4.0])
     np.testing.assert_allclose(kl_penalty(2.0, reference, policy, "k3"), 2 * (ratios - 1 - np.log(ratios)))
-    env = TextGenEnv(kl_coef=1.0, kl_estimator="k3", reference=EqualReference(), **KEYWORDS)
+    env = TextGenEnv(kl_penalty=1.0, kl_penalty_estimator="k3", reference=EqualReference(), **KEYWORDS)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="kl_estimator='k3' needs the policy's log-probabilities"):
+    with pytest.raises(ValueError, match="estimator 'k3' needs the policy's log-probabilities"):
         env.step(B)
 
 
@@ -213,17 +217,17 @@ def moving_scorer():
 
 def test_a_checkpoint_continues_with_what_the_scorer_had_learned(tmp_path):
     def agent():
-        env = make_env(scorer=moving_scorer(), kl_coef=0.1, kl_target=0.01, reference=small_lm())
+        env = make_env(scorer=moving_scorer(), kl_penalty=0.1, kl_penalty_target=0.01, reference=small_lm())
         return Reinforce(LMPolicy(small_lm()), env, ReinforceConfig(num_episodes=8, kl_coef=0.0))
 
     whole = agent().learn(150)
     half = agent().learn(75)
     half.save(tmp_path / "half")
-    fresh = make_env(scorer=moving_scorer(), kl_coef=0.1, kl_target=0.01, reference=small_lm())
+    fresh = make_env(scorer=moving_scorer(), kl_penalty=0.1, kl_penalty_target=0.01, reference=small_lm())
     resumed = Reinforce.load(tmp_path / "half", fresh)
     saved, loaded = (env.unwrapped.get_training_state() for env in (half.env, fresh))
     assert saved == loaded
-    assert saved["kl_coef"] != 0.1
+    assert saved["kl_penalty"] != 0.1
     assert any(state is not None for state in saved["scorers"])
     while resumed.num_timesteps < whole.num_timesteps:
         resumed.learn(1)
@@ -258,7 +262,7 @@ def test_the_state_of_another_scorer_is_refused():
 
 def test_collected_episodes_hold_the_shares_in_the_place_of_the_score():
     plain = collect(make_env(), LMPolicy(small_lm()), 16, seed=0, generator=torch.Generator().manual_seed(0))
-    shared = make_env(reward="redistributed", kl_coef=0.0)
+    shared = make_env(reward="redistributed", kl_penalty=0.0)
     episodes = collect(shared, LMPolicy(small_lm()), 16, seed=0, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(episodes.returns, plain.returns)
     expected = (plain.returns / plain.num_steps)[:, None] * plain.mask

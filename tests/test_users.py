@@ -431,10 +431,10 @@ def test_an_outcome_of_any_name_ends_it():
 
 
 def test_only_what_the_agent_writes_is_charged_to_the_budget():
-    _, info = play(make(max_new_tokens=4), "a|bcd|")
+    _, info = play(make(max_new_tokens=4, time_limit="truncated"), "a|bcd|")
     assert (info["end_reason"], info["ended"]) == ("max_new_tokens", "truncated")
     assert info["completion"].endswith("Assistant:bc")
-    _, info = play(make(max_new_tokens=4, time_limit="terminated"), "a|bcd|")
+    _, info = play(make(max_new_tokens=4), "a|bcd|")
     assert info["ended"] == "terminated"
     _, info = play(make(max_new_tokens=4), "abc|")
     assert (info["end_reason"], info["completion"]) == ("max_new_tokens", "abc\nUser: No, tea!\nAssistant:")
@@ -648,7 +648,7 @@ def test_each_turn_is_paid_what_it_changes_and_all_together_the_final_score():
 
 def test_an_episode_cut_off_amid_a_turn_pays_the_rest_at_its_end():
     rewards, info = play(make(max_new_tokens=6), "a|b c d e|")
-    assert (rewards[1], sum(rewards), info["score"], info["ended"]) == (5, info["score"], 6, "truncated")
+    assert (rewards[1], sum(rewards), info["score"], info["end_reason"]) == (5, info["score"], 6, "max_new_tokens")
 
 
 def test_with_a_turn_scorer_each_turn_is_paid_its_own_text_and_the_last_the_final_score_as_well():

@@ -125,7 +125,7 @@ def find_hack(
 
     def new(num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         return gym.make_vec(
-            "TextGen-v0", num_envs=num_envs, model=model, prompts=prompts, scorer=scorer, time_limit="terminated",
+            "TextGen-v0", num_envs=num_envs, model=model, prompts=prompts, scorer=scorer,
             max_new_tokens=max_new_tokens, autoreset_mode="SameStep",
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ class PolicyGradientConfig(OnlineAgentConfig):
 
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, the policy at the start, per token. With 0 the KL is not computed. The
-    environment's own ``kl_coef`` serves agents without this one; set only one of them."""
+    environment's own ``kl_penalty`` serves agents without this one; set only one of them."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """How the KL enters. k1, the log-ratio of the token that was written, is subtracted from its reward, which lowers
     the KL of whole texts: a token also pays for what follows it. k2 and k3, Schulman's other estimates, and
@@ -58,10 +58,10 @@ class PolicyGradientAgent(OnlineAgent):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if (charged := text_env(self.env).config.kl_coef) > 0 and self.config.kl_coef > 0:
+        if (charged := text_env(self.env).config.kl_penalty) > 0 and self.config.kl_coef > 0:
             raise ValueError(
-                f"the KL would be charged twice: kl_coef is {charged} in the environment and {self.config.kl_coef} in "
-                f"the {type(self.config).__name__}; set one of them to 0"
+                f"the KL would be charged twice: kl_penalty is {charged} in the environment and kl_coef "
+                f"{self.config.kl_coef} in the {type(self.config).__name__}; set one of them to 0"
             )
         self.reference = ReferencePolicy(self.policy)
         self.kl_coef = self.config.kl_coef

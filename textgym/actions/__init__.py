@@ -13,7 +13,7 @@ def as_actions(spec: "str | Actions") -> Actions:
 
     Raises:
         ValueError: If the name is unknown.
-        TypeError: If the object does not fit the contract.
+        TypeError: If it is no ``Actions`` object.
     """
     if isinstance(spec, str):
         if spec != "vocabulary":
@@ -21,9 +21,6 @@ def as_actions(spec: "str | Actions") -> Actions:
                 "action space", spec, ["vocabulary"], also="Objects such as Subset([...]) are accepted too."
             )
         return Vocabulary()
-    for method in ("size", "token_ids", "mask"):
-        if not callable(getattr(spec, method, None)):
-            raise TypeError(
-                f"actions must be a name or an object with size, token_ids and mask; {spec!r} has no {method}"
-            )
+    if not isinstance(spec, Actions):
+        raise TypeError(f"actions must be a name or a textgym.actions.Actions object, got {spec!r}")
     return spec

@@ -100,11 +100,11 @@ class CoreAccess:
     def get_training_state(self) -> dict[str, Any]:
         """Return what has moved in the course of training and outlives episodes, as JSON can hold it.
 
-        ``kl_coef`` where there is a KL term, the states of scorers that have one, and a curriculum's.
+        ``kl_penalty`` where there is a KL term, the states of scorers that have one, and a curriculum's.
         """
         kl = self.core.parts.kl
         return {
-            "kl_coef": None if kl is None else kl.price.coef,
+            "kl_penalty": None if kl is None else kl.coefficient.coef,
             "scorers": get_states(self.core.parts.scorer),
             "curriculum": self.core.assignment.get_curriculum(),
         }
@@ -117,8 +117,8 @@ class CoreAccess:
         """
         set_states(self.core.parts.scorer, state["scorers"])
         self.core.assignment.set_curriculum(state.get("curriculum"))
-        if self.core.parts.kl is not None and state["kl_coef"] is not None:
-            self.core.parts.kl.price.coef = state["kl_coef"]
+        if self.core.parts.kl is not None and state["kl_penalty"] is not None:
+            self.core.parts.kl.coefficient.coef = state["kl_penalty"]
 
     def get_state(self) -> dict[str, Any]:
         """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""
@@ -152,8 +152,8 @@ class CoreAccess:
             if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
         parts = replace(self.core.parts, scorers_observe=False)
-        if parts.kl is not None:  # its price moves as episodes end
-            parts = replace(parts, kl=replace(parts.kl, price=copy.copy(parts.kl.price)))
+        if parts.kl is not None:  # its coefficient moves as episodes end
+            parts = replace(parts, kl=replace(parts.kl, coefficient=copy.copy(parts.kl.coefficient)))
         if isinstance(parts.prompts, Curriculum):  # it learns from the episodes of its own environment
             parts = replace(parts, prompts=copy.copy(parts.prompts))
         twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)

@@ -14,12 +14,12 @@ from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.endings import as_endings
 from textgym.envs.info import FINAL_INFO, FinalInfo
-from textgym.envs.parts import Dialogue, KLTerm, Parts, Reference, ScoreBounds
+from textgym.envs.parts import Dialogue, KLTerm, Parts, ScoreBounds
 from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
 from textgym.registration import TASK_KEYWORDS, expanded
-from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, PerToken, Redistribution, Reward, as_reward
+from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, PerToken, Redistribution, Reference, Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym.users import as_user
@@ -51,20 +51,21 @@ class TextGenConfig:
     reward: str | Reward = "terminal"
     """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``,
     ``"redistributed"`` or a ``Reward``."""
-    kl_coef: float = 0.0
-    """Weight of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent has
-    to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
-    stock SB3 agent, the cross-entropy is charged, which is the KL plus the policy's entropy."""
-    kl_estimator: Literal["k1", "k3"] = "k1"
+    kl_penalty: float = 0.0
+    """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
+    has to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
+    stock SB3 agent, the cross-entropy is subtracted, which is the KL plus the policy's entropy. For agents with a
+    ``kl_coef`` of their own leave it at 0."""
+    kl_penalty_estimator: Literal["k1", "k3"] = "k1"
     """The estimate of the KL from the chosen token; see ``textgym.rewards.kl_penalty``."""
-    kl_target: float | None = None
-    """KL per token, in nats, to which ``kl_coef`` is steered, by at most a fifth in ``kl_horizon`` tokens. None keeps
-    ``kl_coef`` as it is."""
-    kl_horizon: int = 10_000
-    """How slowly ``kl_coef`` moves, in tokens of finished episodes."""
+    kl_penalty_target: float | None = None
+    """KL per token, in nats, to which ``kl_penalty`` is steered, by at most a fifth in ``kl_penalty_horizon`` tokens.
+    None keeps ``kl_penalty`` as it is."""
+    kl_penalty_horizon: int = 10_000
+    """How slowly ``kl_penalty`` moves, in tokens of finished episodes."""
     reference: Any = None
     """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
-    ``Reference``. Its probabilities are those of the unconstrained vocabulary."""
+    ``textgym.rewards.Reference``. Where actions are masked, it is renormalised over the legal tokens, as the policy."""
     max_new_tokens: int = 32
     """Budget of an episode, in tokens that the agent writes."""
     max_prompt_tokens: int = 32
@@ -84,8 +85,10 @@ class TextGenConfig:
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
     """What ends a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
     ``f(batch) -> (B,) bool``."""
-    time_limit: Literal["truncated", "terminated"] = "truncated"
-    """What the end of the budget counts as: a truncation, or a termination where the budget is part of the task."""
+    time_limit: Literal["truncated", "terminated"] = "terminated"
+    """What the end of the budget counts as. The budget is part of the task and the cut text is given its score: a
+    termination. With ``"truncated"`` an agent that bootstraps adds the value of the last state on top of that score:
+    the choice for rewards that would have gone on, such as those of ``reward="per_token"``."""
     actions: str | Actions = "vocabulary"
     """What an action means: ``"vocabulary"``, ``Subset([...])``, or an object of the contract."""
     constraints: Constraint | Sequence[Constraint | str] | str = ()
@@ -153,10 +156,10 @@ class TextGenConfig:
         for name in self.step_info:
             _choose("step_info", name, ("action_mask", "reward_vector"))
         _choose("final_info", self.final_info, FINAL_INFO)
-        if not _is_finite(self.kl_coef) or self.kl_coef < 0:
-            raise ValueError(f"kl_coef must be a finite number of at least 0, got {self.kl_coef!r}")
-        _choose("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
-        AdaptiveCoefficient(self.kl_coef, self.kl_target, self.kl_horizon)  # raises where they do not fit together
+        if not _is_finite(self.kl_penalty) or self.kl_penalty < 0:
+            raise ValueError(f"kl_penalty must be a finite number of at least 0, got {self.kl_penalty!r}")
+        _choose("kl_penalty_estimator", self.kl_penalty_estimator, KL_ESTIMATORS)
+        self._kl_coefficient()  # raises where they do not fit together
         if not _is_finite(self.illegal_action_penalty):
             raise ValueError(f"illegal_action_penalty must be a finite number, got {self.illegal_action_penalty!r}")
 
@@ -183,9 +186,9 @@ class TextGenConfig:
             reward=reward,
             endings=as_endings(self.stop),
             constraint=None if _is_empty(self.constraints) else as_constraint(self.constraints),
-            actions=as_actions(self.actions),
+            actions=as_actions(self.actions).bind(tokenizer),
             observation=as_observation(self.observation),
-            kl=self._build_kl_term() if self.kl_coef > 0 else None,
+            kl=self._build_kl_term() if self.kl_penalty > 0 else None,
             max_new_tokens=self.max_new_tokens,
             window=self.window,
             group_size=self.group_size,
@@ -231,13 +234,16 @@ class TextGenConfig:
         return Dialogue(as_user(self.user), self.max_turns, self.max_reply_tokens, self.reply_format)
 
     def _build_kl_term(self) -> KLTerm:
-        price = AdaptiveCoefficient(self.kl_coef, self.kl_target, self.kl_horizon)
-        return KLTerm(price, self._build_reference(), self.kl_estimator)
+        coefficient = self._kl_coefficient()
+        return KLTerm(coefficient, self._build_reference(), self.kl_penalty_estimator)
+
+    def _kl_coefficient(self) -> AdaptiveCoefficient:
+        return AdaptiveCoefficient(self.kl_penalty, self.kl_penalty_target, self.kl_penalty_horizon)
 
     def _build_reference(self) -> Reference:
         reference = self.model_or_default if self.reference is None else self.reference
         if reference is None:
-            raise ValueError("kl_coef > 0 needs a language model: give model=... or reference=...")
+            raise ValueError("kl_penalty > 0 needs a language model: give model=... or reference=...")
         if callable(getattr(reference, "log_probs", None)):
             built: Reference = reference
             return built

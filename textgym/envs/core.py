@@ -317,7 +317,7 @@ class Core:
             rewards = rewards - np.where(illegal, self.parts.illegal_action_penalty, 0.0)
         if penalty is not None and self.parts.kl is not None:
             rewards = rewards - penalty
-            self.kl[slots] += penalty / self.parts.kl.price.coef
+            self.kl[slots] += penalty / self.parts.kl.coefficient.coef
         if self.max_reward < math.inf and np.abs(rewards).max(initial=0.0) > self.max_reward:
             raise ScorerError(
                 f"a reward of {rewards[np.abs(rewards).argmax()]} does not fit this interface, which holds at most "
@@ -383,7 +383,7 @@ class Core:
         self.assignment.observe(end.batch.samples, end.scores.total)
         if self.parts.kl is not None and end.kl is not None:
             num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
-            self.parts.kl.price.update(float(end.kl.sum()) / num_tokens, num_tokens)
+            self.parts.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
 
     def _spread(self, values: npt.NDArray[Any], slots: Slots) -> npt.NDArray[Any]:
         """Return (N,) values, 0 in the other slots."""
@@ -407,14 +407,32 @@ class Core:
     def _kl_penalty(
         self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.float64]:
-        """Return (n,) float64, what the KL term takes from the rewards; 0 where no token is written."""
-        assert self.parts.kl is not None
-        everyone = np.zeros(self.num_envs, dtype=np.int64)
-        everyone[slots] = tokens
-        reference = self.parts.kl.reference.log_probs(self.ids, np.maximum(self.lengths, 1), everyone)[slots]
+        """Return (n,) float64, the KL penalty of each action; 0 where no token is written.
+
+        Policy and reference are compared on the same support: the tokens that are legal here.
+        """
+        kl = self.parts.kl
+        assert kl is not None
+        everyone, active = np.zeros(self.num_envs, dtype=np.int64), np.zeros(self.num_envs, dtype=np.bool_)
+        everyone[slots], active[slots] = tokens, True
+        lengths = np.maximum(self.lengths, 1)
+        masks = None
+        if not self.legality.all_tokens_legal:
+            masks = self.parts.actions.token_mask(self.action_masks(), self._batch(ALL))
+        reference = np.asarray(
+            kl.reference.log_probs(self.ids, lengths, everyone, token_masks=masks, active=active), dtype=np.float64
+        )
+        if reference.shape != active.shape:
+            raise ValueError(f"the KL reference returned shape {reference.shape}, expected {active.shape}")
+        reference = reference[slots]
         log_probs = None if self._log_probs is None else self._log_probs[slots]
-        penalty = kl_penalty(self.parts.kl.price.coef, reference, log_probs, self.parts.kl.estimator)
-        return penalty if illegal is None else np.where(illegal, 0.0, penalty)
+        if illegal is not None:
+            reference = np.where(illegal, 0.0, reference)
+            log_probs = None if log_probs is None else np.where(illegal, 0.0, log_probs)
+        for name, values in (("the KL reference", reference), ("set_log_probs", log_probs)):
+            if values is not None and (wrong := np.isnan(values) | np.isposinf(values)).any():
+                raise ValueError(f"{name} gave the log-probability {values[wrong][0]} for token {tokens[wrong][0]}")
+        return kl_penalty(kl.coefficient.coef, reference, log_probs, kl.estimator)
 
     def _reward_vectors(self, end: EpisodeEnd | None) -> npt.NDArray[np.float64]:
         everyone = np.zeros((self.num_envs, len(self.reward_names)))
@@ -555,7 +573,7 @@ class Core:
             "samples": list(self.samples),
             "rngs": self.assignment.get_rng_states(),
             "assignment": self.assignment.state,
-            "kl_coef": None if self.parts.kl is None else self.parts.kl.price.coef,
+            "kl_penalty": None if self.parts.kl is None else self.parts.kl.coefficient.coef,
             "conversation": None if self.conversation is None else self.conversation.get_state(),
             "curriculum": self.assignment.get_curriculum(),
         }
@@ -575,8 +593,8 @@ class Core:
         self.samples = list(state["samples"])
         self.assignment.set_rng_states(state["rngs"])
         self.assignment.state = state["assignment"]
-        if self.parts.kl is not None and state["kl_coef"] is not None:
-            self.parts.kl.price.coef = state["kl_coef"]
+        if self.parts.kl is not None and state["kl_penalty"] is not None:
+            self.parts.kl.coefficient.coef = state["kl_penalty"]
         if self.conversation is not None:
             self.conversation.set_state(state["conversation"])
         self.assignment.set_curriculum(state["curriculum"])

@@ -16,11 +16,13 @@ class Legality:
 
     Attributes:
         all_legal: Whether every action is legal in every state, so that no mask needs to be computed.
+        all_tokens_legal: Whether, besides, the actions write all tokens of the vocabulary.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.all_legal = parts.constraint is None and bool(parts.tokenizer.token_mask.all())
+        self.all_tokens_legal = self.all_legal and parts.actions.size(parts.tokenizer) == parts.tokenizer.vocab_size
 
     def masks(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Return (B, num_actions) bool, read-only, True where an action is legal.

@@ -2,39 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal
 
 from textgym.actions import Actions
 from textgym.constraints import Constraint
 from textgym.endings import Ending
 from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource
-from textgym.rewards import AdaptiveCoefficient, Reward
+from textgym.rewards import AdaptiveCoefficient, Reference, Reward
 from textgym.scorers import Scorer
 from textgym.tokenizers import Tokenizer
 from textgym.users import User
 
-__all__ = ["Dialogue", "KLTerm", "Parts", "Reference", "ScoreBounds"]
-
-
-class Reference(Protocol):
-    """The language model that the KL term measures against."""
-
-    def log_probs(
-        self, ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], actions: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """Return (N,) float64 log-probabilities, in nats, of (N,) tokens after (N, L) texts of (N,) lengths."""
-        ...
+__all__ = ["Dialogue", "KLTerm", "Parts", "ScoreBounds"]
 
 
 @dataclass(frozen=True)
 class KLTerm:
-    """The price of a nat times the per-token KL to ``reference``."""
+    """A coefficient times the per-token KL to ``reference``."""
 
-    price: AdaptiveCoefficient
+    coefficient: AdaptiveCoefficient
     reference: Reference
     estimator: Literal["k1", "k3"]
 

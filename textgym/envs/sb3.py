@@ -31,7 +31,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
 
     Episodes, spaces and the last step's info are those of ``TextGenEnv``. Ended slots restart in the same step; the
     last observation is in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]`` says whether the
-    budget ended it. Wrap it in SB3's ``VecMonitor`` to log episode returns.
+    budget truncated it. Wrap it in SB3's ``VecMonitor`` to log episode returns.
 
     Args:
         num_envs: N.

@@ -33,11 +33,12 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     ## Observation Space
     ``Box(0, V, (L,), int64)``: prompt and completion ids, right-padded with the id V, which no token has. L is
-    ``max_prompt_tokens + max_new_tokens``. ``observation="dict"`` adds attention mask, prompt length and step.
+    ``max_prompt_tokens + max_new_tokens``, and with ``user`` ``max_turns * max_reply_tokens`` more.
+    ``observation="dict"`` adds attention mask, prompt length and step.
 
     ## Rewards
     By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"``, and
-    ``"per_token"`` where the scorer can follow a text, spread it over the steps. ``kl_coef`` subtracts that much per
+    ``"per_token"`` where the scorer can follow a text, spread it over the steps. ``kl_penalty`` subtracts that much per
     nat of KL to ``reference``, token by token, from agents that tell their log-probabilities by ``set_log_probs``; from
     others that much per nat of cross-entropy.
 
@@ -46,9 +47,9 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     ``prompt_ids`` or ``index``, with ``prefix`` or ``prefix_ids`` for a completion already begun.
 
     ## Episode End
-    Terminated by EOS or by ``stop``; truncated after ``max_new_tokens`` (``time_limit="terminated"`` makes that a
-    termination). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says. With ``user``, EOS
-    ends the agent's turn; the episode is terminated by what the user says, or after ``max_turns``.
+    Terminated by EOS, by ``stop`` or after ``max_new_tokens`` (``time_limit="truncated"`` makes that a truncation, for
+    agents that bootstrap). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says. With
+    ``user``, EOS ends the agent's turn; the episode is terminated by what the user says, or after ``max_turns``.
 
     ## Information
     At an episode's last step:
@@ -68,7 +69,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     ``"max_turns"`` or the outcome that the user tells. With ``score_bounds``, ``score_normalised`` (float, where the
     bounds of the sample's level are known).
 
-    And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_coef`` > 0),
+    And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_penalty`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
     step or reset), ``illegal_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
     ``action_mask`` ((n,) int8, at every step and reset), ``reward_vector`` ((K,) float64, at every step).

@@ -30,14 +30,22 @@ class ReferenceLM:
         self._stream: LMStream | None = None
 
     def log_probs(
-        self, ids: NDArray[np.integer], lengths: NDArray[np.integer], actions: NDArray[np.integer]
+        self,
+        ids: NDArray[np.integer],
+        lengths: NDArray[np.integer],
+        actions: NDArray[np.integer],
+        *,
+        token_masks: NDArray[np.bool_] | None = None,
+        active: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float64]:
-        """Return log p(action | text) in nats for each of N texts.
+        """Return log p(action | text) in nats for each of N texts; see ``textgym.rewards.Reference``.
 
         Args:
             ids: (N, L) integers, each text left-aligned, L at most `window`.
             lengths: (N,) tokens of each text, at least 1.
             actions: (N,) next tokens.
+            token_masks: (N, V) bool, the tokens over which probabilities are normalised; None for all.
+            active: (N,) bool, texts to feed; None for all. Of the others the results mean nothing.
 
         Returns:
             (N,) float64, at most 0.
@@ -47,5 +55,7 @@ class ReferenceLM:
         """
         if self._stream is None or self._stream.num_slots != len(ids):
             self._stream = LMStream(self.model, len(ids), self.window)
-        logits = self._stream(ids, lengths).logits
+        logits = self._stream(ids, lengths, active=active).logits
+        if token_masks is not None:
+            logits = logits.masked_fill(~torch.tensor(token_masks, device=logits.device), -torch.inf)
         return log_prob(logits, torch.as_tensor(actions, device=logits.device)).double().numpy(force=True)

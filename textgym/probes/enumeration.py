@@ -138,14 +138,14 @@ class Simulator:
             )
         keywords = {field.name: getattr(config, field.name) for field in fields(config)} | {
             "scorer": scorer, "prompts": self.prompts, "observation": "tokens", "group_size": 1, "step_info": (),
-            "kl_target": None,
+            "kl_penalty_target": None,
         }  # fmt: skip
         simulated = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
         self.env = simulated.clone()  # in which no scorer learns
         training = base.get_training_state()
         self.env.set_training_state(training)
-        self.kl_coef: float = training["kl_coef"] or 0.0
-        self.kl_estimator = config.kl_estimator
+        self.kl_penalty: float = training["kl_penalty"] or 0.0
+        self.kl_estimator = config.kl_penalty_estimator
 
     def starts(self) -> _Texts:
         """Return the prompts of all samples."""

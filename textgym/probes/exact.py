@@ -136,7 +136,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     with a policy, Q holds the whole penalty.
 
     Args:
-        env: Any interface of the TextGen family. It is not changed; wrappers and ``kl_target`` are ignored.
+        env: Any interface of the TextGen family. It is not changed; wrappers and its KL target are ignored.
         policy: ``f(ids) -> logits``, from (M, L) int64 ids, right-padded as observed, to (M, A) logits, an array or a
             tensor; or a policy of textgym_agents. None solves for the optimum.
         gamma: Discount per step, in [0, 1].
@@ -158,7 +158,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be from 0 to 1, got {gamma!r}")
     simulator = Simulator(env)
-    if simulator.kl_coef > 0 and policy is None and simulator.kl_estimator != "k1":
+    if simulator.kl_penalty > 0 and policy is None and simulator.kl_estimator != "k1":
         raise ValueError(
             f"the optimum under a KL term of the estimator {simulator.kl_estimator!r} has no closed form: give a "
             "policy, or take k1"
@@ -176,7 +176,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     q, values = np.where(masks, rewards, -np.inf), np.zeros(len(steps))
     for here in map(slice, offsets[-2::-1], offsets[:0:-1]):  # from the last step to the first
         if policy is None:
-            pi[here], values[here] = _optimum(q[here], simulator.kl_coef)
+            pi[here], values[here] = _optimum(q[here], simulator.kl_penalty)
         else:
             values[here] = (pi[here] * np.where(pi[here] > 0, q[here], 0.0)).sum(axis=1)
         if here.start > 0:
@@ -197,13 +197,13 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     )
 
 
-def _optimum(q: FloatArray, kl_coef: float) -> tuple[FloatArray, FloatArray]:
+def _optimum(q: FloatArray, kl_penalty: float) -> tuple[FloatArray, FloatArray]:
     """Return (S, A) pi* and (S,) V* of (S, A) Q-values."""
     best = q.max(axis=1)
     above = q - best[:, None]
-    if kl_coef == 0:
+    if kl_penalty == 0:
         ties = above >= -TIE
         return ties / ties.sum(axis=1, keepdims=True), best
-    weights = np.exp(above / kl_coef)
+    weights = np.exp(above / kl_penalty)
     total = weights.sum(axis=1)
-    return weights / total[:, None], best + kl_coef * np.log(total)
+    return weights / total[:, None], best + kl_penalty * np.log(total)

@@ -1,7 +1,7 @@
 """How the scores of texts become the rewards of steps."""
 
 from textgym.rewards.base import Redistribution, Reward, ScoreFunction
-from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, kl_estimate, kl_penalty
+from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, Reference, kl_estimate, kl_penalty
 from textgym.rewards.per_token import PerToken
 from textgym.rewards.per_turn import PerTurn
 from textgym.rewards.potential import Potential
@@ -17,6 +17,7 @@ __all__ = [
     "Potential",
     "Redistributed",
     "Redistribution",
+    "Reference",
     "Reward",
     "ScoreFunction",
     "Terminal",

@@ -1,7 +1,7 @@
-"""What the distance to a reference language model takes from the reward of each token, and at which price."""
+"""The KL penalty: a coefficient times the per-token KL to a reference language model."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,38 @@ import numpy.typing as npt
 from textgym.errors import unknown_name
 from textgym.rewards.base import FloatArray
 
-__all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "kl_estimate", "kl_penalty"]
+__all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "Reference", "kl_estimate", "kl_penalty"]
 
 KL_ESTIMATORS = ("k1", "k3")
 """The estimates of KL(policy || reference) from one chosen token that a reward can be made of."""
+
+
+class Reference(Protocol):
+    """The language model that the KL penalty compares the policy with."""
+
+    def log_probs(
+        self,
+        ids: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        actions: npt.NDArray[np.int64],
+        *,
+        token_masks: npt.NDArray[np.bool_] | None = None,
+        active: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Return the log-probability of each of N next tokens.
+
+        Args:
+            ids: (N, L) int64, each text left-aligned.
+            lengths: (N,) int64 tokens of each text, at least 1.
+            actions: (N,) int64, the next tokens.
+            token_masks: (N, V) bool, True where a token is legal: the probabilities are renormalised over these, as
+                those of the policy are. None if all are.
+            active: (N,) bool, texts that are asked about; what is returned for the others is ignored. None means all.
+
+        Returns:
+            (N,) float64 in nats; ``-inf`` for a token that the reference never writes, never NaN or ``inf``.
+        """
+        ...
 
 
 def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = np.expm1) -> Any:
@@ -80,11 +108,11 @@ def kl_penalty(
     array([0.0966, 0.    ])
     """
     if estimator not in KL_ESTIMATORS:
-        raise unknown_name("kl_estimator", estimator, KL_ESTIMATORS)
+        raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
     reference = np.asarray(reference_log_probs, dtype=np.float64)
     if log_probs is None:
         if estimator != "k1":
-            raise ValueError(f"kl_estimator={estimator!r} needs the policy's log-probabilities: call set_log_probs")
+            raise ValueError(f"the KL estimator {estimator!r} needs the policy's log-probabilities: call set_log_probs")
         return -coef * reference
     policy = np.asarray(log_probs, dtype=np.float64)
     if policy.shape != reference.shape:
@@ -94,7 +122,7 @@ def kl_penalty(
 
 
 class AdaptiveCoefficient:
-    """A price per nat of KL that rises while the policy is farther from the reference than wanted, and falls else.
+    """A KL coefficient that rises while the policy is farther from the reference than wanted, and falls else.
 
     Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * min(num_steps / horizon, 1)``, so that no update, of however
     many steps, moves it by more than a fifth.
@@ -102,17 +130,16 @@ class AdaptiveCoefficient:
     Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
 
     Args:
-        coef: The price at the start, in reward per nat.
-        target: The wanted KL per token, in nats; None keeps the price fixed.
-        horizon: Steps over which the price changes by a factor of about 1.2 at most.
+        coef: The coefficient at the start, in reward per nat.
+        target: The wanted KL per token, in nats; None keeps the coefficient fixed.
+        horizon: Steps over which the coefficient changes by a factor of about 1.2 at most.
 
     Raises:
-        ValueError: If ``coef`` is negative, or ``target`` or ``horizon`` not above 0, or the price starts at 0 and has
-            to move.
+        ValueError: If ``coef`` is negative, or ``target`` or ``horizon`` not above 0, or ``coef`` is 0 and has to move.
 
-    >>> price = AdaptiveCoefficient(0.1, target=0.05, horizon=10)
-    >>> price.update(kl=0.5)
-    >>> round(price.coef, 4)
+    >>> coefficient = AdaptiveCoefficient(0.1, target=0.05, horizon=10)
+    >>> coefficient.update(kl=0.5)
+    >>> round(coefficient.coef, 4)
     0.102
     """
 
@@ -120,9 +147,9 @@ class AdaptiveCoefficient:
         if not coef >= 0:
             raise ValueError(f"coef must be at least 0, got {coef!r}")
         if target is not None and not target > 0:
-            raise ValueError(f"kl_target must be above 0, got {target!r}")
+            raise ValueError(f"the KL target must be above 0, got {target!r}")
         if target is not None and coef == 0:
-            raise ValueError("kl_target steers kl_coef from where it starts, which must be above 0")
+            raise ValueError("a KL target moves the coefficient from where it starts, which must be above 0")
         if not horizon > 0:
             raise ValueError(f"horizon must be above 0, got {horizon!r}")
         self.coef = coef
@@ -130,7 +157,7 @@ class AdaptiveCoefficient:
         self.horizon = horizon
 
     def update(self, kl: float, num_steps: int = 1) -> None:
-        """Move the price after ``num_steps`` more steps, whose mean KL per token was ``kl`` nats."""
+        """Move the coefficient after ``num_steps`` more steps, whose mean KL per token was ``kl`` nats."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coef *= 1 + error * min(num_steps / self.horizon, 1.0)

@@ -21,8 +21,8 @@ class Potential:
     Phi of an unfinished text is its score so far, Phi of a finished one is 0, whether it was terminated or used up its
     budget. Shaping telescopes: the return, discounted by ``gamma``, is that of :class:`Terminal` minus Phi of the
     prompt alone. No action changes that difference, so policies keep their order and the optimal ones stay optimal,
-    which fails where the last text keeps a potential of its own. An agent that bootstraps truncated episodes with
-    its value should use ``time_limit="terminated"`` here: its value estimates have Phi subtracted from them.
+    which fails where the last text keeps a potential of its own. Do not combine it with
+    ``time_limit="truncated"`` and an agent that bootstraps: its value estimates have Phi subtracted from them.
 
     A potential that is NaN, where the scorer failed or does not apply, counts as 0, and so does a final score.
     Costs one call of the scorer for all unfinished texts in every step. With ``every=k`` a text is scored only when

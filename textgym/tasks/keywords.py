@@ -57,7 +57,7 @@ def task_keywords(
     _check_source("prompts" in keywords, data=data, split=split, level=level, columns=columns)
     template = chat_template(keywords.get("model"), keywords.get("tokenizer"), chat)
     to_sample = partial(_sample, task, template)
-    ours: dict[str, Any] = {"scorer": task.scorer(), "time_limit": "terminated", **task.keywords}
+    ours: dict[str, Any] = {"scorer": task.scorer(), **task.keywords}
     if template is not None:
         ours |= task.chat_keywords
         if "user" in ours | keywords:

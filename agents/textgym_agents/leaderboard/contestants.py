@@ -140,7 +140,7 @@ def dqn(brief: Brief) -> Player:
 def sb3_ppo(brief: Brief) -> Player:
     """Train stock Stable-Baselines3 PPO; the KL is charged by the environment."""
     of_env, settings = _split(brief)
-    of_env["kl_coef"] = settings.pop("kl_coef", 0.0)
+    of_env["kl_penalty"] = settings.pop("kl_coef", 0.0)
     settings["seed"] = env_seed(settings["seed"])
     env = TextGenVecEnv(NUM_ENVS, **_keywords(brief.task, brief.model, "train"), **of_env)
     model = sb3.PPO(

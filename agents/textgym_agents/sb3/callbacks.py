@@ -53,7 +53,7 @@ class RedistributeRewards(BaseCallback):
 class ReportLogProbs(BaseCallback):
     """Tells the training environment log pi(a|s) of each action before it is taken.
 
-    With it an environment's ``kl_coef`` charges the KL to the reference. Without it, it charges the cross-entropy,
+    With it an environment's ``kl_penalty`` charges the KL to the reference. Without it, it charges the cross-entropy,
     which is the KL plus the policy's entropy, and so pushes the policy towards repeating itself.
 
     Give it to ``learn``: ``model.learn(10_000, callback=ReportLogProbs())``. SB3 has no event between choosing and
