@@ -8,6 +8,7 @@ import pytest
 
 from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVecEnv, TextGenVectorEnv
 from textgym.batch import TextBatch
+from textgym.observations import TokenWindow
 from textgym.scorers import TimeLimit, as_scorer, evaluate
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
@@ -331,3 +332,74 @@ def test_each_slot_tells_the_error_of_its_own_unfinished_text():
     *_, info = envs.step([A, B])
     assert "no score for a," in info["scorer_error"][0]
     assert "no score for b," in info["scorer_error"][1]
+
+
+# Observations and threads ---------------------------------------------------------------------------------------------
+
+
+class FaultyWindow(TokenWindow):
+    """The token window, until it is told to fail at one of the next calls."""
+
+    calls_left = None
+
+    def __call__(self, batch):
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                raise RuntimeError("no picture")
+        return super().__call__(batch)
+
+
+@in_all_faces
+@pytest.mark.parametrize("call", [0, 1])
+def test_an_observation_that_fails_undoes_the_step_whichever_call_it_is(bench, call):
+    window = FaultyWindow()
+    one, twin = bench(observation=window), bench()
+    for env in (one.env, twin.env):
+        env.set_state(one.env.get_state())
+    one.step(A, B)
+    twin.step(A, B)
+    before = one.env.get_state()
+    window.calls_left = call
+    try:
+        one.step(EOS, C)
+    except RuntimeError:
+        check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
+        window.calls_left = None
+        check_same(twin.step(EOS, C), one.step(EOS, C), "the step after the error")
+    else:
+        assert call == 1  # only where slots restart in the step is there a second call
+        assert one.face not in ("SameStep", "sb3")
+
+
+@in_all_faces
+def test_an_observation_that_fails_undoes_the_reset(bench):
+    window = FaultyWindow()
+    one = bench(observation=window)
+    one.step(A, B)
+    before = one.env.get_state()
+    window.calls_left = 0
+    with pytest.raises(RuntimeError, match="no picture"):
+        one.env.reset()
+    check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
+
+
+@in_all_faces
+def test_a_step_during_another_one_is_refused_and_the_first_one_counts(bench):
+    refused = []
+
+    class Meddling(TokenWindow):
+        def __call__(self, batch):
+            if env is not None and not refused:
+                refused.append(None)
+                for call in (lambda: one.step(B, B), one.env.reset):
+                    with pytest.raises(RuntimeError, match="serves one thread at a time"):
+                        call()
+            return super().__call__(batch)
+
+    env = None
+    one = bench(observation=Meddling())
+    env = one.env
+    one.step(A, A)
+    assert refused == [None]
+    assert one.texts() == ["a"] * one.num_envs

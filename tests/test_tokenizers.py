@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as LibraryTokenizer
 
 import textgym.tokenizers
+from textgym import TextGenEnv
 from textgym.tokenizers import (
     ByteTokenizer,
     CharTokenizer,
@@ -523,3 +525,14 @@ def test_exported_names_are_sorted_and_there() -> None:
     names = textgym.tokenizers.__all__
     assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert all(hasattr(textgym.tokenizers, name) for name in names)
+
+
+def test_environments_of_one_model_share_its_tokenizer(tmp_path):
+    first, second = (TextGenEnv(model="tiny", prompts=["a"]) for _ in range(2))
+    assert first.tokenizer is second.tokenizer
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(textgym.tokenizers.embedded_lm_path("tiny") / name, tmp_path / name)
+    before = as_tokenizer(tmp_path)
+    assert as_tokenizer(tmp_path) is before
+    (tmp_path / "config.json").write_text('{"vocab_size": 2000}')  # another file is another tokenizer
+    assert as_tokenizer(tmp_path).vocab_size == 2000

@@ -1,7 +1,7 @@
 """From what a caller writes as ``tokenizer=`` to a tokenizer: names, folders, files and objects."""
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,18 @@ def tokenizer_by_name(name: str | Path, vocab_size: int | None) -> Tokenizer:
 
 
 def tokenizer_from_folder(folder: Path, vocab_size: int | None) -> Tokenizer:
-    """Read ``tokenizer.json``, and what the files beside it say about EOS, BOS and the vocabulary's width."""
+    """Read ``tokenizer.json``, and what the files beside it say about EOS, BOS and the vocabulary's width.
+
+    All who ask share one object, as long as the files stay as they are: a tokenizer has no state, and its library keeps
+    about 0.1 MiB of each for ever.
+    """
+    files = [folder / name for name in ("tokenizer.json", "config.json", "tokenizer_config.json")]
+    stamps = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    return _read_folder(folder.resolve(), stamps, vocab_size)
+
+
+@lru_cache(maxsize=16)
+def _read_folder(folder: Path, stamps: tuple[tuple[int, int], ...], vocab_size: int | None) -> Tokenizer:
     from tokenizers import Tokenizer as LibraryTokenizer
 
     library_tokenizer = LibraryTokenizer.from_file(str(folder / "tokenizer.json"))
