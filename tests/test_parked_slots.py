@@ -89,7 +89,7 @@ def test_as_many_prompts_are_drawn_and_texts_scored_and_observed_as_episodes_are
     env = make_env(num_envs=64, mode=mode, scorer=counted, prompts=counted.curriculum)
     episodes = collect(env, LMPolicy(small_lm()), 80, seed=0, generator=torch.Generator().manual_seed(0))
     assert len(episodes) == 80
-    assert (counted.num_scored, counted.curriculum.num_heard, counted.num_drawn) == (80, 80, 80)
+    assert (counted.num_scored, counted.curriculum.num_observed, counted.num_drawn) == (80, 80, 80)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -98,7 +98,7 @@ def test_every_interface_starts_that_many_episodes_and_then_none(interface):
     env = make(interface, 8, scorer=counted, prompts=counted.curriculum)
     reset(env, num_episodes=19, seed=0)
     assert sum(len(texts) for texts in play(env)) == 19
-    assert (counted.num_scored, counted.curriculum.num_heard, counted.num_drawn) == (19, 19, 19)
+    assert (counted.num_scored, counted.curriculum.num_observed, counted.num_drawn) == (19, 19, 19)
     assert not env.running.any()
 
 

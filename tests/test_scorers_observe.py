@@ -206,7 +206,7 @@ def test_search_leaves_no_trace(decoder):
     state = env.unwrapped.get_training_state()
     normalised = next(one for one in state["scorers"] if one is not None and "count" in one)
     assert normalised["count"] == 4
-    assert state["curriculum"] is not None
+    assert state["prompts"] is not None
 
 
 @pytest.mark.parametrize("ahead", [True, False])

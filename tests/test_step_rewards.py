@@ -206,9 +206,9 @@ def test_what_left_out_tokens_do_not_explain_is_spread_evenly():
     def pair(batch, scorer=None):  # 1 for "ab" somewhere: of "aab", either a can go, b cannot
         return np.array([float("ab" in text) for text in batch.completions])
 
-    (share,) = Redistributed("leave_one_out").token_rewards(pair, finished("aab"), np.array([1.0]))
+    (share,) = Redistributed("leave_one_out").on_episode_end(pair, finished("aab"), np.array([1.0]))
     assert share.tolist() == [0.0, 0.0, 1.0]
-    (share,) = Redistributed("leave_one_out").token_rewards(pair, finished("abab"), np.array([1.0]))
+    (share,) = Redistributed("leave_one_out").on_episode_end(pair, finished("abab"), np.array([1.0]))
     assert share.tolist() == [0.25] * 4
 
 

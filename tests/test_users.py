@@ -521,8 +521,8 @@ def test_a_scorer_that_fails_takes_the_reply_back():
         ({"max_turns": 0}, "max_turns must be an integer of at least 1, got 0"),
         ({"max_reply_tokens": 0}, "max_reply_tokens must be an integer of at least 1, got 0"),
         ({"reply_format": "User:"}, r"reply_format must hold \{reply\}, got 'User:'"),
-        ({"reward": "per_token", "scorer": "length_band"}, "PerToken pays tokens one by one"),
-        ({"reward": "redistributed"}, "Redistributed pays tokens one by one"),
+        ({"reward": "per_token", "scorer": "length_band"}, "PerToken gives per-token rewards; user replies have none"),
+        ({"reward": "redistributed"}, "Redistributed gives per-token rewards"),
     ],
 )
 def test_settings_that_do_not_go_with_a_user_are_refused(keywords, message):

@@ -11,7 +11,6 @@ from gymnasium.envs.registration import EnvSpec
 
 from textgym.envs.core import Core
 from textgym.envs.time_limit import spec_with_budget
-from textgym.prompts import Curriculum
 from textgym.scorers.base import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
@@ -100,13 +99,15 @@ class CoreAccess:
     def get_training_state(self) -> dict[str, Any]:
         """Return what has moved in the course of training and outlives episodes, as JSON can hold it.
 
-        ``kl_penalty`` where there is a KL term, the states of scorers that have one, and a curriculum's.
+        ``kl_penalty`` where there is a KL term, and the states of the scorers, of the reward's own scorers and of the
+        prompt source, where they have one.
         """
         kl = self.core.parts.kl
         return {
             "kl_penalty": None if kl is None else kl.coefficient.coef,
             "scorers": get_states(self.core.parts.scorer),
-            "curriculum": self.core.assignment.get_curriculum(),
+            "reward_scorers": [get_states(scorer) for scorer in self.core.parts.reward.scorers],
+            "prompts": self.core.parts.prompts.get_state(),
         }
 
     def set_training_state(self, state: Mapping[str, Any]) -> None:
@@ -116,7 +117,10 @@ class CoreAccess:
             ValueError: If it is of another scorer.
         """
         set_states(self.core.parts.scorer, state["scorers"])
-        self.core.assignment.set_curriculum(state.get("curriculum"))
+        for scorer, states in zip(self.core.parts.reward.scorers, state["reward_scorers"], strict=True):
+            set_states(scorer, states)
+        if state["prompts"] is not None:
+            self.core.parts.prompts.set_state(state["prompts"])
         if self.core.parts.kl is not None and state["kl_penalty"] is not None:
             self.core.parts.kl.coefficient.coef = state["kl_penalty"]
 
@@ -154,8 +158,9 @@ class CoreAccess:
         parts = replace(self.core.parts, scorers_observe=False)
         if parts.kl is not None:  # its coefficient moves as episodes end
             parts = replace(parts, kl=replace(parts.kl, coefficient=copy.copy(parts.kl.coefficient)))
-        if isinstance(parts.prompts, Curriculum):  # it learns from the episodes of its own environment
+        if (prompts_state := parts.prompts.get_state()) is not None:  # they learn from their own environment's episodes
             parts = replace(parts, prompts=copy.copy(parts.prompts))
+            parts.prompts.set_state(copy.deepcopy(prompts_state))
         twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)
         twin.set_state(self.get_state())
         return twin

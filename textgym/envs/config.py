@@ -19,7 +19,7 @@ from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
 from textgym.registration import TASK_KEYWORDS, expanded
-from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, PerToken, Redistribution, Reference, Reward, as_reward
+from textgym.rewards import KL_ESTIMATORS, AdaptiveCoefficient, Reference, Reward, as_reward
 from textgym.scorers import Scorer, as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym.users import as_user
@@ -226,10 +226,10 @@ class TextGenConfig:
     def _build_dialogue(self, tokenizer: Tokenizer, reward: Reward) -> Dialogue:
         if tokenizer.eos_token_id is None:
             raise ValueError("with a user the agent's EOS ends its turn, but the tokenizer has no EOS")
-        if isinstance(reward, PerToken | Redistribution):
+        if reward.per_token:
             raise ValueError(
-                f"{type(reward).__name__} pays tokens one by one, which a user's replies are not; with a user take "
-                "reward='per_turn', 'terminal' or 'potential'"
+                f"{type(reward).__name__} gives per-token rewards; user replies have none, so it cannot be combined "
+                "with user=...: take reward='per_turn', 'terminal' or 'potential'"
             )
         return Dialogue(as_user(self.user), self.max_turns, self.max_reply_tokens, self.reply_format)
 

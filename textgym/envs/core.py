@@ -23,7 +23,7 @@ from textgym.envs.reset import PreparedReset, PromptAssignment, ResetRequest
 from textgym.envs.step import FinalState, State, Step
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
-from textgym.rewards import Redistribution, kl_penalty
+from textgym.rewards import kl_penalty
 from textgym.scorers import Scorer, component_names, evaluate, score_part
 from textgym.scorers.base import observes
 
@@ -369,18 +369,31 @@ class Core:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
         rewards, self.reward_state[slots] = reward(self._score, batch, final_scores, self.reward_state[slots])
-        if end is not None and isinstance(reward, Redistribution):
-            end.token_rewards = reward.token_rewards(self._score, end.batch, end.scores.total)
+        if end is not None and reward.per_token:
+            end.token_rewards = self._token_rewards(end)
         # An episode whose scorer failed under the policy "invalid" is given 0.
         return np.nan_to_num(rewards, nan=0.0) if end is not None and end.scores.error is not None else rewards
+
+    def _token_rewards(self, end: EpisodeEnd) -> list[npt.NDArray[np.float64]] | None:
+        reward = self.parts.reward
+        shares = reward.on_episode_end(self._score, end.batch, end.scores.total)
+        if shares is None:
+            return None
+        shares = [np.asarray(share, dtype=np.float64) for share in shares]
+        if [share.shape for share in shares] != [(length,) for length in end.batch.num_new_tokens.tolist()]:
+            raise ValueError(
+                f"{type(reward).__name__}.on_episode_end returned {[share.size for share in shares]} rewards for texts "
+                f"of {end.batch.num_new_tokens} tokens"
+            )
+        return shares
 
     def _learn_from(self, end: EpisodeEnd) -> None:
         """Tell what learns from the course of training how episodes ended."""
         if self.parts.scorers_observe:
             self.parts.scorer.observe(end.batch, end.scores)
-            for scorer in filter(observes, getattr(self.parts.reward, "scorers", ())):
+            for scorer in filter(observes, self.parts.reward.scorers):
                 scorer.observe(end.batch, score_part(scorer, end.batch))
-        self.assignment.observe(end.batch.samples, end.scores.total)
+        self.parts.prompts.observe(end.batch.samples, end.scores.total)
         if self.parts.kl is not None and end.kl is not None:
             num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
             self.parts.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
@@ -552,8 +565,7 @@ class Core:
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
         self.parts.scorer.set_progress(progress)
-        if hasattr(self.parts.reward, "set_progress"):
-            self.parts.reward.set_progress(progress)
+        self.parts.reward.set_progress(progress)
 
     def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> npt.NDArray[np.float64]:
         """Score texts that a reward asks about, and keep what went wrong in which slot."""
@@ -575,7 +587,7 @@ class Core:
             "assignment": self.assignment.state,
             "kl_penalty": None if self.parts.kl is None else self.parts.kl.coefficient.coef,
             "conversation": None if self.conversation is None else self.conversation.get_state(),
-            "curriculum": self.assignment.get_curriculum(),
+            "prompts": self.parts.prompts.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -597,6 +609,7 @@ class Core:
             self.parts.kl.coefficient.coef = state["kl_penalty"]
         if self.conversation is not None:
             self.conversation.set_state(state["conversation"])
-        self.assignment.set_curriculum(state["curriculum"])
+        if state["prompts"] is not None:
+            self.parts.prompts.set_state(state["prompts"])
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.envs.parts import Parts
 from textgym.errors import unknown_name
-from textgym.prompts import Curriculum, Sample
+from textgym.prompts import Sample
 
 __all__ = [
     "PreparedReset",
@@ -124,21 +124,6 @@ class PromptAssignment:
             group, left, start = group + 1, self.parts.group_size, Start(sample, self.parts.encoder(sample))
         self.state = self.state._replace(group=group, group_left=left - 1, start=start)
         return start
-
-    def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
-        """Tell a prompt source that minds it how K episodes ended."""
-        if isinstance(self.parts.prompts, Curriculum):
-            self.parts.prompts.hear(samples, scores)
-
-    def get_curriculum(self) -> dict[str, Any] | None:
-        """Return how far a curriculum has come, as JSON can hold it; None where there is none."""
-        prompts = self.parts.prompts
-        return prompts.get_state() if isinstance(prompts, Curriculum) else None
-
-    def set_curriculum(self, state: Mapping[str, Any] | None) -> None:
-        """Continue a curriculum from a state of ``get_curriculum``."""
-        if isinstance(self.parts.prompts, Curriculum) and state is not None:
-            self.parts.prompts.set_state(state)
 
     def get_rng_states(self) -> list[dict[str, Any]]:
         """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""

@@ -1,10 +1,12 @@
 """The contract of prompt sources: where an episode starts."""
 
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["PromptSource", "Sample", "as_sample"]
 
@@ -21,17 +23,39 @@ class Sample:
     """Further columns by name. TRL-signature scorers receive them as keywords."""
 
 
-@runtime_checkable
-class PromptSource(Protocol):
-    """Deals one sample to each new episode.
+class PromptSource(ABC):
+    """Gives each new episode its sample. ``draw`` is the one method to fill in.
 
     A source that also has ``__len__`` and ``__getitem__`` can be addressed by index, which is what
-    ``reset(options={"index": i})`` does.
+    ``reset(options={"index": i})`` does; see ``IndexedPrompts``.
     """
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator) -> Sample:
         """Return the sample of a new episode, using no randomness but ``rng``."""
-        ...
+
+    def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:  # noqa: B027 (a default)
+        """Take note of how K episodes ended; by default nothing happens.
+
+        Args:
+            samples: K samples of this source, or from ``reset(options=...)``.
+            scores: (K,) final scores, NaN where the scorer failed.
+        """
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Return what was learned from episodes, as JSON can hold it; None, the default, for nothing.
+
+        It is part of snapshots and checkpoints. A source that returns a state once always does.
+        """
+        return None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of ``get_state``, only called where that returns one.
+
+        A clone of an environment has a shallow copy of the source, which is then given the state: replace attributes,
+        do not change their values in place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} returns a state and has no set_state")
 
 
 def as_sample(spec: Any, prompt_column: str = "prompt", references_column: str | None = None) -> Sample:

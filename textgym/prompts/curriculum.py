@@ -11,13 +11,13 @@ from textgym.prompts.base import PromptSource, Sample
 __all__ = ["Curriculum"]
 
 
-class Curriculum:
+class Curriculum(PromptSource):
     """Draws from the level that is neither solved nor out of reach, by the success rate of the episodes so far.
 
-    Training begins at the first level. The success rate of the present level is a running average over its episodes,
-    which begins at 0 on entering it: above ``promote_at`` the level is left for the next one, below ``demote_at``,
-    once four times ``patience`` episodes of it have ended, for the one before. A share of the episodes is drawn from
-    the easier levels, evenly, so that they are not forgotten.
+    Levels count from 1. Training begins at the first. The success rate of the present level is a running average over
+    its episodes, which begins at 0 on entering it: above ``promote_at`` the level is left for the next one, below
+    ``demote_at``, once four times ``patience`` episodes of it have ended, for the one before. A share of the episodes
+    is drawn from the easier levels, evenly, so that they are not forgotten.
 
     The environment tells it how its episodes ended, so which prompts come depends on what the agent did, and in a
     vector environment on all slots. Its state is part of snapshots and of agents' checkpoints.
@@ -36,9 +36,9 @@ class Curriculum:
     >>> from textgym.prompts import ListPrompts
     >>> curriculum = Curriculum([ListPrompts(["easy"]), ListPrompts(["hard"])], patience=2, review_share=0.0)
     >>> easy = curriculum.draw(np.random.default_rng(0))
-    >>> curriculum.hear([easy, easy, easy, easy], np.ones(4))
+    >>> curriculum.observe([easy, easy, easy, easy], np.ones(4))
     >>> curriculum.draw(np.random.default_rng(0)).prompt, curriculum.level
-    ('hard', 1)
+    ('hard', 2)
     """
 
     def __init__(
@@ -62,38 +62,38 @@ class Curriculum:
         self.demote_at = demote_at
         self.patience = patience
         self.review_share = review_share
-        self.level = 0
+        self.level = 1
         self.success_rate = 0.0
-        self.num_heard = 0
+        self.num_observed = 0
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Return a sample of the present level, or of an easier one; its metadata's ``stage`` says of which."""
         stage = self.level
-        if stage > 0 and rng.random() < self.review_share:
-            stage = int(rng.integers(stage))
-        sample = self.levels[stage].draw(rng)
+        if stage > 1 and rng.random() < self.review_share:
+            stage = 1 + int(rng.integers(stage - 1))
+        sample = self.levels[stage - 1].draw(rng)
         return Sample(sample.prompt, sample.references, {**sample.metadata, "stage": stage})
 
-    def hear(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
-        """Learn how episodes ended: their samples and (K,) scores. NaN, a failed scorer, counts for nothing."""
+    def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
+        """Learn how episodes ended: their samples and (K,) scores. NaN scores (failed scorers) are ignored."""
         for sample, score in zip(samples, scores.tolist(), strict=True):
             if sample.metadata.get("stage") == self.level and not np.isnan(score):
                 self._count(score >= self.success_score)
 
     def _count(self, succeeded: bool) -> None:
-        self.num_heard += 1
+        self.num_observed += 1
         self.success_rate += (succeeded - self.success_rate) / self.patience
         step = 0
-        if self.success_rate > self.promote_at and self.level + 1 < len(self.levels):
+        if self.success_rate > self.promote_at and self.level < len(self.levels):
             step = 1
-        elif self.success_rate < self.demote_at and self.num_heard >= 4 * self.patience and self.level > 0:
+        elif self.success_rate < self.demote_at and self.num_observed >= 4 * self.patience and self.level > 1:
             step = -1
         if step:
-            self.level, self.success_rate, self.num_heard = self.level + step, 0.0, 0
+            self.level, self.success_rate, self.num_observed = self.level + step, 0.0, 0
 
     def get_state(self) -> dict[str, Any]:
         """Return how far it has come, as JSON can hold it."""
-        return {"level": self.level, "success_rate": self.success_rate, "num_heard": self.num_heard}
+        return {"level": self.level, "success_rate": self.success_rate, "num_observed": self.num_observed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of ``get_state``.
@@ -101,7 +101,7 @@ class Curriculum:
         Raises:
             ValueError: If there is no such level.
         """
-        if not 0 <= state["level"] < len(self.levels):
+        if not 1 <= state["level"] <= len(self.levels):
             raise ValueError(f"the state is of level {state['level']}, this curriculum has {len(self.levels)} levels")
         self.level, self.success_rate = int(state["level"]), float(state["success_rate"])
-        self.num_heard = int(state["num_heard"])
+        self.num_observed = int(state["num_observed"])

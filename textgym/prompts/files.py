@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from textgym.prompts.base import Sample, as_sample
+from textgym.prompts.lists import IndexedPrompts
 
 __all__ = ["FilePrompts"]
 
 
-class FilePrompts:
+class FilePrompts(IndexedPrompts):
     r"""Prompts from a UTF-8 file, drawn with equal probability; the ending of its name gives the format.
 
     ``.txt`` holds one prompt a line, ``.jsonl`` one object a line, ``.csv`` a header and rows. Empty lines are left
@@ -59,10 +58,6 @@ class FilePrompts:
 
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the samples, each with the same probability."""
-        return self._samples[rng.integers(len(self._samples))]
 
 
 def read_utf8(path: Path) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import PromptsExhaustedError
-from textgym.prompts.base import Sample, as_sample
+from textgym.prompts.base import PromptSource, Sample, as_sample
 
 __all__ = ["GeneratorPrompts"]
 
 
-class GeneratorPrompts:
-    """Deals what a function or an iterator makes.
+class GeneratorPrompts(PromptSource):
+    """Prompts that a function or an iterator makes.
 
     Args:
         source: A function ``f(rng) -> str | Sample | mapping``, called once an episode. Give it no randomness but
-            ``rng`` and a seed decides the prompts. Or an iterator of the same, dealt in order, whatever the seed:
+            ``rng`` and a seed decides the prompts. Or an iterator of the same, used in order, whatever the seed:
             it cannot start again, nor be copied or pickled where Python cannot do that.
 
     Raises:
@@ -38,7 +38,7 @@ class GeneratorPrompts:
         if not isinstance(source, Iterator) and not callable(source):
             raise TypeError(f"expected a function of a random generator or an iterator, got {type(source).__name__}")
         self._source = source
-        self._dealt = 0
+        self._num_drawn = 0
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Return the next sample.
@@ -51,6 +51,6 @@ class GeneratorPrompts:
         try:
             spec = next(self._source)
         except StopIteration:
-            raise PromptsExhaustedError(f"the iterator of prompts ended after {self._dealt} prompts") from None
-        self._dealt += 1
+            raise PromptsExhaustedError(f"the iterator of prompts ended after {self._num_drawn} prompts") from None
+        self._num_drawn += 1
         return as_sample(spec)

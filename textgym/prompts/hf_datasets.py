@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
-
 from textgym.prompts.base import Sample, as_sample
+from textgym.prompts.lists import IndexedPrompts
 
 __all__ = ["DatasetPrompts"]
 
 
-class DatasetPrompts:
+class DatasetPrompts(IndexedPrompts):
     """The rows of a data set, drawn with equal probability; a row is read when it is first drawn.
 
     Args:
@@ -46,7 +45,3 @@ class DatasetPrompts:
         if sample is None:
             sample = self._samples[index] = as_sample(self._dataset[index], *self._columns)
         return sample
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the rows, each with the same probability."""
-        return self[int(rng.integers(len(self._dataset)))]

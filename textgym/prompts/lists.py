@@ -1,29 +1,31 @@
 """Prompts held in memory, and subsets of other sources."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from textgym.prompts.base import Sample, as_sample
+from textgym.prompts.base import PromptSource, Sample, as_sample
 
 __all__ = ["IndexedPrompts", "ListPrompts", "SubsetPrompts"]
 
 
-@runtime_checkable
-class IndexedPrompts(Protocol):
+class IndexedPrompts(PromptSource):
     """A prompt source whose samples have numbers; the same number gives the same object each time."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Return one of the samples, each with the same probability."""
-        ...
+        return self[int(rng.integers(len(self)))]
 
 
-class ListPrompts:
+class ListPrompts(IndexedPrompts):
     """Prompts from a list, drawn with equal probability.
 
     Args:
@@ -52,12 +54,8 @@ class ListPrompts:
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the samples, each with the same probability."""
-        return self._samples[rng.integers(len(self._samples))]
 
-
-class SubsetPrompts:
+class SubsetPrompts(IndexedPrompts):
     """Some of the samples of an indexed source, drawn with equal probability.
 
     Args:
@@ -83,10 +81,6 @@ class SubsetPrompts:
 
     def __getitem__(self, index: int) -> Sample:
         return self._source[self._indices[index]]
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the samples, each with the same probability."""
-        return self._source[self._indices[rng.integers(len(self._indices))]]
 
 
 def numbered_sample(number: int, spec: Any) -> Sample:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from textgym.prompts.base import Sample
+from textgym.prompts.lists import IndexedPrompts
 
 __all__ = ["ReasoningGymPrompts", "reasoning_gym_sample"]
 
 
-class ReasoningGymPrompts:
+class ReasoningGymPrompts(IndexedPrompts):
     """The tasks of a data set of reasoning-gym, drawn with equal probability; one is made when it is first drawn.
 
     The question is the prompt, the answer the reference, and the whole entry, answer included, the metadata, from which
@@ -41,10 +40,6 @@ class ReasoningGymPrompts:
         if sample is None:
             sample = self._samples[index] = reasoning_gym_sample(self._dataset[index])
         return sample
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the tasks, each with the same probability."""
-        return self[int(rng.integers(len(self._dataset)))]
 
 
 def reasoning_gym_sample(entry: Mapping[str, Any]) -> Sample:

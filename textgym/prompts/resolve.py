@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import unknown_name
-from textgym.prompts.base import PromptSource
+from textgym.prompts.base import PromptSource, Sample, as_sample
 from textgym.prompts.files import FilePrompts
 from textgym.prompts.generators import GeneratorPrompts
 from textgym.prompts.hf_datasets import DatasetPrompts
@@ -70,8 +70,10 @@ def as_prompts(spec: Any = None) -> PromptSource:
         return FilePrompts(spec)
     if isinstance(spec, str):
         return prompts_by_name(spec)
-    if isinstance(spec, PromptSource) and not isinstance(spec, type):
+    if isinstance(spec, PromptSource):
         return spec
+    if callable(getattr(spec, "draw", None)) and not isinstance(spec, type):
+        return plain_source(spec)
     if isinstance(spec, Sequence | np.ndarray):
         return ListPrompts(list(spec))
     if hasattr(spec, "column_names") and hasattr(spec, "__len__"):
@@ -87,6 +89,41 @@ def as_prompts(spec: Any = None) -> PromptSource:
         f"prompts cannot be taken from {type(spec).__name__} {spec!r:.60}; expected a list of prompts, a path, "
         "a data set of Hugging Face or reasoning-gym, a function of a random generator, an iterator or a prompt source"
     )
+
+
+class PlainPrompts(PromptSource):
+    """An object of another class with a method ``draw``."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return what the object draws."""
+        return as_sample(self.source.draw(rng))
+
+
+class PlainIndexedPrompts(PlainPrompts, IndexedPrompts):
+    """The same with numbered samples."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return as_sample(self.source[index])
+
+
+def plain_source(source: Any) -> PromptSource:
+    """Wrap an object with ``draw``.
+
+    Raises:
+        TypeError: If it also has hooks, which only a ``PromptSource`` has.
+    """
+    for hook in ("observe", "get_state", "set_state"):
+        if hasattr(source, hook):
+            name = type(source).__name__
+            raise TypeError(f"{name} has a method {hook}: inherit from textgym.prompts.PromptSource, which calls it")
+    is_indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    return PlainIndexedPrompts(source) if is_indexed else PlainPrompts(source)
 
 
 def prompts_by_name(name: str) -> PromptSource:

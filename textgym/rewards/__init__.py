@@ -1,6 +1,6 @@
 """How the scores of texts become the rewards of steps."""
 
-from textgym.rewards.base import Redistribution, Reward, ScoreFunction
+from textgym.rewards.base import Reward, RewardState, ScoreFunction
 from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, Reference, kl_estimate, kl_penalty
 from textgym.rewards.per_token import PerToken
 from textgym.rewards.per_turn import PerTurn
@@ -16,9 +16,9 @@ __all__ = [
     "PerTurn",
     "Potential",
     "Redistributed",
-    "Redistribution",
     "Reference",
     "Reward",
+    "RewardState",
     "ScoreFunction",
     "Terminal",
     "as_reward",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.rewards.base import FloatArray, Memory, ScoreFunction
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
 from textgym.scorers import Scorer, scorer_names
 from textgym.scorers.registry import scorer_factory
 
@@ -24,7 +24,7 @@ class _Kept(NamedTuple):
     """The rewards so far, which are the score of the text so far."""
 
 
-class PerToken:
+class PerToken(Reward):
     """What each token adds to the score of the text, at a cost per token that does not depend on the text's length.
 
     Reward of a step from text s to text s'::
@@ -50,6 +50,7 @@ class PerToken:
     [0.25, 0.25, 0.25, 0.25, -0.25]
     """
 
+    per_token = True
     scorer: Scorer
 
     def for_scorer(self, scorer: Scorer) -> "PerToken":
@@ -69,7 +70,7 @@ class PerToken:
         bound.scorer = scorer
         return bound
 
-    def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
+    def start(self, score: ScoreFunction, batch: TextBatch) -> RewardState:
         """Return (B,) objects: nothing has been paid, whatever the text begins with."""
         follow = _Follow(self.scorer, None)
         score(batch, follow)
@@ -78,10 +79,10 @@ class PerToken:
         return _objects((_Kept(length, state, 0.0) for length, state in kept), len(batch))
 
     def __call__(
-        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, memory: Memory
-    ) -> tuple[FloatArray, Memory]:
-        """Return the rewards, and what is remembered of each text as memory."""
-        kept: list[_Kept] = memory.tolist()
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        """Return the rewards, and what is remembered of each text as state."""
+        kept: list[_Kept] = state.tolist()
         lengths = batch.lengths.tolist()
         paid = np.array([text.paid for text in kept])
         values = paid.copy()
@@ -92,8 +93,8 @@ class PerToken:
             follow = _Follow(self.scorer, None if any(state is None for state in states) else states)
             now = score(texts, follow)
             values[grown] = np.where(np.isnan(now), paid[grown], now)
-            for i, state in zip(grown, follow.states or [None] * len(grown), strict=True):
-                kept[i] = _Kept(lengths[i], state, values[i])
+            for i, grown_state in zip(grown, follow.states or [None] * len(grown), strict=True):
+                kept[i] = _Kept(lengths[i], grown_state, values[i])
         settled = batch.done & ~np.isnan(final_scores)
         values[settled] = final_scores[settled]
         return values - paid, _objects(kept, len(batch))
@@ -117,7 +118,7 @@ class _Follow(Scorer):
         return np.where(np.isnan(values), 0.0, values)
 
 
-def _objects(values: Iterable[_Kept], size: int) -> Memory:
+def _objects(values: Iterable[_Kept], size: int) -> RewardState:
     return np.fromiter(values, dtype=object, count=size)
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.rewards.base import FloatArray, Memory, ScoreFunction
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
 from textgym.scorers import Scorer, as_scorer, score_part
 
 __all__ = ["PerTurn"]
 
 
-class PerTurn:
+class PerTurn(Reward):
     """What each turn of the agent is worth, paid with the token that ends it.
 
     Without ``turn_scorer`` the environment's scorer is asked about the dialogue after each turn, the user's reply
@@ -40,38 +40,25 @@ class PerTurn:
 
     def __init__(self, turn_scorer: Any = None, weight: float = 1.0) -> None:
         self.turn_scorer = None if turn_scorer is None else as_scorer(turn_scorer)
+        self.scorers = () if self.turn_scorer is None else (self.turn_scorer,)
         self.weight = weight
 
-    @property
-    def scorers(self) -> tuple[Scorer, ...]:
-        """``turn_scorer``, where there is one."""
-        return () if self.turn_scorer is None else (self.turn_scorer,)
-
-    def set_progress(self, progress: float) -> None:
-        """Tell ``turn_scorer`` which share of training, 0 to 1, is done."""
-        for scorer in self.scorers:
-            scorer.set_progress(progress)
-
-    def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
-        """Return (B,) zeros: nothing has been paid."""
-        return np.zeros(len(batch))
-
     def __call__(
-        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, memory: Memory
-    ) -> tuple[FloatArray, Memory]:
-        """Return the rewards, and as memory the scores, or with ``turn_scorer`` the number of turns, paid so far."""
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        """Return the rewards, and as state the scores, or with ``turn_scorer`` the number of turns, paid so far."""
         if self.turn_scorer is not None:
-            scores, num_paid = _turn_scores(self.turn_scorer, batch, memory)
+            scores, num_paid = _turn_scores(self.turn_scorer, batch, state)
             return np.nan_to_num(final_scores, nan=0.0) + self.weight * scores, num_paid
         due = batch.turn_ended & ~batch.done
-        worth = np.where(batch.done & ~np.isnan(final_scores), final_scores, memory)
+        worth = np.where(batch.done & ~np.isnan(final_scores), final_scores, state)
         if due.any():
             scores = score(batch.select(due))
-            worth[due] = np.where(np.isnan(scores), memory[due], scores)
-        return worth - memory, worth
+            worth[due] = np.where(np.isnan(scores), state[due], scores)
+        return worth - state, worth
 
 
-def _turn_scores(scorer: Scorer, batch: TextBatch, num_paid: Memory) -> tuple[FloatArray, Memory]:
+def _turn_scores(scorer: Scorer, batch: TextBatch, num_paid: RewardState) -> tuple[FloatArray, RewardState]:
     """Return (B,) float64, the score of the last turn where one has ended, else 0, and (B,) how many have been paid."""
     paid, num_paid = np.zeros(len(batch)), num_paid.copy()
     ended = np.flatnonzero(batch.turn_ended)

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.rewards.base import FloatArray, Memory, ScoreFunction
-from textgym.scorers import Scorer, as_scorer, evaluate
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
+from textgym.scorers import as_scorer, evaluate
 
 __all__ = ["Potential"]
 
 
-class Potential:
+class Potential(Reward):
     """The final score plus potential-based shaping, which pays each step for what it adds to the text's worth.
 
     Reward of a step from text s to text s'::
@@ -54,31 +54,22 @@ class Potential:
             raise ValueError(f"every must be a positive integer, got {every!r}")
         self.gamma = gamma
         self.potential = None if potential is None else as_scorer(potential)
+        self.scorers = () if self.potential is None else (self.potential,)
         self.every = every
 
-    @property
-    def scorers(self) -> tuple[Scorer, ...]:
-        """``potential``, where there is one."""
-        return () if self.potential is None else (self.potential,)
-
-    def set_progress(self, progress: float) -> None:
-        """Tell ``potential`` which share of training, 0 to 1, is done."""
-        for scorer in self.scorers:
-            scorer.set_progress(progress)
-
-    def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
+    def start(self, score: ScoreFunction, batch: TextBatch) -> RewardState:
         """Return (B,) float64, Phi of the prompts alone."""
         return self._phi(score, batch, None)
 
     def __call__(
-        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, memory: Memory
-    ) -> tuple[FloatArray, Memory]:
-        """Return the rewards, and Phi of the texts as memory."""
-        phi = self._phi(score, batch, memory)
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        """Return the rewards, and Phi of the texts as state."""
+        phi = self._phi(score, batch, state)
         base = np.where(np.isnan(final_scores), 0.0, final_scores)
-        return base + self.gamma * phi - memory, phi
+        return base + self.gamma * phi - state, phi
 
-    def _phi(self, score: ScoreFunction, batch: TextBatch, before: Memory | None) -> FloatArray:
+    def _phi(self, score: ScoreFunction, batch: TextBatch, before: RewardState | None) -> FloatArray:
         """Return (B,) float64, Phi of the texts; ``before`` is that of the texts without their last token."""
         phi = np.zeros(len(batch)) if before is None else np.where(batch.done, 0.0, before)
         due = ~batch.done if before is None else ~batch.done & (batch.num_new_tokens % self.every == 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray, Memory, ScoreFunction
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
 
 __all__ = ["CREDITS", "Redistributed", "discounted", "leave_one_out", "uniform"]
 
@@ -64,7 +64,7 @@ def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArr
 CREDITS: dict[str, Credit] = {"discounted": discounted, "leave_one_out": leave_one_out, "uniform": uniform}
 
 
-class Redistributed:
+class Redistributed(Reward):
     """The final score at the end of an episode, as :class:`Terminal`, and its shares by token once it is known.
 
     No environment can pay a token for a score that is not known yet. What it can do is to say afterwards, in the last
@@ -87,22 +87,20 @@ class Redistributed:
     (0.0, [1.0, 1.0])
     """
 
+    per_token = True
+
     def __init__(self, credit: str | Credit = "uniform") -> None:
         if isinstance(credit, str) and credit not in CREDITS:
             raise unknown_name("credit", credit, CREDITS, also="A function is accepted too.")
         self.credit = CREDITS[credit] if isinstance(credit, str) else credit
 
-    def start(self, score: ScoreFunction, batch: TextBatch) -> Memory:
-        """Return (B,) zeros: nothing is remembered."""
-        return np.zeros(len(batch))
-
     def __call__(
-        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, memory: Memory
-    ) -> tuple[FloatArray, Memory]:
-        """Return ``final_scores`` and ``memory`` as they are."""
-        return final_scores, memory
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        """Return ``final_scores`` and ``state`` as they are."""
+        return final_scores, state
 
-    def token_rewards(self, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray) -> list[FloatArray]:
+    def on_episode_end(self, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray) -> list[FloatArray]:
         """Return K arrays, one entry per token of K finished texts; those of a text without a score are 0.
 
         Raises:

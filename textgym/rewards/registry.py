@@ -1,10 +1,12 @@
 """How a reward is given: by name, or as an object."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import Reward
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
 from textgym.rewards.per_token import PerToken
 from textgym.rewards.per_turn import PerTurn
 from textgym.rewards.potential import Potential
@@ -24,7 +26,7 @@ _REWARDS: dict[str, Callable[[], Reward]] = {
 
 
 def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
-    """Return the reward that ``spec`` describes: a name or a :class:`Reward` object.
+    """Return the reward that ``spec`` describes: a name, a :class:`Reward`, or a function called as one.
 
     The names are ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"`` and ``"redistributed"`` (evenly).
 
@@ -42,11 +44,32 @@ def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
         return as_reward(_REWARDS[spec](), scorer)
     if isinstance(spec, type):
         raise TypeError(f"reward is the class {spec.__name__}; give an object of it, such as {spec.__name__}()")
-    if not callable(spec) or not callable(getattr(spec, "start", None)):
-        raise TypeError(
-            f"reward is {spec!r} of type {type(spec).__name__}; expected a name ({', '.join(sorted(_REWARDS))}) "
-            "or an object with start(score, batch) and __call__(score, batch, final_scores, memory)"
-        )
-    bind = getattr(spec, "for_scorer", None)
-    reward: Reward = spec if bind is None or scorer is None else bind(scorer)
-    return reward
+    reward = spec if isinstance(spec, Reward) else _plain_reward(spec)
+    return reward if scorer is None else reward.for_scorer(scorer)
+
+
+class _PlainReward(Reward):
+    """A function, or an object of another class, that is called as a reward."""
+
+    def __init__(self, function: Callable[..., tuple[FloatArray, RewardState]]) -> None:
+        self.function = function
+
+    def __call__(
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        return self.function(score, batch, final_scores, state)
+
+
+def _plain_reward(spec: Any) -> Reward:
+    expected = (
+        f"expected a name ({', '.join(sorted(_REWARDS))}), a textgym.rewards.Reward, or a function "
+        "f(score, batch, final_scores, state) -> (rewards, state)"
+    )
+    try:
+        inspect.signature(spec).bind(None, None, None, None)
+    except (TypeError, ValueError):
+        raise TypeError(f"reward is {spec!r} of type {type(spec).__name__}; {expected}") from None
+    for hook in ("for_scorer", "on_episode_end", "per_token", "scorers", "set_progress", "start"):
+        if hasattr(spec, hook):
+            raise TypeError(f"reward is a {type(spec).__name__} with {hook}: inherit from textgym.rewards.Reward")
+    return _PlainReward(spec)

@@ -5,8 +5,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from textgym.prompts import IndexedPrompts, ListPrompts, PromptSource, Sample, train_eval_split
 from textgym.prompts.files import csv_rows, jsonl_rows, read_utf8
 from textgym.prompts.splits import prompt_hash
@@ -22,7 +20,7 @@ NUM_TRIES = 32
 """How many rows are looked at for one of the split; all of them miss it once in four billion."""
 
 
-class WorldPrompts:
+class WorldPrompts(IndexedPrompts):
     """The samples of one level and split of a task's built-in data, made when they are asked for.
 
     The splits have scenes of their own, and no prompt in common: short ones recur from scene to scene, so a hash of the
@@ -49,10 +47,6 @@ class WorldPrompts:
         row = row_of_split(self._task.rows, self._task.prompt, self._level, self._split, index)
         return self._to_sample({**row, "level": self._level})
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the samples, each with the same probability."""
-        return self[int(rng.integers(len(self)))]
-
 
 @lru_cache(maxsize=4096)  # each environment reads the first 1024 of its samples to see whether they fit
 def row_of_split(rows: Callable[[int, int, int], Row], prompt: str, level: int, split: str, index: int) -> Row:
@@ -70,7 +64,7 @@ def split_of(prompt: str) -> str:
     return "eval" if prompt_hash(prompt, seed=0)[0] % 2 else "train"
 
 
-class Mixture:
+class Mixture(IndexedPrompts):
     """Several sources of equal length, drawn with equal probability and numbered in turn."""
 
     def __init__(self, sources: Sequence[IndexedPrompts]) -> None:
@@ -82,10 +76,6 @@ class Mixture:
     def __getitem__(self, index: int) -> Sample:
         place, source = divmod(range(len(self))[index], len(self._sources))
         return self._sources[source][place]
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Return one of the samples, each with the same probability."""
-        return self[int(rng.integers(len(self)))]
 
 
 def data_prompts(
