@@ -18,6 +18,7 @@ import torch
 
 import textgym
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
+from textgym_agents.reference import ReferencePolicy
 
 TIMESTEPS = 150_000
 KL_COEF = 0.05
@@ -33,7 +34,7 @@ def evaluate(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
     return collect(env, policy, NUM_EVALUATED, seed=1, generator=torch.Generator().manual_seed(1))
 
 
-def summary(episodes: Episodes, start: LMPolicy) -> dict[str, float]:
+def summary(episodes: Episodes, start: ReferencePolicy) -> dict[str, float]:
     """Mean score, and perplexity and KL per token as the starting LM sees them."""
     with torch.no_grad():
         log_probs = start.evaluate(episodes).log_probs.sum()

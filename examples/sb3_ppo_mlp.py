@@ -1,4 +1,4 @@
-"""Stock Stable-Baselines3 PPO with an MLP on the SB3 face: nothing of textgym but the environment.
+"""Stock Stable-Baselines3 PPO with an MLP on the SB3 interface.
 
     python examples/sb3_ppo_mlp.py [--timesteps 20000]
 
@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
 from textgym.tokenizers import WordTokenizer
+from textgym_agents import env_seed
 
 WORDS = [
     "the", "a", "dog", "cat", "sun", "rain", "was", "is", "and",
@@ -35,12 +36,13 @@ def main() -> None:
         "max_prompt_tokens": 8,
     }
     env = VecMonitor(TextGenVecEnv(16, **keywords))
-    model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, learning_rate=1e-3, ent_coef=0.01, seed=0, verbose=0)
+    settings = {"n_steps": 64, "batch_size": 256, "learning_rate": 1e-3, "ent_coef": 0.01}
+    model = PPO("MlpPolicy", env, seed=env_seed(0), verbose=0, **settings)
     test_env = VecMonitor(TextGenVecEnv(16, **keywords))
-    test_env.seed(0)
+    test_env.seed(1)
     before, _ = evaluate_policy(model, test_env, n_eval_episodes=64, deterministic=False)
     model.learn(args.timesteps)
-    test_env.seed(0)
+    test_env.seed(1)
     after, _ = evaluate_policy(model, test_env, n_eval_episodes=64, deterministic=False)
 
     observations = test_env.reset()

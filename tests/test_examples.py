@@ -1,11 +1,14 @@
 """Every example, and every Python block of the READMEs, runs as a user would run it, at reduced size."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from textgym_agents import PPO
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = {
@@ -59,3 +62,14 @@ def test_readme_blocks_run(readme, tmp_path):
         script = tmp_path / f"block_{number}.py"
         script.write_text(block, encoding="utf-8")
         run(str(script), cwd=tmp_path)
+
+
+def test_the_benchmark_of_updates_runs_at_reduced_size(monkeypatch):
+    benchmark = runpy.run_path(str(ROOT / "benchmarks/updates.py"))
+    sizes = {"NUM_EPISODES": 8, "NUM_TOKENS": 2}
+    for name in ("make_env", "update_ratio", "iteration_ratio"):
+        for size, value in sizes.items():
+            monkeypatch.setitem(benchmark[name].__globals__, size, value)
+    assert benchmark["update_ratio"](0.1, 1) > 0
+    agent = PPO("tiny", benchmark["make_env"](1), num_episodes=8, n_epochs=1, kl_coef=0.0)
+    assert benchmark["iteration_ratio"](agent, 1) > 0

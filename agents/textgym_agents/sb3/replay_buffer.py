@@ -169,7 +169,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
         done: npt.NDArray[Any],
         infos: list[dict[str, Any]],
     ) -> None:
-        """Append a step of all N slots; arguments as in the base class."""
+        """Append a step of all N slots; arguments as in the base class.
+
+        Raises:
+            ValueError: If an episode ends and the environment's ``final_info`` is not ``"full"``.
+        """
         before, after = token_window(obs), token_window(next_obs)
         columns = (before != self.pad_token_id).sum(axis=1) - 1
         lengths = (after != self.pad_token_id).sum(axis=1)
@@ -183,6 +187,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 self.episodes.append(episode)
             episode.add(columns[slot], chosen, reward[slot], after[slot, : lengths[slot]])
             if done[slot]:
+                if "completion_ids" not in infos[slot]:
+                    raise ValueError(
+                        "the last info of an episode lacks completion_ids, and with it the token rewards: make the "
+                        "environment with final_info='full', its default"
+                    )
                 if "token_rewards" in infos[slot]:
                     redistribute(episode.steps["reward"][: episode.num_steps], infos[slot]["token_rewards"])
                 cut = self.handle_timeout_termination and infos[slot].get("TimeLimit.truncated", False)
