@@ -31,6 +31,7 @@ from textgym.scorers import (
     as_scorer,
     component_names,
     evaluate,
+    observe_episodes,
     score_part,
     scorer_name,
 )
@@ -102,7 +103,7 @@ def played(scorer, *completions, **columns):
     """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
     batch = batch_of(*completions, **columns)
     scores = evaluate(scorer, batch, "invalid")
-    scorer.observe(batch, scores)
+    observe_episodes(scorer, batch, scores)
     return scores.total.tolist()
 
 

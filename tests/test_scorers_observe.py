@@ -1,5 +1,7 @@
 """Scorers learn from each episode that ends in the environment being trained, once, and from nothing else."""
 
+import asyncio
+import copy
 import json
 
 import numpy as np
@@ -9,19 +11,27 @@ from lm_fixtures import TOKENIZER, make_env, share_of_b, small_lm
 
 import textgym
 from textgym import PromptsExhaustedError, TextGenEnv, TextGenVecEnv
+from textgym.batch import TextBatch
 from textgym.prompts import Curriculum, ListPrompts
 from textgym.rewards import PerTurn, Potential, Redistributed
 from textgym.scorers import (
+    AgentTurns,
+    Clip,
     Constrained,
+    Gate,
     GroupPercentile,
     Novelty,
     RunningNormalization,
     Scorer,
     Scores,
     SelfBLEU,
+    Sequential,
     as_reward_func,
+    as_scorer,
+    evaluate,
     score_part,
 )
+from textgym.scorers.base import get_states, set_states
 from textgym_agents import LMPolicy, collect
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, MCTSConfig
 
@@ -138,6 +148,127 @@ def test_a_reward_s_scorer_that_does_not_learn_is_not_asked_about_the_ends():
     calls = scorer.calls
     played(vector(len, reward=Potential(potential=scorer)), [A, EOS])
     assert scorer.calls == 2 * calls + 2  # the prompts of the next two episodes
+
+
+@pytest.mark.parametrize(
+    "learner", [RunningNormalization(len), GroupPercentile(len), Constrained(len, len, 0.5, texts_per_update=1)]
+)
+@pytest.mark.parametrize(
+    "outer", [lambda s: Gate(share_of_b, 0.5, s), lambda s: Sequential({"b": (s, 0.0), "c": (s, 0)})]
+)
+def test_a_learner_observes_where_it_was_not_called_or_failed(outer, learner):
+    scorer = outer(copy.deepcopy(learner))
+    env = played(vector(scorer, num_envs=4), [A, EOS, A, EOS, B, EOS])
+    assert env.core.running.all()
+    broken = RunningNormalization(fails_for_c)
+    played(vector(outer(broken), on_scorer_error=0.0), [2, EOS, B, EOS])
+    assert broken.count in (0, 2)
+
+
+def fails_for_c(batch):
+    if "c" in batch.completions:
+        raise ValueError("c")
+    return np.ones(len(batch))
+
+
+class CallsAnother(Scorer):
+    """A scorer of one method, with an inner scorer that learns."""
+
+    def __init__(self, inner):
+        self.scorers = (inner,)
+
+    def __call__(self, batch):
+        return self.scorers[0](batch)
+
+
+def test_the_inner_scorer_of_a_scorer_with_the_call_alone_observes():
+    inner = RunningNormalization(len)
+    played(vector(CallsAnother(inner)), [A, EOS])
+    assert (inner.count, inner.mean) == (2, 1.0)
+
+
+def test_one_object_in_several_places_observes_each_episode_once():
+    scorer = RunningNormalization(len)
+    played(vector(scorer, reward=Potential(potential=scorer)), [A, EOS])
+    assert scorer.count == 2
+    played(vector({"a": (scorer, 1), "b": (Clip(scorer, 0, 1), 1)}), [A, EOS])
+    assert scorer.count == 4
+
+
+def test_a_replaced_score_is_not_observed():
+    class Source(ListPrompts):
+        observed = ()
+
+        def observe(self, samples, scores):
+            self.observed += tuple(scores.tolist())
+
+    class Fails(Length):
+        def __call__(self, batch):
+            return fails_for_c(batch)
+
+    scorer, source = Fails(), Source(["a"])
+    env = vector(scorer, prompts=source, on_scorer_error=-1.0)
+    env.reset()
+    env.step(np.array([2, 2]))
+    assert env.step(np.array([EOS, EOS]))[1].tolist() == [-1.0, -1.0]
+    assert np.isnan(source.observed).tolist() == [True, True]
+    assert np.isnan(scorer.scores).tolist() == [True, True]
+
+
+class LearnsAndRaises(Length):
+    """Learns once, and raises the second time."""
+
+    def observe(self, batch, scores):
+        super().observe(batch, scores)
+        if len(self.observed) > 2:
+            raise ValueError("full")
+
+
+def test_an_exception_in_observe_leaves_the_step_taken_and_nothing_is_observed_twice():
+    first = Length()
+    env = vector({"first": (first, 1.0), "second": (LearnsAndRaises(), 1.0)})
+    played(env, [A, EOS, B])
+    with pytest.raises(ValueError, match="full"):
+        env.step(np.array([EOS, EOS]))
+    assert env.core.steps.tolist() == [0, 0]
+    env.step(np.array([A, A]))
+    assert first.observed == ["a", "a", "b", "b"]
+
+
+def test_turns_of_the_agent_alone_are_not_scored_again_for_a_scorer_that_does_not_learn():
+    class Counts(Scorer):
+        calls = 0
+
+        def __call__(self, batch):
+            self.calls += 1
+            return np.zeros(len(batch))
+
+    bare, wrapped = Counts(), Counts()
+    played(vector(len, reward=Potential(potential=bare)), [A, EOS])
+    played(vector(len, reward=Potential(potential=AgentTurns(wrapped))), [A, EOS])
+    assert wrapped.calls == bare.calls
+
+
+def test_a_cancelled_task_is_no_failure_of_a_scorer():
+    def cancelled(completion):
+        raise asyncio.CancelledError
+
+    for scorer in (cancelled, CallsAnother(as_scorer(cancelled))):
+        with pytest.raises(asyncio.CancelledError):
+            evaluate(as_scorer(scorer), TextBatch.from_texts(["a"]), "invalid")
+
+
+def test_states_of_another_scorer_are_refused_by_name_and_change_nothing():
+    scorer = as_scorer({"a": (RunningNormalization(len), 1.0), "b": (Novelty(n=1), 1.0)})
+    before = get_states(scorer)
+    with pytest.raises(ValueError, match="of 1 scorers, while 'weighted_sum' is made of 4"):
+        set_states(scorer, [None])
+    with pytest.raises(ValueError, match="'len' has no state, the saved one one"):
+        set_states(scorer, [None, {"count": 1}, {}, {"texts": []}])
+    good = {"count": 1, "mean": 2.0, "sum_of_squares": 0.0}
+    with pytest.raises(KeyError):
+        set_states(scorer, [None, good, None, {"wrong": 1}])
+    assert get_states(scorer) == before
 
 
 def test_a_reward_function_of_a_trainer_lets_its_scorer_observe():

@@ -24,8 +24,7 @@ from textgym.envs.step import FinalState, State, Step
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
 from textgym.rewards import kl_penalty
-from textgym.scorers import Scorer, component_names, evaluate, score_part
-from textgym.scorers.base import observes
+from textgym.scorers import Scorer, component_names, evaluate, observe_episodes
 
 __all__ = ["Core"]
 
@@ -43,8 +42,9 @@ class Core:
     Slot i seeded with s is the very episode of a single environment seeded with s, as long as ``group_size`` is 1.
 
     ``reset`` and ``step`` are atomic: after an exception every episode is as it was, and the call can be repeated. Only
-    what is outside of the slots may have moved: prompts that were drawn are not drawn again, and a scorer that learns
-    from the texts that it is asked about has been asked once.
+    what is outside of the slots may have moved: prompts that were drawn are not drawn again. What is learned from ended
+    episodes cannot be undone, and is learned when nothing else can fail: an exception in ``observe`` of a scorer or a
+    prompt source leaves the step taken, and it must not be repeated.
 
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
@@ -228,7 +228,10 @@ class Core:
                 slots = ALL
             else:
                 slots, waiting = self._playing(autoreset)
-            return self._step(self._checked(actions, slots), slots, autoreset, waiting)
+            step = self._step(self._checked(actions, slots), slots, autoreset, waiting)
+        if step.episode_end is not None:
+            self._learn_from(step.episode_end)
+        return step
 
     def _playing(self, autoreset: AutoresetMode) -> tuple[Slots, npt.NDArray[np.int64] | None]:
         """Return the slots that are to be stepped and those that are to be reset instead, where some do not run."""
@@ -260,8 +263,6 @@ class Core:
             final = FinalState(self.observe(end.slots), self._wanted_masks())
         reset_errors = {} if waiting is None else self._apply(self._prepare(ResetRequest(waiting)))
         state = self._state(reset_errors)
-        if end is not None:
-            self._learn_from(end)
         return Step(
             rewards=self._spread(rewards, slots),
             terminated=self._spread(terminated, slots),
@@ -389,11 +390,13 @@ class Core:
 
     def _learn_from(self, end: EpisodeEnd) -> None:
         """Tell what learns from the course of training how episodes ended."""
+        scores = end.scores.without_replacements()
         if self.parts.scorers_observe:
-            self.parts.scorer.observe(end.batch, end.scores)
-            for scorer in filter(observes, self.parts.reward.scorers):
-                scorer.observe(end.batch, score_part(scorer, end.batch))
-        self.parts.prompts.observe(end.batch.samples, end.scores.total)
+            seen: set[int] = set()
+            observe_episodes(self.parts.scorer, end.batch, scores, seen)
+            for scorer in self.parts.reward.scorers:
+                observe_episodes(scorer, end.batch, seen=seen)
+        self.parts.prompts.observe(end.batch.samples, scores.total)
         if self.parts.kl is not None and end.kl is not None:
             num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
             self.parts.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from textgym.scorers.base import Scorer, Scores, component_names, scorer_name
 from textgym.scorers.catalogue import CATALOGUE as _CATALOGUE
 from textgym.scorers.catalogue import FOLDERS as _FOLDERS
-from textgym.scorers.evaluation import evaluate, score_part
+from textgym.scorers.evaluation import evaluate, observe_episodes, score_part
 from textgym.scorers.registry import as_scorer, register_scorer, scorer_names
 
 if TYPE_CHECKING:  # the catalogue once more, for type checkers
@@ -93,6 +93,7 @@ __all__ = [
     "as_scorer",
     "component_names",
     "evaluate",
+    "observe_episodes",
     "register_scorer",
     "score_part",
     "scorer_name",

@@ -3,8 +3,8 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 
 __all__ = [
+    "EpisodewiseScorer",
     "FloatArray",
     "Range",
     "Scorer",
@@ -46,6 +47,10 @@ class Scores:
     inner: tuple["Scores", ...] = field(default=(), repr=False, compare=False)
     """The scores of the inner scorers (:attr:`Scorer.scorers`), in order, for :meth:`Scorer.observe`."""
 
+    def without_replacements(self) -> "Scores":
+        """Return these scores with NaN as the total of each episode that failed, whatever number the policy gave it."""
+        return replace(self, total=np.where(self.failed, np.nan, self.total)) if self.errors else self
+
     @property
     def error(self) -> str | None:
         """The first error message, None if no episode failed."""
@@ -67,6 +72,15 @@ class Scores:
         if self.error is not None:
             raise ScorerError(self.error) from self.cause
         return self.total
+
+
+class _DefaultName:
+    """The class name in snake case, of objects only: a dataclass takes a class attribute for the default of a field."""
+
+    def __get__(self, scorer: object, kind: type) -> str:
+        if scorer is None:
+            raise AttributeError("a scorer has its default name as an object, not as a class")
+        return _snake_case(kind.__name__)
 
 
 class Scorer(ABC):
@@ -94,10 +108,8 @@ class Scorer(ABC):
     components: tuple[str, ...] = ()
     """Names of the components of :meth:`score_components`, a nested one as ``"outer/inner"``; none by default."""
 
-    @cached_property
-    def name(self) -> str:
-        """The key in ``info["scores"]``; by default the class name in snake case."""
-        return _snake_case(type(self).__name__)
+    name: str = _DefaultName()  # type: ignore[assignment]
+    """The key in ``info["scores"]``; by default the class name in snake case."""
 
     @abstractmethod
     def __call__(self, batch: TextBatch) -> FloatArray:
@@ -115,19 +127,22 @@ class Scorer(ABC):
         """
         return Scores(self(batch), {})
 
-    def observe(self, batch: TextBatch, scores: Scores) -> None:
+    def observe(self, batch: TextBatch, scores: Scores) -> None:  # noqa: B027 (a default)
         """Learn from episodes that ended in the environment being trained.
 
         Called once for each, after their last step has succeeded; clones of an environment, and search in them, share
-        the scorer and do not call it. By default inner scorers observe.
+        the scorer and do not call it. By default nothing is learned. :func:`textgym.scorers.observe_episodes` calls it,
+        for inner scorers first.
 
         Args:
             batch: B finished episodes.
             scores: What :meth:`score_components` returned for them. NaN in its total where this scorer failed, was not
                 called or does not apply.
         """
-        for scorer, inner in zip(self.scorers, scores.inner, strict=False):
-            scorer.observe(batch, inner)
+
+    def inner_batch(self, batch: TextBatch) -> TextBatch:
+        """Return the episodes as inner scorers observe them; by default as they are."""
+        return batch
 
     def get_state(self) -> dict[str, Any] | None:
         """Return what was learned, as JSON can hold it, without that of inner scorers; None, the default, for nothing.
@@ -163,6 +178,22 @@ class Scorer(ABC):
     def value(self, states: Sequence[Any], batch: TextBatch) -> FloatArray:
         """Return (B,) float64, the scores of the texts at ``states``; only where :attr:`incremental`."""
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
+
+
+class EpisodewiseScorer(Scorer):
+    """A scorer that reports components, or errors by episode: :meth:`score_components` is the method to fill in."""
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64.
+
+        Raises:
+            ScorerError: If an episode failed.
+        """
+        return self.score_components(batch).checked_total()
+
+    @abstractmethod
+    def score_components(self, batch: TextBatch) -> Scores:
+        """Return total, components and errors by episode."""
 
 
 def scorer_name(scorer: object) -> str:
@@ -209,19 +240,32 @@ def get_states(scorer: Scorer) -> list[dict[str, Any] | None]:
 
 
 def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> None:
-    """Take over what :func:`get_states` returned for an equally built scorer.
+    """Take over what :func:`get_states` returned for an equally built scorer; after an exception nothing has changed.
 
     Raises:
         ValueError: If the states are those of a differently built one.
     """
-    every = list(_with_inner(scorer))
-    if [one.get_state() is None for one in every] != [state is None for state in states]:
+    every, before = list(_with_inner(scorer)), get_states(scorer)
+    if len(every) != len(states):
         raise ValueError(
-            f"the saved states are of another scorer: {len(states)} scorers, this one is made of {len(every)}"
+            f"the saved states are of another scorer: of {len(states)} scorers, while {scorer.name!r} is made of "
+            f"{len(every)}"
         )
-    for one, state in zip(every, states, strict=True):
+    for one, own, state in zip(every, before, states, strict=True):
+        if (own is None) != (state is None):
+            has, had = ("no state", "one") if own is None else ("a state", "none")
+            raise ValueError(f"the saved states are of another scorer: {one.name!r} has {has}, the saved one {had}")
+    try:
+        _set_each(every, states)
+    except BaseException:
+        _set_each(every, before)
+        raise
+
+
+def _set_each(scorers: Sequence[Scorer], states: Sequence[Mapping[str, Any] | None]) -> None:
+    for scorer, state in zip(scorers, states, strict=True):
         if state is not None:
-            one.set_state(state)
+            scorer.set_state(state)
 
 
 def _with_inner(scorer: Scorer) -> Iterator[Scorer]:

@@ -1,7 +1,8 @@
-"""The one place where a scorer is called: its result is checked, and what it raises falls under the error policy."""
+"""Calls of scorers: results are checked, exceptions fall under the error policy, and ended episodes are observed."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -12,9 +13,18 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError, unknown_name
 from textgym.prompts.base import Sample
-from textgym.scorers.base import FloatArray, Scorer, Scores
+from textgym.scorers.base import FloatArray, Scorer, Scores, observes
 
-__all__ = ["as_number", "as_values", "evaluate", "score_each", "score_part", "unscored"]
+__all__ = [
+    "as_number",
+    "as_values",
+    "episode_error",
+    "evaluate",
+    "observe_episodes",
+    "score_each",
+    "score_part",
+    "unscored",
+]
 
 
 def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
@@ -58,7 +68,7 @@ def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
     size = len(batch)
     try:
         scores = _checked(scorer.score_components(batch), size)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except _interrupts():
         raise
     except BaseException as error:
         said = f" {error}" if isinstance(error, ScorerError) else f" raised {type(error).__name__}: {error}"
@@ -72,7 +82,52 @@ def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
 
 def unscored(scorer: Scorer, size: int) -> Scores:
     """Return the scores of a scorer that was not called: NaN under the names that it would have used."""
-    return Scores(np.full(size, np.nan), {name: np.full(size, np.nan) for name in scorer.components})
+    components = {name: np.full(size, np.nan) for name in scorer.components}
+    return Scores(np.full(size, np.nan), components, inner=tuple(unscored(inner, size) for inner in scorer.scorers))
+
+
+def observe_episodes(
+    scorer: Scorer, batch: TextBatch, scores: Scores | None = None, seen: set[int] | None = None
+) -> None:
+    """Let a scorer and those inside it observe episodes that ended, inner ones first and each object once.
+
+    An object that stands in several places observes in the first, in the order of ``scorers``. Only scorers that learn
+    are called.
+
+    Args:
+        scorer: The scorer.
+        batch: B finished episodes.
+        scores: What its ``score_components`` returned for them; where they, or those of an inner scorer, are missing,
+            the episodes are scored for it, and count as failed where that fails.
+        seen: ``id`` of the scorers that have observed these episodes; those that do now are added.
+
+    >>> from textgym.scorers import RunningNormalization, as_scorer
+    >>> normalised = RunningNormalization(len)
+    >>> observe_episodes(as_scorer({"length": (normalised, 1.0)}), TextBatch.from_texts(["a", "abc"]))
+    >>> normalised.mean
+    2.0
+    """
+    seen = set() if seen is None else seen
+    if id(scorer) in seen or not observes(scorer):
+        return
+    seen.add(id(scorer))
+    scores = score_part(scorer, batch) if scores is None else scores
+    inner_batch = scorer.inner_batch(batch)
+    for inner, inner_scores in zip_longest(scorer.scorers, scores.inner[: len(scorer.scorers)]):
+        observe_episodes(inner, inner_batch, inner_scores, seen)
+    scorer.observe(batch, scores)
+
+
+def episode_error(name: str, said: object, completion: str) -> str:
+    """Return the message of one episode's failure; ``said`` is the end of a sentence that begins with the scorer."""
+    return f"scorer {name!r} {said}, for the completion {completion[:80]!r}"
+
+
+def _interrupts() -> tuple[type[BaseException], ...]:
+    """Return the exceptions that are not failures of the scorer that they pass through."""
+    from asyncio import CancelledError  # not needed before something is raised, and slow to import
+
+    return KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError
 
 
 def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: str) -> Scores:
@@ -89,11 +144,11 @@ def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: s
     for i, (completion, sample) in enumerate(zip(batch.completions, batch.samples, strict=True)):
         try:
             values[i] = as_number(function(completion, sample))
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except _interrupts():
             raise
         except BaseException as error:  # noqa: BLE001  as in score_part
             said = "" if isinstance(error, ScorerError) else f"raised {type(error).__name__}: "
-            errors[i] = f"scorer {name!r} {said}{error}, for the completion {completion[:80]!r}"
+            errors[i] = episode_error(name, f"{said}{error}", completion)
             cause = cause or error
     return Scores(values, {}, errors, cause)
 

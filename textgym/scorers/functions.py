@@ -6,13 +6,13 @@ from typing import Any
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Scorer, Scores, scorer_name
+from textgym.scorers.base import EpisodewiseScorer, FloatArray, Scorer, Scores, scorer_name
 from textgym.scorers.evaluation import as_values, score_each
 
 __all__ = ["BatchFunctionScorer", "ColumnFunctionScorer", "FunctionScorer"]
 
 
-class FunctionScorer(Scorer):
+class FunctionScorer(EpisodewiseScorer):
     """Calls ``function(completion)`` for each episode; ``None`` or NaN where it does not apply.
 
     A text for which the function raises fails alone: the scores of the others do not depend on it.
@@ -24,14 +24,6 @@ class FunctionScorer(Scorer):
     def __init__(self, function: Callable[[str], Any]) -> None:
         self.function = function
         self.name = scorer_name(function)
-
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            ScorerError: If the function raised for an episode.
-        """
-        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and the errors by episode."""

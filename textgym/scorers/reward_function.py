@@ -8,7 +8,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
-from textgym.scorers.evaluation import score_part
+from textgym.scorers.evaluation import observe_episodes, score_part
 from textgym.scorers.registry import as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
@@ -69,7 +69,7 @@ class RewardFunction:
         if scores.error is not None:
             missing = np.flatnonzero(np.isnan(scores.total)).tolist()
             raise ScorerError(scores.error, [batch.completions[i] for i in missing]) from scores.cause
-        self.scorer.observe(batch, scores)
+        observe_episodes(self.scorer, batch, scores)
         return [None if np.isnan(value) else value for value in scores.total.tolist()]
 
     def _batch(

@@ -43,13 +43,9 @@ class AgentTurns(Wrapper):
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return total and components of what the agent wrote."""
-        return super().score_components(self._said(batch))
+        return super().score_components(self.inner_batch(batch))
 
-    def observe(self, batch: TextBatch, scores: Scores) -> None:
-        """Let the inner scorer observe what the agent wrote."""
-        super().observe(self._said(batch), scores)
-
-    def _said(self, batch: TextBatch) -> TextBatch:
+    def inner_batch(self, batch: TextBatch) -> TextBatch:
         """Return the same episodes without the user's part."""
         if batch.is_action is None:
             return batch

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Range, Scorer, Scores
+from textgym.scorers.base import EpisodewiseScorer, FloatArray, Range, Scorer, Scores
 from textgym.scorers.evaluation import as_values, score_part, unscored
 from textgym.scorers.registry import as_scorer
 
@@ -18,7 +18,7 @@ __all__ = ["Composite", "Gathered", "Wrapper"]
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Composite(Scorer):
+class Composite(EpisodewiseScorer):
     """A scorer with inner scorers; see :mod:`textgym.scorers.combine` for the names of its components.
 
     A subclass fills in :meth:`combined`, or, where not every inner scorer is called on every episode,
@@ -59,14 +59,6 @@ class Composite(Scorer):
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
         """Return (B,) float64 from the (B,) totals of the inner scorers, NaN where one does not apply or failed."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither combined nor score_components")
-
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            ScorerError: If an inner scorer failed for an episode.
-        """
-        return self.score_components(batch).checked_total()
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return total and components; an episode for which a part failed has no total."""

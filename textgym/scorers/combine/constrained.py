@@ -88,7 +88,6 @@ class Constrained(Composite):
 
     def observe(self, batch: TextBatch, scores: Scores) -> None:
         """Count the constraint's scores of finished episodes, unless frozen."""
-        super().observe(batch, scores)
         if not self.frozen:
             constraint = scores.inner[1].total
             self._ascend(constraint[batch.done & ~np.isnan(constraint)].tolist())

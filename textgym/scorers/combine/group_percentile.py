@@ -74,7 +74,6 @@ class GroupPercentile(Wrapper):
 
     def observe(self, batch: TextBatch, scores: Scores) -> None:
         """Remember the scores of finished episodes."""
-        super().observe(batch, scores)
         self._remember(_finished(scores.inner[0].total, batch))
 
     def get_state(self) -> dict[str, Any]:

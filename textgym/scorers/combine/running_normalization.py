@@ -119,7 +119,6 @@ class RunningNormalization(Wrapper):
 
     def observe(self, batch: TextBatch, scores: Scores) -> None:
         """Count the scores of finished episodes, unless frozen."""
-        super().observe(batch, scores)
         if not self.frozen:
             self._statistics = self._statistics.with_scores(scores.inner[0].total[batch.done])
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers.base import FloatArray, Scorer, Scores
+from textgym.scorers.base import EpisodewiseScorer, Scores
+from textgym.scorers.evaluation import episode_error
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.chat import ChatClient, ChatLimits
 from textgym.scorers.learned.judge_cache import AnswerCache, question_key
@@ -32,7 +33,7 @@ class JudgeUsage:
     """Episodes whose answer lay in the cache."""
 
 
-class Judge(Scorer):
+class Judge(EpisodewiseScorer):
     """The score that a language model behind an OpenAI-compatible server gives a completion.
 
     Formula: ``(score - worst) / (best - worst)``, where the score is read from the judge's answer. Range: [0, 1]; NaN
@@ -105,14 +106,6 @@ class Judge(Scorer):
         """What it has cost so far."""
         return JudgeUsage(self._client.limits.requests, self._client.limits.tokens, self._cache_hits)
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            ScorerError: If an episode failed.
-        """
-        return self.score_components(batch).checked_total()
-
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
         questions = self._questions(batch)
@@ -125,7 +118,7 @@ class Judge(Scorer):
         for i, (key, body) in enumerate(questions):
             outcome = found[key] if body is not None else np.nan
             if isinstance(outcome, ScorerError):
-                errors[i] = f"scorer 'judge' {outcome}, for the completion {batch.completions[i][:80]!r}"
+                errors[i] = episode_error(self.name, outcome, batch.completions[i])
                 cause = cause or outcome
             else:
                 total[i] = outcome
@@ -184,7 +177,8 @@ class Judge(Scorer):
             return error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _judge, (self.model, self.base_url, self.config, self._clock, self._sleep)
+        arguments = (self.model, self.base_url, self.config, self._clock, self._sleep)
+        return _judge, arguments, {"name": self.name}
 
 
 def _judge(model: str, base_url: str, config: JudgeConfig, clock: Any, sleep: Any) -> Judge:

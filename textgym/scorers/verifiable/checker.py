@@ -9,13 +9,14 @@ import cloudpickle
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scorer, Scores, scorer_name
+from textgym.scorers.base import EpisodewiseScorer, Scores, scorer_name
+from textgym.scorers.evaluation import episode_error
 from textgym.scorers.verifiable.worker import Answer, Worker
 
 __all__ = ["Checker", "scores_of_answers"]
 
 
-class Checker(Scorer):
+class Checker(EpisodewiseScorer):
     """Result of a function of yours, which may hang, crash or run the completion as a program.
 
     Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; ``None`` where it does not
@@ -62,14 +63,6 @@ class Checker(Scorer):
         self._takes_sample = _takes_sample(function)
         self._worker = Worker(function, time_limit, memory_limit)
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            ScorerError: If an episode failed.
-        """
-        return self.score_components(batch).checked_total()
-
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
         columns = (batch.completions, batch.samples) if self._takes_sample else (batch.completions,)
@@ -100,7 +93,7 @@ def scores_of_answers(name: str, answers: list[Answer], batch: TextBatch, on_tim
         elif answer.error is None:
             values[i] = answer.value
         else:
-            errors[i] = f"scorer {name!r} {answer.error}, for the completion {batch.completions[i][:80]!r}"
+            errors[i] = episode_error(name, answer.error, batch.completions[i])
     return Scores(values, {}, errors)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scorer, Scores
+from textgym.scorers.base import EpisodewiseScorer, Scores
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
 from textgym.scorers.verifiable.checker import scores_of_answers
@@ -21,7 +21,7 @@ _MARKED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\s+[A-Za-z]{2,}|####")
 
 
-class MathAnswer(Scorer):
+class MathAnswer(EpisodewiseScorer):
     r"""1 where the completion's answer equals the right one as mathematics, else 0.
 
     Formula: math-verify reads both, LaTeX between dollar signs or in ``\boxed{}`` and plain arithmetic such as ``1/2``,
@@ -44,6 +44,7 @@ class MathAnswer(Scorer):
     Raises:
         ImportError: If the package math-verify is missing.
         ValueError: If the time limit is not positive.
+        ScorerError: When it is called and math-verify cannot read an answer that a sample gives as the right one.
 
     >>> texts = [r"So $x = \frac{2}{4}$.", "It is 0.5", r"\boxed{2}", "no idea"]
     >>> MathAnswer()(TextBatch.from_texts(texts, references=[["1/2"]] * 4))
@@ -59,21 +60,13 @@ class MathAnswer(Scorer):
         self.on_timeout = on_timeout
         self._worker = Worker(_IsEqual(), time_limit)
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            ScorerError: If math-verify cannot read an answer that a sample gives as the right one.
-        """
-        return self.score_components(batch).checked_total()
-
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
         wanted = wanted_answers(batch, self.column)
         index = np.array([i for i, answer in enumerate(wanted) if answer is not None], dtype=np.int64)
         asked = batch.select(index)
         calls = [(cleaned(str(wanted[i])), cleaned(batch.completions[i][-2_000:])) for i in index]
-        scores = scores_of_answers("math_answer", self._worker.map(calls), asked, self.on_timeout)
+        scores = scores_of_answers(self.name, self._worker.map(calls), asked, self.on_timeout)
         total = np.full(len(batch), np.nan)
         total[index] = scores.total
         return Scores(total, {}, {int(index[row]): error for row, error in scores.errors.items()})
@@ -83,7 +76,7 @@ class MathAnswer(Scorer):
         self._worker.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.column, self.time_limit, self.on_timeout)
+        return type(self), (self.column, self.time_limit, self.on_timeout), {"name": self.name}
 
 
 # What follows runs in the worker. math-verify's own time limits, which need SIGALRM and the main thread, are off.

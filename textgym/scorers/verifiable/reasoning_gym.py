@@ -4,13 +4,13 @@ from typing import Any
 
 from textgym.batch import TextBatch
 from textgym.prompts import Sample
-from textgym.scorers.base import FloatArray, Scorer, Scores
+from textgym.scorers.base import EpisodewiseScorer, Scores
 from textgym.scorers.evaluation import score_each
 
 __all__ = ["ReasoningGym"]
 
 
-class ReasoningGym(Scorer):
+class ReasoningGym(EpisodewiseScorer):
     """What the verifier of a data set of reasoning-gym says of the answer.
 
     Formula: ``dataset.score_answer(answer, entry)``, the entry being the sample's metadata, as it is when the data set
@@ -65,17 +65,9 @@ class ReasoningGym(Scorer):
         self.marker = marker
         self.tag = tag
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64.
-
-        Raises:
-            Exception: The first that a verifier raised.
-        """
-        return self.score_components(batch).checked_total()
-
     def score_components(self, batch: TextBatch) -> Scores:
         """Return the scores, and which episodes failed."""
-        return score_each(batch, self.score, "reasoning_gym")
+        return score_each(batch, self.score, self.name)
 
     def score(self, completion: str, sample: Sample) -> float | None:
         """Return what one completion is worth, ``None`` where the sample is no entry."""
