@@ -74,7 +74,7 @@ def iteration_ratio(agent: PPO | GRPO, num_rounds: int) -> float:
     ratios = []
     for _ in range(num_rounds + 2):
         before = agent.num_timesteps
-        ours = seconds(agent.iteration)
+        ours = seconds(lambda: agent.learn_from(agent.collect()))
         share = (agent.num_timesteps - before) / (NUM_EPISODES * NUM_TOKENS)  # where EOS came early, less was written
         bare = seconds(sample) * share + agent.config.n_epochs * seconds(learn)
         ratios.append(ours / bare)
