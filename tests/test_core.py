@@ -717,6 +717,15 @@ def test_a_clone_is_independent_its_action_space_included():
     assert write(env, "$")[4]["completion"] == "xy"
 
 
+def test_a_clone_is_told_the_log_probabilities_that_the_original_was():
+    envs = make_vector(2, kl_penalty=0.1, reference=Reference())
+    envs.reset(seed=0)
+    envs.set_log_probs([-1.0, -2.0])
+    twin = envs.clone()
+    assert envs.step([5, 6])[1].tolist() == twin.step([5, 6])[1].tolist()
+    assert envs.step([5, 6])[1].tolist() == twin.step([5, 6])[1].tolist()
+
+
 def test_a_snapshot_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 40\), this environment has \(2, 40\)"):
         make_vector(2).set_state(make().get_state())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import textgym
+from textgym.registration import IDS
 from textgym.tasks import TASKS
 from textgym.testing import check_text_env
 from textgym_agents import Reinforce, ReinforceConfig
@@ -26,7 +27,7 @@ def task():
     sys.modules["custom_task"] = module  # by which its functions are pickled
     spec.loader.exec_module(module)
     yield module.ALLITERATION
-    del sys.modules["custom_task"], TASKS["alliteration"], gym.registry["Alliteration-v0"]
+    del sys.modules["custom_task"], TASKS["alliteration"], gym.registry["Alliteration-v0"], IDS["Alliteration-v0"]
 
 
 def test_the_example_is_short_enough_to_copy():

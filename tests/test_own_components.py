@@ -11,11 +11,13 @@ import pytest
 
 import textgym
 from textgym import TextGenEnv, TextGenVecEnv, TextGenVectorEnv
+from textgym.envs.access import select_slots
 from textgym.prompts import PromptSource, Sample, as_prompts
 from textgym.rewards import Potential, Reward, as_reward
 from textgym.scorers import Scorer
 from textgym.testing.transcripts import check_same
 from textgym.tokenizers import CharTokenizer
+from textgym_agents.decoding.simulation import Simulation
 
 CHAR = CharTokenizer()
 EOS = CHAR.eos_token_id
@@ -264,3 +266,31 @@ def test_the_core_tests_for_no_leaf():
                     if home.startswith(tuple(f"textgym.{room}" for room in LEAVES)):
                         found.append(f"{path.name}:{node.lineno} {name}")
     assert found == []
+
+
+class Weighted(PromptSource):
+    """Draws one prompt, and counts the episodes in a list, which is no list over slots."""
+
+    def __init__(self):
+        self.weights = [0.2, 0.3, 0.5]
+
+    def draw(self, rng):
+        return Sample("Hi ")
+
+    def observe(self, samples, scores):
+        self.weights = [weight + len(samples) for weight in self.weights]
+
+    def get_state(self):
+        return {"weights": list(self.weights)}
+
+    def set_state(self, state):
+        self.weights = list(state["weights"])
+
+
+def test_the_state_of_a_prompt_source_is_not_cut_with_the_slots():
+    env = TextGenVectorEnv(5, tokenizer="char", prompts=Weighted(), scorer=len, max_new_tokens=2)
+    env.reset(seed=0)
+    for slots in ([0, 1], [0, 1, 2, 3, 4], [4] * 7):
+        assert select_slots(env.get_state(), np.array(slots))["prompts"] == {"weights": [0.2, 0.3, 0.5]}
+    simulation = Simulation(env, np.arange(5))
+    assert simulation.state["prompts"] == {"weights": [0.2, 0.3, 0.5]}

@@ -236,3 +236,49 @@ def test_the_number_of_episodes_counts_from_a_reset_of_all_slots():
     env.set_options([{"num_episodes": 3}, {}, {}, {}])
     with pytest.raises(ValueError, match="one number for all slots"):
         env.reset()
+
+
+def masked(slots, **options):
+    return {"reset_mask": np.isin(np.arange(3), slots), **options}
+
+
+def test_a_masked_reset_that_asks_for_more_than_the_episodes_that_are_left_is_refused():
+    env = make("Disabled", 3)
+    env.reset(seed=0, options={"num_episodes": 3})
+    env.step([EOS, 5, 5])
+    for keywords in (
+        {"options": masked([1])},
+        {"options": masked([0, 1])},
+        {"options": masked([0], prompt="So ")},
+        {"options": masked([0]), "seed": 4},
+    ):
+        before = env.get_state()
+        with pytest.raises(ValueError, match=r"0 of num_episodes are left, reset_mask asks for [12]"):
+            env.reset(**keywords)
+        check_same(before, env.get_state(), "state")
+    env.reset(options=masked([0]))  # an ended slot is parked, as other modes park it
+    assert (env.running.tolist(), env.parked.tolist()) == ([False, True, True], [True, False, False])
+
+
+def test_a_masked_reset_may_restart_a_running_slot_while_episodes_are_left():
+    env = make("Disabled", 3)
+    env.reset(seed=0, options={"num_episodes": 4})
+    env.step([EOS, 5, 5])
+    observations, _ = env.reset(options=masked([1], prompt="So "))
+    assert env.tokenizer.decode(observations[1][:3].tolist()) == "So "
+    env.reset(options=masked([0]))
+    assert (env.running.tolist(), env.parked.tolist()) == ([False, True, True], [True, False, False])
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_parked_slots_are_told_apart_from_those_that_wait_for_a_reset(interface):
+    env = make(interface, 3)
+    assert env.parked.tolist() == [False] * 3
+    reset(env, num_episodes=2, seed=0)
+    assert env.parked.tolist() == [False, False, True]
+    told = env.env_method("parked") if interface == "sb3" else env.call("parked")
+    assert [bool(one) for one in told] == [False, False, True]
+    env.parked[:] = True  # a copy
+    assert env.parked.tolist() == [False, False, True]
+    reset(env)
+    assert env.parked.tolist() == [False] * 3

@@ -77,8 +77,9 @@ def test_a_text_that_the_verifier_cannot_read_fails_alone():
     with pytest.raises(ScorerError, match=said) as caught:
         evaluate(ReasoningGym(Tasks()), batch)
     assert caught.value.completions == ("boom",)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ScorerError, match=said) as caught:
         ReasoningGym(Tasks())(batch)
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_it_keeps_the_contract():

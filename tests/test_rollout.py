@@ -124,6 +124,14 @@ def test_wrappers_are_looked_through(policy):
     assert torch.equal(sampled(env, policy, 8).ids, sampled(make_env(), policy, 8).ids)
 
 
+@pytest.mark.parametrize("final_info", ["numbers", "none"])
+def test_an_environment_that_does_not_tell_all_of_an_episode_is_refused_before_the_first_reset(policy, final_info):
+    env = make_env(final_info=final_info, reward="redistributed")
+    with pytest.raises(ValueError, match=f"final_info='{final_info}'.* make the environment with final_info='full'"):
+        collect(env, policy, 2)
+    assert not env.unwrapped.running.any()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_the_kl_term_of_the_environment_is_told_the_log_probabilities(policy, mode):
     env = make_env(mode=mode, kl_penalty=0.5, reference=small_lm(seed=1))

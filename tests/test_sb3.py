@@ -9,10 +9,10 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from textgym import TextGenVecEnv
+from textgym import TextGenEnv, TextGenVecEnv
 from textgym.actions import Subset
 from textgym.constraints import BanTokens
 from textgym_agents import LMPolicy
@@ -444,6 +444,17 @@ def test_each_step_of_a_rollout_gets_the_share_of_its_token(algorithm, normalise
     model = make(algorithm, env)
     model.learn(3 * 64, callback=[given, RedistributeRewards(), KeepRollouts(look)])
     assert min(checked) < 0 == max(checked)  # texts that earlier rollouts began, and whole ones
+
+
+@pytest.mark.parametrize("final_info", ["numbers", "none"])
+@pytest.mark.parametrize("kind", ["batched", "single"])
+def test_redistributing_needs_the_whole_info_of_an_episode(kind, final_info):
+    if kind == "batched":
+        env = make_env(reward="redistributed", final_info=final_info)
+    else:
+        env = DummyVecEnv([lambda: TextGenEnv(final_info=final_info)] * 2)
+    with pytest.raises(ValueError, match=f"final_info='{final_info}'.* make the environment with final_info='full'"):
+        PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8, callback=RedistributeRewards())
 
 
 def test_redistributing_needs_an_algorithm_with_rollouts():

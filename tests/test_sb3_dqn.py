@@ -103,6 +103,13 @@ def test_redistributed_rewards_stand_at_the_tokens_that_earned_them():
         np.testing.assert_allclose(other.steps["reward"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("final_info", ["numbers", "none"])
+def test_an_environment_that_does_not_tell_token_rewards_is_refused(final_info):
+    env = make_env(reward="redistributed", final_info=final_info)
+    with pytest.raises(ValueError, match="make the environment with final_info='full'"):
+        fill(buffers_of(env)[:1], env, 40)
+
+
 def test_the_oldest_episodes_make_room():
     env = make_env()
     buffer, _ = buffers_of(env, size=100)

@@ -266,6 +266,14 @@ def test_a_name_is_given_once():
     assert register_task(TASKS["qa"]) is TASKS["qa"]
 
 
+@pytest.mark.parametrize("env_id", ["TextGen-v0", "ProbeCopy-v0", "TextGenQA-v0", "CartPole-v1"])
+def test_an_id_of_another_environment_is_refused_and_nothing_is_registered(env_id):
+    before = dict(TASKS), dict(IDS)
+    with pytest.raises(ValueError, match=f"the id '{env_id}' is registered already"):
+        register_task(new_task(name="mine", id=env_id))
+    assert before == (TASKS, IDS)
+
+
 def test_a_task_need_not_be_registered():
     env = textgym.TextGenEnv(task=new_task(num_levels=1), split="eval")
     assert len(env.core.parts.prompts) == 1000

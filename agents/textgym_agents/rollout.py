@@ -15,7 +15,16 @@ from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import Choice, Policy
 
-__all__ = ["check_fit", "collect", "env_seed", "make_env", "redistribute", "text_env", "token_window"]
+__all__ = [
+    "check_final_info",
+    "check_fit",
+    "collect",
+    "env_seed",
+    "make_env",
+    "redistribute",
+    "text_env",
+    "token_window",
+]
 
 
 class _Recorder:
@@ -137,13 +146,14 @@ def collect(
         generator: Randomness of the sampling.
 
     Raises:
-        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, or the window is longer
-            than the model's positions.
+        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, the window is longer
+            than the model's positions, or the environment's ``final_info`` is not ``"full"``.
         TypeError: If ``num_episodes`` is no integer, or the environment is of another family.
     """
     num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
     check_fit(base, policy)
+    check_final_info(base.config.final_info)
     resets_by_hand = env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     recorder = _Recorder(num_episodes, base)
     observations, _ = env.reset(seed=seed, options={**(options or {}), "num_episodes": num_episodes})
@@ -253,6 +263,19 @@ def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
             f"the environment has {env.num_actions} actions, the model a vocabulary of {policy.vocab_size}; "
             "an LM policy needs the model's own tokenizer: give the environment model=..., or the policy a model as "
             "wide as the environment, such as textgym.lm.random_lm(num_actions)"
+        )
+
+
+def check_final_info(final_info: str) -> None:
+    """Check that the last ``info`` of an episode holds what agents learn from: scores, groups, token rewards.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if final_info != "full":
+        raise ValueError(
+            f"an environment with final_info={final_info!r} leaves out of info what agents learn from, such as groups "
+            "and token rewards: make the environment with final_info='full', its default"
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CoreAccess", "by_entry", "select_slots"]
 
-PER_SLOT = ("action_masks", "get_rng_states", "render", "running")
+PER_SLOT = ("action_masks", "get_rng_states", "parked", "render", "running")
 """Attributes and methods with one result per slot."""
 
 
@@ -82,6 +82,11 @@ class CoreAccess:
     def running(self) -> npt.NDArray[np.bool_]:
         """(N,) bool, slots whose episode goes on; the others wait for a reset or are parked. A copy."""
         return self.core.running.copy()
+
+    @property
+    def parked(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, slots that do not play until all are reset, because ``num_episodes`` have started. A copy."""
+        return self.core.parked
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -163,6 +168,8 @@ class CoreAccess:
             parts.prompts.set_state(copy.deepcopy(prompts_state))
         twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)
         twin.set_state(self.get_state())
+        if self.core._log_probs is not None:  # given for the next step, which a snapshot does not belong to
+            twin.core.set_log_probs(self.core._log_probs.copy())
         return twin
 
     def _per_slot(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
@@ -184,10 +191,12 @@ def by_entry(function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Mappi
     made = {}
     for name, first in snapshots[0].items():
         values = [snapshot[name] for snapshot in snapshots]
-        if isinstance(first, Mapping):
+        if name == "conversation" and first is not None:
             made[name] = by_entry(function, values)
-        else:
-            made[name] = function(values) if isinstance(first, np.ndarray | list) else first
+        elif name != "prompts" and isinstance(first, np.ndarray | list):
+            made[name] = function(values)
+        else:  # the prompt source's state is its own affair, whatever it is made of
+            made[name] = first
     return made
 
 

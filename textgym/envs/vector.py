@@ -79,7 +79,9 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
                 until the next reset of all slots. ``running`` says which slots play.
 
         Raises:
-            ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty.
+            ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty. Also if fewer
+                of ``num_episodes`` are left than the mask asks for, unless all its slots have ended and neither seed
+                nor options are given: of those, the ones without an episode are parked.
         """
         options = dict(options or {})
         mask, num_episodes = options.pop("reset_mask", None), num_episodes_of(options)
@@ -88,6 +90,13 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         slots = self._masked_slots(mask)
         rngs = None if seed is None else self._rngs(seed, slots)
         rows = option_rows(options, slots.size)
+        if mask is not None:
+            left = self.core.assignment.state.episodes_left
+            if left is not None and left < slots.size and (seed is not None or rows or self.running[slots].any()):
+                raise ValueError(
+                    f"{left} of num_episodes are left, reset_mask asks for {slots.size}: with fewer left it may name "
+                    "ended slots alone, without seed and options; reset all slots to play on"
+                )
         state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
         return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 

@@ -14,13 +14,13 @@ def register_task(task: Task) -> Task:
     """Make a task known as ``task=`` of every interface, and add its id, where it has one, to the table of ids.
 
     Raises:
-        ValueError: If another task has the name.
+        ValueError: If another task has the name, or another environment the id; then nothing is registered.
     """
     if TASKS.get(task.name, task) is not task:
         raise ValueError(f"there is a task {task.name!r} already; known: {', '.join(TASKS)}")
-    TASKS[task.name] = task
-    if task.id is not None and task.id not in IDS:
+    if task.id is not None and IDS.get(task.id) != {"task": task.name}:
         register_env(task.id, task=task.name)
+    TASKS[task.name] = task
     return task
 
 

@@ -6,7 +6,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from textgym import TextGenVecEnv
-from textgym_agents.rollout import redistribute
+from textgym_agents.rollout import check_final_info, redistribute
 from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 
 __all__ = ["RedistributeRewards", "ReportLogProbs", "ReportProgress"]
@@ -22,6 +22,7 @@ class RedistributeRewards(BaseCallback):
 
     Raises:
         TypeError: When training starts, if the algorithm does not learn from rollouts.
+        ValueError: When training starts, if the environment's ``final_info`` is not ``"full"``.
     """
 
     def _on_training_start(self) -> None:
@@ -30,6 +31,9 @@ class RedistributeRewards(BaseCallback):
                 "RedistributeRewards needs an algorithm that learns from rollouts, such as PPO or A2C, "
                 f"got {type(self.model).__name__}"
             )
+        if self.training_env.has_attr("config"):
+            for config in self.training_env.get_attr("config"):
+                check_final_info(config.final_info)
 
     def _on_step(self) -> bool:
         assert isinstance(self.model, OnPolicyAlgorithm)
