@@ -662,10 +662,11 @@ def test_a_reference_that_is_no_number_is_an_error_and_the_step_is_undone(value,
     assert env.step(6)[1] == 0.0
 
 
-def test_a_policy_that_is_no_number_is_an_error_and_the_step_is_undone():
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf, 5.0])
+def test_a_log_probability_that_no_drawn_token_can_have_is_an_error_and_the_step_is_undone(wrong):
     env = started(kl_penalty=0.1, reference=Reference())
-    env.set_log_probs(np.nan)
-    unchanged(env, ValueError, "set_log_probs gave the log-probability nan for token 5", lambda: env.step(5))
+    env.set_log_probs(wrong)
+    unchanged(env, ValueError, f"set_log_probs gave the log-probability {wrong} for token 5", lambda: env.step(5))
 
 
 def test_log_probs_of_the_wrong_shape_are_refused():

@@ -90,7 +90,7 @@ def test_the_turn_budget_terminates():
 
 
 def test_the_token_budget_counts_the_agents_tokens_only():
-    env = textgym.TextGenEnv(user=echo, **KEYWORDS)
+    env = textgym.TextGenEnv(user=echo, time_limit="truncated", **KEYWORDS)
     env.reset(seed=0)
     *_, (_, _, terminated, truncated, info) = write(env, "aaaaaa", "bbbb")
     assert (terminated, truncated, info["end_reason"]) == (False, True, "max_new_tokens")

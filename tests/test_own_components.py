@@ -247,6 +247,83 @@ def test_the_state_of_a_scorer_inside_a_reward_is_in_the_training_state():
     assert fresh.get_training_state()["reward_scorers"] == saved["reward_scorers"]
 
 
+class Says(Reward):
+    """Returns what it is told to."""
+
+    def __init__(self, rewards, state):
+        self.rewards, self.state = rewards, state
+
+    def __call__(self, score, batch, final_scores, state):
+        return self.rewards, self.state
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (Says(np.zeros((1, 1)), np.zeros(1)), r"Says returned rewards of shape \(1, 1\) and a state of shape \(1,\)"),
+        (Says(np.zeros(1), np.zeros(2)), r"a state of shape \(2,\) for 1 episodes, expected \(1,\) for both"),
+        (Says(np.array([np.nan]), np.zeros(1)), r"Says returned a reward of nan, expected finite numbers"),
+        (Says(np.array([-np.inf]), np.zeros(1)), r"Says returned a reward of -inf, expected finite numbers"),
+    ],
+)
+def test_what_a_reward_returns_is_checked_and_the_step_undone(reward, message):
+    env = make("single", reward=reward)
+    start(env)
+    before = env.get_state()
+    with pytest.raises(ValueError, match=message):
+        env.step(0)
+    check_same(before, env.get_state(), "state")
+
+
+def test_a_reward_may_begin_with_integers_and_go_on_with_fractions():
+    class Grows(Reward):
+        def start(self, score, batch):
+            return np.zeros(len(batch), dtype=np.int64)
+
+        def __call__(self, score, batch, final_scores, state):
+            return state + 0.5, state + 0.5
+
+    env = make("single", reward=Grows())
+    start(env)
+    assert [env.step(0)[1] for _ in range(3)] == [0.5, 1.0, 1.5]
+
+
+def test_a_source_without_a_state_does_not_observe_what_happens_in_a_clone():
+    class Observed(PromptSource):
+        def __init__(self):
+            self.count = 0
+
+        def draw(self, rng):
+            return Sample("Hi")
+
+        def observe(self, samples, scores):
+            self.count += len(samples)
+
+    source = Observed()
+    env = make("single", prompts=source)
+    start(env)
+    env.clone().step(EOS)
+    assert source.count == 0
+    env.step(EOS)
+    assert source.count == 1
+
+
+def test_an_end_whose_info_cannot_be_built_undoes_the_step(monkeypatch):
+    class One(Scorer):
+        def __call__(self, batch):
+            return np.ones(len(batch))
+
+    env = make("single", scorer=One())
+    start(env)
+    before = env.get_state()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(CHAR), "decode", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            env.step(EOS)
+    check_same(before, env.get_state(), "state")
+    assert env.step(EOS)[4]["score"] == 1.0
+
+
 LEAVES = ("prompts", "rewards", "scorers", "constraints", "observations", "actions")
 
 

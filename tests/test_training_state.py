@@ -253,7 +253,7 @@ def test_a_scorer_that_remembers_texts_goes_on_from_its_saved_state(make):
 
 def test_the_state_of_another_scorer_is_refused():
     state = make_env(scorer=moving_scorer()).unwrapped.get_training_state()
-    with pytest.raises(ValueError, match="the saved states are of another scorer: 6 scorers"):
+    with pytest.raises(ValueError, match="the saved states are of another scorer: of 6 scorers"):
         make_env(scorer="length_band").unwrapped.set_training_state(state)
 
 

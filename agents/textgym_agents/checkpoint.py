@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 __all__ = ["load_optimizer", "open_checkpoint", "save_json", "save_optimizer", "write_checkpoint"]
 
-_FORMAT = 4
+_FORMAT = 5
 """Counts up when a checkpoint's files change their meaning."""
 _INDEX = "agent.json"
 

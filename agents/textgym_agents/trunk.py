@@ -208,6 +208,7 @@ class LMTrunk(nn.Module):
 
             lora = LoraConfig.from_pretrained(str(folder / "lora"))
             lora.init_lora_weights = True  # what PiSSA and others do to the model under the adapters was done already
+            lora.megatron_config = None  # with it, peft imports the module that the folder names
         autocast = None if settings["autocast"] is None else getattr(torch, settings["autocast"])
         with no_progress_bars():
             trunk = cls(

@@ -152,7 +152,8 @@ class CoreAccess:
     def clone(self) -> "Self":
         """Return an independent environment in the same state, sharing scorer, prompts and tokenizer.
 
-        Scorers that learn do not observe its episodes, so that looking ahead in it leaves no trace in them.
+        Scorers do not observe its episodes, so that looking ahead in it leaves no trace in them; a prompt source that
+        has a state is copied.
         """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
@@ -160,10 +161,10 @@ class CoreAccess:
         for name in ("action_space", "single_action_space", "reset_infos"):
             if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
-        parts = replace(self.core.parts, scorers_observe=False)
+        parts = replace(self.core.parts, observes_episodes=False)
         if parts.kl is not None:  # its coefficient moves as episodes end
             parts = replace(parts, kl=replace(parts.kl, coefficient=copy.copy(parts.kl.coefficient)))
-        if (prompts_state := parts.prompts.get_state()) is not None:  # they learn from their own environment's episodes
+        if (prompts_state := parts.prompts.get_state()) is not None:
             parts = replace(parts, prompts=copy.copy(parts.prompts))
             parts.prompts.set_state(copy.deepcopy(prompts_state))
         twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)

@@ -5,9 +5,8 @@ The three interfaces translate between this and their frameworks; nothing here k
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from textgym.scorers import Scorer, component_names, evaluate, observe_episodes
 
 __all__ = ["Core"]
 
+_Result = TypeVar("_Result")
 Slots = slice | npt.NDArray[np.int64]
 ALL = slice(None)
 
@@ -41,10 +41,10 @@ class Core:
 
     Slot i seeded with s is the very episode of a single environment seeded with s, as long as ``group_size`` is 1.
 
-    ``reset`` and ``step`` are atomic: after an exception every episode is as it was, and the call can be repeated. Only
-    what is outside of the slots may have moved: prompts that were drawn are not drawn again. What is learned from ended
-    episodes cannot be undone, and is learned when nothing else can fail: an exception in ``observe`` of a scorer or a
-    prompt source leaves the step taken, and it must not be repeated.
+    ``reset`` and ``step`` are atomic: after an exception every episode is as it was, and the call can be repeated.
+    Prompts that were drawn are not drawn again. What is learned from ended episodes cannot be undone, and is learned
+    when nothing else can fail: an exception in ``observe`` of a scorer or a prompt source leaves the step taken.
+    To be undone at no cost, (N,) arrays are replaced and never changed in place; only ``ids`` is written to.
 
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
@@ -83,6 +83,9 @@ class Core:
         self._now: TextBatch | None = None
         self._all_running = False
         self._scorer_errors: dict[int, str] = {}
+        # What the reset or step under way has overwritten, and the generators that users have drawn from.
+        self._overwritten: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._users_draws: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
         self._lock = threading.Lock()
@@ -98,9 +101,8 @@ class Core:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    @contextmanager
-    def _atomic(self) -> Iterator[None]:
-        """Undo everything inside, should it raise.
+    def _atomically(self, call: Callable[[], _Result]) -> _Result:
+        """Return what a reset or step returns; should it raise, undo it.
 
         Raises:
             RuntimeError: If another ``reset`` or ``step`` has not returned yet.
@@ -110,27 +112,25 @@ class Core:
                 "reset() or step() was called while another call on the same environment has not returned; an "
                 "environment serves one thread at a time"
             )
-        before = self.__dict__ | {"_now": None}
-        assignment = self.assignment.rngs, self.assignment.state
-        conversation = None if self.conversation is None else self.conversation.get_state()
-        self._overwritten: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-        self._users_draws: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
-        for name in self._COLUMNS:
-            setattr(self, name, getattr(self, name).copy())
         try:
-            yield
-        except BaseException:
-            for rng, rng_state in self._users_draws:
-                rng.bit_generator.state = rng_state
-            for slots, rows in self._overwritten:
-                self.ids[slots] = rows
-            self.__dict__.update(before)
-            self.ids[np.arange(self.ids.shape[1]) >= self.lengths[:, None]] = self.pad_token_id
-            self.assignment.rngs, self.assignment.state = assignment
-            if self.conversation is not None and conversation is not None:
-                self.conversation.set_state(conversation)
-            raise
+            before, assignment = self.__dict__.copy(), (self.assignment.rngs, self.assignment.state)
+            conversation = None if self.conversation is None else self.conversation.get_state()
+            try:
+                return call()
+            except BaseException:
+                for rng, rng_state in self._users_draws:
+                    rng.bit_generator.state = rng_state
+                for slots, rows in self._overwritten:
+                    self.ids[slots] = rows
+                self.__dict__.update(before)
+                self._now = None
+                self.ids[np.arange(self.ids.shape[1]) >= self.lengths[:, None]] = self.pad_token_id
+                self.assignment.rngs, self.assignment.state = assignment
+                if self.conversation is not None and conversation is not None:
+                    self.conversation.set_state(conversation)
+                raise
         finally:
+            self._overwritten, self._users_draws = [], []
             self._lock.release()
 
     # Starting episodes ------------------------------------------------------------------------------------------
@@ -143,9 +143,7 @@ class Core:
             ScorerError: If a reward scores the prompts alone, that fails and the policy is to raise.
             PromptsExhaustedError: If there is no prompt for an episode.
         """
-        with self._atomic():
-            errors = self._apply(self._prepare(request))
-            return self._state(errors)
+        return self._atomically(lambda: self._state(self._apply(self._prepare(request))))
 
     def _prepare(self, request: ResetRequest) -> PreparedReset:
         """Draw prompts, read options, and ask the reward for its first state."""
@@ -159,6 +157,8 @@ class Core:
         """Start the episodes of a prepared reset, and return its ``scorer_errors``."""
         slots, texts, groups, reward_state, scorer_errors = reset
         self._overwritten.append((slots, self.ids[slots]))
+        for name in self._COLUMNS:
+            setattr(self, name, getattr(self, name).copy())
         self.ids[slots] = texts.ids
         self.lengths[slots] = texts.lengths
         self.prompt_lengths[slots] = texts.prompt_lengths
@@ -220,21 +220,19 @@ class Core:
             ScorerError: If the scorer fails and the policy is to raise, or a reward exceeds ``max_reward``.
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
-        with self._atomic():
-            waiting = None
-            if which is not None:
-                slots: Slots = np.flatnonzero(which)
-            elif self._all_running:
-                slots = ALL
-            else:
-                slots, waiting = self._playing(autoreset)
-            step = self._step(self._checked(actions, slots), slots, autoreset, waiting)
+        step = self._atomically(lambda: self._step(actions, autoreset, which))
         if step.episode_end is not None:
             self._learn_from(step.episode_end)
         return step
 
-    def _playing(self, autoreset: AutoresetMode) -> tuple[Slots, npt.NDArray[np.int64] | None]:
-        """Return the slots that are to be stepped and those that are to be reset instead, where some do not run."""
+    def _playing(
+        self, autoreset: AutoresetMode, which: npt.NDArray[np.bool_] | None
+    ) -> tuple[Slots, npt.NDArray[np.int64] | None]:
+        """Return the slots that are to be stepped, and those that are to be reset instead or None."""
+        if which is not None:
+            return np.flatnonzero(which), None
+        if self._all_running:
+            return ALL, None
         is_limited = self.assignment.state.episodes_left == 0
         if is_limited and self.running.any():
             return np.flatnonzero(self.running), None
@@ -244,18 +242,15 @@ class Core:
             return np.flatnonzero(self.running), np.flatnonzero(~self.running)
         return ALL, None
 
-    def _step(
-        self,
-        actions: npt.NDArray[np.int64],
-        slots: Slots,
-        autoreset: AutoresetMode,
-        waiting: npt.NDArray[np.int64] | None,
-    ) -> Step:
-        """Step ``slots``, reset those that wait, and look at where that leads."""
-        none = np.zeros(actions.size, dtype=np.bool_)
-        rewards, terminated, truncated, illegal, end = (
-            self._play(actions, slots) if actions.size else (np.zeros(0), none, none, None, None)
-        )
+    def _step(self, actions: npt.ArrayLike, autoreset: AutoresetMode, which: npt.NDArray[np.bool_] | None) -> Step:
+        """Step the slots that play, reset those that wait, and observe where that leads."""
+        slots, waiting = self._playing(autoreset, which)
+        chosen = self._checked(actions, slots)
+        if chosen.size:
+            rewards, terminated, truncated, illegal, end = self._play(chosen, slots)
+        else:
+            none = np.zeros(0, dtype=np.bool_)
+            rewards, terminated, truncated, illegal, end = np.zeros(0), none, none, None, None
         errors = self._scorer_errors if end is None else self._scorer_errors | end.scorer_errors()
         final = None
         if end is not None and autoreset is AutoresetMode.SAME_STEP:
@@ -263,6 +258,8 @@ class Core:
             final = FinalState(self.observe(end.slots), self._wanted_masks())
         reset_errors = {} if waiting is None else self._apply(self._prepare(ResetRequest(waiting)))
         state = self._state(reset_errors)
+        if end is not None:
+            end.columns  # noqa: B018 (computed here, so that a failure of the tokenizer undoes the step)
         return Step(
             rewards=self._spread(rewards, slots),
             terminated=self._spread(terminated, slots),
@@ -318,16 +315,16 @@ class Core:
             rewards = rewards - np.where(illegal, self.parts.illegal_action_penalty, 0.0)
         if penalty is not None and self.parts.kl is not None:
             rewards = rewards - penalty
-            self.kl[slots] += penalty / self.parts.kl.coefficient.coef
+            self.kl = _replaced(self.kl, slots, self.kl[slots] + penalty / self.parts.kl.coefficient.coef)
         if self.max_reward < math.inf and np.abs(rewards).max(initial=0.0) > self.max_reward:
             raise ScorerError(
                 f"a reward of {rewards[np.abs(rewards).argmax()]} does not fit this interface, which holds at most "
-                f"{self.max_reward:.3g}: rescale the scorer"
+                f"{self.max_reward:.3g}: rescale the scorer, or choose a reference whose KL penalty is finite"
             )
         if end is not None:
             if penalty is not None:
                 end.kl = self.kl[end.slots]
-            self.running[end.slots] = False
+            self.running = _replaced(self.running, end.slots, False)
             self._all_running = False
         if not isinstance(slots, slice):
             self._now = None  # which does not know yet what has ended
@@ -337,12 +334,14 @@ class Core:
     def _write(self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None) -> None:
         """Append the n tokens to their texts, but for illegal ones, and count the n steps."""
         rows = self._rows[slots]
+        written = slots
         if illegal is not None:
-            rows, tokens = rows[~illegal], tokens[~illegal]
-        positions = self.lengths[rows]
+            written = rows = rows[~illegal]
+            tokens = tokens[~illegal]
+        positions = self.lengths[written]
         self.ids[rows, positions] = tokens
-        self.lengths[rows] += 1
-        self.steps[slots] += 1
+        self.lengths = _replaced(self.lengths, written, positions + 1)
+        self.steps = _replaced(self.steps, slots, self.steps[slots] + 1)
         self._now = None
         if self.conversation is not None:
             self.conversation.is_action[rows, positions] = True
@@ -369,11 +368,24 @@ class Core:
         if end is not None:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
-        rewards, self.reward_state[slots] = reward(self._score, batch, final_scores, self.reward_state[slots])
+        rewards, state = reward(self._score, batch, final_scores, self.reward_state[slots])
+        rewards, state = np.asarray(rewards, dtype=np.float64), np.asarray(state)
+        if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
+            raise ValueError(
+                f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape {state.shape} "
+                f"for {len(batch)} episodes, expected {final_scores.shape} for both"
+            )
+        if state.dtype != self.reward_state.dtype:
+            self.reward_state = self.reward_state.astype(np.result_type(state, self.reward_state))
+        self.reward_state = _replaced(self.reward_state, slots, state)
         if end is not None and reward.per_token:
             end.token_rewards = self._token_rewards(end)
-        # An episode whose scorer failed under the policy "invalid" is given 0.
-        return np.nan_to_num(rewards, nan=0.0) if end is not None and end.scores.error is not None else rewards
+        if end is not None and end.scores.errors:  # an episode whose scorer failed under the policy "invalid" gets 0
+            rewards = np.where(batch.done & np.isnan(rewards), 0.0, rewards)
+        if not np.isfinite(rewards).all():
+            wrong = rewards[~np.isfinite(rewards)][0]
+            raise ValueError(f"{type(reward).__name__} returned a reward of {wrong}, expected finite numbers")
+        return rewards
 
     def _token_rewards(self, end: EpisodeEnd) -> list[npt.NDArray[np.float64]] | None:
         reward = self.parts.reward
@@ -391,12 +403,13 @@ class Core:
     def _learn_from(self, end: EpisodeEnd) -> None:
         """Tell what learns from the course of training how episodes ended."""
         scores = end.scores.without_replacements()
-        if self.parts.scorers_observe:
+        if self.parts.observes_episodes:
             seen: set[int] = set()
             observe_episodes(self.parts.scorer, end.batch, scores, seen)
             for scorer in self.parts.reward.scorers:
                 observe_episodes(scorer, end.batch, seen=seen)
-        self.parts.prompts.observe(end.batch.samples, scores.total)
+        if self.parts.observes_episodes or self.parts.prompts.get_state() is not None:  # of which a clone has a copy
+            self.parts.prompts.observe(end.batch.samples, scores.total)
         if self.parts.kl is not None and end.kl is not None:
             num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
             self.parts.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
@@ -445,8 +458,9 @@ class Core:
         if illegal is not None:
             reference = np.where(illegal, 0.0, reference)
             log_probs = None if log_probs is None else np.where(illegal, 0.0, log_probs)
-        for name, values in (("the KL reference", reference), ("set_log_probs", log_probs)):
-            if values is not None and (wrong := np.isnan(values) | np.isposinf(values)).any():
+        # A reference may rule a token out, which makes the penalty infinite; the policy has drawn it.
+        for name, values, least in (("the KL reference", reference, -np.inf), ("set_log_probs", log_probs, -1e30)):
+            if values is not None and (wrong := ~((values >= least) & (values <= 1e-4))).any():
                 raise ValueError(f"{name} gave the log-probability {values[wrong][0]} for token {tokens[wrong][0]}")
         return kl_penalty(kl.coefficient.coef, reference, log_probs, kl.estimator)
 
@@ -487,7 +501,7 @@ class Core:
         budget = self.steps[slots] >= self.parts.max_new_tokens
         reasons.append(("max_new_tokens", budget))
         if self.parts.budget_terminates:
-            return terminated | budget, np.zeros_like(budget), reasons
+            return terminated | budget, np.zeros(budget.size, dtype=np.bool_), reasons
         return terminated, budget & ~terminated, reasons
 
     def _ask_user(self, ends_turn: npt.NDArray[np.bool_], slots: Slots, batch: TextBatch) -> list[Reason]:
@@ -496,7 +510,7 @@ class Core:
         turns = ends_turn.nonzero()[0]
         asked = self._rows[slots][turns]
         rngs = [self.assignment.rngs[slot] for slot in asked.tolist()]
-        self._users_draws = [(rng, rng.bit_generator.state) for rng in rngs]
+        self._users_draws += [(rng, rng.bit_generator.state) for rng in rngs]
         replies, tokens = self.conversation.ask(batch.select(turns), rngs)
         self.conversation.write(asked, replies, tokens, self.ids, self.lengths)
         self._now = None
@@ -603,6 +617,8 @@ class Core:
             raise ValueError(
                 f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"
             )
+        if state["prompts"] is not None:  # first, since it alone may refuse the state
+            self.parts.prompts.set_state(state["prompts"])
         for name in ("ids", *self._COLUMNS):
             setattr(self, name, state[name].copy())
         self.samples = list(state["samples"])
@@ -612,7 +628,12 @@ class Core:
             self.parts.kl.coefficient.coef = state["kl_penalty"]
         if self.conversation is not None:
             self.conversation.set_state(state["conversation"])
-        if state["prompts"] is not None:
-            self.parts.prompts.set_state(state["prompts"])
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
+
+
+def _replaced(column: npt.NDArray[Any], slots: Slots, values: Any) -> npt.NDArray[Any]:
+    """Return a copy of an (N,) column with other values in ``slots``."""
+    column = column.copy()
+    column[slots] = values
+    return column

@@ -1,7 +1,8 @@
 """Episodes that ended in this step and their final ``info``."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class EpisodeEnd:
     token_rewards: list[npt.NDArray[np.float64]] | None = None
     """K arrays, what each token earned of the score, where the reward says so."""
 
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """Return the keys of ``info``; a score or part of one that does not apply to an episode is left out of it."""
         columns: dict[str, Any] = {
@@ -82,6 +84,7 @@ class EpisodeEnd:
         unknown = (np.nan, np.nan)
         by_level = bounds if isinstance(bounds, Mapping) else {}
         levels = [sample.metadata.get("level") for sample in self.batch.samples]
+        levels = [level if isinstance(level, Hashable) else None for level in levels]
         pairs = [by_level.get(level, unknown) if by_level else bounds for level in levels]
         low, high = np.array(pairs, dtype=np.float64).T
         return (self.scores.total - low) / (high - low)

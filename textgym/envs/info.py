@@ -32,7 +32,7 @@ def step_columns(step: Step, final_info: FinalInfo) -> tuple[Columns, Columns]:
         return {}, {}  # as in most steps
     played = np.ones(len(step.rewards), dtype=np.bool_) if step.played is None else step.played
     everyone = np.arange(len(step.rewards))
-    ends: Columns = {} if step.episode_end is None else step.episode_end.columns()
+    ends: Columns = {} if step.episode_end is None else step.episode_end.columns
     if final_info != "full":
         ends = {key: column for key, column in ends.items() if final_info == "numbers" and key in NUMBERS}
     now = reset_columns(step.state, everyone, final_info)

@@ -68,5 +68,5 @@ class Parts:
     tells_action_mask: bool
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None
-    scorers_observe: bool = True
-    """Whether scorers observe the episodes that end; False in clones, which share them."""
+    observes_episodes: bool = True
+    """Whether shared parts, the scorers, observe the episodes that end; False in clones."""

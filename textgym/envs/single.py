@@ -135,12 +135,13 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         Args:
             action: One integer; a 0-d array is one, as for Gymnasium's own environments.
         """
-        if np.ndim(action):
+        if not isinstance(action, int | np.integer) and np.ndim(action):
             raise ValueError(
                 f"action must be one integer, got an array of shape {np.shape(action)}: take its entry, action[0]"
             )
         step = self.core.step([action])
-        info = self._info(step_columns(step, self.config.final_info)[1])
+        _, columns = step_columns(step, self.config.final_info)
+        info = self._info(columns) if columns else {}
         if self.render_mode == "human":
             print(render_ansi(self.core, 0))
         reward, terminated, truncated = float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0])
