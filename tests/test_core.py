@@ -361,6 +361,31 @@ def test_each_drawn_prompt_is_dealt_to_the_next_episodes_whichever_slots_come_fr
     assert envs.core.groups.tolist() == [4, 5, 5]
 
 
+def test_a_prefix_alone_is_put_behind_the_prompt_of_the_group():
+    envs = make_vector(4, prompts=[*"ABCDEFGH"], group_size=2, autoreset_mode="SameStep")
+    observations, _ = envs.reset(seed=0, options={"prefix": ["x", "y", "x", "z"]})
+    texts = [CHAR.decode(row[row != 97].tolist()) for row in observations]
+    assert [text[1:] for text in texts] == ["x", "y", "x", "z"]
+    assert texts[0][0] == texts[1][0]
+    assert texts[2][0] == texts[3][0]
+    assert envs.core.groups.tolist() == [1, 1, 2, 2]
+    plain = make_vector(4, prompts=[*"ABCDEFGH"], group_size=2)
+    plain.reset(seed=0)
+    assert [text[0] for text in texts] == [sample.prompt for sample in plain.core.samples]
+
+
+def test_episodes_whose_prompts_options_give_are_one_group_where_the_prompt_is_the_same():
+    envs = make_vector(4, prompts=[*"ABCDEFGH"], group_size=3, autoreset_mode="Disabled")
+    envs.reset(seed=0, options={"prompt": ["a", "b", "a", "c"]})
+    assert envs.core.groups.tolist() == [1, 2, 1, 3]
+    envs.reset(options={"reset_mask": np.array([True, True, False, False])})
+    envs.reset(options={"reset_mask": np.array([False, True, True, False]), "prompt": "a"})
+    envs.reset(options={"reset_mask": np.array([False, False, False, True])})
+    assert envs.core.groups.tolist() == [4, 5, 5, 4]  # the third episode of the group that was begun before
+    envs.reset(options={"index": 2})
+    assert envs.core.groups.tolist() == [6] * 4
+
+
 def test_seeding_every_slot_restarts_the_groups():
     envs = make_vector(3, group_size=2)
     envs.reset(seed=0)

@@ -264,6 +264,45 @@ def test_an_id_of_ones_own_joins_the_table():
         del gym.registry["OwnShort-v0"], IDS["OwnShort-v0"]
 
 
+@pytest.fixture
+def own_ids():
+    """Ids that build on another one and on one another, taken off the table again."""
+    textgym.register_env("OwnCopy-v0", id="textgym:ProbeCopy-v0")
+    textgym.register_env("OwnDict-v0", id="OwnCopy-v0", observation="dict")
+    textgym.register_env("OwnBudget-v0", max_episode_steps=5, **{k: v for k, v in KEYWORDS.items() if "max" not in k})
+    yield
+    for env_id in ("OwnCopy-v0", "OwnDict-v0", "OwnBudget-v0"):
+        del gym.registry[env_id], IDS[env_id]
+
+
+MAKERS = {
+    "make": lambda name, **keywords: gym.make(name, **keywords),
+    "id": lambda name, **keywords: textgym.TextGenEnv(id=name, **keywords),
+    "make_vec": lambda name, **keywords: gym.make_vec(name, num_envs=2, **keywords),
+    "sync": lambda name, **keywords: gym.make_vec(name, num_envs=2, vectorization_mode="sync", **keywords).envs[0],
+    "sb3": lambda name, **keywords: textgym.TextGenVecEnv(2, id=name, **keywords),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_an_id_means_the_same_wherever_it_is_given(own_ids, make):
+    assert make("OwnCopy-v0").unwrapped.num_actions == 5
+    env = make("OwnDict-v0").unwrapped
+    assert (env.num_actions, env.config.observation) == (5, "dict")
+    assert make("OwnBudget-v0").unwrapped.max_new_tokens == 5
+    for name in ("max_episode_steps", "max_new_tokens"):  # what is given goes before what is registered
+        assert make("OwnBudget-v0", **{name: 3}).unwrapped.max_new_tokens == 3
+        assert make("TextGenQA-v0", **{name: 3}).unwrapped.max_new_tokens == 3
+
+
+def test_an_id_that_builds_on_one_that_does_not_exist_is_refused():
+    for env_id in ("ProbeCopi-v0", "OwnLoop-v0"):
+        with pytest.raises(ValueError, match=f"unknown id '{env_id}'"):
+            textgym.register_env("OwnLoop-v0", id=env_id)
+    assert "OwnLoop-v0" not in IDS
+    assert "OwnLoop-v0" not in gym.registry
+
+
 # The token budget as Gymnasium's step limit ---------------------------------------------------------------------------
 
 
@@ -318,6 +357,47 @@ def test_a_time_limit_wrapper_shorter_than_the_budget_is_refused():
     with pytest.raises(ValueError, match=r"a TimeLimit of 3 steps .* budget is 4 tokens.* Give max_new_tokens=3"):
         env.reset()
     assert gym.wrappers.TimeLimit(gym.make("TextGen-v0", **KEYWORDS), 9).reset(seed=0)
+
+
+@pytest.mark.parametrize("make", [textgym.TextGenEnv, lambda **keywords: gym.make("TextGen-v0", **keywords)])
+@pytest.mark.parametrize(("time_limit", "flags"), [("terminated", (True, False)), ("truncated", (False, True))])
+def test_a_time_limit_wrapper_equal_to_the_budget_leaves_the_end_to_the_environment(make, time_limit, flags):
+    env = gym.wrappers.TimeLimit(make(time_limit=time_limit, **KEYWORDS), 4)
+    for _ in range(2):
+        assert returns(env, 4)[:2] == flags
+
+
+def test_a_time_limit_wrapper_is_found_wherever_it_stands_and_whenever_it_came():
+    env = textgym.TextGenEnv(**KEYWORDS)
+    env.reset(seed=0)
+    wrapped = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TimeLimit(env, 3))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a TimeLimit of 3 steps"):
+            wrapped.reset()
+    assert env.reset(seed=0)
+
+
+class Looked:
+    """Counts how often a frame whose ``self`` it is has been looked at."""
+
+    count = 0
+
+    @property
+    def __class__(self):
+        self.count += 1
+        return Looked
+
+    def reset(self, env, depth):
+        return self.reset(env, depth - 1) if depth else env.reset()
+
+
+def test_a_reset_does_not_search_the_whole_stack_each_time():
+    env, looked = gym.make("TextGen-v0", **KEYWORDS), Looked()
+    looked.reset(env, 20)
+    looked.count = 0
+    for _ in range(10):
+        looked.reset(env, 20)
+    assert looked.count <= 10
 
 
 def test_an_environment_that_makes_another_keeps_its_step_limit_to_itself():

@@ -35,6 +35,10 @@ IDS: dict[str, dict[str, Any]] = {
 
 ENTRY_POINT = "textgym.envs.single:TextGenEnv"
 
+REGISTERED = "registered"
+"""What ``id`` is called in the keywords of Gymnasium's registry, whose ``make`` has a parameter ``id`` of its own. It is
+the only one there: ``gym.make`` finds the others in ``IDS`` too, and what is given goes before them."""
+
 EXPANSIONS = {
     "probe": "textgym.probes:probe_keywords",
     "task": "textgym.tasks:task_keywords",
@@ -47,8 +51,8 @@ TASK_KEYWORDS = ("split", "level", "data", "columns", "chat")
 
 def register_envs() -> None:
     """Register every environment of the package; ``import textgym`` calls it."""
-    for env_id, keywords in IDS.items():
-        _register(env_id, keywords)
+    for env_id in IDS:
+        _register(env_id)
 
 
 def register_env(env_id: str, **keywords: Any) -> None:
@@ -56,37 +60,43 @@ def register_env(env_id: str, **keywords: Any) -> None:
 
     Args:
         env_id: Name and version, as Gymnasium wants it: ``"MyText-v0"``.
-        **keywords: The fields of ``TextGenConfig``, ``task`` and the task's own keywords.
+        **keywords: The fields of ``TextGenConfig``, ``task`` and the task's own keywords, ``max_episode_steps``; or
+            ``id``, another id that this one builds on. Those that are given later to ``gym.make`` go before all these.
 
     Raises:
-        ValueError: If the id is taken.
+        ValueError: If the id is taken, or the one that it builds on is unknown.
     """
-    if env_id in gym.registry:
+    if env_id in gym.registry or env_id in IDS:
         raise ValueError(f"the id {env_id!r} is registered already")
-    _register(env_id, keywords)
+    if "id" in keywords:
+        _keywords_of(str(keywords["id"]))  # which must be there already, so that no id builds on itself
+    keywords = _with_budget(keywords)
+    _register(env_id)
     IDS[env_id] = keywords
 
 
-def _register(env_id: str, keywords: dict[str, Any]) -> None:
+def _register(env_id: str) -> None:
     gym.register(
         id=env_id,
         entry_point=ENTRY_POINT,
         vector_entry_point="textgym.envs.vector:TextGenVectorEnv",
-        kwargs=dict(keywords),
+        kwargs={REGISTERED: env_id},
     )
 
 
 def expanded(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keywords with ``id``, ``task`` and ``probe`` replaced by what they stand for.
+    """Return keywords with ``id``, ``task``, ``probe`` and ``max_episode_steps`` replaced by what they stand for.
 
     Raises:
-        ValueError: If the id, task or probe is unknown.
+        ValueError: If the id, task or probe is unknown, or ``max_episode_steps`` and ``max_new_tokens`` differ.
 
     >>> expanded({"id": "textgym:ProbeCopy-v0", "max_prompt_tokens": 3})["max_prompt_tokens"]
     3
     """
-    result = dict(keywords)
-    if "id" in result:
+    result = _with_budget(keywords)
+    if REGISTERED in result:
+        result["id"] = result.pop(REGISTERED)
+    while "id" in result:
         result = {**_keywords_of(str(result.pop("id"))), **result}
     for name, function in EXPANSIONS.items():
         if name in result:
@@ -115,6 +125,20 @@ def describe(env_id: str) -> str:
         return page
     source = EXPANSIONS["probe"] if "probe" in keywords else ENTRY_POINT
     return inspect.getdoc(load_env_creator(source)) or ""
+
+
+def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords with ``max_episode_steps`` under its name here; None and -1 set no limit, as in ``gym.make``."""
+    kwargs = dict(kwargs)
+    limit = kwargs.pop("max_episode_steps", None)
+    if limit is None or limit == -1:
+        return kwargs
+    if kwargs.setdefault("max_new_tokens", limit) != limit:
+        raise ValueError(
+            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget, and "
+            "a spec taken from an environment holds the former: leave one out, or give both the same value"
+        )
+    return kwargs
 
 
 def _keywords_of(env_id: str) -> dict[str, Any]:

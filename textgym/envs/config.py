@@ -127,7 +127,7 @@ class TextGenConfig:
             TypeError: For an unknown keyword; it lists the known ones and suggests the nearest.
             ValueError: If ``max_episode_steps`` and ``max_new_tokens`` differ, or an id or task is unknown.
         """
-        kwargs = expanded(_with_budget(kwargs))
+        kwargs = expanded(kwargs)
         names = [f.name for f in fields(cls)]
         for name in kwargs:
             if name in TASK_KEYWORDS:
@@ -263,20 +263,6 @@ def logits_width(model: Any) -> int:
     if hasattr(model, "config"):
         return int(model.config.get_text_config().vocab_size)
     return as_tokenizer(model).vocab_size
-
-
-def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keywords with ``max_episode_steps`` under its name here; None and -1 set no limit, as in ``gym.make``."""
-    kwargs = dict(kwargs)
-    limit = kwargs.pop("max_episode_steps", None)
-    if limit is None or limit == -1:
-        return kwargs
-    if kwargs.setdefault("max_new_tokens", limit) != limit:
-        raise ValueError(
-            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget, and "
-            "a spec taken from an environment holds the former: leave one out, or give both the same value"
-        )
-    return kwargs
 
 
 def _is_finite(value: object) -> bool:

@@ -27,6 +27,8 @@ OPTIONS = {
     "prefix_ids": "the same as token ids",
 }
 
+PROMPT_OPTIONS = ("prompt", "prompt_ids", "index")
+
 OptionRow = Mapping[str, Any]
 """The reset options of one episode; without a prompt among them, one is drawn."""
 
@@ -74,6 +76,8 @@ class Start(NamedTuple):
 class AssignmentState(NamedTuple):
     """The group of episodes whose prompt was drawn last, and how many episodes may still start."""
 
+    num_groups: int = 0
+    """Groups that have begun, of drawn prompts and of given ones."""
     group: int = 0
     """Number of the group, counted from 1; 0 before the first."""
     group_left: int = 0
@@ -97,32 +101,41 @@ class PromptAssignment:
         self.state = AssignmentState()
 
     def assign(self, request: ResetRequest) -> tuple[TextBatch, list[int]]:
-        """Return the first texts of the episodes that start, and the groups: 0 where options give the prompt."""
+        """Return the first texts of the episodes that start, and their groups.
+
+        Episodes whose prompt is given are a group of their own where one reset gives the same prompt to all of them.
+        """
         if request.rngs is not None:
             self.rngs = [old if new is None else new for old, new in zip(self.rngs, request.rngs, strict=True)]
             if all(rng is not None for rng in request.rngs):
-                self.state = self.state._replace(group=0, group_left=0, start=None)
+                self.state = self.state._replace(num_groups=0, group=0, group_left=0, start=None)
         if request.is_full:
             self.state = self.state._replace(group_left=0, start=None, episodes_left=request.num_episodes)
         slots = request.slots[: self.state.episodes_left]
         if self.state.episodes_left is not None:
             self.state = self.state._replace(episodes_left=self.state.episodes_left - slots.size)
-        starts, groups = [], []
+        starts, groups, given = [], [], {}
         for i, slot in enumerate(slots.tolist()):
-            if request.rows is not None and request.rows[i]:
-                starts.append(_start(request.rows[i], self.parts, self.rngs[slot]))
-                groups.append(0)
+            row = request.rows[i] if request.rows is not None else {}
+            name = next((name for name in PROMPT_OPTIONS if name in row), None)
+            if name is None:
+                start, group = self._next_of_group(self.rngs[slot]), self.state.group
             else:
-                starts.append(self._next_of_group(self.rngs[slot]))
-                groups.append(self.state.group)
+                start = _given(row, self.parts)
+                group = given.setdefault((name, str(row[name])), self.state.num_groups + 1)
+                self.state = self.state._replace(num_groups=max(group, self.state.num_groups))
+            starts.append(start._replace(prefix_ids=_prefix_ids(row, self.parts)))
+            groups.append(group)
         return _first_texts(starts, slots, self.parts), groups
 
     def _next_of_group(self, rng: np.random.Generator) -> Start:
-        group, left, start, _ = self.state
+        state = self.state
+        left, start = state.group_left, state.start
         if left == 0 or start is None:
             sample = self.parts.prompts.draw(rng)
-            group, left, start = group + 1, self.parts.group_size, Start(sample, self.parts.encoder(sample))
-        self.state = self.state._replace(group=group, group_left=left - 1, start=start)
+            left, start = self.parts.group_size, Start(sample, self.parts.encoder(sample))
+            state = state._replace(num_groups=state.num_groups + 1, group=state.num_groups + 1)
+        self.state = state._replace(group_left=left - 1, start=start)
         return start
 
     def get_rng_states(self) -> list[dict[str, Any]]:
@@ -160,7 +173,7 @@ def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] 
     for name in options:
         if name not in OPTIONS:
             raise unknown_name("reset option", name, OPTIONS)
-    for rivals in ({"prompt", "prompt_ids", "index"}, {"prefix", "prefix_ids"}):
+    for rivals in (set(PROMPT_OPTIONS), {"prefix", "prefix_ids"}):
         if len(rivals & options.keys()) > 1:
             raise ValueError(f"give only one of the reset options {sorted(rivals & options.keys())}")
     columns = {name: _column(name, value, num) for name, value in options.items()}
@@ -199,25 +212,20 @@ def _column(name: str, value: Any, num: int) -> Sequence[Any]:
     return values
 
 
-def _start(row: OptionRow, parts: Parts, rng: np.random.Generator) -> Start:
-    encoder, tokenizer = parts.encoder, parts.tokenizer
+def _given(row: OptionRow, parts: Parts) -> Start:
+    """Return where an episode starts whose prompt the options give."""
     if "prompt_ids" in row:
-        prompt_ids = encoder.encode_ids(row["prompt_ids"])
-        sample = Sample(tokenizer.decode(prompt_ids.tolist()))
-    else:
-        if "prompt" in row:
-            sample = Sample(row["prompt"])
-        elif "index" in row:
-            sample = _sample_at(row["index"], parts)
-        else:
-            sample = parts.prompts.draw(rng)
-        prompt_ids = encoder(sample)
-    prefix = row["prefix_ids"] if "prefix_ids" in row else tokenizer.encode(row.get("prefix", ""))
-    return Start(sample, prompt_ids, _prefix_ids(prefix, parts))
+        prompt_ids = parts.encoder.encode_ids(row["prompt_ids"])
+        return Start(Sample(parts.tokenizer.decode(prompt_ids.tolist())), prompt_ids)
+    sample = Sample(row["prompt"]) if "prompt" in row else _sample_at(row["index"], parts)
+    return Start(sample, parts.encoder(sample))
 
 
-def _prefix_ids(prefix: Any, parts: Parts) -> npt.NDArray[np.int64]:
-    ids = np.asarray(prefix)
+def _prefix_ids(row: OptionRow, parts: Parts) -> npt.NDArray[np.int64] | None:
+    """Return the (Q,) ids of a completion already begun, None where the options give none."""
+    if "prefix" not in row and "prefix_ids" not in row:
+        return None
+    ids = np.asarray(row["prefix_ids"] if "prefix_ids" in row else parts.tokenizer.encode(row["prefix"]))
     if ids.size and ids.dtype.kind not in "iu":
         raise TypeError(f"prefix_ids must be integers, got {ids.dtype}")
     if ids.size >= parts.max_new_tokens:

@@ -112,6 +112,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         self.render_mode = render_mode
         self.np_random = self.core.assignment.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
+        self._was_reset = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for the options.
@@ -119,7 +120,8 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         Raises:
             ValueError: If an option does not fit, or a ``TimeLimit`` wrapper is shorter than the budget.
         """
-        settle_time_limits(self, self.max_new_tokens)
+        settle_time_limits(self, self.max_new_tokens, whole_stack=not self._was_reset)
+        self._was_reset = True
         rng, np_random_seed = (None, None) if seed is None else seeding.np_random(seed)
         state = self.core.reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
         if rng is not None and np_random_seed is not None:

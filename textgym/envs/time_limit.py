@@ -27,26 +27,36 @@ def make_time_limit(env: gym.Env[Any, Any]) -> int | None:
     return getattr(frame.f_locals.get("env_spec"), "max_episode_steps", None) if limit is None else limit
 
 
-def settle_time_limits(env: gym.Env[Any, Any], budget: int) -> None:
-    """Check the ``TimeLimit`` wrappers through which ``env`` is being reset; one equal to the budget is left to it.
+def settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: bool) -> None:
+    """Check the ``TimeLimit`` wrappers through which ``env`` is being reset, and switch off those equal to the budget.
 
-    Otherwise a text that ends at its last token would be called truncated whatever ``time_limit`` says.
+    Such a wrapper would call a text that ends at its last token truncated, whatever ``time_limit`` says.
+
+    Args:
+        env: The environment, whose ``reset`` calls this.
+        budget: Tokens.
+        whole_stack: Whether to look beyond the first caller that is no wrapper of ``env``. Gymnasium's checker, a plain
+            function that stands between wrappers in the first reset, is one.
 
     Raises:
         ValueError: If a wrapper's limit is shorter than the budget.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        wrapper = frame.f_locals.get("self")
-        if isinstance(wrapper, gym.wrappers.TimeLimit) and wrapper.unwrapped is env:
-            limit = wrapper._max_episode_steps
+        caller = frame.f_locals.get("self")
+        if caller is not env and not (isinstance(caller, gym.Wrapper) and caller.unwrapped is env):
+            if not whole_stack:
+                return
+        elif isinstance(caller, gym.wrappers.TimeLimit):
+            limit = caller._max_episode_steps
             if limit < budget:
                 raise ValueError(
                     f"a TimeLimit of {limit} steps is around an environment whose budget is {budget} tokens: its texts "
                     f"would be cut before they are scored. Give max_new_tokens={limit} to the environment instead"
                 )
-            if limit == budget and wrapper.spec is not None:  # which is now cached, and goes on telling the limit
-                wrapper._max_episode_steps = sys.maxsize
+            if limit == budget:
+                _ = caller.spec  # is cached where there is one, and goes on telling the limit
+                caller._max_episode_steps = sys.maxsize
         frame = frame.f_back
 
 
