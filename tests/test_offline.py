@@ -7,7 +7,7 @@ import pytest
 import torch
 from lm_fixtures import make_env, small_lm
 
-from textgym_agents import LMPolicy, collect
+from textgym_agents import BehaviourCloning, LMPolicy, collect
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
 from textgym_agents.metrics import StepMeans
 from textgym_agents.recorder import EpisodeRecorder
@@ -176,6 +176,40 @@ def test_episodes_in_a_file_serve_as_those_in_memory(tmp_path):
     from_memory, from_file = ilql(data).learn(300), ilql(tmp_path / "data.jsonl").learn(300)
     for name, tensor in from_memory.policy.state_dict().items():
         assert torch.equal(from_file.policy.state_dict()[name], tensor), name
+
+
+def fails_for_a(completion):
+    if completion.startswith("a"):
+        raise RuntimeError("no")
+    return -1.0
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize("make", [ilql, offline_soft_q, lambda data: BehaviourCloning(LMPolicy(small_lm()), data)])
+def test_an_episode_whose_scorer_failed_is_not_among_the_data(make, from_file, tmp_path):
+    data = recorded(64, scorer=fails_for_a, on_scorer_error="invalid")
+    failed = sum("scorer_error" in info for info in data.infos)
+    if from_file:
+        with EpisodeRecorder(tmp_path / "data.jsonl") as recorder:
+            recorder.write(data)
+        data = tmp_path / "data.jsonl"
+    kept = make(data).data
+    assert 0 < failed == 64 - len(kept)
+    assert (kept.returns == -1.0).all()
+
+
+def test_a_number_in_the_place_of_a_failed_score_is_learned_as_the_score():
+    data = recorded(64, scorer=fails_for_a, on_scorer_error=-2.0)
+    assert len(ilql(data).data) == 64
+
+
+def test_data_without_any_score_are_learned_from_but_not_data_whose_every_score_failed(tmp_path):
+    data = recorded(8)
+    unscored = replace(data, infos=[{**info, "score": float("nan")} for info in data.infos])
+    assert len(ilql(unscored).data) == 8
+    failed = replace(unscored, infos=[{**info, "scorer_error": "no"} for info in unscored.infos])
+    with pytest.raises(ValueError, match="the scorer failed for every one of the 8 episodes"):
+        ilql(failed)
 
 
 def test_data_of_another_vocabulary_are_refused():

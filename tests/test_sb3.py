@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from textgym import TextGenEnv, TextGenVecEnv
 from textgym.actions import Subset
 from textgym.constraints import BanTokens
+from textgym.rewards import Redistributed
 from textgym_agents import LMPolicy
 from textgym_agents.sb3 import (
     EpisodeRolloutBuffer,
@@ -455,6 +456,30 @@ def test_redistributing_needs_the_whole_info_of_an_episode(kind, final_info):
         env = DummyVecEnv([lambda: TextGenEnv(final_info=final_info)] * 2)
     with pytest.raises(ValueError, match=f"final_info='{final_info}'.* make the environment with final_info='full'"):
         PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8, callback=RedistributeRewards())
+
+
+@pytest.mark.parametrize("on_illegal_action", ["ignore", "terminate"])
+def test_illegal_actions_have_no_share(on_illegal_action):
+    env = make_env(
+        reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
+        constraints=BanTokens([1]), on_illegal_action=on_illegal_action, illegal_action_penalty=0.0,
+    )  # fmt: skip
+    given, checked = KeepSteps(), []
+
+    def look(model):
+        dones, infos = np.array(given.dones[-8:]), given.infos[-8:]
+        ends = np.argwhere(dones)
+        for step, slot in ends:
+            first = max((end + 1 for end, other in ends if other == slot and end < step), default=0)
+            rewards = model.rollout_buffer.rewards[first : step + 1, slot]
+            written = np.array(["illegal_action" not in infos[t][slot] for t in range(first, step + 1)])
+            if first > 0 and written.any() and not written.all():
+                np.testing.assert_allclose(np.diff(rewards[written]), 1.0, atol=1e-6)
+                assert (rewards[~written] == 0).all()
+                checked.append(step)
+
+    make(PPO, env).learn(8 * 64, callback=[given, RedistributeRewards(), KeepRollouts(look)])
+    assert len(checked) > 2
 
 
 def test_redistributing_needs_an_algorithm_with_rollouts():

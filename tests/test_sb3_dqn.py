@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
+from textgym.constraints import BanTokens
+from textgym.rewards import Redistributed
 from textgym_agents.sb3 import EpisodeReplayBuffer, LMFeatures, LMQPolicy, export_hf
 from textgym_agents.sb3.replay_buffer import NextStates
 
@@ -108,6 +110,24 @@ def test_an_environment_that_does_not_tell_token_rewards_is_refused(final_info):
     env = make_env(reward="redistributed", final_info=final_info)
     with pytest.raises(ValueError, match="make the environment with final_info='full'"):
         fill(buffers_of(env)[:1], env, 40)
+
+
+@pytest.mark.parametrize("on_illegal_action", ["ignore", "terminate"])
+def test_illegal_actions_have_no_share(on_illegal_action):
+    env = make_env(
+        reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
+        constraints=BanTokens([1]), on_illegal_action=on_illegal_action, illegal_action_penalty=0.0,
+    )  # fmt: skip
+    buffer, _ = buffers_of(env)
+    fill([buffer], env, 60)
+    checked = 0
+    for episode in buffer.episodes:
+        written = episode.steps["action"] != 1
+        if episode not in buffer._open and not written.all() and written.any():
+            np.testing.assert_allclose(np.diff(episode.steps["reward"][written]), 1.0, atol=1e-6)
+            assert (episode.steps["reward"][~written] == 0).all()
+            checked += 1
+    assert checked > 5
 
 
 def test_the_oldest_episodes_make_room():

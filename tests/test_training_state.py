@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3 as sb3
@@ -11,7 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from textgym import TextGenEnv, TextGenVecEnv
 from textgym.batch import TextBatch
-from textgym.rewards import AdaptiveCoefficient, Potential, kl_penalty
+from textgym.constraints import BanTokens
+from textgym.rewards import AdaptiveCoefficient, Potential, Redistributed, kl_penalty
 from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, Scorer, SelfBLEU
 from textgym.scorers.base import get_states
 from textgym_agents import (
@@ -24,9 +26,10 @@ from textgym_agents import (
     ReinforceConfig,
     collect,
 )
+from textgym_agents.policy import Choice
 from textgym_agents.sb3 import ReportProgress
 
-EOS, B = 7, 1
+EOS, B, C = 7, 1, 2
 KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}
 
 
@@ -41,6 +44,19 @@ class Records(Scorer):
 
     def __call__(self, batch):
         return np.zeros(len(batch))
+
+
+class Writes:
+    """A policy that writes given tokens one after the other, legal or not."""
+
+    vocab_size = 8
+
+    def __init__(self, tokens):
+        self.tokens = iter(tokens)
+
+    def act(self, ids, action_masks=None, *, active=None, deterministic=False, generator=None):
+        zeros = np.zeros(len(ids), dtype=np.float32)
+        return Choice(np.full(len(ids), next(self.tokens)), zeros, zeros)
 
 
 class EqualReference:
@@ -89,6 +105,16 @@ def test_stable_baselines_tells_it_with_a_callback(make):
     env = make(scorer=scorer, **KEYWORDS)
     sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=16, device="cpu").learn(64, callback=ReportProgress())
     assert sorted(set(scorer.told)) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_stable_baselines_goes_on_from_the_progress_that_it_had():
+    scorer = Records()
+    model = sb3.PPO("MlpPolicy", TextGenVecEnv(2, scorer=scorer, **KEYWORDS), n_steps=8, batch_size=16, device="cpu")
+    model.learn(32, callback=ReportProgress()).learn(32, callback=ReportProgress(), reset_num_timesteps=False)
+    assert scorer.told == [0.0, 0.5, 0.5, 0.75]
+    scorer.told.clear()
+    model.learn(32, callback=ReportProgress())
+    assert scorer.told == [0.0, 0.5]
 
 
 def test_reporting_progress_needs_our_environment():
@@ -236,6 +262,21 @@ def test_a_checkpoint_continues_with_what_the_scorer_had_learned(tmp_path):
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("num_episodes", [8, 12, 5])
+def test_a_checkpoint_continues_exactly_under_a_kl_penalty_of_the_environment(tmp_path, num_episodes):
+    def env():  # of the embedded LM, in whose width rounding shows
+        settings = {"prompts": ["Once upon a time there was", "The dog", "A sad king who"], "max_new_tokens": 12}
+        return gym.make_vec("TextGen-v0", num_envs=8, autoreset_mode="SameStep", kl_penalty=0.1, **settings)
+
+    straight = Reinforce("tiny", env(), ReinforceConfig(num_episodes=num_episodes, kl_coef=0.0))
+    straight.learn(1).learn(1).save(tmp_path)
+    resumed = Reinforce.load(tmp_path, env())
+    for _ in range(4):
+        assert torch.equal(straight.learn(1).episodes.rewards, resumed.learn(1).episodes.rewards)
+    for first, second in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("make", [lambda: GroupPercentile(len, memory=3), lambda: Novelty(["past"], n=2), SelfBLEU])
 def test_a_scorer_that_remembers_texts_goes_on_from_its_saved_state(make):
     def batch(*texts):
@@ -278,6 +319,26 @@ def test_what_a_prefix_earned_stays_at_the_end():
         expected[:num_steps] = torch.tensor(own)
         expected[num_steps - 1] += info["token_rewards"][0]
         torch.testing.assert_close(rewards, expected)
+
+
+def rising(score, texts, final_scores):
+    """A credit that grows from token to token."""
+    return [np.arange(length, dtype=np.float64) for length in texts.num_new_tokens.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("on_illegal_action", "actions", "expected"),
+    [("ignore", [B, C, B, C], [0.0, 1.5, 0.0, 2.5]), ("terminate", [C, B], [2.0, 1.0])],
+)
+def test_an_illegal_action_has_no_share_in_the_score(on_illegal_action, actions, expected):
+    env = make_env(
+        reward=Redistributed(rising), constraints=BanTokens([B]), on_illegal_action=on_illegal_action,
+        illegal_action_penalty=0.0, scorer=lambda text: text.count("c"),
+    )  # fmt: skip
+    episodes = collect(env, Writes(actions), 8, seed=0, options={"prefix": "cc"})
+    for rewards, info in zip(episodes.rewards, episodes.infos, strict=True):
+        assert info["score"] == sum(expected)
+        assert rewards.tolist() == pytest.approx(expected)
 
 
 # Scorers that fail

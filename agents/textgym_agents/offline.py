@@ -1,9 +1,11 @@
 """What the agents share that learn from recorded episodes and never write one."""
 
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from typing_extensions import Self
 
@@ -25,12 +27,14 @@ class OfflineAgent(Agent):
         **settings: The fields of ``config``'s class.
 
     Attributes:
-        data: All episodes that it learns from.
+        data: All episodes that it learns from: those given, without the ones whose scorer failed under the policy
+            ``"invalid"``, whose reward of 0 means nothing.
 
     Raises:
         TypeError: If ``data`` is neither, ``policy`` or ``config`` another agent's, or a setting unknown or given
             twice.
-        ValueError: If there is no episode, or the policy's vocabulary is not the one that the episodes were written in.
+        ValueError: If there is no episode, the policy's vocabulary is not the one that the episodes were written in, or
+            the scorer failed for all of them.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class OfflineAgent(Agent):
         if isinstance(data, (str, PathLike)):
             data = read_episodes(data)
         _check_data(data, self.policy.vocab_size)
-        self.data = data
+        self.data = _without_failures(data)
 
     @classmethod
     def load(
@@ -65,6 +69,19 @@ class OfflineAgent(Agent):
         self.episodes = self.data[chosen.cpu().numpy()]
         self.num_timesteps += int(self.episodes.num_steps.sum())
         return self.episodes
+
+
+def _without_failures(data: Episodes) -> Episodes:
+    """Return the episodes but those whose scorer failed, which have an error and no score.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    # Not Episodes.scored: data without a column for scores are learned from as well.
+    kept = [not (info.get("scorer_error") and math.isnan(info.get("score", 0.0))) for info in data.infos]
+    if not any(kept):
+        raise ValueError(f"the scorer failed for every one of the {len(data)} episodes: there is nothing to learn from")
+    return data if all(kept) else data[np.flatnonzero(kept)]
 
 
 def _check_data(data: Any, vocab_size: int) -> None:

@@ -91,7 +91,9 @@ class _Recorder:
             last = infos["final_obs"] if "final_obs" in infos else token_window(observations)
             self.text_lengths[episode] = self._write(episode, token_window(last[slot]))
             if "token_rewards" in info:
-                redistribute(self.rewards[episode, : self.num_steps[episode]], info["token_rewards"])
+                steps = slice(self.num_steps[episode])
+                has_written = np.diff(self.positions[episode, steps], append=self.text_lengths[episode]) > 0
+                redistribute(self.rewards[episode, steps], info["token_rewards"], has_written)
         self.num_left -= slots.size
 
     def _write(self, episodes: Any, windows: npt.NDArray[np.int64]) -> Any:
@@ -196,23 +198,27 @@ def env_seed(seed: int) -> int:
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
-def redistribute(rewards: npt.NDArray[np.floating], token_rewards: npt.ArrayLike) -> None:
+def redistribute(
+    rewards: npt.NDArray[np.floating], token_rewards: npt.ArrayLike, has_written: npt.NDArray[np.bool_]
+) -> None:
     """Move a terminal reward to the tokens that earned it, in place.
 
     Args:
         rewards: (T,), the rewards of the last T steps of an episode; the last one holds the score.
         token_rewards: (C,), the share of each token of the completion, as in ``info["token_rewards"]``. The shares of
-            the first C - T tokens, which none of the T steps wrote, stay in the last reward.
+            the tokens that none of the T steps wrote stay in the last reward.
+        has_written: (T,) bool, False where an illegal action wrote no token.
 
     >>> rewards = np.array([0.0, 0.0, 1.0])
-    >>> redistribute(rewards, [0.25, 0.25, 0.0, 0.5])
+    >>> redistribute(rewards, [0.25, 0.25, 0.5], np.array([True, False, True]))
     >>> rewards
     array([0.25, 0.  , 0.75])
     """
+    steps = np.flatnonzero(has_written)
     shares = np.asarray(token_rewards, dtype=np.float64)
-    shares = shares[max(len(shares) - len(rewards), 0) :]
+    shares = shares[len(shares) - len(steps) :]
     rewards[-1] -= shares.sum()
-    rewards[: len(shares)] += shares
+    rewards[steps] += shares
 
 
 def make_env(env_id: str, num_envs: int, keywords: dict[str, Any]) -> VectorEnv[Any, Any, Any]:

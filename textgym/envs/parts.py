@@ -25,6 +25,11 @@ class KLTerm:
     reference: Reference
     estimator: Literal["k1", "k3"]
 
+    def clear(self) -> None:
+        """Clear what the reference has cached, where it has a method for that."""
+        if (clear := getattr(self.reference, "clear", None)) is not None:
+            clear()
+
 
 @dataclass(frozen=True)
 class Dialogue:

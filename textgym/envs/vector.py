@@ -97,6 +97,8 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
                     f"{left} of num_episodes are left, reset_mask asks for {slots.size}: with fewer left it may name "
                     "ended slots alone, without seed and options; reset all slots to play on"
                 )
+        elif self.core.parts.kl is not None:
+            self.core.parts.kl.clear()
         state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
         return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 

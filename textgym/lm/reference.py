@@ -59,3 +59,8 @@ class ReferenceLM:
         if token_masks is not None:
             logits = logits.masked_fill(~torch.tensor(token_masks, device=logits.device), -torch.inf)
         return log_prob(logits, torch.as_tensor(actions, device=logits.device)).double().numpy(force=True)
+
+    def clear(self) -> None:
+        """Forget what is cached, so that rounding does not depend on the texts of before; see ``Reference``."""
+        if self._stream is not None:
+            self._stream.clear()

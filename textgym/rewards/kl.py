@@ -16,7 +16,11 @@ KL_ESTIMATORS = ("k1", "k3")
 
 
 class Reference(Protocol):
-    """The language model that the KL penalty compares the policy with."""
+    """The language model that the KL penalty compares the policy with.
+
+    A method ``clear()``, where there is one, is called whenever all slots of a vector environment are reset: a run that
+    continues from a checkpoint then computes to the last bit what an uninterrupted one does.
+    """
 
     def log_probs(
         self,

@@ -34,12 +34,15 @@ class RedistributeRewards(BaseCallback):
         if self.training_env.has_attr("config"):
             for config in self.training_env.get_attr("config"):
                 check_final_info(config.final_info)
+        buffer = self.model.rollout_buffer
+        self._has_written = np.ones((buffer.buffer_size, buffer.n_envs), dtype=np.bool_)
 
     def _on_step(self) -> bool:
         assert isinstance(self.model, OnPolicyAlgorithm)
         buffer = self.model.rollout_buffer
         now, starts_now = self.locals["rewards"], self.model._last_episode_starts  # stored after the callbacks
         assert starts_now is not None
+        self._has_written[buffer.pos] = ["illegal_action" not in info for info in self.locals["infos"]]
         for slot in np.flatnonzero(self.locals["dones"]).tolist():
             shares = self.locals["infos"][slot].get("token_rewards")
             if shares is None:
@@ -49,7 +52,7 @@ class RedistributeRewards(BaseCallback):
             starts = np.append(buffer.episode_starts[: buffer.pos, slot], starts_now[slot])
             first = max(np.flatnonzero(starts), default=0)
             rewards = np.append(buffer.rewards[first : buffer.pos, slot], now[slot])
-            redistribute(rewards, shares)
+            redistribute(rewards, shares, self._has_written[first : buffer.pos + 1, slot])
             buffer.rewards[first : buffer.pos, slot], now[slot] = rewards[:-1], rewards[-1]
         return True
 
@@ -108,9 +111,10 @@ class ReportProgress(BaseCallback):
             raise AttributeError("ReportProgress needs an environment with set_progress, of the TextGen family")
 
     def _on_rollout_start(self) -> None:
-        # SB3's own measure falls from 1 to 0, and can pass 0 where the last rollout is longer than what was left.
-        done = 1.0 - self.model._current_progress_remaining
-        self.training_env.unwrapped.env_method("set_progress", min(max(done, 0.0), 1.0))
+        # SB3's own measure, _current_progress_remaining, is still that of the learn() before in the first rollout. The
+        # last rollout can be longer than what was left.
+        done = self.model.num_timesteps / self.model._total_timesteps
+        self.training_env.unwrapped.env_method("set_progress", min(done, 1.0))
 
     def _on_step(self) -> bool:
         return True

@@ -193,7 +193,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
                         "environment with final_info='full', its default"
                     )
                 if "token_rewards" in infos[slot]:
-                    redistribute(episode.steps["reward"][: episode.num_steps], infos[slot]["token_rewards"])
+                    steps = episode.steps[: episode.num_steps]
+                    has_written = np.diff(steps["column"], append=len(episode.ids) - 1) > 0
+                    redistribute(steps["reward"], infos[slot]["token_rewards"], has_written)
                 cut = self.handle_timeout_termination and infos[slot].get("TimeLimit.truncated", False)
                 episode.close(terminated=not cut)
                 self._open[slot] = None
