@@ -376,6 +376,82 @@ def test_names_of_parts_and_of_components_agree():
         check_scorer(ReportsAnotherName())
 
 
+class Remembers(Scorer):
+    """Learns the number of texts; each of those below has one fault in it."""
+
+    deterministic = False
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, batch):
+        return lengths(batch)
+
+    def observe(self, batch, scores):
+        self.count += len(batch)
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]
+
+
+class CannotObserveFailures(Remembers):
+    def observe(self, batch, scores):
+        self.count += int(scores.total.sum())
+
+
+class NeedsInnerScores(Remembers):
+    def __init__(self):
+        super().__init__()
+        self.scorers = (Remembers(), Remembers())
+
+    def score_components(self, batch):
+        return Scores(self(batch), {}, inner=(Scores(lengths(batch), {}),))
+
+
+class HasAStateBeyondJSON(Remembers):
+    def get_state(self):
+        return {"count": {self.count}}
+
+
+class ForgetsItsState(Remembers):
+    def set_state(self, state):
+        pass
+
+
+class HasNoSetState(Remembers):
+    set_state = Scorer.set_state
+
+
+class BreaksWithProgress(Remembers):
+    def set_progress(self, progress):
+        raise KeyError("progress")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (CannotObserveFailures(), "fails to observe the scores of a call that failed: ValueError"),
+        (NeedsInnerScores(), "reports scores of 1 of its 2 inner scorers"),
+        (HasAStateBeyondJSON(), "has a state that JSON cannot hold: Object of type set"),
+        (ForgetsItsState(), "has another state after set_state"),
+        (HasNoSetState(), "HasNoSetState returns a state and has no set_state"),
+        (BreaksWithProgress(), "observation, state and progress: KeyError"),
+    ],
+)
+def test_a_scorer_that_cannot_be_trained_with_is_caught(scorer, message):
+    with pytest.raises(AssertionError, match=message):
+        check_scorer(scorer)
+
+
+def test_a_sound_learner_passes_and_stays_as_it_is():
+    scorer = Remembers()
+    assert "observes, 1 states" in str(check_scorer(scorer))
+    assert scorer.count == 0
+
+
 @pytest.mark.parametrize(
     ("claim", "message"),
     [

@@ -1,5 +1,6 @@
 import ast
 import asyncio
+import dataclasses
 import functools
 import pickle
 import subprocess
@@ -693,9 +694,60 @@ def test_hooks_of_an_object_that_is_no_scorer_are_not_ignored_silently():
     assert values(Judge(), "a") == [1.0]
 
 
+def test_hooks_are_refused_whatever_the_signature():
+    class OfText:
+        def __call__(self, completion):
+            return 1.0
+
+        def observe(self, batch, scores):
+            raise AssertionError
+
+    class OfColumns:
+        deterministic = False
+
+        def __call__(self, prompts, completions, **columns):
+            return [1.0] * len(completions)
+
+    def function(batch):
+        return np.ones(len(batch))
+
+    function.score_range = (0.0, 1.0)
+    for spec, hook in ((OfText(), "observe"), (OfColumns(), "deterministic")):
+        with pytest.raises(TypeError, match=rf"has {hook}, .* inherit from it, class {type(spec).__name__}\(Scorer\)"):
+            as_scorer(spec)
+    with pytest.raises(TypeError, match=r"'function' has score_range, .*: write one that calls the function"):
+        as_scorer(function)
+
+
+class PlainObject:
+    def __call__(self, batch):
+        return np.ones(len(batch))
+
+
+def test_the_result_of_a_registered_factory_is_adapted(monkeypatch):
+    monkeypatch.setattr(textgym.scorers.registry, "_FACTORIES", {"plain": PlainObject, "size": lambda: len})
+    assert isinstance(as_scorer("plain"), Scorer)
+    assert evaluate(as_scorer("size"), batch_of("abc")).total.tolist() == [3.0]
+
+
+def test_a_scorer_may_be_a_dataclass_with_a_field_called_name():
+    @dataclasses.dataclass
+    class Named(Scorer):
+        name: str
+        weight: float
+
+        def __call__(self, batch):
+            return np.full(len(batch), self.weight)
+
+    assert Named("mine", 2.0).name == "mine"
+    with pytest.raises(TypeError, match="name"):
+        Named(weight=1.0)
+    assert Returns([1.0]).name == "returns"
+
+
 @pytest.mark.parametrize(("name", "known"), [("regex", "Regex"), ("json_schema", "JSONSchema"), ("BLEU", "BLEU")])
 def test_a_class_that_is_asked_for_by_name_is_named(name, known):
-    with pytest.raises(ValueError, match=rf"there is the class {known}: .*, textgym\.scorers\.{known}"):
+    with pytest.raises(ValueError, match=rf"not a registered scorer name; .* textgym\.scorers\.{known}\(\.\.\.\)"):
         as_scorer(name)
 
 

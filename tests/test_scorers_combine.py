@@ -901,6 +901,16 @@ def test_the_caller_s_way_with_overflows_holds_in_the_thread():
 # Wrong arguments
 
 
+class LearnsQuietly(Scorer):
+    """A learner without a state that calls itself deterministic."""
+
+    def __call__(self, batch):
+        return np.zeros(len(batch))
+
+    def observe(self, batch, scores):
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -932,6 +942,7 @@ def test_the_caller_s_way_with_overflows_holds_in_the_thread():
             r"put Cached inside it: RunningNormalization\(Cached\(\.\.\.\)\)",
         ),
         (lambda: Cached({"a": (Clip(GroupPercentile(len), 0), 1.0)}), ValueError, r"GroupPercentile\(Cached\("),
+        (lambda: Cached(LearnsQuietly()), ValueError, "LearnsQuietly changes with the texts .* leave it out of Cached"),
         (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* leave it out of Cached"),
         (lambda: Constrained(len, len, NAN), ValueError, "at_least is nan"),
         (lambda: Constrained(len, len, 0, learning_rate=0), ValueError, "learning_rate is 0"),

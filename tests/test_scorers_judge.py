@@ -6,11 +6,13 @@ import sqlite3
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pytest
@@ -452,6 +454,34 @@ def test_a_key_that_an_answer_repeats_is_not_kept(server, monkeypatch, tmp_path)
     assert KEY.encode() not in (tmp_path / "answers.sqlite").read_bytes()
 
 
+@pytest.mark.parametrize("key", ["sk-a/b+c=d&e", 'sk-"quoted"\\key'])
+@pytest.mark.parametrize(
+    "escaped",
+    [
+        lambda key: json.dumps(key)[1:-1],
+        lambda key: json.dumps(key)[1:-1].replace("/", r"\/"),
+        lambda key: quote(key),
+        lambda key: quote(key, safe=""),
+        quote_plus,
+    ],
+)
+def test_an_escaped_key_is_not_shown_either(server, monkeypatch, key, escaped):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    server.answer = lambda body: say(f"I was sent {escaped(key)}, and that is all.")
+    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
+    assert "I was sent ***, and that is all." in error
+
+
+def test_a_key_too_short_to_be_secret_changes_no_message(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "local")
+    server.answer = lambda body: fail(400)
+    judge = judge_of(server, api_key_env="JUDGE_KEY")
+    judge._client.url = judge._client.url.replace("127.0.0.1", "localhost")
+    error = score_part(judge, batch_of("a")).error
+    assert "***" not in error
+    assert "localhost" in error
+
+
 # One answer never costs the others
 
 
@@ -506,6 +536,12 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_the_answers_count(serve
     with pytest.warns(RuntimeWarning, match="cannot use .* as a cache: database or disk is full"):
         assert judge(batch_of("a", "b", "c")).tolist() == [1.0] * 3
     assert len(server.requests) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert judge(batch_of("d")).tolist() == [1.0]
+        with pytest.raises(RuntimeWarning, match="disk is full"):
+            judge(batch_of("e"))
+        assert len(server.requests) == 4
 
 
 def test_white_space_around_the_key_is_not_sent(server, monkeypatch):
@@ -702,6 +738,15 @@ def test_a_cache_that_is_damaged_later_fails_the_episodes_and_says_so(server, tm
 
 
 # Copies, and what is refused
+
+
+def test_a_name_of_ones_own_is_copied_and_shown_in_errors(server):
+    judge = judge_of(server, retries=0)
+    judge.name = "style"
+    server.answer = lambda body: fail(400)
+    copied = pickle.loads(pickle.dumps(judge))
+    assert copied.name == "style"
+    assert score_part(copied, batch_of("a")).error.startswith("scorer 'style' ")
 
 
 def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):

@@ -248,31 +248,33 @@ def test_with_spelling_only_the_first_500_characters_are_read():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("load_first", [True, False])
-def test_a_process_forked_while_the_checker_ran_is_told_so_and_does_not_hang(load_first):
+def test_a_process_forked_while_the_checker_ran_is_told_so_and_does_not_hang(load_first, cached):
     code = """
 import os, signal, sys, threading
 import textgym.scorers.language.grammar as module
 from textgym.batch import TextBatch
 from textgym.scorers import Grammar
 batch = TextBatch.from_texts(["xqzvkwrt " * 55])  # a while's work for the spell checker
+early = Grammar() if CACHED else None
 if LOAD_FIRST:
     score = Grammar(kinds=("Spelling",))
     threading.Thread(target=score, args=(batch,), daemon=True).start()
 else:
-    threading.Thread(target=Grammar, daemon=True).start()
+    threading.Thread(target=Grammar, kwargs={"dialect": "british"}, daemon=True).start()
 while not module._one_at_a_time.locked():
     pass
 if os.fork() == 0:
     signal.alarm(60)  # a child that hangs is killed
     try:
-        Grammar()(batch)
+        (early or Grammar())(batch)
     except RuntimeError as error:
         os._exit("forked while another thread" not in str(error))
     os._exit(2)
 _, status = os.wait()
 os._exit(status != 0)
-""".replace("LOAD_FIRST", str(load_first))
+""".replace("LOAD_FIRST", str(load_first)).replace("CACHED", str(cached))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

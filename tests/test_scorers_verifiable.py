@@ -513,6 +513,41 @@ threading.Thread(target=forge, daemon=True).start()
 @pytest.mark.parametrize(
     "program",
     [
+        # A thread that writes to all descriptors while a later episode is checked.
+        "import os, threading\nos.go = threading.Event()\ndef later():\n  os.go.wait()\n  for fd in range(3, 64):\n"
+        "    try: os.write(fd, b'x')\n    except OSError: pass\n"
+        "os.left = threading.Thread(target=later, daemon=True)\nos.left.start()",
+        "import json\njson.dumps = lambda reply: '{\"value\": 1000.0}'",
+    ],
+)
+def test_what_a_completion_leaves_behind_does_not_change_later_scores(program):
+    def check(completion):
+        if completion == program:
+            exec(completion, {})
+        elif hasattr(os, "left"):
+            os.go.set()
+            os.left.join()
+        return float(len(completion))
+
+    scorer = checker_of(check, time_limit=10.0)
+    scores = score_part(scorer, batch_of(program, "a", "bc"))
+    scorer.close()
+    assert (scores.total.tolist(), scores.errors) == ([float(len(program)), 1.0, 2.0], {})
+
+
+@pytest.mark.parametrize("name", ["math_answer", "mine"])
+def test_the_name_survives_pickling_and_is_the_one_in_errors(name):
+    scorer = MathAnswer()
+    scorer.name = name
+    copied = pickle.loads(pickle.dumps(scorer))
+    assert copied.name == name
+    assert f"scorer {name!r} raised" in score_part(copied, TextBatch.from_texts(["1"], references=[["no sum"]])).error
+    copied.close()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
         "import os\nos.closerange(3, 256)",
         "import os\nos.close(3)",
         "import os\nos.closerange(0, 256)",

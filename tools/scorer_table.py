@@ -310,8 +310,8 @@ one, {NUM_TIMED} others in one batch; what is shown is the median of {ROUNDS} ro
 decoded before. What was measured is CPU time of the process; {" and ".join(OWN_PROCESS)} work in another one,
 so theirs is wall time. {_machine()}
 
-**Incremental** scorers can pay each token (`reward="per_token"`). **Licences** are what the installed packages say; a
-scorer without a package needs nothing but textgym. The extra `scorers` brings all of them but torch and
+**Incremental** scorers can reward each token (`reward="per_token"`). **Licences** are what the installed packages say;
+a scorer without a package needs nothing but textgym. The extra `scorers` brings all of them but torch and
 transformers, which are in `textgym[agents]`, and reasoning-gym, which is in `textgym[reasoning]`."""
 
 

@@ -34,8 +34,9 @@ def discounted(
 def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArray) -> list[FloatArray]:
     """Give each token what the score falls by when that token alone is left out.
 
-    Costs one call of the scorer for all K texts without each of their T tokens, K * T texts. They are handed over as
-    unfinished, so that a scorer that keeps count of finished texts does not count them. A failure falls under the
+    Costs one call of the scorer for all K texts without each of their T tokens, K * T texts. They are passed as
+    unfinished (``~batch.done``), so that a scorer that normalises by the finished texts of the batch leaves them out. A
+    failure falls under the
     environment's policy; under ``"invalid"`` the token without which the text has no score gets only its part of the
     rest.
 

@@ -1,12 +1,12 @@
 """The contract of scorers, :class:`Scorer`, and a library of them.
 
-    lexical       what a text looks like: length, words, repetition, shape
-    language      what it says and how well: sentiment, manners, spelling, grammar
-    reference     how near it is to references
-    verifiable    whether it is right, where that can be checked
-    fluency       how it reads to a language model, or beside other texts
-    learned       what a trained model says: reward models, judges, preferences
-    combine       scorers that are made of other scorers
+    lexical       surface form: length, words, repetition, shape
+    language      sentiment, profanity, spelling, grammar
+    reference     similarity to references
+    verifiable    correctness of answers that can be verified
+    fluency       likelihood under a language model, and novelty among other texts
+    learned       reward models, judges, preferences
+    combine       compositions of scorers
 
 A scorer's module is imported when its name is first used, a package that it needs when it is built.
 """

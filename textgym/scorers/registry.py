@@ -19,8 +19,8 @@ _FACTORIES: dict[str, Callable[[], Scorer] | str] = {
 _OF_WEIGHTS = "textgym.scorers.combine.weighted_sum:weighted_sum"
 """Builds the scorer of ``{name: weight}``. Named as factories are: composites are built on :func:`as_scorer`."""
 _SPELLING = (
-    "scorer {name!r} is no name; there is the class {known}: give an object of it, textgym.scorers.{known}(...), "
-    "or its name where docs/scorers.md shows one"
+    "{name!r} is not a registered scorer name; pass an object of the class, textgym.scorers.{known}(...), or its name "
+    "as docs/scorers.md lists it"
 )
 _EXPECTED = (
     "a registered name, {name: weight}, a Scorer (or a callable whose parameter is called batch), "
@@ -73,7 +73,7 @@ def as_scorer(spec: Any) -> Scorer:
     if isinstance(spec, Scorer):
         return spec
     if isinstance(spec, str):
-        return scorer_factory(spec)()
+        return as_scorer(scorer_factory(spec)())
     if isinstance(spec, Mapping):
         scorer: Scorer = _load(_OF_WEIGHTS)(spec)
         return scorer
@@ -81,6 +81,7 @@ def as_scorer(spec: Any) -> Scorer:
         raise TypeError(f"scorer is the class {spec.__name__}; give an object of it, such as {spec.__name__}(...)")
     if not callable(spec):
         raise TypeError(f"scorer is {spec!r} of type {type(spec).__name__}; expected {_EXPECTED}")
+    _refuse_hooks(spec)
     return _as_scorer_callable(spec)
 
 
@@ -120,10 +121,25 @@ def _as_scorer_callable(spec: Callable[..., Any]) -> Scorer:
         raise TypeError(f"scorer {scorer_name(spec)!r} has the signature {signature}; expected {_EXPECTED}")
     if required[0].name != "batch" and required[0].annotation not in (TextBatch, "TextBatch"):
         return FunctionScorer(spec)
-    hooks = [name for name in vars(Scorer) if not name.startswith("_") and name != "name" and hasattr(spec, name)]
-    if hooks:
-        raise TypeError(
-            f"scorer {scorer_name(spec)!r} has {', '.join(hooks)}, but only a subclass of textgym.scorers.Scorer is "
-            f"asked for them: inherit from it, class {type(spec).__name__}(Scorer)"
-        )
     return BatchFunctionScorer(spec)
+
+
+def _refuse_hooks(spec: Any) -> None:
+    """Refuse a callable with attributes that only have a meaning in a Scorer, instead of ignoring them.
+
+    Raises:
+        TypeError: If it has one.
+    """
+    # Objects of any kind may have a value; without `incremental`, the methods of incremental scorers have no meaning.
+    names = [name for name in vars(Scorer) if not name.startswith("_")]
+    hooks = [name for name in names if name not in ("name", "begin", "advance", "value") and hasattr(spec, name)]
+    if not hooks:
+        return
+    kind = type(spec).__name__
+    advice = (
+        "write one that calls the function" if inspect.isroutine(spec) else f"inherit from it, class {kind}(Scorer)"
+    )
+    raise TypeError(
+        f"scorer {scorer_name(spec)!r} has {', '.join(hooks)}, which only a subclass of textgym.scorers.Scorer may "
+        f"have: {advice}"
+    )

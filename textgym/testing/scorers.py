@@ -1,6 +1,7 @@
 """The contract of scorers as a function: what one has to pass before it earns rewards."""
 
 import copy
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import component_names, score_part
-from textgym.scorers.base import get_states
+from textgym.scorers import component_names, observe_episodes, score_part
+from textgym.scorers.base import get_states, observes, set_states
+from textgym.scorers.evaluation import unscored
 from textgym.testing.generators import disturbed_generators
 from textgym.testing.growing import check_growing
 from textgym.testing.kit import TEXTS, ScorerKit
@@ -41,9 +43,10 @@ def check_scorer(
     """Check that a scorer keeps the contract of :class:`textgym.scorers.Scorer`.
 
     It has to give one finite number or NaN for each of some ordinary and some nasty texts, for unfinished ones and for
-    a batch of none, stay in its range, leave the batch as it was, survive pickling, score the better text of each pair
-    higher, agree with itself about the names of its parts, give an episode the same score whenever and in whatever
-    company it is asked, and neither use nor seed the global random generators. An incremental one has to say the same
+    a batch of none, stay in its range, leave the batch as it was, survive pickling, observe episodes whether or not it
+    scored them, restore its state from JSON, score after ``set_progress``, score the better text of each pair higher,
+    agree with itself about the names of its parts, give an episode the same score whenever and in whatever company it
+    is asked, and neither use nor seed the global random generators. An incremental one has to say the same
     of texts that grow token by token under several tokenizers, cut characters among them, without changing an old
     state.
 
@@ -52,8 +55,8 @@ def check_scorer(
         score_range: The least and the greatest score; by default the scorer's attribute ``score_range``, if it has one.
         deterministic: Whether equal episodes have equal scores; by default the scorer's attribute ``deterministic``,
             else ``True``. ``False`` leaves out the comparisons.
-        prefers: Pairs of completions, the better one first; by default the scorer's attribute ``prefers``, if it has
-            one. An empty list leaves the pairs out.
+        prefers: Pairs of completions, the better one first; by default known pairs for textgym's own scorers, none for
+            others. An empty list leaves the pairs out.
         prompt: The prompt of every text; by default each has another.
         references: References that every text is given, for a scorer that needs them.
         metadata: Metadata that every text is given.
@@ -67,7 +70,7 @@ def check_scorer(
 
     >>> from textgym.scorers import LengthBand
     >>> check_scorer(LengthBand())
-    <scorer 'length_band': 14 checks passed, scores seen in [0, 1]>
+    <scorer 'length_band': 15 checks passed, scores seen in [0, 1]>
     >>> check_scorer(len, score_range=(0, 100))
     Traceback (most recent call last):
     AssertionError: scorer 'len' leaves its range [0, 100] for the 100,000 characters of words: 100002.0
@@ -87,6 +90,8 @@ def check_scorer(
     kit.run("a batch of none", lambda: kit.score(kit.batch({}), "given a batch of 0 episodes,"))
     kit.run("unfinished texts", lambda: _check_unfinished(kit))
     kit.run("survives pickling", lambda: _check_pickling(kit, deterministic))
+    if not kit.failed("survives pickling"):
+        kit.run("observation, state and progress", lambda: _check_training(kit))
     if score_range is not None and not kit.failed("what it says of itself"):
         kit.run("stays in its range", lambda: _check_range(kit, score_range))
     if prefers and not kit.failed("what it says of itself"):
@@ -191,6 +196,34 @@ def _check_pickling(kit: ScorerKit, deterministic: bool) -> None:
     scores = kit.score(kit.batch(TEXTS), "pickled and loaded,", list(TEXTS), copied) if kit.scores is not None else None
     if deterministic and scores is not None:
         _check_same(kit, scores, "does not survive pickling: its copy")
+
+
+def _check_training(kit: ScorerKit) -> str:
+    """Observe, save, restore and move on, with copies: the scorer stays as it is."""
+    copied, restored = (pickle.loads(pickle.dumps(kit.subject)) for _ in range(2))
+    texts = {name: text for name, text in TEXTS.items() if len(text) < 1_000}
+    batch = kit.batch(texts)
+    if observes(copied):
+        scores = score_part(copied, batch)
+        if len(scores.inner) not in (0, len(copied.scorers)):
+            raise AssertionError(f"reports scores of {len(scores.inner)} of its {len(copied.scorers)} inner scorers")
+        for what, found in (("its scores", scores), ("the scores of a call that failed", unscored(copied, len(batch)))):
+            try:
+                observe_episodes(copied, batch, found)
+            except Exception as error:
+                raise AssertionError(f"fails to observe {what}: {type(error).__name__}: {error}") from error
+    states = get_states(copied)
+    try:
+        saved = json.dumps(states)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"has a state that JSON cannot hold: {error}") from error
+    set_states(restored, json.loads(saved))
+    if json.dumps(get_states(restored)) != saved:
+        raise AssertionError("has another state after set_state than the one that it was given")
+    restored.set_progress(0.5)
+    kit.score(batch, "after set_progress(0.5),", list(texts), restored)
+    learned = "observes" if observes(copied) else "does not observe"
+    return f"{learned}, {sum(state is not None for state in states)} states"
 
 
 def _check_range(kit: ScorerKit, limits: tuple[float, float]) -> str:

@@ -1,4 +1,4 @@
-"""A scorer that is asked only about texts that it has not seen."""
+"""A scorer that is called only on texts that it has not scored yet."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
-from textgym.scorers.base import Scorer, Scores
+from textgym.scorers.base import Scorer, Scores, observes
 from textgym.scorers.combine.arguments import as_count
 from textgym.scorers.combine.composite import Wrapper
 from textgym.scorers.evaluation import score_part
@@ -27,11 +27,11 @@ class Cached(Wrapper):
     not asked about for longest is forgotten first. A look-up costs a few microseconds, so caching a cheap scorer is a
     loss.
 
-    Only for a scorer that always says the same of the same text, and looks at nothing else: not at token ids, as a
-    length in tokens does, nor at ``batch.done``, as :class:`textgym.scorers.RunningNormalization` does, which
-    therefore belongs around a cache and not inside. :meth:`clear` forgets all, and so does progress where it
-    changes a score. A text with metadata that cannot be compared, such as an object without a hash, is always
-    scored anew.
+    Only for a scorer that always gives the same text the same score, and depends on nothing else: not on token ids, as
+    a length in tokens does, nor on ``batch.done``. One that learns in ``observe``, such as
+    :class:`textgym.scorers.RunningNormalization`, is refused: it belongs around a cache and not inside. :meth:`clear`
+    forgets all, and so does ``set_progress`` where it changes a score. A text with metadata that cannot be compared,
+    such as an object without a hash, is always scored anew.
 
     Formula, range, an empty completion: as the scorer. Not incremental. A pickled copy begins empty, so that sending
     one to a worker is cheap.
@@ -41,8 +41,8 @@ class Cached(Wrapper):
         max_size: The most texts that are remembered.
 
     Raises:
-        ValueError: If ``max_size`` is not a positive whole number, or the scorer, or one inside it, learns from the
-            texts that it sees.
+        ValueError: If ``max_size`` is not a positive whole number, or the class of the scorer, or of one inside it,
+            overrides ``observe``.
 
     >>> scorer = Cached("sentiment")
     >>> scorer(TextBatch.from_texts(["a nice dog", "a nice dog", "a dog"]))
@@ -153,10 +153,10 @@ def _hashable(value: Any) -> Hashable:
 
 
 def _learning(scorer: Scorer) -> Scorer | None:
-    """Return the first scorer, inner ones included, whose scores change with what it observes; None if none does."""
-    if type(scorer).observe is not Scorer.observe and not scorer.deterministic and scorer.get_state() is not None:
-        return scorer
-    return next(filter(None, map(_learning, scorer.scorers)), None)
+    """Return a scorer that learns in ``observe``, an inner one before its outer ones; None if none does."""
+    if not observes(scorer):
+        return None
+    return next((_learning(inner) for inner in scorer.scorers if observes(inner)), scorer)
 
 
 def _changes_with_progress(scorer: Scorer) -> bool:

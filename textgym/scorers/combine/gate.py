@@ -14,21 +14,22 @@ __all__ = ["Gate"]
 
 
 class Gate(Composite):
-    """The score of the texts that meet a condition; the others score ``otherwise``, and their score is not asked for.
+    """The score of the texts that meet a condition; the others get ``otherwise``, and are not scored.
 
-    Formula: ``score if condition >= at_least else otherwise``. A condition that does not apply to an episode asks
-    nothing of it, and lets it pass. NaN where the scorer is asked and does not apply. The scorer is called once, on
-    the episodes that pass, and not at all where none does: a cheap condition before an expensive judge saves its calls.
-    Components are ``"condition"`` and ``"score"``, NaN where it was not asked.
+    Formula: ``score if condition >= at_least else otherwise``. An episode to which the condition does not apply (NaN)
+    passes. NaN where the scorer is called and does not apply. The scorer is called once, on the episodes that pass, and
+    not at all where none does: a cheap condition before an expensive judge saves its calls. Components are
+    ``"condition"`` and ``"score"``, NaN where it was not called.
 
     Range: that of the scorer and ``otherwise``. An empty completion scores what the parts make of it; deterministic if
-    they are. Not incremental. A scorer that can be below ``otherwise`` pays for failing the condition.
+    they are. Not incremental. If the scorer can be below ``otherwise``, failing the
+    condition can be rewarded.
 
     Args:
         condition: Anything that :func:`textgym.scorers.as_scorer` accepts.
         at_least: The least score of the condition that passes.
-        scorer: What passing texts are worth, of the same kinds.
-        otherwise: What the others score; NaN says that the gate does not apply to them.
+        scorer: The scorer of passing texts, of the same kinds.
+        otherwise: The score of the others; NaN: the gate does not apply to them.
 
     Raises:
         ValueError: If ``at_least`` is not finite, or ``otherwise`` infinite.
@@ -46,7 +47,7 @@ class Gate(Composite):
         self.parts = {"condition": as_part(condition, "condition"), "score": as_part(scorer, "score")}
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return total and components; an episode for which a part that was asked failed has no total."""
+        """Return total and components; an episode for which a part that was called failed has no total."""
         gathered = Gathered(batch)
         condition = gathered.call("condition", self.parts["condition"])
         passes = np.isnan(condition) | (condition >= self.at_least)

@@ -1,4 +1,4 @@
-"""How a text's score ranks among those of other texts for the same prompt."""
+"""Percentile rank of a score among those of other texts for the same prompt."""
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict, deque
@@ -16,7 +16,7 @@ __all__ = ["GroupPercentile"]
 
 
 class GroupPercentile(Wrapper):
-    """The share of other texts for the same prompt that a text beats, ties counting half.
+    """The share of other texts for the same prompt whose score is lower, ties counting half.
 
     Formula: ``(lower + equal / 2) / others``, over the other finished texts for the prompt: those of the same batch,
     and the last ``memory`` that were observed before. 0.5 where there are none; NaN where the scorer does not apply.

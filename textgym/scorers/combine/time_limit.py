@@ -1,4 +1,4 @@
-"""A scorer that may hang, and then counts as failed."""
+"""A wrapper that fails the calls of a scorer that take too long."""
 
 import contextvars
 from dataclasses import replace
@@ -18,8 +18,8 @@ class TimeLimit(Wrapper):
     """A scorer whose call fails for all its texts if it takes too long.
 
     The failure is a ``TimeoutError`` in :attr:`textgym.scorers.Scores.cause`, and falls under the environment's policy
-    as any other does. Formula, range, an empty completion: as the scorer. Not deterministic, strictly speaking, but
-    it says what the scorer says. Not incremental.
+    as any other does. Formula, range, an empty completion: as the scorer. Deterministic if the scorer is, except
+    for calls near the limit. Not incremental.
 
     The scorer runs in a thread of its own, one for each call. **A thread cannot be killed**:
     after the limit it goes on, until the scorer returns or the process ends, which it does not hold up. What it returns

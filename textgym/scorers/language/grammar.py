@@ -150,7 +150,7 @@ class Grammar(Scorer):
         # Harper's memory grows with the square of the longest run: 100,000 letters end the process. It is asked for
         # overlapping mistakes too, because else one long sentence would hide all others.
         prompt, completion = _long_run(r"\g<0> ", prompt), _long_run(r"\g<0> ", completion)
-        with _one_at_a_time:
+        with _harper_alone():
             lints = linter.lint(prompt + completion, language="plaintext", dedup=False)
         places = {
             (lint.span.start, lint.span.end)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from textgym.errors import ScorerError
 from textgym.scorers.extras import import_extra
@@ -26,7 +26,7 @@ _LONGEST_WAIT = 120.0
 _MOST_BYTES = 10_000_000
 _MOST_BYTES_OF_AN_ERROR = 10_000
 _SHORTEST_SECRET = 8
-"""Characters of a key that answers are searched for; a shorter one, as local servers are given, is no secret."""
+"""Characters of a key that is redacted; a shorter one, as local servers are given, is no secret."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -244,7 +244,7 @@ class ChatClient:
             raise ScorerError(f"{self.url} answered something that is no chat completion: {shown!r}")
         self.limits.after_reply(tokens)
         text = text.encode("utf-8", "replace").decode()  # half an emoji could not be stored
-        return _without(secret, text) if len(secret) >= _SHORTEST_SECRET else text
+        return _without(secret, text)
 
     def _key(self) -> str:
         """Return the key, without white space around it, or an empty string where none is wanted."""
@@ -259,8 +259,13 @@ class ChatClient:
 
 
 def _without(secret: str, said: str) -> str:
-    """Return what a server said, which may repeat what it was sent."""
-    return re.sub(re.escape(secret), "***", said, flags=re.IGNORECASE) if secret else said
+    """Return what a server said, without the key that it may repeat as it was sent, or escaped in JSON or a URL."""
+    if len(secret) < _SHORTEST_SECRET:
+        return said
+    escaped = json.dumps(secret)[1:-1]
+    forms = {secret, escaped, escaped.replace("/", r"\/"), quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), "***", said, flags=re.IGNORECASE)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -23,7 +23,7 @@ __all__ = ["Judge", "JudgeUsage"]
 
 @dataclass(frozen=True)
 class JudgeUsage:
-    """What a judge has cost so far."""
+    """Requests, tokens and cache hits of a judge so far."""
 
     requests: int = 0
     """Requests sent, retries included."""
@@ -84,6 +84,7 @@ class Judge(EpisodewiseScorer):
         self.config = config = as_config(config, JudgeConfig, "config")
         self._clock, self._sleep = clock, sleep
         self._cache_hits = 0
+        self._warning: RuntimeWarning | None = None
         limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock)
         self._client = ChatClient(
             base_url,
@@ -103,11 +104,19 @@ class Judge(EpisodewiseScorer):
 
     @property
     def usage(self) -> JudgeUsage:
-        """What it has cost so far."""
+        """Requests, tokens and cache hits so far."""
         return JudgeUsage(self._client.limits.requests, self._client.limits.tokens, self._cache_hits)
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and which episodes failed."""
+        """Return the scores, and which episodes failed.
+
+        Raises:
+            RuntimeWarning: Before anything is asked, if the cache could not be written before, and the filters of
+                warnings make errors of them.
+        """
+        if self._warning is not None:
+            warning, self._warning = self._warning, None
+            raise warning
         questions = self._questions(batch)
         bodies = {key: body for key, body in questions if body is not None}
         found = self._remembered(bodies, [key for key, body in questions if body is not None])
@@ -167,7 +176,10 @@ class Judge(EpisodewiseScorer):
         if bodies:
             self._client.complete(bodies, keep)
         if unkept is not None:
-            warnings.warn(f"answers of the judge were not kept: {unkept}", RuntimeWarning, stacklevel=2)
+            try:
+                warnings.warn(f"answers of the judge were not kept: {unkept}", RuntimeWarning, stacklevel=2)
+            except RuntimeWarning as warning:  # raised with the next batch: this one is paid for
+                self._warning = warning
         return found
 
     def _score(self, answer: str) -> float | ScorerError:

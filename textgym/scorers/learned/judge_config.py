@@ -1,4 +1,4 @@
-"""What a judge is asked, how its answer is read, and what it may cost."""
+"""Settings of a judge: prompt template, parsing of the answer, and budgets."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def _default_parameters() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """How a judge is used."""
+    """Settings of :class:`textgym.scorers.Judge`."""
 
     template: str = _TEMPLATE
     """What the judge is asked. ``{prompt}``, ``{completion}``, ``{reference}`` (the sample's first), ``{low}`` and

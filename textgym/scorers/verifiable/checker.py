@@ -26,9 +26,10 @@ class Checker(EpisodewiseScorer):
     The function runs in another process, one episode after the other. A call that takes longer than ``time_limit`` is
     killed together with all processes that it has started, and so is an endless loop; that episode alone fails, or
     gets ``on_timeout``. What the function raises fails that episode alone too. The process is started with the first
-    batch and kept; starting it is not counted in the time limit. A completion that forks, closes descriptors or writes
-    to them fails alone at most, and does not change the scores of others. It is no sandbox all the same: the code may
-    read and write what you may, end your other processes, and replace what the function itself uses.
+    batch and kept; starting it is not counted in the time limit. A call that leaves a thread running ends the process
+    after its answer. A completion that forks, starts threads, closes descriptors or writes to them thus fails alone at
+    most. It is no sandbox: a completion run as a program may read and write what you may, end your other processes, and
+    patch the modules that the function and its process use, which changes the scores of later episodes.
 
     Args:
         function: ``f(completion)`` or ``f(completion, sample)``; a second parameter is given the sample if it is

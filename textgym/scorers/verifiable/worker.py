@@ -36,7 +36,7 @@ _LONGEST_LINE = 16_384
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one call."""
+    """The result of one call."""
 
     value: float = float("nan")
     """The number that the function returned; NaN for ``None``, and where there is an error."""
@@ -49,14 +49,15 @@ class Answer:
 class Worker:
     """Calls a function in another process, with a time limit for each call.
 
-    One process is kept warm: it is started with the first call, after a fork and after a call that took too long or
-    ended it, and ends with this object. The function travels by cloudpickle, so that lambdas and functions of a script
-    or a notebook can be given; it is what it was when this object was made. Calls of several threads wait for each
-    other.
+    One process is kept warm: it is started with the first call, after a fork and after a call that took too long,
+    ended it or left a thread running, and ends with this object. The function travels by cloudpickle, so that lambdas
+    and functions of a script or a notebook can be given; it is what it was when this object was made. Calls of several
+    threads wait for each other.
 
     An answer bears a token that the process alone was sent, and its number; anything else that arrives in its place is
     an error of that call and ends the process. A call can thus not answer for others by writing to descriptors or by
-    forking. It is no sandbox: code that searches the memory of its own process finds the token.
+    forking. It is no sandbox: code that searches the memory of its own process finds the token, and code that patches
+    this process's modules changes what later calls return.
 
     Args:
         function: Returns a number or ``None``.
@@ -132,6 +133,9 @@ class Worker:
                 return [*answers, Answer(error=f"ended its process ({status})")]
             value = reply.get("value")
             answers.append(Answer(float("nan") if value is None else value, reply.get("error")))
+            if reply.get("last"):
+                self.close()
+                return answers
         return answers
 
     def _running(self) -> "_Process":

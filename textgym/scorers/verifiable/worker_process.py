@@ -7,12 +7,13 @@ token that the parent sent first, the number of the answer, JSON.
 
 import contextlib
 import faulthandler
-import json
 import os
 import pickle
 import sys
 from collections.abc import Callable
 from functools import partial
+from json import dumps  # bound now: the function may put something else in its place
+from sys import _current_frames
 from typing import IO, Any
 
 ORPHAN_SECONDS = 30.0
@@ -37,7 +38,7 @@ class Replies:
         if os.getpid() != self._pid:
             os._exit(1)
         try:
-            self._stream.write(f"{self.token} {self._number} {json.dumps(reply)}\n".encode())
+            self._stream.write(f"{self.token} {self._number} {dumps(reply)}\n".encode())
             self._stream.flush()
         except OSError:  # the function has closed it
             os._exit(1)
@@ -61,7 +62,12 @@ def main() -> None:
         calls = _loaded(replies, partial(pickle.loads, blob))
         faulthandler.dump_traceback_later(seconds + ORPHAN_SECONDS, exit=True, file=_nowhere())
         for arguments in calls:
-            replies.send(_outcome(function, arguments))
+            num_threads = len(_current_frames())
+            outcome = _outcome(function, arguments)
+            if len(_current_frames()) > num_threads:  # a thread that is left could disturb a later call
+                replies.send(outcome | {"last": True})
+                os._exit(0)
+            replies.send(outcome)
         faulthandler.cancel_dump_traceback_later()
 
 
