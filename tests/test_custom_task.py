@@ -1,4 +1,4 @@
-"""A task that a user writes: the one of examples/custom_task.py, in every face, and trained."""
+"""A task that a user writes: the one of examples/custom_task.py, in every interface, and trained."""
 
 import importlib.util
 import sys
@@ -40,7 +40,7 @@ def test_it_keeps_the_contract(task):
     check_text_env("TextGen-v0", num_envs=2, task="alliteration", level="auto")
 
 
-def test_every_face_knows_it_by_id_and_by_name(task):
+def test_every_interface_knows_it_by_id_and_by_name(task):
     single = gym.make(task.id, level=2)
     vector = gym.make_vec(task.id, num_envs=2, level=2)
     ours = textgym.TextGenVecEnv(2, task="alliteration", level=2)

@@ -1,4 +1,4 @@
-"""Scorers that go wrong, under each error policy, on all three faces: nothing that was written is lost."""
+"""Scorers that go wrong, under each error policy, on all three interfaces: nothing that was written is lost."""
 
 import pickle
 import threading
@@ -58,22 +58,22 @@ SAID = {
 
 
 class Bench:
-    """A face, and the scorer inside of it that can be broken and mended."""
+    """An interface, and the scorer inside of it that can be broken and mended."""
 
-    def __init__(self, face, **kwargs):
+    def __init__(self, interface, **kwargs):
         self.scorer = Faulty()
         self.limit = TimeLimit(self.scorer, seconds=60)
         keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 8, "scorer": self.limit} | kwargs
-        self.face = face
-        self.num_envs = 1 if face == "single" else 2
-        if face == "single":
+        self.interface = interface
+        self.num_envs = 1 if interface == "single" else 2
+        if interface == "single":
             self.env = TextGenEnv(**keywords)
-        elif face == "sb3":
+        elif interface == "sb3":
             from textgym import TextGenVecEnv
 
             self.env = TextGenVecEnv(2, **keywords)
         else:
-            self.env = TextGenVectorEnv(2, autoreset_mode=face, **keywords)
+            self.env = TextGenVectorEnv(2, autoreset_mode=interface, **keywords)
         self.env.reset()
 
     def break_it(self, fault, only_prompts=False):
@@ -86,10 +86,10 @@ class Bench:
 
     def step(self, *actions):
         """Step; return the rewards, and the infos of the slots whose episode has ended, else None."""
-        if self.face == "single":
+        if self.interface == "single":
             _, reward, terminated, truncated, info = self.env.step(actions[0])
             return [reward], [info if terminated or truncated else None]
-        if self.face == "sb3":
+        if self.interface == "sb3":
             _, rewards, dones, infos = self.env.step(np.array(actions))
             return rewards.tolist(), [info if done else None for info, done in zip(infos, dones, strict=True)]
         _, rewards, terminated, truncated, infos = self.env.step(np.array(actions))
@@ -111,19 +111,19 @@ def of_slot(infos, slot):
     return found
 
 
-FACES = ["single", "NextStep", "SameStep", "Disabled", "sb3"]
-in_all_faces = pytest.mark.parametrize("face", FACES)
+INTERFACES = ["single", "NextStep", "SameStep", "Disabled", "sb3"]
+in_all_interfaces = pytest.mark.parametrize("interface", INTERFACES)
 with_every_fault = pytest.mark.parametrize("fault", SAID)
 
 
 @pytest.fixture
-def bench(face):
-    if face == "sb3":
+def bench(interface):
+    if interface == "sb3":
         pytest.importorskip("stable_baselines3")
     made = []
 
     def make(**kwargs):
-        made.append(Bench(face, **kwargs))
+        made.append(Bench(interface, **kwargs))
         return made[-1]
 
     yield make
@@ -134,7 +134,7 @@ def bench(face):
 # The three policies ---------------------------------------------------------------------------------------------------
 
 
-@in_all_faces
+@in_all_interfaces
 @with_every_fault
 def test_raise_says_what_went_wrong_and_the_step_can_be_repeated(bench, fault):
     one = bench(on_scorer_error="raise")
@@ -153,7 +153,7 @@ def test_raise_says_what_went_wrong_and_the_step_can_be_repeated(bench, fault):
     assert one.texts()[1:] == ["bc"][: one.num_envs - 1]
 
 
-@in_all_faces
+@in_all_interfaces
 @with_every_fault
 def test_invalid_pays_nothing_and_shows_no_score(bench, fault):
     one = bench(on_scorer_error="invalid")
@@ -167,7 +167,7 @@ def test_invalid_pays_nothing_and_shows_no_score(bench, fault):
     assert one.texts()[1:] == ["bc"][: one.num_envs - 1]
 
 
-@in_all_faces
+@in_all_interfaces
 @with_every_fault
 def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fault):
     one = bench(on_scorer_error=-2)
@@ -179,18 +179,18 @@ def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fau
     assert_said(ended[0], fault)
 
 
-@in_all_faces
+@in_all_interfaces
 @pytest.mark.parametrize("policy", ["invalid", -2])
 def test_the_next_episode_knows_nothing_of_a_fault_that_is_over(bench, policy):
     one = bench(on_scorer_error=policy, max_new_tokens=1)
     one.break_it("raises")
     one.step(A, A)
     one.mend()
-    if one.face == "single":
+    if one.interface == "single":
         one.env.reset()
-    elif one.face == "Disabled":
+    elif one.interface == "Disabled":
         one.env.reset(options={"reset_mask": np.array([True, True])})
-    elif one.face == "NextStep":
+    elif one.interface == "NextStep":
         one.step(A, A)
     rewards, ended = one.step(B, B)
     assert rewards == [1.0] * one.num_envs
@@ -223,7 +223,7 @@ def test_an_error_survives_pickling_and_carries_no_text_by_default():
 # Rewards that score unfinished texts ----------------------------------------------------------------------------------
 
 
-@in_all_faces
+@in_all_interfaces
 def test_a_fault_in_the_middle_of_a_text_leaves_it_as_it_was(bench):
     one = bench(reward="potential")
     one.step(A, B)
@@ -239,7 +239,7 @@ def test_a_fault_in_the_middle_of_a_text_leaves_it_as_it_was(bench):
 # A reset inside of a step ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", ["SameStep", "sb3"])
+@pytest.mark.parametrize("interface", ["SameStep", "sb3"])
 def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
     one = bench(reward="potential")
     one.step(A, B)
@@ -256,7 +256,7 @@ def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
     assert one.texts() == ["", "bc"]
 
 
-@pytest.mark.parametrize("face", ["NextStep"])
+@pytest.mark.parametrize("interface", ["NextStep"])
 def test_the_other_episodes_do_not_step_when_a_waiting_slot_cannot_begin(bench):
     one = bench(reward="potential")
     one.step(EOS, B)
@@ -270,11 +270,11 @@ def test_the_other_episodes_do_not_step_when_a_waiting_slot_cannot_begin(bench):
     assert one.texts() == ["", "bc"]
 
 
-@pytest.mark.parametrize("face", ["SameStep", "NextStep", "sb3"])
+@pytest.mark.parametrize("interface", ["SameStep", "NextStep", "sb3"])
 def test_prompts_that_run_out_do_not_take_a_step_with_them(bench):
     one = bench(prompts=iter(["Hi ", "Ho "]))
     one.step(A, B)
-    if one.face == "NextStep":
+    if one.interface == "NextStep":
         one.step(EOS, C)
     before = one.texts()
     with pytest.raises(PromptsExhaustedError, match="ended after 2 prompts"):
@@ -282,7 +282,7 @@ def test_prompts_that_run_out_do_not_take_a_step_with_them(bench):
     assert one.texts() == before
 
 
-@pytest.mark.parametrize("face", ["SameStep", "sb3"])
+@pytest.mark.parametrize("interface", ["SameStep", "sb3"])
 def test_a_step_that_fails_deals_no_episode_of_a_group(bench):
     one = bench(reward="potential", group_size=2)
     one.break_it("raises", only_prompts=True)
@@ -294,7 +294,7 @@ def test_a_step_that_fails_deals_no_episode_of_a_group(bench):
     assert [info["group"] for info in one.step(EOS, EOS)[1]] == [2, 2]
 
 
-@pytest.mark.parametrize("face", ["NextStep"])
+@pytest.mark.parametrize("interface", ["NextStep"])
 def test_a_step_that_fails_draws_no_prompt_for_a_waiting_slot(bench):
     one = bench(prompts=iter(["Hi ", "Ho ", "Ha "]))
     one.step(EOS, B)
@@ -350,7 +350,7 @@ class FaultyWindow(TokenWindow):
         return super().__call__(batch)
 
 
-@in_all_faces
+@in_all_interfaces
 @pytest.mark.parametrize("call", [0, 1])
 def test_an_observation_that_fails_undoes_the_step_whichever_call_it_is(bench, call):
     window = FaultyWindow()
@@ -369,10 +369,10 @@ def test_an_observation_that_fails_undoes_the_step_whichever_call_it_is(bench, c
         check_same(twin.step(EOS, C), one.step(EOS, C), "the step after the error")
     else:
         assert call == 1  # only where slots restart in the step is there a second call
-        assert one.face not in ("SameStep", "sb3")
+        assert one.interface not in ("SameStep", "sb3")
 
 
-@in_all_faces
+@in_all_interfaces
 def test_an_observation_that_fails_undoes_the_reset(bench):
     window = FaultyWindow()
     one = bench(observation=window)
@@ -384,7 +384,7 @@ def test_an_observation_that_fails_undoes_the_reset(bench):
     check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
 
 
-@in_all_faces
+@in_all_interfaces
 def test_a_step_during_another_one_is_refused_and_the_first_one_counts(bench):
     refused = []
 

@@ -124,12 +124,12 @@ def test_nothing_but_the_bandits_coins_pays_more_than_the_optimum(rung):
 
 
 @EVERY
-def test_the_keywords_make_the_same_environment_in_every_face(rung):
+def test_the_keywords_make_the_same_environment_in_every_interface(rung):
     textgym_sb3 = pytest.importorskip("textgym.envs.sb3")
     envs = [gym.make_vec(name, num_envs=3, **extra) for name, extra in ((rung.id, {}), ("TextGen-v0", rung.keywords))]
-    face = textgym_sb3.TextGenVecEnv(3, id=rung.id)
-    face.seed(5)
-    observations = [envs[0].reset(seed=5)[0], envs[1].reset(seed=5)[0], face.reset()]
+    interface = textgym_sb3.TextGenVecEnv(3, id=rung.id)
+    interface.seed(5)
+    observations = [envs[0].reset(seed=5)[0], envs[1].reset(seed=5)[0], interface.reset()]
     assert (observations[0] == observations[1]).all()
     assert (observations[0] == observations[2]).all()
 
@@ -149,6 +149,16 @@ def test_the_documented_table_is_true():
     assert [(name, int(V), int(budget)) for name, V, budget in rows] == [
         (name, env.num_actions, env.max_new_tokens) for name, env in zip(PROBES, envs, strict=True)
     ]
+
+
+@EVERY
+def test_the_page_of_a_probe_has_the_headings_of_every_environment_and_its_own_spaces(rung):
+    page, env = textgym.describe(rung.id), gym.make(rung.id).unwrapped
+    assert page.startswith(f"{rung.aim}\n")
+    headings = [re.findall("^## (.+)", text, flags=re.MULTILINE) for text in (page, textgym.describe("TextGen-v0"))]
+    assert headings[0] == headings[1]
+    assert f"``Discrete({env.num_actions})``" in page
+    assert f"``Box(0, {env.num_actions}, ({env.window},), int64)``" in page
 
 
 def test_a_keyword_of_an_id_can_be_overridden():

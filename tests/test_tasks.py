@@ -1,5 +1,6 @@
-"""The tasks: each keeps the contract in every face, reaches its optimum, and has no prompt in both splits."""
+"""The tasks: each keeps the contract in every interface, reaches its optimum, and has no prompt in both splits."""
 
+import inspect
 import re
 from functools import partial
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import textgym
-from textgym.registration import IDS
+from textgym.registration import IDS, TASK_KEYWORDS
 from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
 from textgym.tasks.prompts import SIZES, WorldPrompts, split_of
 from textgym.testing import check_text_env
@@ -73,7 +74,7 @@ def test_a_task_keeps_the_contract_with_other_keywords():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_all_faces_give_the_same_episodes(task):
+def test_all_interfaces_give_the_same_episodes(task):
     env_id = TASKS[task].id
     keywords = {} if env_id else {"task": task}
     single = gym.make(env_id or "TextGen-v0", **keywords).unwrapped
@@ -204,6 +205,10 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
 def test_a_wrong_keyword_is_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         textgym.TextGenEnv(**keywords)
+
+
+def test_the_keywords_that_mean_nothing_without_a_task_are_those_of_task_keywords():
+    assert set(TASK_KEYWORDS) == inspect.signature(task_keywords).parameters.keys() - {"task", "keywords"}
 
 
 def test_the_keywords_of_a_task_need_a_task():

@@ -36,8 +36,8 @@ IDS: dict[str, dict[str, Any]] = {
 ENTRY_POINT = "textgym.envs.single:TextGenEnv"
 
 REGISTERED = "registered"
-"""What ``id`` is called in the keywords of Gymnasium's registry, whose ``make`` has a parameter ``id`` of its own. It is
-the only one there: ``gym.make`` finds the others in ``IDS`` too, and what is given goes before them."""
+"""What ``id`` is called in Gymnasium's registry, whose ``make`` has a parameter ``id`` of its own. It is the only
+keyword there: ``gym.make`` finds the others in ``IDS`` as ``id=`` does, and what is given goes before them."""
 
 EXPANSIONS = {
     "probe": "textgym.probes:probe_keywords",
@@ -96,7 +96,7 @@ def expanded(keywords: Mapping[str, Any]) -> dict[str, Any]:
     result = _with_budget(keywords)
     if REGISTERED in result:
         result["id"] = result.pop(REGISTERED)
-    while "id" in result:
+    if "id" in result:
         result = {**_keywords_of(str(result.pop("id"))), **result}
     for name, function in EXPANSIONS.items():
         if name in result:
@@ -122,9 +122,11 @@ def describe(env_id: str) -> str:
     if "task" in keywords:
         tasks = import_module("textgym.tasks")
         page: str = tasks.task_page(tasks.find_task(keywords["task"]))
-        return page
-    source = EXPANSIONS["probe"] if "probe" in keywords else ENTRY_POINT
-    return inspect.getdoc(load_env_creator(source)) or ""
+    elif "probe" in keywords:
+        page = import_module("textgym.probes").probe_page(keywords["probe"])
+    else:
+        page = inspect.getdoc(load_env_creator(ENTRY_POINT)) or ""
+    return page
 
 
 def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +144,9 @@ def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keywords_of(env_id: str) -> dict[str, Any]:
+    """Return the keywords of an id, with those of the ids that it builds on."""
     name = env_id.rpartition(":")[2]
     if name not in IDS:
         raise unknown_name("id", env_id, IDS)
-    return IDS[name]
+    keywords = dict(IDS[name])
+    return {**_keywords_of(str(keywords.pop("id"))), **keywords} if "id" in keywords else keywords

@@ -1,4 +1,4 @@
-"""What each of the three faces lets agents and tools read and restore, through ``env.unwrapped``."""
+"""What each of the three interfaces lets agents and tools read and restore, through ``env.unwrapped``."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The keywords that all three faces share, and how they become parts."""
+"""The keywords that all three interfaces share, and how they become parts."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,8 @@ class TextGenConfig:
     """How a reply is written into the text; after the last reply, what stands behind ``{reply}`` is left out."""
     group_size: int = 1
     """How many successive episodes share one drawn prompt, whichever slots they start in. Resetting all slots of a
-    vector environment begins a new group."""
+    vector environment begins a new group. Episodes to which a reset gives the prompt are groups of their own, one per
+    prompt."""
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
     """What ends a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
     ``f(batch) -> (B,) bool``."""
@@ -113,8 +114,9 @@ class TextGenConfig:
 
     final_info: FinalInfo = "full"
     """What the last step's ``info`` holds of an episode: ``"full"``, texts included; ``"numbers"``, only NumPy numbers
-    and arrays of fixed shape, for libraries that store ``info`` in tensors (``scorer_error`` is then True instead of a
-    text); or ``"none"``. What ``step_info`` asks for is there in any case."""
+    and arrays of fixed shape, for libraries that store ``info`` in tensors; or ``"none"``. With both,
+    ``scorer_error`` is True instead of a text; what ``step_info`` asks for is there in any case. Our agents need
+    ``"full"``."""
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
@@ -275,7 +277,7 @@ def _is_empty(constraints: object) -> bool:
 
 
 def check_render_mode(mode: str | None, known: Sequence[str]) -> None:
-    """Raise ``ValueError`` if a face cannot render in this mode."""
+    """Raise ``ValueError`` if an interface cannot render in this mode."""
     if mode is not None:
         _choose("render_mode", mode, known)
 

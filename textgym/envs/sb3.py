@@ -1,4 +1,4 @@
-"""The Stable-Baselines3 face. The only file of this package that imports it."""
+"""The Stable-Baselines3 interface. The only file of this package that imports it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -87,16 +87,16 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         """
         step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
         final, now = step_columns(step, self.config.final_info)
-        infos = self._infos(now)
+        rows = self._infos(now)
         if step.final is not None and step.episode_end is not None:
             ends = self._infos(final)
             for k, slot in enumerate(step.episode_end.slots.tolist()):
-                self.reset_infos[slot] = infos[slot]
-                infos[slot] = ends[slot]
-                infos[slot]["terminal_observation"] = row_of(step.final.observation, k)
-                infos[slot]["TimeLimit.truncated"] = bool(step.truncated[slot])
+                self.reset_infos[slot] = rows[slot]
+                rows[slot] = ends[slot]
+                rows[slot]["terminal_observation"] = row_of(step.final.observation, k)
+                rows[slot]["TimeLimit.truncated"] = bool(step.truncated[slot])
         rewards = step.rewards.astype(np.float32)
-        return step.state.observation, rewards, step.terminated | step.truncated, infos
+        return step.state.observation, rewards, step.terminated | step.truncated, rows
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

@@ -74,11 +74,12 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     step or reset), ``illegal_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
     ``action_mask`` ((n,) int8, at every step and reset), ``reward_vector`` ((K,) float64, at every step).
 
-    A part of the scorer that does not apply to the text is missing in ``scores``; the only NaN is the score of a text
-    whose scorer failed, with ``on_scorer_error="invalid"``. With ``final_info="numbers"`` the last step's info holds
-    ``score``, ``length``, ``score_normalised``, ``group`` and ``kl`` alone, as NumPy scalars, and ``scorer_error`` is a
-    0-d bool array; with ``"none"`` it holds none of these. In a vector environment each key is an (N,) array, with its
-    mask under ``_key``.
+    A part of the scorer that does not apply to the text is missing in ``scores`` and NaN in ``reward_vector``. Where
+    the scorer failed, with ``on_scorer_error="invalid"``, all scores may be NaN. With ``final_info="numbers"`` the
+    last step's info holds, of the keys that describe the episode, ``score``, ``length``, ``score_normalised``,
+    ``group`` and ``kl``, as NumPy scalars, and with ``"none"`` no such key; ``scorer_error`` is then a 0-d bool array,
+    and ``illegal_action`` and what ``step_info`` asks for stay as they are. In a vector environment each key is an
+    (N,) array, with its mask under ``_key``.
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords; ``id``, a registered id, or ``task``, whose keywords are

@@ -8,5 +8,6 @@ gradients of these, and of any other small text MDP, exactly.
 from textgym.probes.exact import Solution, solve
 from textgym.probes.keywords import probe_keywords
 from textgym.probes.ladder import PROBES, Probe
+from textgym.probes.page import probe_page
 
-__all__ = ["PROBES", "Probe", "Solution", "probe_keywords", "solve"]
+__all__ = ["PROBES", "Probe", "Solution", "probe_keywords", "probe_page", "solve"]

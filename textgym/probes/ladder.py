@@ -23,7 +23,9 @@ class Probe:
     """
 
     id: str
-    """The registered id, whose documentation says what is to be written."""
+    """The registered id."""
+    aim: str
+    """What is to be written, as the title of its page."""
     keywords: dict[str, Any]
     """The fields of ``TextGenConfig``, for ``gym.make("TextGen-v0", **keywords)`` and every other interface."""
     solve: Callable[[Sample], str]
@@ -107,6 +109,7 @@ def _past_the_traps(sample: Sample) -> str:
 _LADDER = [
     Probe(
         id="ProbeConstant-v0",
+        aim="Write b at every step.",
         keywords=_keywords("abcd", ["a"], goals.PlacesRight(_constant), 4),
         solve=_constant,
         optimal_return=1.0,
@@ -116,6 +119,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeBandit-v0",
+        aim="Write a, whose mean reward is 1; that of b is 1/2, and a coin adds 1/2 to either or takes it.",
         keywords=_keywords("abcd", goals.arms(), goals.arm_pays, 1),
         solve=_best_arm,
         optimal_return=1.0,
@@ -125,6 +129,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbePrompt-v0",
+        aim="Write b after a, c after b, d after c, a after d.",
         keywords=_keywords("abcd", [*"abcd"], goals.PlacesRight(_answer), 1),
         solve=_answer,
         optimal_return=1.0,
@@ -134,6 +139,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeStop-v0",
+        aim="Write any three letters and then EOS.",
         keywords=_keywords("abcd", ["a"], goals.stops_in_time, 6),
         solve=_long_enough,
         optimal_return=1.0,
@@ -143,6 +149,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeDelay-v0",
+        aim="Write c, and then anything up to the end of the budget.",
         keywords=_keywords("abcd", ["a"], goals.first_decides, goals.DELAY),
         solve=_well_begun,
         optimal_return=1.0,
@@ -152,6 +159,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeMemory-v0",
+        aim="Write three letters of which the last is the first of the prompt.",
         keywords=_keywords("abcd", _words("ab", *["abcd"] * 3), goals.last_recalls, goals.MEMORY),
         solve=_recalled,
         optimal_return=1.0,
@@ -161,6 +169,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeCopy-v0",
+        aim="Write the prompt's two letters.",
         keywords=_keywords("abcd", _words("abcd", "abcd"), goals.PlacesRight(_copied), 2),
         solve=_copied,
         optimal_return=1.0,
@@ -170,6 +179,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeReverse-v0",
+        aim="Write the prompt's two letters in reverse order.",
         keywords=_keywords("abcd", _words("abcd", "abcd"), goals.PlacesRight(_reversed), 2),
         solve=_reversed,
         optimal_return=1.0,
@@ -179,6 +189,7 @@ _LADDER = [
     ),
     Probe(
         id="ProbeTrap-v0",
+        aim="Write at each step, of a to f, the first letter that is legal.",
         keywords=_keywords(
             "abcdef",
             goals.traps(),

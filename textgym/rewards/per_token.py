@@ -20,7 +20,7 @@ class _Kept(NamedTuple):
     """Tokens, prompt included, that ``state`` has seen."""
     state: Any
     """The scorer's state, or None where it was lost to an error."""
-    paid: float
+    given: float
     """The rewards so far, which are the score of the text so far."""
 
 
@@ -38,7 +38,7 @@ class PerToken(Reward):
     Unlike potential-based shaping it is not made to leave the optimal policy as it is under a discount below 1:
     what an early token earns counts for more than what a late one does, which may be what is wanted.
 
-    Where the scorer fails under the policy ``"invalid"``, a step pays nothing, and the next one makes up for it; where
+    Where the scorer fails under the policy ``"invalid"``, a step gives 0, and the next one makes up for it; where
     the policy is a number, that is the score of the text so far.
 
     >>> import gymnasium, textgym
@@ -64,14 +64,14 @@ class PerToken(Reward):
             raise ValueError(
                 f"reward='per_token' needs an incremental scorer, which {scorer.name!r} is not"
                 f"{_because(scorer)}; incremental are, among others, {able}. "
-                "textgym.rewards.Potential(every=4) pays steps from any scorer."
+                "textgym.rewards.Potential(every=4) gives rewards to steps from any scorer."
             )
         bound = PerToken()
         bound.scorer = scorer
         return bound
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> RewardState:
-        """Return (B,) objects: nothing has been paid, whatever the text begins with."""
+        """Return (B,) objects: no reward has been given, whatever the text begins with."""
         follow = _Follow(self.scorer, None)
         score(batch, follow)
         states = follow.states or [None] * len(batch)
@@ -84,20 +84,20 @@ class PerToken(Reward):
         """Return the rewards, and what is remembered of each text as state."""
         kept: list[_Kept] = state.tolist()
         lengths = batch.lengths.tolist()
-        paid = np.array([text.paid for text in kept])
-        values = paid.copy()
+        given = np.array([text.given for text in kept])
+        values = given.copy()
         grown = [i for i, text in enumerate(kept) if text.length != lengths[i]]  # an ignored action writes nothing
         if grown:
             texts = batch if len(grown) == len(batch) else batch.select(np.array(grown))
             states = [kept[i].state for i in grown]
             follow = _Follow(self.scorer, None if any(state is None for state in states) else states)
             now = score(texts, follow)
-            values[grown] = np.where(np.isnan(now), paid[grown], now)
+            values[grown] = np.where(np.isnan(now), given[grown], now)
             for i, grown_state in zip(grown, follow.states or [None] * len(grown), strict=True):
                 kept[i] = _Kept(lengths[i], grown_state, values[i])
         settled = batch.done & ~np.isnan(final_scores)
         values[settled] = final_scores[settled]
-        return values - paid, _objects(kept, len(batch))
+        return values - given, _objects(kept, len(batch))
 
 
 class _Follow(Scorer):

@@ -13,18 +13,18 @@ __all__ = ["PerTurn"]
 
 
 class PerTurn(Reward):
-    """What each turn of the agent is worth, paid with the token that ends it.
+    """What each turn of the agent is worth, given with the token that ends it.
 
     Without ``turn_scorer`` the environment's scorer is asked about the dialogue after each turn, the user's reply
-    included, and the turn is paid the change of the score since the turn before, the first one the whole score::
+    included, and the turn is given the change of the score since the turn before, the first one the whole score::
 
         r_k = score(dialogue after turn k) - score(dialogue after turn k - 1),   score before the first turn = 0
 
-    so that the return, undiscounted, is the final score. With ``turn_scorer`` each turn is paid the score of its own
+    so that the return, undiscounted, is the final score. With ``turn_scorer`` each turn is given the score of its own
     text instead, times ``weight``, and the last one the final score as well.
 
-    A NaN, where a scorer failed or does not apply, pays nothing. Where there is no user, the only turn ends with the
-    text, and both pay at the end.
+    A NaN, where a scorer failed or does not apply, gives 0. Where there is no user, the only turn ends with the
+    text, and both rewards are given at the end.
 
     Args:
         turn_scorer: Anything that :func:`textgym.scorers.as_scorer` accepts; the completion that it sees is one turn.
@@ -46,10 +46,10 @@ class PerTurn(Reward):
     def __call__(
         self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
     ) -> tuple[FloatArray, RewardState]:
-        """Return the rewards, and as state the scores, or with ``turn_scorer`` the number of turns, paid so far."""
+        """Return the rewards, and as state the scores, or with ``turn_scorer`` the number of turns, given so far."""
         if self.turn_scorer is not None:
-            scores, num_paid = _turn_scores(self.turn_scorer, batch, state)
-            return np.nan_to_num(final_scores, nan=0.0) + self.weight * scores, num_paid
+            scores, num_given = _turn_scores(self.turn_scorer, batch, state)
+            return np.nan_to_num(final_scores, nan=0.0) + self.weight * scores, num_given
         due = batch.turn_ended & ~batch.done
         worth = np.where(batch.done & ~np.isnan(final_scores), final_scores, state)
         if due.any():
@@ -58,20 +58,20 @@ class PerTurn(Reward):
         return worth - state, worth
 
 
-def _turn_scores(scorer: Scorer, batch: TextBatch, num_paid: RewardState) -> tuple[FloatArray, RewardState]:
-    """Return (B,) float64, the score of the last turn where one has ended, else 0, and (B,) how many have been paid."""
-    paid, num_paid = np.zeros(len(batch)), num_paid.copy()
+def _turn_scores(scorer: Scorer, batch: TextBatch, num_given: RewardState) -> tuple[FloatArray, RewardState]:
+    """Return (B,) float64, the score of the last turn where one has ended, else 0, and (B,) the scores given so far."""
+    given, num_given = np.zeros(len(batch)), num_given.copy()
     ended = np.flatnonzero(batch.turn_ended)
     part = batch.select(ended)
     num_turns = np.array([len(said) for said in part.agent_turns], dtype=np.int64)
-    is_new = num_turns > num_paid[ended]  # not so where an illegal action wrote nothing after the turn's end
+    is_new = num_turns > num_given[ended]  # not so where an illegal action wrote nothing after the turn's end
     if is_new.any():
-        num_paid[ended] = num_turns
+        num_given[ended] = num_turns
         part = part.select(is_new)
         last = [said[-1] for said in part.agent_turns]
         turns = TextBatch.from_texts(last, part.prompts, part.references, part.metadata, part.tokenizer)
         scores = score_part(scorer, turns)
         if scores.error is not None:
             raise ScorerError(scores.error) from scores.cause
-        paid[ended[is_new]] = np.nan_to_num(scores.total, nan=0.0)
-    return paid, num_paid
+        given[ended[is_new]] = np.nan_to_num(scores.total, nan=0.0)
+    return given, num_given

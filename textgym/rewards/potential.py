@@ -1,4 +1,4 @@
-"""Shaping: each step is paid for what it adds to the text's worth, and no policy gets better or worse by it."""
+"""Potential-based shaping: each step's reward is the change of the score, and policies keep their order."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["Potential"]
 
 
 class Potential(Reward):
-    """The final score plus potential-based shaping, which pays each step for what it adds to the text's worth.
+    """The final score plus potential-based shaping, which gives each step what it adds to the score.
 
     Reward of a step from text s to text s'::
 

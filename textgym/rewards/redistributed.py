@@ -68,11 +68,11 @@ CREDITS: dict[str, Credit] = {"discounted": discounted, "leave_one_out": leave_o
 class Redistributed(Reward):
     """The final score at the end of an episode, as :class:`Terminal`, and its shares by token once it is known.
 
-    No environment can pay a token for a score that is not known yet. What it can do is to say afterwards, in the last
-    step's ``info["token_rewards"]``, which token earned how much: one number per token of the completion, which sum to
-    the score (where there is a token at all). ``textgym_agents.collect`` puts them in the place of the terminal reward,
-    as ``textgym_agents.sb3.RedistributeRewards`` does for Stable-Baselines3, so that the advantage of a token comes
-    from its own share; any other agent still sees a terminal reward.
+    No environment can give a token its share of a score that is not known yet. The last step's
+    ``info["token_rewards"]`` holds the shares: one number per token of the completion, which sum to the score (where
+    there is a token at all). ``textgym_agents.collect`` puts them in the place of the terminal reward, as
+    ``textgym_agents.sb3.RedistributeRewards`` does for Stable-Baselines3, so that the advantage of a token comes from
+    its own share; any other agent still sees a terminal reward.
 
     Args:
         credit: ``"uniform"``, ``"discounted"``, ``"leave_one_out"``, or a function of the same signature as those.

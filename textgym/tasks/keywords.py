@@ -29,7 +29,7 @@ def task_keywords(
     chat: bool | None = None,
     **keywords: Any,
 ) -> dict[str, Any]:
-    """Return the keywords that make an environment of a task, for any of its faces.
+    """Return the keywords that make an environment of a task, for any of its interfaces.
 
     Args:
         task: A task, or the name or id of one.

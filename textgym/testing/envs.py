@@ -16,7 +16,7 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium
 
 from textgym.envs import TextGenEnv
 from textgym.errors import IllegalActionError
-from textgym.testing.faces import check_sb3_face, check_vector_face
+from textgym.testing.interfaces import check_sb3_interface, check_vector_interface
 from textgym.testing.transcripts import LegalActor, Record, check_same, play
 
 __all__ = ["check_text_env"]
@@ -52,7 +52,7 @@ def check_text_env(
     It passes Gymnasium's ``check_env`` and, where Stable-Baselines3 is installed, that one's, with warnings as errors.
     Equal seeds give equal episodes; pickled, cloned and restored copies go on as the original does. The vector
     environment gives in all three autoreset modes what ``SyncVectorEnv`` gives over single environments, ``info``
-    included, and the Stable-Baselines3 face gives the same episodes. What is returned is in the spaces and has the
+    included, and the Stable-Baselines3 interface gives the same episodes. What is returned is in the spaces and has the
     documented keys, masks say what is legal, and stepping before a reset or after an end raises.
 
     Args:
@@ -87,8 +87,8 @@ def check_text_env(
         _check_record(new(), record)
         _check_copies_continue(new, seed)
         _check_legality(new(), seed)
-        check_vector_face(make, new, kwargs, num_envs, seed)
-        check_sb3_face({field.name: getattr(config, field.name) for field in fields(config)}, num_envs, seed)
+        check_vector_interface(make, new, kwargs, num_envs, seed)
+        check_sb3_interface({field.name: getattr(config, field.name) for field in fields(config)}, num_envs, seed)
 
 
 class _LegalSpace(gym.spaces.Discrete):

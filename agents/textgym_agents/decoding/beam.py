@@ -23,7 +23,7 @@ class BeamSearch(Planner):
 
     Args:
         policy: An ``LMPolicy`` or what it takes, such as ``"tiny"`` or a loaded model.
-        env: The environment that is being played, of any face.
+        env: The environment that is being played, of any interface.
         num_beams: k; 1 is greedy decoding.
 
     Raises:

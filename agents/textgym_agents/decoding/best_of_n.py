@@ -22,7 +22,7 @@ class BestOfN(Planner):
 
     Args:
         policy: Any policy that samples, as ``LMPolicy`` and ``Sampling`` do.
-        env: The environment that is being played, of any face.
+        env: The environment that is being played, of any interface.
         n: Completions per text.
         seed: Of its own generator.
 

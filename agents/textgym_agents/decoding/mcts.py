@@ -51,7 +51,7 @@ class MCTS(Decoder):
 
     Args:
         policy: An ``LMPolicy`` or what it takes, such as ``"tiny"`` or a loaded model.
-        env: The environment that is being played, of any face.
+        env: The environment that is being played, of any interface.
         config: The settings.
         seed: Of its own generator.
 

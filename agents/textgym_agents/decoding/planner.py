@@ -41,7 +41,7 @@ class Planner(Decoder):
 
     Args:
         policy: Proposes the tokens.
-        env: The environment that is being played, of any face; its masks, ends and rewards are looked up ahead.
+        env: The environment that is being played, of any interface; its masks, ends and rewards are looked up ahead.
         seed: Of its own generator.
         device: Where tokens are drawn.
 

@@ -22,7 +22,7 @@ class Simulation:
     it would say there.
 
     Args:
-        env: The environment, any of the three faces.
+        env: The environment, any of the three interfaces.
         slots: (M,) int64, the slot that each copy starts as.
     """
 
@@ -81,7 +81,7 @@ class Simulation:
 
 
 def text_episodes(env: Any, policy: Policy) -> CoreAccess:
-    """Return the TextGen environment of any face under any wrappers.
+    """Return the TextGen environment of any interface under any wrappers.
 
     Raises:
         TypeError: If there is none.
@@ -90,7 +90,7 @@ def text_episodes(env: Any, policy: Policy) -> CoreAccess:
     base = getattr(env, "unwrapped", env)
     if not isinstance(base, CoreAccess):
         raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
-    check_fit(base, policy)  # type: ignore[arg-type]  # all three faces have what it reads
+    check_fit(base, policy)  # type: ignore[arg-type]  # all three interfaces have what it reads
     return base
 
 

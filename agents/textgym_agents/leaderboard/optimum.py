@@ -20,7 +20,7 @@ class BestTurns(Planner):
 
     Args:
         policy: What the plans' log-probabilities would be asked of; only the width of its vocabulary counts.
-        env: The environment that is being played, of any face.
+        env: The environment that is being played, of any interface.
         task: The name of its task, which needs a known best turn.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The vector and the Stable-Baselines3 face give the episodes that single environments give."""
+"""The vector and the Stable-Baselines3 interface give the episodes that single environments give."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from textgym.envs import TextGenEnv, TextGenVectorEnv
 from textgym.testing.transcripts import LegalActor, Record, check_same
 
-__all__ = ["check_sb3_face", "check_vector_face"]
+__all__ = ["check_sb3_interface", "check_vector_interface"]
 
 TOLERANCE = 1e-4
 """Batched and single calls of a network differ in the last float32 digits."""
 
 
-def check_vector_face(
+def check_vector_interface(
     make: Any, new: Callable[[], TextGenEnv], kwargs: Mapping[str, Any], num_envs: int, seed: int
 ) -> None:
     """Compare the vector environment with Gymnasium's ``SyncVectorEnv``, or check its groups of episodes.
@@ -112,8 +112,8 @@ def _check_groups(group_size: int, record: Record) -> None:
             raise AssertionError(f"group {group} has {len(dealt)} episodes with the prompts {sorted(set(dealt))}")
 
 
-def check_sb3_face(keywords: Mapping[str, Any], num_envs: int, seed: int) -> None:
-    """Compare the Stable-Baselines3 face, where that is installed, with the vector environment in ``SAME_STEP``.
+def check_sb3_interface(keywords: Mapping[str, Any], num_envs: int, seed: int) -> None:
+    """Compare the Stable-Baselines3 interface, where that is installed, with the vector environment in ``SAME_STEP``.
 
     Raises:
         AssertionError: For the first difference.
@@ -122,16 +122,16 @@ def check_sb3_face(keywords: Mapping[str, Any], num_envs: int, seed: int) -> Non
         return
     from textgym.envs.sb3 import TextGenVecEnv
 
-    face = TextGenVecEnv(num_envs, **keywords)
+    interface = TextGenVecEnv(num_envs, **keywords)
     vector = TextGenVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **keywords)
     actor = LegalActor(vector.core, seed)
-    face.seed(seed)
-    what = "the Stable-Baselines3 face differs from the vector environment"
-    check_same(vector.reset(seed=seed)[0], face.reset(), what, TOLERANCE)
+    interface.seed(seed)
+    what = "the Stable-Baselines3 interface differs from the vector environment"
+    check_same(vector.reset(seed=seed)[0], interface.reset(), what, TOLERANCE)
     for i in range(3 * min(vector.max_new_tokens, 16) + 2):
         actions = actor(vector.action_masks())
         observation, rewards, terminated, truncated, info = vector.step(actions)
-        got = face.step(actions)
+        got = interface.step(actions)
         expected = (observation, rewards.astype(np.float32), terminated | truncated)
         check_same(expected, tuple(got[:3]), f"{what} at step {i}", TOLERANCE)
         _check_ends(info, truncated, got[3], f"{what} at step {i}")

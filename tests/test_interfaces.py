@@ -1,4 +1,4 @@
-"""The three faces as their frameworks use them: Gymnasium's vector API, EnvSpec, Stable-Baselines3, rendering."""
+"""The three interfaces as their frameworks use them: Gymnasium's vector API, EnvSpec, Stable-Baselines3, rendering."""
 
 import os
 import re
@@ -289,6 +289,7 @@ def test_an_id_means_the_same_wherever_it_is_given(own_ids, make):
     assert make("OwnCopy-v0").unwrapped.num_actions == 5
     env = make("OwnDict-v0").unwrapped
     assert (env.num_actions, env.config.observation) == (5, "dict")
+    assert textgym.describe("OwnDict-v0") == textgym.describe("ProbeCopy-v0")
     assert make("OwnBudget-v0").unwrapped.max_new_tokens == 5
     for name in ("max_episode_steps", "max_new_tokens"):  # what is given goes before what is registered
         assert make("OwnBudget-v0", **{name: 3}).unwrapped.max_new_tokens == 3
@@ -712,13 +713,13 @@ def test_without_a_render_mode_nothing_is_printed(capsys):
 
 
 def test_vector_environments_render_a_text_for_each_slot():
-    for face in (textgym.TextGenVectorEnv, textgym.TextGenVecEnv):
-        envs = face(2, render_mode="ansi", **KEYWORDS | {"prompts": ["Hi "]})
+    for interface in (textgym.TextGenVectorEnv, textgym.TextGenVecEnv):
+        envs = interface(2, render_mode="ansi", **KEYWORDS | {"prompts": ["Hi "]})
         envs.reset()
         envs.step(np.array(CHAR.encode("ab")))
         assert list(envs.render()) == ["Hi |a", "Hi |b"]
         with pytest.raises(ValueError, match="unknown render_mode 'human'"):
-            face(2, render_mode="human", **KEYWORDS)
+            interface(2, render_mode="human", **KEYWORDS)
 
 
 # Stable-Baselines3 ----------------------------------------------------------------------------------------------------
