@@ -263,7 +263,7 @@ def test_states_of_another_scorer_are_refused_by_name_and_change_nothing():
     before = get_states(scorer)
     with pytest.raises(ValueError, match="of 1 scorers, while 'weighted_sum' is made of 4"):
         set_states(scorer, [None])
-    with pytest.raises(ValueError, match="'len' has no state, the saved one one"):
+    with pytest.raises(ValueError, match="they hold a state for 'len', which has none"):
         set_states(scorer, [None, {"count": 1}, {}, {"texts": []}])
     good = {"count": 1, "mean": 2.0, "sum_of_squares": 0.0}
     with pytest.raises(KeyError):

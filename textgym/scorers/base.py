@@ -253,8 +253,10 @@ def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> No
         )
     for one, own, state in zip(every, before, states, strict=True):
         if (own is None) != (state is None):
-            has, had = ("no state", "one") if own is None else ("a state", "none")
-            raise ValueError(f"the saved states are of another scorer: {one.name!r} has {has}, the saved one {had}")
+            held, has = ("a state", "none") if own is None else ("no state", "one")
+            raise ValueError(
+                f"the saved states are of another scorer: they hold {held} for {one.name!r}, which has {has}"
+            )
     try:
         _set_each(every, states)
     except BaseException:
