@@ -403,6 +403,8 @@ def test_a_reset_does_not_search_the_whole_stack_each_time():
 
 def test_an_environment_that_makes_another_keeps_its_step_limit_to_itself():
     class Outer(gym.Wrapper):
+        metadata = textgym.TextGenEnv.metadata  # gymnasium 1.2 reads it of the class
+
         def __init__(self):
             super().__init__(textgym.TextGenEnv(**KEYWORDS))
 
