@@ -53,7 +53,7 @@ class TextGenConfig:
     ``"redistributed"`` or a ``Reward``."""
     kl_penalty: float = 0.0
     """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
-    has to tell its log-probabilities by ``set_log_probs`` before each step, as ours do; of one that does not, such as a
+    has to give its log-probabilities to ``set_log_probs`` before each step, as ours do; of one that does not, such as a
     stock SB3 agent, the cross-entropy is subtracted, which is the KL plus the policy's entropy. For agents with a
     ``kl_coef`` of their own leave it at 0."""
     kl_penalty_estimator: Literal["k1", "k3"] = "k1"
@@ -197,8 +197,8 @@ class TextGenConfig:
             budget_terminates=self.time_limit == "terminated",
             on_illegal_action=self.on_illegal_action,
             illegal_action_penalty=self.illegal_action_penalty,
-            tells_reward_vector="reward_vector" in self.step_info,
-            tells_action_mask="action_mask" in self.step_info,
+            reports_reward_vector="reward_vector" in self.step_info,
+            reports_action_mask="action_mask" in self.step_info,
             dialogue=None if self.user is None else self._build_dialogue(tokenizer, reward),
             score_bounds=self.score_bounds,
         )

@@ -268,7 +268,7 @@ class Core:
             illegal=None if illegal is None else self._spread(illegal, slots),
             episode_end=end,
             final=final,
-            reward_vectors=self._reward_vectors(end) if self.parts.tells_reward_vector else None,
+            reward_vectors=self._reward_vectors(end) if self.parts.reports_reward_vector else None,
             scorer_errors=errors,
             played=None if isinstance(slots, slice) else self._spread(np.ones(slots.size, dtype=np.bool_), slots),
         )
@@ -533,7 +533,7 @@ class Core:
         return State(self.observe(), self._wanted_masks(), scorer_errors)
 
     def _wanted_masks(self) -> npt.NDArray[np.bool_] | None:
-        return self.action_masks() if self.parts.tells_action_mask else None
+        return self.action_masks() if self.parts.reports_action_mask else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (N, num_actions) bool, read-only, True where an action is legal now.

@@ -69,8 +69,8 @@ class Parts:
     budget_terminates: bool
     on_illegal_action: Literal["raise", "terminate", "ignore"]
     illegal_action_penalty: float
-    tells_reward_vector: bool
-    tells_action_mask: bool
+    reports_reward_vector: bool
+    reports_action_mask: bool
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None
     observes_episodes: bool = True

@@ -114,7 +114,8 @@ class PromptAssignment:
         slots = request.slots[: self.state.episodes_left]
         if self.state.episodes_left is not None:
             self.state = self.state._replace(episodes_left=self.state.episodes_left - slots.size)
-        starts, groups, given = [], [], {}
+        starts, groups = [], []
+        given: dict[tuple[str, str], int] = {}
         for i, slot in enumerate(slots.tolist()):
             row = request.rows[i] if request.rows is not None else {}
             name = next((name for name in PROMPT_OPTIONS if name in row), None)

@@ -39,7 +39,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     ## Rewards
     By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"``, and
     ``"per_token"`` where the scorer can follow a text, spread it over the steps. ``kl_penalty`` subtracts that much per
-    nat of KL to ``reference``, token by token, from agents that tell their log-probabilities by ``set_log_probs``; from
+    nat of KL to ``reference``, token by token, from agents that give their log-probabilities to ``set_log_probs``; from
     others that much per nat of cross-entropy.
 
     ## Starting State

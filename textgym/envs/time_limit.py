@@ -61,9 +61,9 @@ def settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: bool
 
 
 def spec_with_budget(spec: EnvSpec | None, budget: int) -> EnvSpec | None:
-    """Return a copy of a spec that tells the budget as ``max_episode_steps``, where wrappers look for it."""
+    """Return a copy of a spec with the budget as ``max_episode_steps``, where wrappers look for it."""
     if spec is None:
         return None
-    told = copy.copy(spec)
-    told.max_episode_steps = budget
-    return told
+    copied = copy.copy(spec)
+    copied.max_episode_steps = budget
+    return copied
