@@ -36,9 +36,8 @@ def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArr
 
     Costs one call of the scorer for all K texts without each of their T tokens, K * T texts. They are passed as
     unfinished (``~batch.done``), so that a scorer that normalises by the finished texts of the batch leaves them out. A
-    failure falls under the
-    environment's policy; under ``"invalid"`` the token without which the text has no score gets only its part of the
-    rest.
+    failure falls under the environment's policy; under ``"invalid"`` the token without which the text has no score gets
+    only its part of the rest.
 
     Source: the occlusion of Zeiler and Fergus 2014 (arXiv:1311.2901); Li, Monroe, Jurafsky 2016, Understanding neural
     networks through representation erasure (arXiv:1612.08220).

@@ -22,8 +22,7 @@ class Gate(Composite):
     ``"condition"`` and ``"score"``, NaN where it was not called.
 
     Range: that of the scorer and ``otherwise``. An empty completion scores what the parts make of it; deterministic if
-    they are. Not incremental. If the scorer can be below ``otherwise``, failing the
-    condition can be rewarded.
+    they are. Not incremental. If the scorer can be below ``otherwise``, failing the condition can be rewarded.
 
     Args:
         condition: Anything that :func:`textgym.scorers.as_scorer` accepts.
