@@ -1,7 +1,8 @@
 """What all agents share: how they are made, what their settings are, and what does not change a run."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -20,9 +21,12 @@ from textgym_agents import (
     BehaviourCloning,
     BehaviourCloningConfig,
     DQNConfig,
+    ExpertIterationConfig,
     ILQLConfig,
     ILQLPolicy,
     LMPolicy,
+    OnlineAgent,
+    OnlineAgentConfig,
     PPOConfig,
     QPolicy,
     Reinforce,
@@ -224,6 +228,56 @@ def test_what_goes_wrong_at_the_first_try_is_told(mistake):
     make, message = MISTAKES[mistake]
     with pytest.raises(TypeError, match=message):
         make(make_env())
+
+
+def test_an_environment_made_on_loading_has_the_groups_and_number_that_the_saved_one_had(tmp_path):
+    env_kwargs = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}
+    settings = {"num_envs": 4, "env_kwargs": env_kwargs | {"group_size": 2}, "num_episodes": 16}
+    agent = GRPO(LMPolicy(small_lm()), "TextGen-v0", **settings).learn(1)
+    agent.save(tmp_path / "agent")
+    loaded = GRPO.load(tmp_path / "agent", "TextGen-v0", env_kwargs=env_kwargs)
+    assert loaded.env.unwrapped.config.group_size == 2
+    assert torch.equal(parameters(loaded.learn(10)), parameters(agent.learn(10)))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_environment_of_an_id_has_the_model_of_a_policy_that_is_a_folder(kind, tmp_path):
+    LMPolicy("tiny").save_pretrained(tmp_path / "lm")
+    folder = kind(tmp_path / "lm")
+    agent = PPO(folder, "TextGen-v0", num_envs=2, num_episodes=2)
+    assert agent.env.unwrapped.config.model == str(folder)
+    agent.save(tmp_path / "agent")
+    assert PPO.load(tmp_path / "agent", "TextGen-v0").env.unwrapped.config.model == str(folder)
+
+
+def test_an_agent_of_ones_own_needs_public_names_only(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class MineConfig(OnlineAgentConfig):
+        scale: float = 1.0
+
+    class Mine(OnlineAgent):
+        config_class = MineConfig
+
+        def update(self, episodes):
+            advantages = self.config.scale * (episodes.returns - episodes.returns.mean())
+            losses = (
+                -(advantages[i, None] * self.policy.evaluate(episodes[i]).log_probs).sum() / len(episodes)
+                for i in self.micro_batches(np.arange(len(episodes)))
+            )
+            return self.descend(losses)
+
+    agent = Mine(LMPolicy(small_lm()), make_env(), num_episodes=8, scale=2.0, micro_batch=3).learn(100)
+    agent.save(tmp_path)
+    loaded = Mine.load(tmp_path, make_env())
+    assert loaded.config == MineConfig(num_episodes=8, scale=2.0, micro_batch=3)
+    assert torch.equal(parameters(loaded.learn(50)), parameters(agent.learn(50)))
+
+
+@pytest.mark.parametrize("config", [BehaviourCloningConfig, ExpertIterationConfig])
+@pytest.mark.parametrize("setting", [{"gamma": 0.5}, {"bootstrap_truncated": True}])
+def test_agents_that_imitate_refuse_settings_of_the_return(config, setting):
+    with pytest.raises(TypeError, match=f"{config.__name__}: unknown setting '{next(iter(setting))}'"):
+        config(**setting)
 
 
 def test_an_agent_is_loaded_with_an_id_too(tmp_path):

@@ -1,9 +1,12 @@
 """The hooks of a training: when they are called, what may be given, and that a wrong callback fails at once."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from lm_fixtures import make_env, small_lm
+from stable_baselines3.common.callbacks import EveryNTimesteps, StopTrainingOnMaxEpisodes
 
 from textgym_agents import BehaviourCloning, BehaviourCloningConfig, Callback, LMPolicy, Reinforce, ReinforceConfig
 
@@ -120,6 +123,31 @@ def test_only_what_started_is_ended():
     with pytest.raises(FileExistsError):
         agent_of().learn(1, callback=[Calls(calls, "first"), CannotStart(), Calls(calls, "last")])
     assert calls == [("first", "start", 0), ("first", "end", 0)]
+
+
+class TakesMetricsOnly:
+    def on_update_end(self, metrics):
+        pass
+
+
+class OverridesWrongly(Callback):
+    def on_rollout_end(self, episodes):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hook"),
+    [
+        (TakesMetricsOnly(), "on_update_end(agent, metrics)"),
+        (OverridesWrongly(), "on_rollout_end(agent, episodes)"),
+        (EveryNTimesteps(10, StopTrainingOnMaxEpisodes(1)), "on_training_start(agent)"),
+    ],
+)
+def test_a_hook_of_another_signature_is_refused_before_anything_runs(wrong, hook):
+    agent = agent_of()
+    with pytest.raises(TypeError, match=rf"{type(wrong).__name__} must take its hook as {re.escape(hook)}, got \("):
+        agent.learn(100, callback=[None, wrong])
+    assert agent.num_timesteps == agent.num_updates == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from textgym.rewards import Potential
 from textgym.tokenizers import CharTokenizer
 from textgym_agents import A2C, GRPO, PPO, A2CConfig, GRPOConfig, LMPolicy, PPOConfig, Reinforce, ReinforceConfig
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import KL_ESTIMATORS, exact_kl, path_inconsistency, policy_gradient_loss, value_loss
+from textgym_agents.losses import estimated_kl, exact_kl, path_inconsistency, policy_gradient_loss, value_loss
 from textgym_agents.policy import Evaluation
 from textgym_agents.returns import discounted_returns, generalized_advantages, lambda_returns, n_step_returns
 
@@ -229,7 +229,7 @@ def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalis
     expected = torch.zeros_like(policy.table)
     for text in texts_of(policy):
         episodes = episodes_of(policy, [text])
-        penalty = KL_ESTIMATORS["k1"](episodes.log_probs, reference[torch.tensor(episodes.infos[0]["actions"])])
+        penalty = estimated_kl("k1", episodes.log_probs, reference[torch.tensor(episodes.infos[0]["actions"])])
         returns = discounted_returns(episodes.rewards - 0.2 * penalty, episodes.num_steps, 1.0)
         loss = policy_gradient_loss(policy.evaluate(episodes).log_probs, returns).sum()
         expected -= text[3] * torch.autograd.grad(loss, policy.table)[0]
@@ -242,7 +242,7 @@ def test_the_expected_gradient_of_a_kl_in_the_loss_is_that_of_an_exact_kl(estima
     logits, reference = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
     logits.requires_grad_()
     log_probs = logits.log_softmax(-1)
-    loss = (log_probs.exp().detach() * KL_ESTIMATORS[estimator](log_probs, reference.log_softmax(-1))).sum()
+    loss = (log_probs.exp().detach() * estimated_kl(estimator, log_probs, reference.log_softmax(-1))).sum()
     # k2: KL(pi || ref). k3: the other way round, KL(ref || pi).
     exact = exact_kl(logits, reference) if estimator == "k2" else exact_kl(reference, logits)
     gradients = [torch.autograd.grad(one, logits, retain_graph=True)[0] for one in (loss, exact.sum())]

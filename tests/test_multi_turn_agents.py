@@ -465,11 +465,13 @@ def test_any_turns_survive_the_disk(tmp_path_factory, suffix, episodes):
 
 
 @given(batches=st.lists(any_episodes(), min_size=1, max_size=4))
-def test_any_turns_survive_the_replay_and_its_checkpoint(batches):
+def test_any_turns_survive_the_replay_and_its_checkpoint(tmp_path_factory, batches):
     replay, again = EpisodeReplay(20), EpisodeReplay(20)
     for episodes in batches:
         replay.add(episodes)
-    again.restore(replay.state())
+    folder = tmp_path_factory.mktemp("replay")
+    replay.save(folder)
+    again.load(folder)
     everything = {row for episodes in batches for row in rows_of(episodes)}
     for memory in (replay, again):
         drawn = memory.sample(30, torch.Generator().manual_seed(0))
@@ -482,18 +484,6 @@ def rows_of(episodes):
     for b, (length, steps) in enumerate(zip(episodes.text_lengths.tolist(), episodes.num_steps.tolist(), strict=True)):
         text, columns = episodes.ids[b, :length].tolist(), episodes.positions[b, :steps].tolist()
         yield tuple(text), tuple(columns), tuple(episodes.rewards[b, :steps].tolist())
-
-
-def test_a_replay_from_before_there_were_turns_is_restored():
-    episodes = sampled(user=None)
-    replay, again = EpisodeReplay(12), EpisodeReplay(12)
-    replay.add(episodes)
-    state = replay.state()
-    del state["positions"], state["text_lengths"]
-    again.restore(state)
-    draws = [memory.sample(12, torch.Generator().manual_seed(0)) for memory in (replay, again)]
-    for name in TENSORS:
-        assert torch.equal(*(getattr(drawn, name) for drawn in draws)), name
 
 
 def test_without_a_user_a_file_says_nothing_of_turns_and_files_from_before_are_read(tmp_path):

@@ -244,6 +244,17 @@ def test_without_head_gradient_the_model_under_the_head_stays_as_it_was():
     assert agent.target.model.transformer.wte.weight is agent.policy.model.transformer.wte.weight
 
 
+def test_a_loaded_agent_predicts_as_the_saved_one(tmp_path):
+    agent = dqn(exploration_initial_eps=1.0, exploration_final_eps=0.0, initial_temperature=1.0).learn(200)
+    agent.save(tmp_path)
+    loaded = DQN.load(tmp_path, make_env(32))
+    assert (loaded.policy.epsilon, loaded.policy.temperature) == (agent.policy.epsilon, agent.policy.temperature)
+    assert loaded.target.temperature == agent.target.temperature
+    observations, _ = make_env(32).reset(seed=0)
+    for _ in range(3):
+        assert loaded.predict(observations)[0].tolist() == agent.predict(observations)[0].tolist()
+
+
 @pytest.mark.parametrize(
     "settings", [{"dueling": True, "lm_prior": True, "head_gradient": False}, {"q_from": "logits"}]
 )
@@ -309,11 +320,12 @@ def test_the_replay_takes_more_than_it_holds_and_longer_texts_later():
     assert torch.isfinite(policy.evaluate(drawn).log_probs).all()
 
 
-def test_a_restored_replay_goes_on_in_the_same_order():
+def test_a_restored_replay_goes_on_in_the_same_order(tmp_path):
     episodes = episodes_of(LMPolicy(small_lm()), 9)
     replay, again = EpisodeReplay(6), EpisodeReplay(6)
     replay.add(episodes[:4])
-    again.restore(replay.state())
+    replay.save(tmp_path)
+    again.load(tmp_path)
     for one in (replay, again):
         one.add(episodes[4:])
     assert torch.equal(replay.sample(20, generator()).ids, again.sample(20, generator()).ids)

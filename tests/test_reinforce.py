@@ -203,6 +203,16 @@ def test_training_on_no_token_is_refused():
         agent_of().learn(0)
 
 
+def test_the_moving_average_is_of_the_updates_before_and_zero_in_the_first():
+    agent = agent_of(env=make_env(8), baseline="moving_average", baseline_decay=0.5)
+    baselines, means = [], []
+    for _ in range(3):
+        episodes = agent.collect()
+        baselines.append(float(agent._baseline(episodes, episodes.rewards)))
+        means.append(float(episodes.rewards[episodes.mask].mean()))
+    assert baselines == pytest.approx([0.0, means[0], (means[0] + means[1]) / 2])
+
+
 def test_metrics_carry_sb3s_names():
     rows = []
     agent_of().learn(100, callback=lambda _, metrics: rows.append(metrics))

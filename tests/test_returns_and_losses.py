@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgym_agents.losses import (
-    KL_ESTIMATORS,
     clipped_surrogate_loss,
+    estimated_kl,
     exact_kl,
     explained_variance,
     masked_mean,
@@ -169,14 +169,19 @@ def test_kl_estimators_average_to_the_exact_kl_where_they_are_unbiased():
     exact = float((log_probs.exp() * (log_probs - ref)).sum())
     assert exact_kl(logits, reference).item() == pytest.approx(exact)
     for name in ("k1", "k3"):
-        mean = (log_probs.exp() * KL_ESTIMATORS[name](log_probs, ref)).sum().item()
+        mean = (log_probs.exp() * estimated_kl(name, log_probs, ref)).sum().item()
         assert mean == pytest.approx(exact, abs=1e-6), name
-    assert (KL_ESTIMATORS["k3"](log_probs, ref) >= 0).all()
+    assert (estimated_kl("k3", log_probs, ref) >= 0).all()
     # log 2 - log 4 = -log 2
     two, four = torch.tensor([2.0]).log(), torch.tensor([4.0]).log()
-    assert KL_ESTIMATORS["k1"](two, four).item() == pytest.approx(-math.log(2))
-    assert KL_ESTIMATORS["k2"](two, four).item() == pytest.approx(math.log(2) ** 2 / 2)
-    assert KL_ESTIMATORS["k3"](two, four).item() == pytest.approx(1 - math.log(2))
+    assert estimated_kl("k1", two, four).item() == pytest.approx(-math.log(2))
+    assert estimated_kl("k2", two, four).item() == pytest.approx(math.log(2) ** 2 / 2)
+    assert estimated_kl("k3", two, four).item() == pytest.approx(1 - math.log(2))
+
+
+def test_an_unknown_kl_estimator_is_refused():
+    with pytest.raises(ValueError, match="unknown KL estimator 'k4'; did you mean 'k"):
+        estimated_kl("k4", torch.zeros(1), torch.zeros(1))
 
 
 def test_the_gradients_of_the_kl_estimators_in_a_loss():
@@ -185,7 +190,7 @@ def test_the_gradients_of_the_kl_estimators_in_a_loss():
 
     def gradient_in_a_loss(name):
         log_probs = logits.log_softmax(0)
-        losses = KL_ESTIMATORS[name](log_probs, reference.log_softmax(0))
+        losses = estimated_kl(name, log_probs, reference.log_softmax(0))
         return torch.autograd.grad((log_probs.detach().exp() * losses).sum(), logits)[0]
 
     def gradient_of_the_kl(first, second):

@@ -72,6 +72,19 @@ def test_a_run_folder_is_not_written_over(tmp_path):
         RunFolder(tmp_path)
 
 
+def test_a_run_that_ended_before_its_first_update_is_not_written_over_either(tmp_path):
+    RunFolder(tmp_path).on_training_start(make_agent())
+    assert not (tmp_path / "metrics.csv").exists()
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        RunFolder(tmp_path)
+
+
+def test_a_config_that_json_cannot_hold_is_refused_before_there_is_a_folder(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        RunFolder(tmp_path / "run", {"scorer": print})
+    assert not (tmp_path / "run").exists()
+
+
 def test_metrics_that_come_later_become_columns(tmp_path):
     run = RunFolder(tmp_path)
     run.on_training_start(make_agent())

@@ -12,7 +12,7 @@ from textgym.actions import Subset
 from textgym.constraints import MinNewTokens, NoRepeatNGram
 from textgym.probes import solve
 from textgym.rewards import PerTurn, Potential
-from textgym.scorers import LengthBand, RunningNormalization, Scorer
+from textgym.scorers import LengthBand, RunningNormalization, Scorer, SelfBLEU
 from textgym.tokenizers import CharTokenizer
 from textgym.users import Reply
 
@@ -222,6 +222,10 @@ def test_a_policy_of_textgym_agents_is_solved_with_its_own_gradient():
     np.testing.assert_allclose(np.exp(chosen.log_probs), solution.policy.max(axis=1), atol=1e-6)
     weight = policy.model.transformer.wte.weight
     (gradient,) = solution.policy_gradient([weight])
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    every = dict(zip(names, solution.policy_gradient(parameters), strict=True))
+    assert (every["value_head.weight"] == 0).all()
+    assert torch.equal(every["trunk.model.transformer.wte.weight"], gradient)
     before = solution.expected_return
     with torch.no_grad():
         weight += 1e-2 * gradient / gradient.norm()
@@ -234,12 +238,19 @@ class Noisy:
         return np.random.default_rng().random(len(batch))
 
 
+class FirstOfABatch:
+    def __call__(self, batch):
+        return (np.arange(len(batch)) == 0).astype(float)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"prompts": lambda rng: "a"}, TypeError, "GeneratorPrompts cannot be enumerated: give a list"),
         ({"scorer": RunningNormalization(LengthBand(2, 2))}, ValueError, "is not deterministic"),
         ({"scorer": Noisy()}, ValueError, "rewarded differently a second time"),
+        ({"scorer": FirstOfABatch()}, ValueError, "rewarded differently a second time"),
+        ({"reward": Potential(potential=SelfBLEU())}, ValueError, "the scorer 'self_bleu' is not deterministic"),
         (
             {"kl_penalty": 0.1, "kl_penalty_estimator": "k3", "reference": Reference()},
             ValueError,
@@ -271,6 +282,12 @@ def test_a_user_who_draws_is_refused():
     [
         ((gym.make("CartPole-v1"),), TypeError, "an environment of the TextGen family, got CartPoleEnv"),
         ((make(), 3), TypeError, r"policy must be f\(ids\) -> logits or have evaluate_states, got int"),
+        ((make(), torch.nn.Module()), TypeError, "Module has neither evaluate_states nor a forward of its own"),
+        (
+            (make(), lambda ids: np.full((len(ids), 3), np.nan)),
+            ValueError,
+            "gave no probabilities for 2 of 2 states: its logits are NaN or infinite",
+        ),
         ((make(), lambda ids: np.zeros(3)), ValueError, r"logits of shape \(3,\) for \(2, 3\) states and actions"),
     ],
 )

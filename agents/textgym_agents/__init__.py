@@ -41,7 +41,7 @@ from textgym_agents.a2c import A2C, A2CConfig
 from textgym_agents.agent import Agent, OnlineAgent
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.callbacks import Callback
-from textgym_agents.config import AgentConfig
+from textgym_agents.config import AgentConfig, OfflineAgentConfig, OnlineAgentConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
@@ -82,9 +82,11 @@ __all__ = [
     "LMPolicy",
     "LMTrunk",
     "OfflineAgent",
+    "OfflineAgentConfig",
     "OfflineSoftQ",
     "OfflineSoftQConfig",
     "OnlineAgent",
+    "OnlineAgentConfig",
     "PPOConfig",
     "PolicyGradientConfig",
     "QPolicy",

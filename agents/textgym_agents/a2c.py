@@ -22,7 +22,7 @@ class A2CConfig(PolicyGradientConfig):
     """What decides a run of A2C."""
 
     gae_lambda: float = 0.95
-    """How far the advantages look: 1 at the whole return, 0 at one reward and the next state's value."""
+    """GAE lambda: 1 is Monte Carlo, 0 is one-step TD."""
     vf_coef: float = 0.5
     """Weight of the value's loss."""
     normalize_advantage: bool = True
@@ -81,7 +81,7 @@ class A2C(PolicyGradientAgent):
                 loss = loss + self.regularization(part, now, None if reference is None else reference[index])
                 yield loss[part.mask].sum() / mask.sum()
 
-        metrics = self._descend(losses()) | means.metrics()
+        metrics = self.descend(losses()) | means.metrics()
         monte_carlo = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
         metrics |= value_metrics(episodes, returns, monte_carlo)
         return metrics | self.control_kl(episodes, reference)

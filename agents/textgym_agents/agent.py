@@ -1,11 +1,13 @@
 """What all agents share: the loop of learn, predict, the gradient step, and checkpoints."""
 
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +23,7 @@ from typing_extensions import Self
 from textgym import TextGenConfig
 from textgym_agents.callbacks import as_callbacks
 from textgym_agents.checkpoint import load_optimizer, open_checkpoint, save_optimizer, write_checkpoint
-from textgym_agents.config import AgentConfig, check_count
+from textgym_agents.config import AgentConfig, OnlineAgentConfig, check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.metrics import rollout_metrics
 from textgym_agents.policy import LMPolicy
@@ -103,7 +105,8 @@ class Agent(ABC):
         The progress of the training, which a scorer such as ``Schedule`` follows, is the share of all tokens that
         ``learn`` was ever asked for, as with SB3's ``reset_num_timesteps=False``: a second ``learn(n)`` after the first
         begins at 1/2. It is kept by ``save``. A run that was interrupted goes on exactly as if it had not been with
-        ``agent.learn(agent.planned_timesteps - agent.num_timesteps)``, or in several such parts.
+        ``agent.learn(agent.planned_timesteps - agent.num_timesteps)``, or in several such parts, where that is above 0:
+        a run that ended by itself has written the rest of its last episodes too.
 
         Args:
             total_timesteps: Tokens, over all episodes.
@@ -256,7 +259,7 @@ class Agent(ABC):
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:  # noqa: B027 (most agents have no more)
         """Restore what ``_state`` told."""
 
-    def _descend(self, losses: Iterable[torch.Tensor]) -> dict[str, float]:
+    def descend(self, losses: Iterable[torch.Tensor]) -> dict[str, float]:
         """Take one gradient step on the sum of losses and return its metrics; see ``_backward`` and ``_step``."""
         return self._backward(losses) | self._step()
 
@@ -286,13 +289,16 @@ class Agent(ABC):
 class OnlineAgent(Agent):
     """An agent that writes the episodes it learns from; each algorithm fills in ``update``.
 
+    An agent of your own sets ``config_class`` and fills in ``update``, from ``policy.evaluate``, ``minibatches``,
+    ``micro_batches`` and ``descend``.
+
     Args:
         policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
         env: A vector environment of the TextGen family whose actions are the model's vocabulary; or an id of the
             family, such as ``"TextGen-v0"``, of which one is made that restarts ended slots in the same step.
         config: The settings, where they are not given as keywords.
         num_envs: N of the environment to be made, by default ``num_episodes``, 64 at most.
-        env_kwargs: Its keywords. If ``policy`` is a model's name, that is the default of its ``model``.
+        env_kwargs: Its keywords. If ``policy`` is a model's name or folder, that is the default of its ``model``.
         **settings: The fields of ``config``'s class.
 
     Raises:
@@ -300,6 +306,8 @@ class OnlineAgent(Agent):
             setting unknown or given twice.
         ValueError: If the action space is not the model's vocabulary, or the window longer than its positions.
     """
+
+    config_class: ClassVar[type[OnlineAgentConfig]]
 
     def __init__(
         self,
@@ -316,7 +324,8 @@ class OnlineAgent(Agent):
             raise TypeError(f"{', '.join(sorted(of_env))}: a keyword of the environment; give it in env_kwargs")
         super().__init__(policy, config, **settings)
         if isinstance(env, str):
-            model = {"model": policy} if isinstance(policy, str) and policy != "tiny" else {}
+            is_name = isinstance(policy, str | PathLike) and policy != "tiny"
+            model = {"model": os.fspath(policy)} if is_name else {}
             env = make_env(
                 env,
                 min(self.config.num_episodes, 64) if num_envs is None else check_count("num_envs", num_envs),
@@ -343,8 +352,8 @@ class OnlineAgent(Agent):
         Args:
             path: The folder.
             env: The environment, configured as it was, or an id.
-            num_envs: As of the constructor.
-            env_kwargs: As of the constructor.
+            num_envs: As of the constructor, by default as many as there were.
+            env_kwargs: As of the constructor; ``model`` and ``group_size`` are by default what they were.
             device: Where the weights go; the one that they were saved from, whose generator's state was saved too.
 
         Raises:
@@ -352,6 +361,10 @@ class OnlineAgent(Agent):
             TypeError: If ``env`` is missing.
             ValueError: If the checkpoint is of another agent or another version, was cut off, or does not fit ``env``.
         """
+        if isinstance(env, str):
+            state = open_checkpoint(Path(path), cls.__name__)["state"]
+            num_envs = state["num_envs"] if num_envs is None else num_envs
+            env_kwargs = state["env_kwargs"] | (env_kwargs or {})
         return cls._load(path, env, device, num_envs=num_envs, env_kwargs=env_kwargs)
 
     def _env_defaults(self) -> dict[str, Any]:
@@ -382,7 +395,14 @@ class OnlineAgent(Agent):
 
     def _state(self, folder: Path) -> dict[str, Any]:
         env = text_env(self.env)
-        return {"env_rngs": env.get_rng_states(), "env_training": env.get_training_state()}
+        model = env.config.model
+        return {
+            "env_rngs": env.get_rng_states(),
+            "env_training": env.get_training_state(),
+            "env_kwargs": {"group_size": env.config.group_size}
+            | ({"model": os.fspath(model)} if isinstance(model, str | PathLike) else {}),
+            "num_envs": env.num_envs,
+        }
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         env = text_env(self.env)

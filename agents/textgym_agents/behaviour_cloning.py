@@ -70,5 +70,5 @@ class BehaviourCloning(OfflineAgent):
             FloatingPointError: If a gradient is not finite; the weights are as they were.
         """
         means = StepMeans(int(episodes.num_steps.sum()))
-        metrics = self._descend(imitation_losses(self, episodes, np.arange(len(episodes)), means))
+        metrics = self.descend(imitation_losses(self, episodes, np.arange(len(episodes)), means))
         return metrics | means.metrics()

@@ -1,7 +1,7 @@
 """Callbacks of ``learn``: the hooks, and what may stand in for a ``Callback``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from textgym_agents.episodes import Episodes
@@ -40,7 +40,12 @@ class Callback:
         """
 
 
-_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+_HOOKS = {
+    name: list(inspect.signature(hook).parameters)[1:]
+    for name, hook in vars(Callback).items()
+    if name.startswith("on_")
+}
+"""Hook -> names of its arguments."""
 
 
 class _Hooks(Callback):
@@ -58,22 +63,28 @@ def as_callbacks(callback: Any) -> list[Callback]:
             that is called after each update and stops the training by False, or a list or tuple of these.
 
     Raises:
-        TypeError: If it is none of these.
+        TypeError: If it is none of these, or a hook takes other arguments.
 
     >>> len(as_callbacks([print, Callback(), None]))
     2
     """
     if callback is None:
         return []
-    if isinstance(callback, Callback):
-        return [callback]
     if isinstance(callback, list | tuple):
         return [one for each in callback for one in as_callbacks(each)]
     if not isinstance(callback, type):
         hooks = {name: getattr(callback, name) for name in _HOOKS if callable(getattr(callback, name, None))}
+        for name, hook in hooks.items():
+            if not _takes(hook, _HOOKS[name]):
+                raise TypeError(
+                    f"{type(callback).__name__} must take its hook as {name}({', '.join(_HOOKS[name])}), got "
+                    f"{inspect.signature(hook)}"
+                )
+        if isinstance(callback, Callback):
+            return [callback]
         if hooks:
             return [_Hooks(**hooks)]
-        if callable(callback) and _takes_two(callback):
+        if callable(callback) and _takes(callback, _HOOKS["on_update_end"]):
             return [_Hooks(on_update_end=callback)]
     raise TypeError(
         f"callback must be a function f(agent, metrics), an object with one of {', '.join(_HOOKS)}, or a list of "
@@ -81,9 +92,10 @@ def as_callbacks(callback: Any) -> list[Callback]:
     )
 
 
-def _takes_two(function: Callable[..., Any]) -> bool:
+def _takes(function: Callable[..., Any], arguments: Sequence[str]) -> bool:
+    """Whether it can be called with so many positional arguments, as far as its signature is known."""
     try:
-        inspect.signature(function).bind(None, None)
+        inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # a builtin that does not tell its signature

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from textgym.errors import unknown_name
 
-__all__ = ["AgentConfig", "OfflineAgentConfig", "OnlineAgentConfig", "check_count", "check_settings"]
+__all__ = ["AgentConfig", "OfflineAgentConfig", "OnlineAgentConfig", "ReturnConfig", "check_count", "check_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,8 @@ class AgentConfig:
     """Of AdamW, for the language model."""
     head_learning_rate: float = 3e-3
     """Of AdamW, for the value or Q head, which starts from nothing and has to keep up with the language model."""
-    gamma: float = 1.0
-    """Discount per token."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    bootstrap_truncated: bool = False
-    """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
-    as the text's end, which is right where the score of the cut text was already given."""
     seed: int = 0
     """Decides the prompts and the sampling, each derived from it on its own (see ``env_seed``)."""
 
@@ -53,10 +48,24 @@ class AgentConfig:
             micro_batch=(1, math.inf),
             learning_rate=(0, math.inf),
             head_learning_rate=(0, math.inf),
-            gamma=(0, 1),
             max_grad_norm=(0, math.inf),
             seed=(0, math.inf),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnConfig(AgentConfig):
+    """Settings of the return, for the agents that learn from rewards step by step."""
+
+    gamma: float = 1.0
+    """Discount per token."""
+    bootstrap_truncated: bool = False
+    """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
+    as the text's end, which is right where the score of the cut text was already given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, gamma=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

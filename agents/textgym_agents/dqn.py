@@ -1,4 +1,4 @@
-"""Deep Q-learning over tokens: learn what each next token is worth, write the best."""
+"""Deep Q-learning over tokens."""
 
 import math
 from collections.abc import Iterator
@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import OnlineAgentConfig, check_settings
+from textgym_agents.config import OnlineAgentConfig, ReturnConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
 from textgym_agents.metrics import StepMeans, update_means
@@ -23,7 +22,7 @@ __all__ = ["DQN", "DQNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig(OnlineAgentConfig):
+class DQNConfig(OnlineAgentConfig, ReturnConfig):
     """What decides a run of DQN. Which Q-function it is, dueling or not, is the ``QPolicy``'s."""
 
     learning_rate: float = 1e-3
@@ -37,15 +36,15 @@ class DQNConfig(OnlineAgentConfig):
     """Whether the online network picks the best next token and the target network says what it is worth. Off, the
     target network does both, and its maximum is of errors too."""
     q_lambda: float = 0.9
-    """How far the targets look: 1 at the whole return, 0 at one reward and the next state's value."""
+    """Lambda of Peng's Q(lambda): 1 is Monte Carlo, 0 is one-step TD."""
     n_steps: int | None = None
-    """Look exactly so many rewards ahead in place of ``q_lambda``."""
+    """Use n-step returns in place of ``q_lambda``."""
     loss: Literal["huber", "squared"] = "huber"
     """Of the difference between Q and its target."""
     tau: float = 0.1
-    """How much of the way to the online network the target network goes at a time; 1 copies."""
+    """Polyak coefficient of the target update; 1 is a hard copy."""
     target_update_interval: int = 1
-    """Gradient steps between two times."""
+    """Updates of the target network happen every so many gradient steps (Stable-Baselines3 counts env steps)."""
     exploration_initial_eps: float = 1.0
     """Share of random tokens at the start. The untrained Q-values of a head are all equal and know nothing."""
     exploration_final_eps: float = 0.05
@@ -55,7 +54,7 @@ class DQNConfig(OnlineAgentConfig):
     final_temperature: float = 0.0
     """T from ``exploration_timesteps`` on."""
     exploration_timesteps: int = 4_000
-    """Tokens, counted over all calls of ``learn``, over which both go linearly from the first to the last."""
+    """Tokens, counted over all calls of ``learn``, over which epsilon and temperature are annealed linearly."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,7 +136,7 @@ class DQN(OnlineAgent):
         for _ in range(self.config.gradient_steps):
             drawn = self.replay.sample(self.config.batch_size, self.generator)
             means = StepMeans(int(drawn.num_steps.sum()))
-            steps.append(self._descend(self._losses(drawn, means)) | means.metrics())
+            steps.append(self.descend(self._losses(drawn, means)) | means.metrics())
             if self.num_updates % self.config.target_update_interval == 0:
                 update_target(self.target, self.policy, self.config.tau)
         return metrics | update_means(steps)
@@ -179,13 +178,14 @@ class DQN(OnlineAgent):
         return super()._networks() | {"target": self.target}
 
     def _state(self, folder: Path) -> dict[str, Any]:
-        save_file(self.replay.state(), folder / "replay.safetensors")
-        return super()._state(folder)
+        self.replay.save(folder)
+        return super()._state(folder) | {"epsilon": self.policy.epsilon, "temperature": self.policy.temperature}
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         super()._set_state(state, folder)
-        self.replay.restore(load_file(folder / "replay.safetensors"))
-        self._explore()
+        self.replay.load(folder)
+        self.policy.epsilon, self.policy.temperature = state["epsilon"], state["temperature"]
+        self.target.temperature = self.policy.temperature
 
 
 def _between(first: float, last: float, done: float) -> float:

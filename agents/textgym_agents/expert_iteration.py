@@ -60,5 +60,5 @@ class ExpertIteration(OnlineAgent):
         steps: list[dict[str, float]] = []
         for index in self.minibatches(len(best), self.config.batch_size, self.config.n_epochs):
             means = StepMeans(int(best.num_steps[index].sum()))
-            steps.append(self._descend(imitation_losses(self, best, index, means)) | means.metrics())
+            steps.append(self.descend(imitation_losses(self, best, index, means)) | means.metrics())
         return update_means(steps) | {"train/expert_rew_mean": float(best.returns.mean())}

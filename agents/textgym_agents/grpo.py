@@ -39,9 +39,9 @@ class GRPOConfig(PolicyGradientConfig):
     batch_size: int | None = None
     """Episodes per gradient step. None takes all."""
     clip_range: float = 0.2
-    """How far the probability of a token may move from what it was, relatively, before its gradient vanishes."""
+    """PPO clipping parameter epsilon."""
     clip_range_high: float | None = None
-    """How far it may rise, if differently."""
+    """Clipping parameter above, if another than ``clip_range`` (DAPO's clip-higher)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +107,7 @@ class GRPO(PolicyGradientAgent):
         steps: list[dict[str, float]] = []
         for index in self.minibatches(len(episodes), config.batch_size, config.n_epochs):
             means = StepMeans(int(episodes.num_steps[index].sum()))
-            metrics = self._descend(self._losses(episodes, index, advantages, reference, means))
+            metrics = self.descend(self._losses(episodes, index, advantages, reference, means))
             steps.append(metrics | means.metrics())
         return update_means(steps) | self.control_kl(episodes, reference)
 

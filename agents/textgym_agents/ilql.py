@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from textgym_agents.config import OfflineAgentConfig, check_settings
+from textgym_agents.config import OfflineAgentConfig, ReturnConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.metrics import StepMeans
@@ -154,16 +154,16 @@ class ILQLPolicy(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILQLConfig(OfflineAgentConfig):
+class ILQLConfig(OfflineAgentConfig, ReturnConfig):
     """What decides a run of ILQL. How many Q-heads there are is the ``ILQLPolicy``'s."""
 
     learning_rate: float = 1e-4
     expectile: float = 0.9
     """Where V lies among the Q of the recorded actions: 1/2 at their mean, toward 1 at the best of them."""
     q_lambda: float = 0.9
-    """How far the targets of Q look: 0 at one reward and V of the next state, as in the paper, toward 1 at what the
-    writer of the data really got, which is pessimistic, but where a reward comes once at a text's end the paper's way
-    takes many times longer to carry it to the beginning."""
+    """Lambda of the targets of Q: 0 is one-step TD, as in the paper, 1 the Monte Carlo return of the data, which is
+    pessimistic. Where a reward comes once, at a text's end, one-step targets take many times longer to reach its
+    beginning."""
     cql_coef: float = 0.01
     """Weight of the conservative term, which keeps the Q of tokens that nobody wrote below the others."""
     bc_coef: float = 1.0
@@ -172,7 +172,7 @@ class ILQLConfig(OfflineAgentConfig):
     """How much an advantage of 1 adds to a token's logit when writing, in nats. Where a text of n tokens returns from 0
     to 1, advantages are about 1 / n: the longer the texts, the larger. Too much of it wrecks the text."""
     tau: float = 0.1
-    """How much of the way to the Q-heads the target heads go after each gradient step."""
+    """Polyak coefficient of the target heads' update, after each gradient step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,7 +223,7 @@ class ILQL(OfflineAgent):
             FloatingPointError: If a gradient is not finite; the weights are as they were.
         """
         means = StepMeans(int(episodes.num_steps.sum()))
-        metrics = self._descend(self._losses(episodes, means)) | means.metrics()
+        metrics = self.descend(self._losses(episodes, means)) | means.metrics()
         update_target(self.policy.target_q_heads, self.policy.q_heads, self.config.tau)
         return metrics
 

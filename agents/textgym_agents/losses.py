@@ -4,9 +4,6 @@ Every tensor is (B, T): B episodes, T steps of the longest; ``mask`` is True at 
 one entry per step, which the agent sums over the steps that were taken: so micro-batches add up to the whole.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 
@@ -14,8 +11,8 @@ from textgym.rewards import kl_estimate
 from textgym_agents.returns import lambda_returns
 
 __all__ = [
-    "KL_ESTIMATORS",
     "clipped_surrogate_loss",
+    "estimated_kl",
     "exact_kl",
     "expectile_loss",
     "explained_variance",
@@ -130,15 +127,14 @@ def value_loss(
     return losses / 2
 
 
-def _estimate(estimator: str, log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def estimated_kl(estimator: str, log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Estimate KL(pi || reference) in nats from one token's log-probability under both; see ``kl_estimate``.
+
+    >>> estimated_kl("k2", torch.tensor([-1.0]), torch.tensor([-3.0]))
+    tensor([2.])
+    """
     kl: torch.Tensor = kl_estimate(estimator, log_probs - reference, torch.expm1)
     return kl
-
-
-KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    name: partial(_estimate, name) for name in ("k1", "k2", "k3")
-}
-"""Estimates of KL(pi || reference) in nats from one token's log-probability under both; see ``kl_estimate``."""
 
 
 def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:

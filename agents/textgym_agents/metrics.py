@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import KL_ESTIMATORS, explained_variance
+from textgym_agents.losses import estimated_kl, explained_variance
 
 __all__ = ["StepMeans", "clip_metrics", "rollout_metrics", "update_means", "value_metrics"]
 
@@ -111,6 +111,6 @@ def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_rang
     log_probs = log_probs.detach()
     ratio = (log_probs - old_log_probs).exp()
     return {
-        "approx_kl": KL_ESTIMATORS["k3"](old_log_probs, log_probs),
+        "approx_kl": estimated_kl("k3", old_log_probs, log_probs),
         "clip_fraction": ((ratio - 1).abs() > clip_range).float(),
     }

@@ -10,9 +10,9 @@ import torch
 
 from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import OnlineAgentConfig, check_settings
+from textgym_agents.config import OnlineAgentConfig, ReturnConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import KL_ESTIMATORS, exact_kl, masked_mean
+from textgym_agents.losses import estimated_kl, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation
 from textgym_agents.reference import ReferencePolicy
 from textgym_agents.rollout import text_env
@@ -21,16 +21,16 @@ __all__ = ["PolicyGradientAgent", "PolicyGradientConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyGradientConfig(OnlineAgentConfig):
+class PolicyGradientConfig(OnlineAgentConfig, ReturnConfig):
     """What decides a run of any policy-gradient agent."""
 
     kl_coef: float = 0.05
-    """Price of a nat of KL to the reference, the policy at the start, per token. With 0 the KL is not computed. The
-    environment's own ``kl_penalty`` serves agents without this one; set only one of them."""
+    """KL penalty coefficient (per token), against the initial policy. With 0 the KL is not computed. The environment's
+    own ``kl_penalty`` serves agents without this one; set only one of them."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """How the KL enters. k1, the log-ratio of the token that was written, is subtracted from its reward, which lowers
-    the KL of whole texts: a token also pays for what follows it. k2 and k3, Schulman's other estimates, and
-    ``"exact"``, the sum over the vocabulary, are added to the loss, where a token pays for itself alone. While the
+    the KL of whole texts: the return of a token contains the KL of those after it. k2 and k3, Schulman's other
+    estimates, and ``"exact"``, the sum over the vocabulary, are added to the loss token by token. While the
     policy is still the one that wrote, k2's gradient there is on average that of ``"exact"``, k3's that of the KL the
     other way round, KL(pi_ref || pi), and k1's would be 0 (Tang and Munos 2025, arXiv:2506.09477)."""
     kl_target: float | None = None
@@ -51,7 +51,7 @@ class PolicyGradientAgent(OnlineAgent):
 
     Attributes:
         reference: The policy as it was when the agent was made.
-        kl_coef: The price of a nat now; ``kl_target`` moves it.
+        kl_coef: The current KL coefficient, which ``kl_target`` adapts.
     """
 
     config: PolicyGradientConfig
@@ -77,7 +77,7 @@ class PolicyGradientAgent(OnlineAgent):
         """Return (B, T) rewards, from which the KL is subtracted if it belongs there."""
         if reference is None or self.config.kl_estimator != "k1":
             return episodes.rewards
-        return episodes.rewards - self.kl_coef * KL_ESTIMATORS["k1"](episodes.log_probs, reference)
+        return episodes.rewards - self.kl_coef * estimated_kl("k1", episodes.log_probs, reference)
 
     def regularization(self, part: Episodes, now: Evaluation, reference: torch.Tensor | None) -> torch.Tensor:
         """Return (B, T), what entropy bonus and KL add to the loss of each step; 0 where they do not."""
@@ -87,7 +87,7 @@ class PolicyGradientAgent(OnlineAgent):
         if self.config.kl_estimator == "exact":
             kl = part.spread(exact_kl(now.logits, self.reference.evaluate(part).logits))
         else:
-            kl = KL_ESTIMATORS[self.config.kl_estimator](now.log_probs, reference)
+            kl = estimated_kl(self.config.kl_estimator, now.log_probs, reference)
         return cost + self.kl_coef * kl
 
     def control_kl(self, episodes: Episodes, reference: torch.Tensor | None) -> dict[str, float]:
@@ -96,9 +96,9 @@ class PolicyGradientAgent(OnlineAgent):
             return {}
         kl = float(masked_mean(episodes.log_probs - reference, episodes.mask))
         metrics = {"train/kl_reference": kl, "train/kl_coef": self.kl_coef}
-        price = AdaptiveCoefficient(self.kl_coef, self.config.kl_target, horizon=10)
-        price.update(kl)
-        self.kl_coef = price.coef
+        coefficient = AdaptiveCoefficient(self.kl_coef, self.config.kl_target, horizon=10)
+        coefficient.update(kl)
+        self.kl_coef = coefficient.coef
         return metrics
 
     def _networks(self) -> dict[str, Any]:

@@ -27,11 +27,11 @@ class PPOConfig(PolicyGradientConfig):
     batch_size: int | None = 32
     """Episodes per gradient step. None takes all."""
     clip_range: float = 0.2
-    """How far the probability of a token may move from what it was, relatively, before its gradient vanishes."""
+    """PPO clipping parameter epsilon."""
     clip_range_vf: float | None = None
-    """How far V may move from what it was before its gradient vanishes. None does not clip."""
+    """Clipping parameter of the value function. None does not clip."""
     gae_lambda: float = 0.95
-    """How far the advantages look: 1 at the whole return, 0 at one reward and the next state's value."""
+    """GAE lambda: 1 is Monte Carlo, 0 is one-step TD."""
     vf_coef: float = 0.5
     """Weight of the value's loss."""
     normalize_advantage: bool = True

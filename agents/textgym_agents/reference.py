@@ -33,7 +33,7 @@ class ReferencePolicy:
 
     @contextmanager
     def policy(self) -> Iterator[LMPolicy]:
-        """Give the policy as it was, for a while in which the trained one may not act."""
+        """Context manager that yields the reference policy; do not act inside."""
         if self.copy is not None:
             yield self.copy
             return

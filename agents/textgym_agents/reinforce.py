@@ -25,7 +25,7 @@ class ReinforceConfig(PolicyGradientConfig):
 
     baseline: Literal["value", "leave_one_out", "moving_average", "none"] = "value"
     """What is subtracted from the return: a learned V(s_t); the mean return of the other episodes of the group, or of
-    the batch where episodes come in no groups; an average over past updates; nothing."""
+    the batch where episodes come in no groups; an average over past updates, 0 in the first; nothing."""
     baseline_decay: float = 0.9
     """How much of the moving average an update keeps."""
     vf_coef: float = 0.5
@@ -97,7 +97,7 @@ class Reinforce(PolicyGradientAgent):
                 means.add(part.mask, policy_gradient_loss=policy_loss, entropy_loss=-now.entropies)
                 yield loss[part.mask].sum() / mask.sum()
 
-        metrics = self._descend(losses()) | means.metrics()
+        metrics = self.descend(losses()) | means.metrics()
         if config.baseline == "value":
             metrics |= value_metrics(episodes, returns, returns)
         return metrics | self.control_kl(episodes, reference)
@@ -111,9 +111,9 @@ class Reinforce(PolicyGradientAgent):
         if self.config.baseline == "none":
             return torch.zeros(())
         mean = float(masked_mean(returns, episodes.mask))
-        before = mean if self.moving_average is None else self.moving_average
-        self.moving_average = self.config.baseline_decay * before + (1 - self.config.baseline_decay) * mean
-        return torch.tensor(before)
+        before, decay = self.moving_average, self.config.baseline_decay
+        self.moving_average = mean if before is None else decay * before + (1 - decay) * mean
+        return torch.tensor(0.0 if before is None else before)
 
     def _state(self, folder: Path) -> dict[str, Any]:
         return super()._state(folder) | {"moving_average": self.moving_average}

@@ -1,12 +1,17 @@
 """A memory of whole episodes: each text is stored once, not a window per transition."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
 
-from textgym_agents.episodes import Episodes, following
+from textgym_agents.episodes import Episodes
 
 __all__ = ["EpisodeReplay"]
+
+_FILE = "replay.safetensors"
 
 
 class EpisodeReplay:
@@ -76,18 +81,14 @@ class EpisodeReplay:
             **steps,
         )
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all that is in it as tensors, for a safetensors file; ``restore`` takes them."""
+    def save(self, folder: Path) -> None:
+        """Write all that is in it into a file in the folder, which ``load`` reads."""
         rows = {name: torch.from_numpy(array[: self._size]) for name, array in self._arrays.items()}
-        return {**rows, "next": torch.tensor(self._next)}
+        save_file({**rows, "next": torch.tensor(self._next)}, folder / _FILE)
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Hold what ``state`` returned, now or before there were turns, in a replay of the same capacity."""
-        if "rewards" in state and "positions" not in state:
-            prompt_lengths, num_steps = state["prompt_lengths"], state["num_steps"]
-            mask = torch.arange(state["rewards"].shape[1]) < num_steps[:, None]
-            positions = following(prompt_lengths, mask).int()
-            state = {**state, "positions": positions, "text_lengths": prompt_lengths + num_steps}
+    def load(self, folder: Path) -> None:
+        """Hold what ``save`` of a replay of the same capacity wrote."""
+        state = load_file(folder / _FILE)
         self._arrays = {name: tensor.numpy().copy() for name, tensor in state.items() if name != "next"}
         self._next = int(state["next"])
         self._size = len(self._arrays["num_steps"]) if self._arrays else 0

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -48,12 +49,14 @@ class RunFolder(Callback):
 
     Raises:
         FileExistsError: If the folder already holds a run.
+        TypeError: If JSON cannot hold ``config``.
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any] | None = None) -> None:
         self.path, self.config = Path(path), config or {}
-        if (self.path / "metrics.csv").exists():
+        if any((self.path / name).exists() for name in ("config.json", "metrics.csv")):
             raise FileExistsError(f"{self.path} already holds a run; choose another folder or delete it")
+        json.dumps(self.config)  # raises where it cannot be kept
         self.rows: list[dict[str, float]] = []
         self._columns: list[str] = []  # of metrics.csv; empty while the file is not as it should be
         self._tensorboard: SummaryWriter | None = None

@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from textgym.lm import log_prob
 from textgym_agents.agent import Agent, OnlineAgent
-from textgym_agents.config import OfflineAgentConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import OfflineAgentConfig, OnlineAgentConfig, ReturnConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
 from textgym_agents.metrics import StepMeans, update_means
@@ -26,11 +25,11 @@ __all__ = ["OfflineSoftQ", "OfflineSoftQConfig", "SoftQ", "SoftQConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineSoftQConfig(OfflineAgentConfig):
+class OfflineSoftQConfig(OfflineAgentConfig, ReturnConfig):
     """What decides a run of soft Q-learning from recorded episodes."""
 
     temperature: float = 0.05
-    """T, what a nat is worth in units of return. The smaller, the more the policy cares for reward."""
+    """T, the coefficient of the KL or entropy in the soft return. A smaller T weighs the reward more."""
     relative_to_start: bool = True
     """Whether a nat of KL to the language model that training started from costs T. Off, a nat of entropy earns T."""
     value_from: Literal["head", "logits"] = "head"
@@ -42,9 +41,9 @@ class OfflineSoftQConfig(OfflineAgentConfig):
     multi_step_coef: float = 1.0
     """Weight of the loss that compares each state with the whole rest of its text."""
     tau: float = 0.1
-    """How much of the way to the online network the target network goes at a time; 1 copies."""
+    """Polyak coefficient of the target update; 1 is a hard copy."""
     target_update_interval: int = 1
-    """Gradient steps between two times."""
+    """Updates of the target network happen every so many gradient steps (Stable-Baselines3 counts env steps)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +94,7 @@ class _PathConsistency(Agent):
     def _descend_on(self, episodes: Episodes) -> dict[str, float]:
         """Take one gradient step on B episodes, whoever wrote them, and return metrics under SB3's names."""
         means = StepMeans(int(episodes.num_steps.sum()))
-        metrics = self._descend(self._losses(episodes, means)) | means.metrics()
+        metrics = self.descend(self._losses(episodes, means)) | means.metrics()
         if self.num_updates % self.config.target_update_interval == 0:
             update_target(self.target, self.policy, self.config.tau)
         return metrics
@@ -204,12 +203,12 @@ class SoftQ(_PathConsistency, OnlineAgent):
         return update_means(steps) | metrics
 
     def _state(self, folder: Path) -> dict[str, Any]:
-        save_file(self.replay.state(), folder / "replay.safetensors")
+        self.replay.save(folder)
         return super()._state(folder)
 
     def _set_state(self, state: dict[str, Any], folder: Path) -> None:
         super()._set_state(state, folder)
-        self.replay.restore(load_file(folder / "replay.safetensors"))
+        self.replay.load(folder)
 
 
 class OfflineSoftQ(_PathConsistency, OfflineAgent):

@@ -81,7 +81,8 @@ class Solution:
         missing here, as in any policy-gradient agent.
 
         Args:
-            parameters: Tensors of which the policy's logits were computed; None for the logits themselves.
+            parameters: Tensors of which the policy's logits were computed; None for the logits themselves. The gradient
+                of what they do not depend on, such as a value head, is 0.
 
         Returns:
             (S, A) float64, or a tuple of tensors, one per parameter.
@@ -100,7 +101,9 @@ class Solution:
         sizes = np.cumsum([len(logits) for logits in self._logits])[:-1]
         parts = np.split(gradient, sizes)
         upstream = [logits.new_tensor(part) for logits, part in zip(self._logits, parts, strict=True)]
-        return torch.autograd.grad(self._logits, list(parameters), upstream, retain_graph=True)
+        return torch.autograd.grad(
+            self._logits, list(parameters), upstream, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
 
     def index(self, ids: npt.ArrayLike) -> IntArray:
         """Return (M,) int64, the states with the given (M, L) ids.
@@ -138,14 +141,14 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     Args:
         env: Any interface of the TextGen family. It is not changed; wrappers and its KL target are ignored.
         policy: ``f(ids) -> logits``, from (M, L) int64 ids, right-padded as observed, to (M, A) logits, an array or a
-            tensor; or a policy of textgym_agents. None solves for the optimum.
+            tensor, -inf for what it never does; or an ``LMPolicy`` of textgym_agents. None solves for the optimum.
         gamma: Discount per step, in [0, 1].
         max_transitions: Bound on the number of pairs of a text and an action.
 
     Raises:
-        TypeError: If ``env`` is of another family, its prompts cannot be enumerated, or ``policy`` is none.
-        ValueError: If the scorer or the user is random, there are more than ``max_transitions`` pairs, or the estimator
-            is k3 and there is no policy.
+        TypeError: If ``env`` is of another family, its prompts cannot be enumerated, or ``policy`` is neither of these.
+        ValueError: If the scorer, one of the reward or the user is random, logits are NaN or infinite, there are more
+            than ``max_transitions`` pairs, or the estimator is k3 and there is no policy.
 
     >>> import gymnasium, textgym
     >>> optimum = solve(gymnasium.make("ProbeCopy-v0"))

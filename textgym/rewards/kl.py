@@ -60,6 +60,9 @@ def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = n
         log_ratios: d, an array or, with its own ``expm1``, a tensor.
         expm1: exp(x) - 1 of the library that ``log_ratios`` are of.
 
+    Raises:
+        ValueError: If the estimator is unknown.
+
     >>> [round(float(kl_estimate(name, np.log(2.0))), 4) for name in ("k1", "k2", "k3")]
     [0.6931, 0.2402, 0.1931]
     """
@@ -67,7 +70,9 @@ def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = n
         return log_ratios
     if estimator == "k2":
         return log_ratios * log_ratios / 2
-    return expm1(-log_ratios) + log_ratios
+    if estimator == "k3":
+        return expm1(-log_ratios) + log_ratios
+    raise unknown_name("KL estimator", estimator, ("k1", "k2", "k3"))
 
 
 def kl_penalty(
