@@ -13,8 +13,8 @@ import pytest
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import WordTokenizer
 from textgym_agents.decoding import RandomPolicy
-from textgym_agents.leaderboard import CONTESTANTS, Job, Player, RunBook, half_width, jobs_of, main, run_all, summarised
-from textgym_agents.leaderboard.contestants import NO_BEST_TURN, Brief, task_env
+from textgym_agents.leaderboard import ENTRIES, Entry, Job, RunBook, half_width, jobs_of, main, run_all, summarised
+from textgym_agents.leaderboard.entries import NO_BEST_TURN, RunSpec, task_env
 from textgym_agents.leaderboard.optimum import BestTurns
 from textgym_agents.leaderboard.report import draw, markdown
 from textgym_agents.leaderboard.running import held_out_scores
@@ -24,10 +24,10 @@ from textgym_agents.leaderboard.untrained import untrained_scores, write_untrain
 SILENT = [].append
 
 
-def record(contestant, seed, score, task="qa", **settings):
+def record(entry, seed, score, task="qa", **settings):
     """Return what ``run`` would."""
     return {
-        "job": {"task": task, "contestant": contestant, "seed": seed, "num_held_out": 3, "settings": settings},
+        "job": {"task": task, "entry": entry, "seed": seed, "num_held_out": 3, "settings": settings},
         "score": score,
         "score_by_level": {"1": score, "2": 0.5},
         "trained_tokens": 100 if settings else 0,
@@ -65,15 +65,15 @@ def test_half_width_refuses_none_and_too_many_values(values):
 
 
 def test_the_share_of_the_gap_lies_between_the_sampled_lm_and_the_optimum():
-    contestants = summarised(RECORDS)["qa"]["contestants"]
+    entries = summarised(RECORDS)["qa"]["entries"]
     # (0.65 - 0.3) / (1 - 0.3)
-    assert contestants["PPO"]["score_normalised"] == pytest.approx(0.5)
-    assert contestants["sampled LM"]["score_normalised"] == 0
-    assert contestants["optimum"]["score_normalised"] == 1
+    assert entries["PPO"]["score_normalised"] == pytest.approx(0.5)
+    assert entries["sampled LM"]["score_normalised"] == 0
+    assert entries["optimum"]["score_normalised"] == 1
 
 
 def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
-    entry = summarised(RECORDS)["qa"]["contestants"]["PPO"]
+    entry = summarised(RECORDS)["qa"]["entries"]["PPO"]
     assert entry["scores"] == [0.6, 0.7]
     assert entry["mean"] == pytest.approx(0.65)
     assert entry["half_width"] == pytest.approx(0.6353)
@@ -85,8 +85,8 @@ def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
 def test_an_optimum_that_is_not_played_is_the_bound_of_the_task():
     task = summarised([record("sampled LM", 0, 0.2, "sentiment"), record("PPO", 0, 0.6, "sentiment")])["sentiment"]
     assert (task["optimum"], task["optimum_is_played"]) == (1.0, False)
-    assert task["contestants"]["PPO"]["score_normalised"] == pytest.approx(0.5)
-    assert task["contestants"]["PPO"]["half_width"] is None
+    assert task["entries"]["PPO"]["score_normalised"] == pytest.approx(0.5)
+    assert task["entries"]["PPO"]["half_width"] is None
 
 
 def test_the_table_has_means_intervals_shares_and_the_best_in_bold():
@@ -113,14 +113,14 @@ def test_the_picture_is_a_png(tmp_path):
 
 
 def test_everybody_has_a_budget_and_only_those_that_train_have_settings():
-    assert set(SETTINGS) < set(CONTESTANTS)
+    assert set(SETTINGS) < set(ENTRIES)
     assert {task for _, task in EXCEPTIONS} <= set(TIMESTEPS) <= set(TASKS)
     assert settings_of("sampled LM", "qa") == {}
 
 
-def test_jobs_are_all_tasks_contestants_and_seeds_but_an_optimum_that_cannot_be_played():
+def test_jobs_are_all_tasks_entries_and_seeds_but_an_optimum_that_cannot_be_played():
     jobs = jobs_of(["qa", "sentiment"], ["PPO", "optimum"], 2, timesteps=64)
-    assert [(job.task, job.contestant, job.seed, job.timesteps) for job in jobs] == [
+    assert [(job.task, job.entry, job.seed, job.timesteps) for job in jobs] == [
         ("qa", "PPO", 0, 64),
         ("qa", "PPO", 1, 64),
         ("qa", "optimum", 0, 0),
@@ -132,7 +132,7 @@ def test_jobs_are_all_tasks_contestants_and_seeds_but_an_optimum_that_cannot_be_
     assert len(jobs[0].weights) == 16
 
 
-def test_two_contestants_run_and_their_runs_are_kept(tmp_path):
+def test_two_entries_run_and_their_runs_are_kept(tmp_path):
     jobs = jobs_of(["sentiment"], ["random", "Reinforce"], 1, timesteps=256, num_held_out=5)
     lines = []
     records = run_all(jobs, RunBook(tmp_path), tell=lines.append)
@@ -142,12 +142,12 @@ def test_two_contestants_run_and_their_runs_are_kept(tmp_path):
     assert [line[:4] for line in lines] == ["[1/2", "[2/2"]
 
 
-@pytest.mark.parametrize("contestant", ["PPO", "GRPO", "DQN", "SB3 PPO"])
-def test_every_agent_trains_on_a_task_with_turns(contestant):
-    brief = Brief("dialogue", 0, 1, "tiny", {**settings_of(contestant, "dialogue"), **SMALL[contestant]})
-    player = CONTESTANTS[contestant](brief)
-    assert player.num_timesteps >= 1
-    assert held_out_scores(player, "dialogue", range(2)).shape == (2,)
+@pytest.mark.parametrize("entry", ["PPO", "GRPO", "DQN", "SB3 PPO"])
+def test_every_agent_trains_on_a_task_with_turns(entry):
+    spec = RunSpec("dialogue", 0, 1, "tiny", {**settings_of(entry, "dialogue"), **SMALL[entry]})
+    entry = ENTRIES[entry](spec)
+    assert entry.num_timesteps >= 1
+    assert held_out_scores(entry, "dialogue", range(2)).shape == (2,)
 
 
 SMALL = {
@@ -167,7 +167,7 @@ def test_a_run_is_not_run_again_but_with_other_settings(tmp_path):
     (again,) = run_all([replace(job, seed=1)], book, tell=SILENT)
     assert again["score"] != 123.0
     assert len(book.records) == 2
-    assert first["job"]["contestant"] == "random"
+    assert first["job"]["entry"] == "random"
 
 
 def test_a_book_that_is_none_is_refused(tmp_path):
@@ -186,7 +186,7 @@ def test_everybody_is_evaluated_on_the_same_cases_whatever_the_seed():
 
     for seed in (0, 1):
         seen.append("new")
-        held_out_scores(Player(lambda env: Looks(env.unwrapped.num_actions)), "sentiment", range(4), seed=seed)
+        held_out_scores(Entry(lambda env: Looks(env.unwrapped.num_actions)), "sentiment", range(4), seed=seed)
     starts = [seen[i + 1] for i, entry in enumerate(seen) if isinstance(entry, str)]
     assert np.array_equal(*starts)
     assert len({tuple(row) for row in starts[0].tolist()}) == 4
@@ -194,7 +194,7 @@ def test_everybody_is_evaluated_on_the_same_cases_whatever_the_seed():
 
 @pytest.mark.parametrize("task", sorted(set(TIMESTEPS) - set(NO_BEST_TURN)))
 def test_the_optimum_is_played_to_the_best_score(task):
-    scores = held_out_scores(CONTESTANTS["optimum"](Brief(task, 0, 1, "tiny", {})), task, range(6))
+    scores = held_out_scores(ENTRIES["optimum"](RunSpec(task, 0, 1, "tiny", {})), task, range(6))
     assert scores == pytest.approx([find_task(task).optimum] * 6)
 
 
@@ -226,7 +226,7 @@ def test_the_command_runs_the_scale_too_and_writes_three_files(tmp_path, capsys)
         "leaderboard.json", "leaderboard.md", "leaderboard.png", "work",
     }  # fmt: skip
     written = json.loads((tmp_path / "leaderboard.json").read_text())
-    assert set(written["tasks"]["sentiment"]["contestants"]) == {"random", "sampled LM"}
+    assert set(written["tasks"]["sentiment"]["entries"]) == {"random", "sampled LM"}
     assert "torch" in written["versions"]
     assert "random closes" in capsys.readouterr().out
 
@@ -253,4 +253,4 @@ def test_without_the_extras_the_script_says_what_to_install():
 
 def test_a_job_says_all_that_decides_a_run():
     names = set(Job.__dataclass_fields__)
-    assert names == {"task", "contestant", "seed", "timesteps", "num_held_out", "model", "weights", "settings"}
+    assert names == {"task", "entry", "seed", "timesteps", "num_held_out", "model", "weights", "settings"}

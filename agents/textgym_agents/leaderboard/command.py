@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from textgym_agents.leaderboard.contestants import CONTESTANTS
+from textgym_agents.leaderboard.entries import ENTRIES
 from textgym_agents.leaderboard.report import write_report
 from textgym_agents.leaderboard.running import RunBook, jobs_of, run_all
 from textgym_agents.leaderboard.settings import TIMESTEPS
@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 COMMAND = "python -m textgym_agents.leaderboard"
 SCALE = (BASELINE, "optimum")
-"""Contestants that always take part: between them the others are placed."""
+"""Entries that always take part: between them the others are placed."""
 
 
 def main(arguments: Sequence[str] | None = None, description: str | None = __doc__) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, description: str | None = __doc
         print(f"Written: {PATH}")
         return
     start = time.perf_counter()
-    names = [name for name in CONTESTANTS if name in (*args.agents, *SCALE)]
+    names = [name for name in ENTRIES if name in (*args.agents, *SCALE)]
     jobs = jobs_of(
         args.tasks, names, args.seeds, timesteps=args.timesteps, num_held_out=args.held_out, model=args.model
     )
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, description: str | None = __doc
     }
     write_report(args.out, leaderboard)
     for name, task in leaderboard["tasks"].items():
-        shares = {n: e["score_normalised"] for n, e in task["contestants"].items() if n not in SCALE}
+        shares = {n: e["score_normalised"] for n, e in task["entries"].items() if n not in SCALE}
         if shares:
             best = max(shares, key=lambda n: shares[n] or 0.0)
             print(f"{name:11} {best} closes {shares[best]:.0%} of the gap")
@@ -67,7 +67,7 @@ def _parsed(arguments: Sequence[str], description: str | None) -> argparse.Names
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TIMESTEPS), default=list(TIMESTEPS))
     parser.add_argument(
-        "--agents", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS),
+        "--agents", nargs="+", choices=list(ENTRIES), default=list(ENTRIES),
         help="who takes part beside the sampled LM and the optimum (default: all)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, choices=range(1, len(STUDENT_T) + 2), metavar="N")

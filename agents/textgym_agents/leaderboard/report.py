@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from textgym_agents.leaderboard.contestants import CONTESTANTS, UNTRAINED
+from textgym_agents.leaderboard.entries import ENTRIES, UNTRAINED
 from textgym_agents.leaderboard.summary import BASELINE
 
 __all__ = ["draw", "markdown", "write_report"]
@@ -64,18 +64,18 @@ def _bounds(tasks: Mapping[str, Any]) -> str:
 
 
 def _table(tasks: Mapping[str, Any], cell: Any, key: str) -> list[str]:
-    """Return a row per contestant and a column per task."""
+    """Return a row per entry and a column per task."""
     best = {
-        name: max((n for n in task["contestants"] if n != "optimum"), key=lambda n: task["contestants"][n][key] or 0.0)
+        name: max((n for n in task["entries"] if n != "optimum"), key=lambda n: task["entries"][n][key] or 0.0)
         for name, task in tasks.items()
     }
     rows = []
-    for contestant in _present(tasks):
+    for label in _present(tasks):
         cells = []
         for name, task in tasks.items():
-            text = cell(task["contestants"].get(contestant), task if contestant == "optimum" else None)
-            cells.append(f"**{text}**" if best[name] == contestant else text)
-        rows.append(f"| {contestant} | {' | '.join(cells)} |")
+            text = cell(task["entries"].get(label), task if label == "optimum" else None)
+            cells.append(f"**{text}**" if best[name] == label else text)
+        rows.append(f"| {label} | {' | '.join(cells)} |")
     return [f"| | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|", *rows]
 
 
@@ -96,7 +96,7 @@ def _costs(tasks: Mapping[str, Any]) -> list[str]:
     trained = [name for name in _present(tasks) if name not in (*UNTRAINED, "optimum")]
     rows = []
     for name, task in tasks.items():
-        entries = [task["contestants"].get(contestant) for contestant in trained]
+        entries = [task["entries"].get(label) for label in trained]
         tokens = max((max(entry["trained_tokens"]) for entry in entries if entry), default=0)
         seconds = [
             f"{sum(entry['training_seconds']) / len(entry['training_seconds']):.0f}" if entry else ""
@@ -107,35 +107,33 @@ def _costs(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(tasks: Mapping[str, Any]) -> list[str]:
-    """Return a line per contestant and setting: mostly one for all tasks."""
+    """Return a line per entry and setting: mostly one for all tasks."""
     used: dict[tuple[str, str], list[str]] = {}
     for name, task in tasks.items():
-        for contestant, entry in task["contestants"].items():
+        for label, entry in task["entries"].items():
             if entry["settings"]:
                 text = ", ".join(f"{key}={value!r}" for key, value in entry["settings"].items())
-                used.setdefault((contestant, text), []).append(name)
+                used.setdefault((label, text), []).append(name)
     lines = []
-    for (contestant, text), names in used.items():
+    for (label, text), names in used.items():
         where = "" if len(names) == len(tasks) else f" ({', '.join(names)})"
-        lines.append(f"- {contestant}{where}: `{text}`")
+        lines.append(f"- {label}{where}: `{text}`")
     return lines
 
 
 def _present(tasks: Mapping[str, Any]) -> list[str]:
-    """Return the contestants that took part, in the order of ``CONTESTANTS``, and the optimum, which always does."""
-    return [
-        name for name in CONTESTANTS if name == "optimum" or any(name in task["contestants"] for task in tasks.values())
-    ]
+    """Return the entries that took part, in the order of ``ENTRIES``, and the optimum, which always does."""
+    return [name for name in ENTRIES if name == "optimum" or any(name in task["entries"] for task in tasks.values())]
 
 
 def draw(path: Path, tasks: Mapping[str, Any]) -> None:
-    """Draw a panel per task: a dot per contestant with its interval, lines at the untrained LM and the optimum."""
+    """Draw a panel per task: a dot per entry with its interval, lines at the untrained LM and the optimum."""
     names = [name for name in _present(tasks) if name != "optimum"]
     figure = Figure(figsize=(3.2 * len(tasks) + 1.2, 0.34 * len(names) + 1.5), layout="constrained")
     panels: Sequence[Any] = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for axes, (task_name, task) in zip(panels, tasks.items(), strict=True):
         for place, name in enumerate(names):
-            entry = task["contestants"].get(name)
+            entry = task["entries"].get(name)
             if entry is not None:
                 color = GRAY if name in UNTRAINED else BLUE
                 axes.errorbar(entry["mean"], place, xerr=entry["half_width"], fmt="o", color=color, capsize=3)
@@ -152,7 +150,7 @@ def draw(path: Path, tasks: Mapping[str, Any]) -> None:
 def _draw_gap(axes: Any, task: Mapping[str, Any]) -> None:
     """Draw lines at both ends of the gap, and one in its middle."""
     axes.axvline(task["optimum"], color=GREEN, label="optimum" if task["optimum_is_played"] else "optimum (bound)")
-    if BASELINE in task["contestants"]:
-        low = task["contestants"][BASELINE]["mean"]
+    if BASELINE in task["entries"]:
+        low = task["entries"][BASELINE]["mean"]
         axes.axvline(low, color=GRAY, linestyle="--", label=BASELINE)
         axes.axvline((low + task["optimum"]) / 2, color=GREEN, linestyle=":", label="half of the gap")

@@ -1,4 +1,4 @@
-"""One run is a task, a contestant and a seed: making the contestant, evaluating it, and keeping what came out."""
+"""One run is a task, an entry and a seed: making the entry, evaluating it, and keeping what came out."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import torch
 
 from textgym.tasks import find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
-from textgym_agents.leaderboard.contestants import CONTESTANTS, NO_BEST_TURN, Brief, Player, task_env
+from textgym_agents.leaderboard.entries import ENTRIES, NO_BEST_TURN, Entry, RunSpec, task_env
 from textgym_agents.leaderboard.settings import TIMESTEPS, settings_of
 from textgym_agents.rollout import collect, env_seed
 
@@ -33,7 +33,7 @@ class Job:
     """All that decides a run, so that a run that was made under another job is not mistaken for this one's."""
 
     task: str
-    contestant: str
+    entry: str
     seed: int
     timesteps: int
     """Tokens to train on; 0 for those that do not train."""
@@ -47,7 +47,7 @@ class Job:
 
 def jobs_of(
     tasks: Iterable[str],
-    contestants: Sequence[str],
+    entries: Sequence[str],
     num_seeds: int,
     *,
     timesteps: int | None = None,
@@ -58,8 +58,8 @@ def jobs_of(
 
     Args:
         tasks: Names.
-        contestants: Names; an optimum that cannot be played is left out.
-        num_seeds: Runs per task and contestant.
+        entries: Names; an optimum that cannot be played is left out.
+        num_seeds: Runs per task and entry.
         timesteps: Tokens per training, in place of the tasks' own.
         num_held_out: Cases to be evaluated on.
         model: Whom all start from.
@@ -68,50 +68,50 @@ def jobs_of(
     return [
         Job(
             task=task,
-            contestant=contestant,
+            entry=entry,
             seed=seed,
-            timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if settings_of(contestant, task) else 0,
+            timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if settings_of(entry, task) else 0,
             num_held_out=num_held_out,
             model=model,
             weights=weights,
-            settings=settings_of(contestant, task),
+            settings=settings_of(entry, task),
         )
         for task in tasks
-        for contestant in contestants
+        for entry in entries
         for seed in range(num_seeds)
-        if contestant != "optimum" or task not in NO_BEST_TURN
+        if entry != "optimum" or task not in NO_BEST_TURN
     ]
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Make the contestant, evaluate it, and return the record: the job and what was measured.
+    """Make the entry, evaluate it, and return the record: the job and what was measured.
 
     Raises:
         FloatingPointError: If the training diverges.
     """
     start = time.perf_counter()
-    player = CONTESTANTS[job.contestant](Brief(job.task, job.seed, max(job.timesteps, 1), job.model, job.settings))
+    entry = ENTRIES[job.entry](RunSpec(job.task, job.seed, max(job.timesteps, 1), job.model, job.settings))
     made = time.perf_counter()
     cases = range(FIRST_CASE, FIRST_CASE + job.num_held_out)
-    scores = held_out_scores(player, job.task, cases, model=job.model, seed=job.seed)
+    scores = held_out_scores(entry, job.task, cases, model=job.model, seed=job.seed)
     num_levels = find_task(job.task).num_levels
     return {
         "job": asdict(job),
         "score": float(scores.mean()),
         "score_by_level": {str(k + 1): float(scores[k::num_levels].mean()) for k in range(num_levels)},
-        "trained_tokens": player.num_timesteps,
+        "trained_tokens": entry.num_timesteps,
         "training_seconds": round(made - start, 1),
         "evaluation_seconds": round(time.perf_counter() - made, 1),
     }
 
 
 def held_out_scores(
-    player: Player, task: str, cases: Sequence[int], *, model: str = "tiny", seed: int = 0, **keywords: Any
+    entry: Entry, task: str, cases: Sequence[int], *, model: str = "tiny", seed: int = 0, **keywords: Any
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return (K,) float64, the scores of held-out cases, each played once.
 
     Args:
-        player: The contestant.
+        entry: Makes the policy.
         task: A name.
         cases: K indices into the split ``"eval"``, in which the levels take turns.
         model: Whose tokenizer it is.
@@ -125,7 +125,7 @@ def held_out_scores(
         env = task_env(task, len(chunk), model, "eval", **keywords)
         episodes = collect(
             env,
-            player.policy(env),
+            entry.policy(env),
             len(chunk),
             seed=env_seed(seed) + start,
             options={"index": chunk},
@@ -189,7 +189,7 @@ def run_all(
         job, seconds = record["job"], record["training_seconds"] + record["evaluation_seconds"]
         tell(
             f"[{done}/{len(left)}, {(time.perf_counter() - start) / 60:4.1f} min] {job['task']:11} "
-            f"{job['contestant']:10} seed {job['seed']}  score {record['score']:+.3f}  {seconds:5.1f} s"
+            f"{job['entry']:10} seed {job['seed']}  score {record['score']:+.3f}  {seconds:5.1f} s"
         )
     found = [book.find(job) for job in jobs]
     return [record for record in found if record is not None]

@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "SB3 PPO": {"learning_rate": 3e-4, "kl_coef": 0.0, "n_steps": 32, "batch_size": 2048, "n_epochs": 1},
     }
 )
-"""By contestant, for all tasks. What is not named here is the agent's default. Large batches and one pass over each:
+"""By entry, for all tasks. What is not named here is the agent's default. Large batches and one pass over each:
 the reward of one text says little, and what a noisy step breaks of the language model does not come back. Groups of one
 prompt save computing it, and where the reward verifies an answer no KL is charged."""
 
@@ -40,15 +40,15 @@ EXCEPTIONS: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
     | {(agent, "qa"): {"learning_rate": 2e-4, "kl_coef": 0.01} for agent in ("Reinforce", "PPO", "SB3 PPO")}
     | {("GRPO", "qa"): {"learning_rate": 1e-4, "kl_coef": 0.02}}
 )
-"""By contestant and task, what differs there. A translation is right or wrong word by word: the same score paid as it
+"""By entry and task, what differs there. A translation is right or wrong word by word: the same score paid as it
 rises, which changes no optimum (see ``textgym.rewards.Potential``), tells the words apart. Sentiment alone is easily
 hacked, and a price on the KL keeps the texts readable. The sums among the questions are unlearned by larger steps."""
 
 
-def settings_of(contestant: str, task: str) -> dict[str, Any]:
-    """Return the settings with which a contestant trains on a task; those that do not train have none.
+def settings_of(entry: str, task: str) -> dict[str, Any]:
+    """Return the settings with which an entry trains on a task; those that do not train have none.
 
     >>> settings_of("greedy LM", "qa")
     {}
     """
-    return {**SETTINGS.get(contestant, {}), **EXCEPTIONS.get((contestant, task), {})}
+    return {**SETTINGS.get(entry, {}), **EXCEPTIONS.get((entry, task), {})}

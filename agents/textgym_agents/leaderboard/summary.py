@@ -12,7 +12,7 @@ from textgym.tasks import find_task
 __all__ = ["BASELINE", "half_width", "summarised", "versions"]
 
 BASELINE = "sampled LM"
-"""The contestant whose mean score is the lower end of the gap; the upper end is the optimum."""
+"""The entry whose mean score is the lower end of the gap; the upper end is the optimum."""
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
@@ -37,18 +37,18 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def summarised(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return by task what the contestants scored, as JSON can hold it; records as ``running.run`` makes them.
+    """Return by task what the entries scored, as JSON can hold it; records as ``running.run`` makes them.
 
-    Per contestant: ``scores`` by seed, their ``mean`` and the ``half_width`` of its 95 % interval (null for one seed),
+    Per entry: ``scores`` by seed, their ``mean`` and the ``half_width`` of its 95 % interval (null for one seed),
     ``score_normalised``, the share of the gap between the sampled LM and the optimum that the mean closes, and what the
-    runs cost. An optimum that was not played is the task's bound.
+    runs cost. If no optimal policy was run, the optimum is the task's upper bound.
     """
     tasks: dict[str, Any] = {}
     for record in records:
         job = record["job"]
-        task = tasks.setdefault(job["task"], {"num_held_out": job["num_held_out"], "contestants": {}})
-        entry = task["contestants"].setdefault(
-            job["contestant"],
+        task = tasks.setdefault(job["task"], {"num_held_out": job["num_held_out"], "entries": {}})
+        entry = task["entries"].setdefault(
+            job["entry"],
             {"scores": [], "score_by_level": [], **{name: [] for name in MEASURED}, "settings": job["settings"]},
         )
         entry["scores"].append(record["score"])
@@ -61,18 +61,18 @@ def summarised(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _complete(name: str, task: dict[str, Any]) -> None:
     """Add means, intervals and the shares of the gap to what one task's runs measured."""
-    contestants = task["contestants"]
-    for entry in contestants.values():
+    entries = task["entries"]
+    for entry in entries.values():
         width = half_width(entry["scores"])
         entry["mean"] = fmean(entry["scores"])
         entry["half_width"] = None if math.isnan(width) else width
         by_level = entry.pop("score_by_level")
         entry["score_by_level"] = {level: fmean(scores[level] for scores in by_level) for level in by_level[0]}
-    task["optimum_is_played"] = "optimum" in contestants
-    task["optimum"] = contestants["optimum"]["mean"] if task["optimum_is_played"] else find_task(name).optimum
-    low = contestants[BASELINE]["mean"] if BASELINE in contestants else math.nan
+    task["optimum_is_played"] = "optimum" in entries
+    task["optimum"] = entries["optimum"]["mean"] if task["optimum_is_played"] else find_task(name).optimum
+    low = entries[BASELINE]["mean"] if BASELINE in entries else math.nan
     gap = task["optimum"] - low
-    for entry in contestants.values():
+    for entry in entries.values():
         entry["score_normalised"] = (entry["mean"] - low) / gap if gap > 0 else None
 
 

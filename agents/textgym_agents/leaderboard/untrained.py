@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from textgym import tasks
-from textgym_agents.leaderboard.contestants import CONTESTANTS, Brief
+from textgym_agents.leaderboard.entries import ENTRIES, RunSpec
 from textgym_agents.leaderboard.running import held_out_scores
 
 __all__ = ["PATH", "untrained_scores", "write_untrained_scores"]
@@ -31,10 +31,10 @@ def untrained_scores(
     """
     scores: dict[str, dict[str, float]] = {}
     for name in tasks.TASKS if names is None else names:
-        player = CONTESTANTS["sampled LM"](Brief(name, 0, 0, model, {}))
+        entry = ENTRIES["sampled LM"](RunSpec(name, 0, 0, model, {}))
         scores[name] = {}
         for level in range(1, tasks.find_task(name).num_levels + 1):
-            found = held_out_scores(player, name, range(num_cases), model=model, level=level)
+            found = held_out_scores(entry, name, range(num_cases), model=model, level=level)
             scores[name][str(level)] = round(float(found.mean()), 4)
             tell(f"{name:11} level {level}  {scores[name][str(level)]:+.4f}")
     return scores

@@ -1,4 +1,4 @@
-"""Who takes part in the leaderboard: each contestant makes, of a task, a seed and a budget, what is to be evaluated."""
+"""The entries of the leaderboard: functions from the specification of a run to the policy to be evaluated."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import env_seed
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
-__all__ = ["CONTESTANTS", "NO_BEST_TURN", "UNTRAINED", "Brief", "Player", "task_env"]
+__all__ = ["ENTRIES", "NO_BEST_TURN", "UNTRAINED", "Entry", "RunSpec", "task_env"]
 
 NUM_ENVS = 64
 """Slots of the training environments."""
@@ -32,8 +32,8 @@ NO_BEST_TURN = ("sentiment",)
 """Tasks whose optimum is a bound, 1, that cannot be played: no best text is known."""
 
 
-class Brief(NamedTuple):
-    """What a contestant is told."""
+class RunSpec(NamedTuple):
+    """Specification of a run."""
 
     task: str
     seed: int
@@ -46,8 +46,8 @@ class Brief(NamedTuple):
     """Of the training."""
 
 
-class Player(NamedTuple):
-    """A contestant that is ready to be evaluated."""
+class Entry(NamedTuple):
+    """A policy to be evaluated."""
 
     policy: Callable[[gym.vector.VectorEnv[Any, Any, Any]], Policy]
     """Makes the policy for an environment; one that looks ahead has to know which."""
@@ -73,109 +73,109 @@ def _keywords(task: str, model: str, split: str) -> dict[str, Any]:
     return keywords if model == "tiny" else {**keywords, "model": model}
 
 
-def random_tokens(brief: Brief) -> Player:
+def random_tokens(spec: RunSpec) -> Entry:
     """Each token of the vocabulary is as likely as any other."""
-    vocab_size = LMPolicy(brief.model).vocab_size
-    return Player(lambda env: RandomPolicy(vocab_size))
+    vocab_size = LMPolicy(spec.model).vocab_size
+    return Entry(lambda env: RandomPolicy(vocab_size))
 
 
-def greedy(brief: Brief) -> Player:
+def greedy(spec: RunSpec) -> Entry:
     """Take the likeliest token of the language model."""
-    lm = LMPolicy(brief.model)
-    return Player(lambda env: Greedy(lm))
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: Greedy(lm))
 
 
-def sampled(brief: Brief) -> Player:
+def sampled(spec: RunSpec) -> Entry:
     """Sample from the language model."""
-    lm = LMPolicy(brief.model)
-    return Player(lambda env: lm)
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: lm)
 
 
-def best_of_8(brief: Brief) -> Player:
+def best_of_8(spec: RunSpec) -> Entry:
     """Sample eight whole episodes and play the best: it is told the scores."""
-    lm = LMPolicy(brief.model)
-    return Player(lambda env: BestOfN(lm, env, 8))
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: BestOfN(lm, env, 8))
 
 
-def optimum(brief: Brief) -> Player:
+def optimum(spec: RunSpec) -> Entry:
     """Play the known optimum."""
-    lm = LMPolicy(brief.model)
-    return Player(lambda env: BestTurns(lm, env, brief.task))
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: BestTurns(lm, env, spec.task))
 
 
-def reinforce(brief: Brief) -> Player:
+def reinforce(spec: RunSpec) -> Entry:
     """Train Reinforce."""
-    env, settings = _training(brief)
-    return _trained(Reinforce(brief.model, env, ReinforceConfig(**settings)), brief)
+    env, settings = _training(spec)
+    return _trained(Reinforce(spec.model, env, ReinforceConfig(**settings)), spec)
 
 
-def ppo(brief: Brief) -> Player:
+def ppo(spec: RunSpec) -> Entry:
     """Train PPO."""
-    env, settings = _training(brief)
-    return _trained(PPO(brief.model, env, PPOConfig(**settings)), brief)
+    env, settings = _training(spec)
+    return _trained(PPO(spec.model, env, PPOConfig(**settings)), spec)
 
 
-def grpo(brief: Brief) -> Player:
+def grpo(spec: RunSpec) -> Entry:
     """Train GRPO."""
-    env, settings = _training(brief)
-    return _trained(GRPO(brief.model, env, GRPOConfig(**settings)), brief)
+    env, settings = _training(spec)
+    return _trained(GRPO(spec.model, env, GRPOConfig(**settings)), spec)
 
 
-def dqn(brief: Brief) -> Player:
+def dqn(spec: RunSpec) -> Entry:
     """Train Q-values on top of the language model, which proposes: the policy is pi_LM exp(Q / T).
 
     T falls during the first two thirds of the training. There are no random tokens, which never make a text.
     """
-    env, settings = _training(brief)
-    policy = QPolicy(brief.model, lm_prior=True, head_gradient=settings.pop("head_gradient", False))
+    env, settings = _training(spec)
+    policy = QPolicy(spec.model, lm_prior=True, head_gradient=settings.pop("head_gradient", False))
     config = DQNConfig(
         exploration_initial_eps=0.0,
         exploration_final_eps=0.0,
-        exploration_timesteps=max(1, 2 * brief.timesteps // 3),
+        exploration_timesteps=max(1, 2 * spec.timesteps // 3),
         **settings,
     )
-    return _trained(DQN(policy, env, config), brief)
+    return _trained(DQN(policy, env, config), spec)
 
 
-def sb3_ppo(brief: Brief) -> Player:
+def sb3_ppo(spec: RunSpec) -> Entry:
     """Train stock Stable-Baselines3 PPO; the KL is charged by the environment."""
-    of_env, settings = _split(brief)
+    of_env, settings = _split(spec)
     of_env["kl_penalty"] = settings.pop("kl_coef", 0.0)
     settings["seed"] = env_seed(settings["seed"])
-    env = TextGenVecEnv(NUM_ENVS, **_keywords(brief.task, brief.model, "train"), **of_env)
+    env = TextGenVecEnv(NUM_ENVS, **_keywords(spec.task, spec.model, "train"), **of_env)
     model = sb3.PPO(
         LMActorCriticPolicy,
         env,
-        policy_kwargs={"model": brief.model},
+        policy_kwargs={"model": spec.model},
         rollout_buffer_class=EpisodeRolloutBuffer,
         gamma=1.0,
         **settings,
     )
-    model.learn(brief.timesteps, callback=ReportLogProbs())
+    model.learn(spec.timesteps, callback=ReportLogProbs())
     policy = model.policy
     assert isinstance(policy, LMActorCriticPolicy)
-    return Player(lambda env: Greedy(policy.lm), model.num_timesteps)
+    return Entry(lambda env: Greedy(policy.lm), model.num_timesteps)
 
 
-def _training(brief: Brief) -> tuple[gym.vector.VectorEnv[Any, Any, Any], dict[str, Any]]:
+def _training(spec: RunSpec) -> tuple[gym.vector.VectorEnv[Any, Any, Any], dict[str, Any]]:
     """Return the environment to train in, and those of the settings that are the agent's."""
-    of_env, settings = _split(brief)
-    return task_env(brief.task, NUM_ENVS, brief.model, **of_env), settings
+    of_env, settings = _split(spec)
+    return task_env(spec.task, NUM_ENVS, spec.model, **of_env), settings
 
 
-def _split(brief: Brief) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings that are the environment's, and the others with the seed."""
-    settings = {"seed": brief.seed, **brief.settings}
+    settings = {"seed": spec.seed, **spec.settings}
     return {name: settings.pop(name) for name in OF_ENV if name in settings}, settings
 
 
-def _trained(agent: Agent, brief: Brief) -> Player:
+def _trained(agent: Agent, spec: RunSpec) -> Entry:
     """Train an agent, which is then evaluated without its exploration, by its likeliest tokens."""
-    agent.learn(brief.timesteps)
-    return Player(lambda env: Greedy(agent.policy), agent.num_timesteps)
+    agent.learn(spec.timesteps)
+    return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps)
 
 
-UNTRAINED: Mapping[str, Callable[[Brief], Player]] = MappingProxyType(
+UNTRAINED: Mapping[str, Callable[[RunSpec], Entry]] = MappingProxyType(
     {
         "random": random_tokens,
         "greedy LM": greedy,
@@ -185,7 +185,7 @@ UNTRAINED: Mapping[str, Callable[[Brief], Player]] = MappingProxyType(
 )
 """What the language model does as it is, and what chance does."""
 
-CONTESTANTS: Mapping[str, Callable[[Brief], Player]] = MappingProxyType(
+ENTRIES: Mapping[str, Callable[[RunSpec], Entry]] = MappingProxyType(
     {
         **UNTRAINED,
         "Reinforce": reinforce,
