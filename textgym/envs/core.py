@@ -368,21 +368,23 @@ class Core:
         if end is not None:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
-        rewards, state = reward(self._score, batch, final_scores, self.reward_state[slots])
-        rewards, state = np.asarray(rewards, dtype=np.float64), np.asarray(state)
-        if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
-            raise ValueError(
-                f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape {state.shape} "
-                f"for {len(batch)} episodes, expected {final_scores.shape} for both"
-            )
-        if state.dtype != self.reward_state.dtype:
-            self.reward_state = self.reward_state.astype(np.result_type(state, self.reward_state))
-        self.reward_state = _replaced(self.reward_state, slots, state)
+        before = self.reward_state[slots]
+        rewards, state = reward(self._score, batch, final_scores, before)
+        if state is not before or rewards is not final_scores:  # as in most rewards but the terminal one
+            rewards, state = np.asarray(rewards, dtype=np.float64), np.asarray(state)
+            if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
+                raise ValueError(
+                    f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape "
+                    f"{state.shape} for {len(batch)} episodes, expected {final_scores.shape} for both"
+                )
+            if state.dtype != self.reward_state.dtype:
+                self.reward_state = self.reward_state.astype(np.result_type(state, self.reward_state))
+            self.reward_state = _replaced(self.reward_state, slots, state)
         if end is not None and reward.per_token:
             end.token_rewards = self._token_rewards(end)
         if end is not None and end.scores.errors:  # an episode whose scorer failed under the policy "invalid" gets 0
             rewards = np.where(batch.done & np.isnan(rewards), 0.0, rewards)
-        if not np.isfinite(rewards).all():
+        if rewards is not final_scores and not np.isfinite(rewards).all():
             wrong = rewards[~np.isfinite(rewards)][0]
             raise ValueError(f"{type(reward).__name__} returned a reward of {wrong}, expected finite numbers")
         return rewards
