@@ -16,7 +16,7 @@ from test_lm_stream import fed_tokens
 from textgym.batch import TextBatch
 from textgym.lm import load_lm, random_lm
 from textgym.prompts import Sample
-from textgym.scorers import Coherence, Fluency, Gate, Novelty, SelfBLEU, as_scorer, evaluate
+from textgym.scorers import Coherence, Fluency, Gate, Novelty, SelfBLEU, as_scorer, evaluate, observe_episodes
 from textgym.testing import check_scorer
 from textgym.tokenizers import CharTokenizer, as_tokenizer
 
@@ -275,7 +275,7 @@ def played(scorer, *completions):
     """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
     batch = TextBatch.from_texts(completions)
     scores = evaluate(scorer, batch)
-    scorer.observe(batch, scores)
+    observe_episodes(scorer, batch, scores)
     return scores.total.tolist()
 
 
