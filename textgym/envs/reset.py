@@ -115,9 +115,13 @@ class PromptAssignment:
         if self.state.episodes_left is not None:
             self.state = self.state._replace(episodes_left=self.state.episodes_left - slots.size)
         starts, groups = [], []
+        if request.rows is None:
+            for slot in slots.tolist():
+                starts.append(self._next_of_group(self.rngs[slot]))
+                groups.append(self.state.group)
+            return _first_texts(starts, slots, self.parts), groups
         given: dict[tuple[str, str], int] = {}
-        for i, slot in enumerate(slots.tolist()):
-            row = request.rows[i] if request.rows is not None else {}
+        for slot, row in zip(slots.tolist(), request.rows, strict=False):
             name = next((name for name in PROMPT_OPTIONS if name in row), None)
             if name is None:
                 start, group = self._next_of_group(self.rngs[slot]), self.state.group
@@ -130,13 +134,12 @@ class PromptAssignment:
         return _first_texts(starts, slots, self.parts), groups
 
     def _next_of_group(self, rng: np.random.Generator) -> Start:
-        state = self.state
-        left, start = state.group_left, state.start
+        num_groups, group, left, start, episodes_left = self.state
         if left == 0 or start is None:
             sample = self.parts.prompts.draw(rng)
             left, start = self.parts.group_size, Start(sample, self.parts.encoder(sample))
-            state = state._replace(num_groups=state.num_groups + 1, group=state.num_groups + 1)
-        self.state = state._replace(group_left=left - 1, start=start)
+            num_groups = group = num_groups + 1
+        self.state = AssignmentState(num_groups, group, left - 1, start, episodes_left)
         return start
 
     def get_rng_states(self) -> list[dict[str, Any]]:
