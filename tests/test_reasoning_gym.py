@@ -203,7 +203,7 @@ def test_the_documented_weaknesses_of_some_verifiers():
     assert pays("countdown", "") == 0.01
     assert 0 < pays("spell_backward", "aaaa") < 0.5
     assert pays("game_of_life_halting", "a") == 1.0
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(ScorerError, match="raised ValueError: invalid literal"):
         pays("prime_factorization", "a")
 
 
