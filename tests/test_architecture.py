@@ -8,7 +8,8 @@ import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from fixtures import ROOT
+
 PACKAGES = {"textgym": ROOT / "textgym", "textgym_agents": ROOT / "agents" / "textgym_agents"}
 
 LAYERS = (

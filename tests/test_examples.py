@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import ROOT
 from textgym_agents import PPO
 
-ROOT = Path(__file__).parent.parent
 ARGUMENTS = {
     "compare_agents.py": ["--timesteps", "1024", "--seeds", "1", "--out"],
     "custom_scorer.py": ["--timesteps", "2000"],

@@ -73,7 +73,7 @@ class GRPO(PolicyGradientAgent):
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
     deviation over the groups that hold y: on the MDP of two letters, EOS and three tokens that
-    ``tests/test_exact_gradients.py`` enumerates, in groups of three, it points 15.6 degrees away from the gradient.
+    ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have less than two episodes
     or do not divide ``num_episodes``. One that is made of an id has groups of 8, or of the next smaller divisor.

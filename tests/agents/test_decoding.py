@@ -1,0 +1,308 @@
+"""The decoding baselines choose what they promise and leave the environment as it was."""
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
+
+from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from textgym import TextGenVecEnv
+from textgym.constraints import BanTokens
+from textgym_agents import LMPolicy, collect
+from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, Greedy, MCTSConfig, RandomPolicy, Sampling
+
+MODES = ("SameStep", "NextStep", "Disabled")
+SMALL_SEARCH = MCTSConfig(num_simulations=8, top_k=4)
+DECODERS = {
+    "random": lambda policy, env: RandomPolicy(8),
+    "greedy": lambda policy, env: Greedy(policy),
+    "sampling": lambda policy, env: Sampling(policy, temperature=0.7, top_k=4, top_p=0.9),
+    "beam": lambda policy, env: BeamSearch(policy, env, 3),
+    "best of n": lambda policy, env: BestOfN(policy, env, 4),
+    "mcts": lambda policy, env: MCTS(policy, env, SMALL_SEARCH),
+    "mcts by value": lambda policy, env: MCTS(policy, env, MCTSConfig(num_simulations=8, evaluation="value")),
+}
+PLANNERS = ("beam", "best of n", "mcts", "mcts by value")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return LMPolicy(small_lm())
+
+
+def played(env, decoder, num_episodes=32, **keywords):
+    return collect(env, decoder, num_episodes, seed=3, generator=torch.Generator().manual_seed(0), **keywords)
+
+
+def completions(episodes):
+    return [info["completion_ids"] for info in episodes.infos]
+
+
+def generated(prompt_ids, **keywords):
+    """What transformers' generate writes after a prompt, up to EOS."""
+    model = small_lm()
+    settings = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 7, "eos_token_id": 7}
+    text = model.generate(torch.tensor([prompt_ids]), **settings | keywords)[0, len(prompt_ids) :].tolist()
+    return text[: text.index(7) + 1] if 7 in text else text
+
+
+def log_prob_of(prompt_ids, completion_ids):
+    ids = torch.tensor([[*prompt_ids, *completion_ids]])
+    log_probs = small_lm()(ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+    return log_probs.gather(1, torch.tensor(completion_ids)[:, None]).sum().item()
+
+
+# Token by token --------------------------------------------------------------------------------------------------
+
+
+def test_random_reaches_every_legal_token_equally_often_and_tells_their_probability():
+    masks = np.repeat(np.array([[True] * 4 + [False] * 4]), 4000, axis=0)
+    choice = RandomPolicy(8).act(np.zeros((4000, 1), dtype=np.int64), masks)
+    counts = np.bincount(choice.actions, minlength=8)
+    assert (counts[:4] > 900).all()
+    assert (counts[4:] == 0).all()
+    assert np.allclose(choice.log_probs, np.log(1 / 4))
+
+
+def test_greedy_is_what_generate_writes(policy):
+    episodes = played(make_env(), Greedy(policy), 8)
+    for b, completion in enumerate(completions(episodes)):
+        assert completion == generated(episodes.ids[b, : episodes.prompt_lengths[b]].tolist())
+
+
+def test_top_k_and_top_p_never_pick_outside(policy):
+    ids = np.array([[2, 0, 1, 8, 8]] * 500)
+    logits = policy.step(ids)[0][0]
+    order = logits.argsort(descending=True)
+    assert set(Sampling(policy, top_k=3).act(ids).actions.tolist()) == set(order[:3].tolist())
+    nucleus = int((logits.softmax(-1)[order].cumsum(0) < 0.5).sum()) + 1
+    assert set(Sampling(policy, top_p=0.5).act(ids).actions.tolist()) == set(order[:nucleus].tolist())
+
+
+def test_sampling_tells_the_log_probabilities_of_what_it_draws_from(policy):
+    ids = np.array([[2, 0, 1, 8, 8]])
+    choice = Sampling(policy, temperature=0.5).act(ids)
+    expected = (policy.step(ids)[0] / 0.5).log_softmax(-1)[0, choice.actions[0]]
+    assert choice.log_probs[0] == pytest.approx(expected.item(), abs=1e-6)
+    assert Sampling(policy, top_k=1).act(ids).log_probs.tolist() == [0.0]
+
+
+def test_a_low_temperature_is_nearly_greedy(policy):
+    cold = played(make_env(), Sampling(policy, temperature=1e-3))
+    assert completions(cold) == completions(played(make_env(), Greedy(policy)))
+
+
+# Looking ahead ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 4])
+def test_beam_search_finds_what_generate_finds(policy, num_beams):
+    env = make_env(time_limit="truncated")
+    episodes = played(env, BeamSearch(policy, env, num_beams), 8)
+    for b, completion in enumerate(completions(episodes)):
+        prompt = episodes.ids[b, : episodes.prompt_lengths[b]].tolist()
+        theirs = generated(prompt, num_beams=num_beams, length_penalty=0.0)
+        assert completion == theirs
+        assert episodes.log_probs[b].sum().item() == pytest.approx(log_prob_of(prompt, theirs), abs=1e-4)
+
+
+def test_a_beam_over_everything_finds_the_likeliest_of_all_completions(policy):
+    env = make_env(max_new_tokens=2)
+    episodes = played(env, BeamSearch(policy, env, 64), 8)
+    everything = [[7], *([a, b] for a in range(7) for b in range(8))]
+    for b, completion in enumerate(completions(episodes)):
+        prompt = episodes.ids[b, : episodes.prompt_lengths[b]].tolist()
+        assert completion == max(everything, key=lambda ids: log_prob_of(prompt, ids))
+
+
+def test_beam_search_stops_at_the_stop_strings_of_the_environment(policy):
+    env = make_env(stop=["e"])
+    texts = [info["completion"] for info in played(env, BeamSearch(policy, env), 16).infos]
+    assert all("e" not in text[:-1] for text in texts)
+
+
+def test_best_of_n_scores_clearly_better_than_sampling(policy):
+    env = make_env()
+    sampled = played(env, policy, 64).returns.mean().item()
+    assert played(env, BestOfN(policy, env, 16), 64).returns.mean().item() > 2 * sampled
+
+
+def test_best_of_one_plays_a_sample(policy):
+    env = make_env()
+    assert completions(played(env, BestOfN(policy, env, 1), 8)) == completions(played(env, policy, 8))
+
+
+def test_best_of_n_counts_the_rewards_on_the_way(policy):
+    env = make_env(reward="potential", scorer=lambda completion: completion.count("b") - completion.count("d"))
+    assert played(env, BestOfN(policy, env, 16), 32).returns.mean().item() > 0.5
+
+
+def test_any_policy_can_propose(policy):
+    env = make_env()
+    assert played(env, BestOfN(RandomPolicy(8), env, 16)).returns.mean().item() > 0.2
+
+
+@pytest.mark.parametrize("evaluation", ["rollout", "value"])
+def test_mcts_beats_greedy(policy, evaluation):
+    """With two tokens the search reaches the ends of texts, so that even a value head that knows nothing will do."""
+    env = make_env(max_new_tokens=2, scorer=lambda completion: completion.count("b") / 2)
+    config = MCTSConfig(num_simulations=80, top_k=8, evaluation=evaluation)
+    searched = played(env, MCTS(policy, env, config), 8, deterministic=True)
+    assert searched.returns.mean().item() == 1.0
+    assert played(env, Greedy(policy), 8).returns.mean().item() < 0.8
+
+
+def test_mcts_with_rollouts_beats_greedy_where_it_cannot_see_the_end(policy):
+    env = make_env()
+    searched = played(env, MCTS(policy, env), 8, deterministic=True).returns.mean().item()
+    assert searched > played(env, Greedy(policy), 8).returns.mean().item() + 0.2
+
+
+def test_mcts_draws_in_proportion_to_visits_and_tells_their_share(policy):
+    env = make_env()
+    observations, _ = env.reset(seed=0)
+    decoder = MCTS(policy, env, SMALL_SEARCH)
+    choice = decoder.act(observations)
+    shares = np.exp(choice.log_probs) * SMALL_SEARCH.num_simulations
+    assert np.allclose(shares, shares.round(), atol=1e-4)
+    assert (shares.round() >= 1).all()
+
+
+def test_the_root_of_a_tree_counts_every_simulation(policy):
+    env = make_env()
+    env.reset(seed=0)
+    trees = MCTS(policy, env, SMALL_SEARCH).search(np.ones(8, dtype=np.bool_), torch.Generator().manual_seed(0))
+    assert (trees.visits[:, 0].sum(axis=1) == 8).all()
+    children = trees.children[:, 0]
+    rows = np.arange(8)[:, None]
+    inside = np.where(children >= 0, trees.visits[rows, children].sum(axis=2) + ~trees.ended[rows, children], 0)
+    ended = (children >= 0) & trees.ended[rows, children]
+    assert (inside == trees.visits[:, 0])[~ended].all()
+
+
+# All of them -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_runs_in_collect(policy, name, mode):
+    env = make_env(mode=mode)
+    episodes = played(env, DECODERS[name](policy, env), 20)
+    assert len(episodes) == 20
+    for b, info in enumerate(episodes.infos):
+        start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
+        assert episodes.ids[b, start : start + steps].tolist() == info["completion_ids"]
+        assert (episodes.log_probs[b, :steps] <= 0).all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_respects_masks(policy, name):
+    env = make_env(constraints=[BanTokens(["b", "c", "e"])])
+    episodes = played(env, DECODERS[name](policy, env), 20)
+    assert not set("bce") & set("".join(info["completion"] for info in episodes.infos))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_same_seed_gives_the_same_texts(policy, name):
+    first, second = make_env(), make_env()
+    texts = [completions(played(env, DECODERS[name](policy, env), 16)) for env in (first, second)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("keywords", [{}, {"group_size": 3}, {"kl_penalty": 0.1, "reference": small_lm(1)}])
+def test_looking_ahead_leaves_the_environment_as_it_was(policy, name, keywords):
+    env = make_env(**keywords)
+    observations, _ = env.reset(seed=0)
+    before = repr(env.unwrapped.get_state())
+    DECODERS[name](policy, env).act(observations)
+    assert repr(env.unwrapped.get_state()) == before
+    assert (env.unwrapped.core.ids == observations).all()
+
+
+def test_looking_ahead_draws_no_prompts(policy):
+    """An iterator of prompts would lose those that a copy drew."""
+    texts = [f"{a}{b}" for a in "abcdefg" for b in "abcdefg"]
+    env = make_env(4, prompts=iter(texts))
+    episodes = played(env, BestOfN(policy, env), 12)
+    assert [info["prompt"] for info in episodes.infos] == texts[:12]
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_text_of_another_environment_is_refused(policy, name):
+    env, other = make_env(), make_env(prompts=["gag"])
+    env.reset(seed=0)
+    observations, _ = other.reset(seed=0)
+    with pytest.raises(ValueError, match="not the present state of the environment"):
+        DECODERS[name](policy, env).act(observations)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_another_vocabulary_and_another_family_are_refused(policy, name):
+    with pytest.raises(ValueError, match="the environment has 257 actions, the model a vocabulary of 8"):
+        DECODERS[name](policy, make_env(tokenizer="byte"))
+    with pytest.raises(TypeError, match="needs an environment of the TextGen family, got int"):
+        DECODERS[name](policy, 3)
+
+
+def test_a_plan_that_is_not_followed_is_made_anew(policy):
+    env = make_env(2)
+    observations, _ = env.reset(seed=0)
+    planner = BestOfN(policy, env, 8)
+    planned = planner.act(observations).actions
+    observations, *_ = env.step((planned + 1) % 7)
+    planner.act(observations)
+    lengths = (observations != 8).sum(axis=1)
+    for text, length, plan in zip(observations, lengths, planner.plans.ids, strict=True):
+        assert (plan[:length] == text[:length]).all()
+
+
+def test_a_prompt_that_comes_again_is_planned_anew(policy):
+    env = make_env(2, prompts=["a"])
+    texts = {info["completion"] for info in played(env, BestOfN(policy, env, 1), 32).infos}
+    assert len(texts) > 10
+
+
+@pytest.mark.parametrize("name", ["beam", "mcts by value"])
+def test_a_diverged_model_is_an_error_not_a_text(name):
+    env, policy = make_env(), LMPolicy(small_lm())
+    decoder = DECODERS[name](policy, env)
+    played(env, decoder, 8)
+    with torch.no_grad():
+        policy.model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="logits are NaN"):
+        played(env, decoder, 8)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_has_the_predict_that_sb3_evaluates(policy, name):
+    env = TextGenVecEnv(
+        4, tokenizer=TOKENIZER, prompts=["a", "cab"], scorer=share_of_b, max_new_tokens=6, max_prompt_tokens=4
+    )
+    mean, _ = evaluate_policy(DECODERS[name](policy, env), VecMonitor(env), n_eval_episodes=8)
+    assert 0 <= mean <= 1
+
+
+def test_predict_takes_one_text_as_well(policy):
+    actions, state = Greedy(policy).predict(np.array([2, 0, 1, 8, 8]), state="kept")
+    assert actions.shape == ()
+    assert state == "kept"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda policy, env: Sampling(policy, temperature=0.0), "temperature"),
+        (lambda policy, env: Sampling(policy, top_k=0), "top_k"),
+        (lambda policy, env: Sampling(policy, top_p=1.5), "top_p"),
+        (lambda policy, env: BestOfN(policy, env, 0), "n must be at least 1, got 0"),
+        (lambda policy, env: BeamSearch(policy, env, 0), "num_beams must be at least 1, got 0"),
+        (lambda policy, env: RandomPolicy(0), "vocab_size must be at least 1, got 0"),
+        (lambda policy, env: MCTSConfig(num_simulations=0), "num_simulations must be at least 1, got 0"),
+        (lambda policy, env: MCTSConfig(evaluation="rollouts"), "did you mean 'rollout'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(policy, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(policy, make_env())

@@ -1,0 +1,133 @@
+"""The metrics of an update: means over all its gradient steps, and what they say of V."""
+
+import re
+
+import pytest
+import torch
+from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
+
+from fixtures import make_env, small_lm
+from textgym_agents import (
+    A2C,
+    DQN,
+    GRPO,
+    ILQL,
+    PPO,
+    A2CConfig,
+    DQNConfig,
+    ExpertIteration,
+    ExpertIterationConfig,
+    GRPOConfig,
+    ILQLConfig,
+    ILQLPolicy,
+    LMPolicy,
+    PPOConfig,
+    QPolicy,
+    Reinforce,
+    ReinforceConfig,
+    SoftQ,
+    SoftQConfig,
+    metrics,
+)
+from textgym_agents.returns import discounted_returns, generalized_advantages
+
+SEVERAL_STEPS = {
+    "PPO": lambda: PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, batch_size=4, n_epochs=3)),
+    "GRPO": lambda: GRPO(
+        LMPolicy(small_lm()), make_env(group_size=4), GRPOConfig(num_episodes=16, batch_size=4, n_epochs=3)
+    ),
+    "ExpertIteration": lambda: ExpertIteration(
+        LMPolicy(small_lm()), make_env(), ExpertIterationConfig(num_episodes=16, batch_size=2, n_epochs=3)
+    ),
+    "DQN": lambda: DQN(QPolicy(small_lm()), make_env(), DQNConfig(num_episodes=16, gradient_steps=5)),
+    "SoftQ": lambda: SoftQ(LMPolicy(small_lm()), make_env(), SoftQConfig(num_episodes=16, gradient_steps=5)),
+}
+
+
+def update(agent):
+    return agent.learn_from(agent.collect())
+
+
+@pytest.mark.parametrize("name", SEVERAL_STEPS)
+def test_metrics_are_means_over_all_gradient_steps_of_the_update(name):
+    agent = SEVERAL_STEPS[name]()
+    losses, norms = [], []
+    backward, step = agent._backward, agent._step
+    agent._backward = lambda parts: losses.append(backward(parts)) or losses[-1]
+    agent._step = lambda: norms.append(step()) or norms[-1]
+    told = update(agent)
+    assert len(losses) == len(norms) >= 5
+    for key, rows in (("train/loss", losses), ("train/grad_norm", norms)):
+        assert told[key] == pytest.approx(sum(row[key] for row in rows) / len(rows))
+        assert told[key] != pytest.approx(rows[-1][key])
+
+
+def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
+    agent = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=2, batch_size=None))
+    episodes = agent.collect()
+    told = agent.update(episodes)
+    first = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=1, batch_size=None))
+    assert first.update(first.collect())["train/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+    with torch.no_grad():  # after the first step
+        log_ratios = first.policy.evaluate(episodes).log_probs - episodes.log_probs
+        second = (log_ratios.exp() - 1 - log_ratios)[episodes.mask].mean()
+    assert told["train/approx_kl"] == pytest.approx(second.item() / 2, rel=1e-4)
+
+
+def test_the_target_kl_is_looked_at_before_the_step_of_every_minibatch():
+    settings = PPOConfig(num_episodes=16, batch_size=4, n_epochs=4, learning_rate=1e-2, target_kl=1e-4, kl_coef=0)
+    agent = PPO(LMPolicy(small_lm()), make_env(), settings)
+    told = update(agent)
+    assert agent.num_updates == 1  # the second minibatch stops, which is of the first epoch
+    assert told["train/approx_kl"] > 1.5e-4 / 2
+
+
+@pytest.mark.parametrize(("algorithm", "config"), [(A2C, A2CConfig), (PPO, PPOConfig)])
+def test_the_explained_variance_is_that_of_sb3_and_the_other_does_not_hide_that_v_is_noise(algorithm, config):
+    agent = algorithm(LMPolicy(small_lm()), make_env(), config(num_episodes=64, gae_lambda=0.5, kl_coef=0.0))
+    episodes = agent.collect()
+    episodes.values = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) * episodes.mask  # noise
+    told = agent.update(episodes)
+    mask, gamma = episodes.mask, agent.config.gamma
+    advantages = generalized_advantages(episodes.rewards, episodes.values, episodes.num_steps, gamma, 0.5)
+    returns = discounted_returns(episodes.rewards, episodes.num_steps, gamma)[mask].numpy()
+    values, targets = episodes.values[mask].numpy(), (advantages + episodes.values)[mask].numpy()
+    assert told["train/explained_variance"] == pytest.approx(sb3_explained_variance(values, targets), abs=1e-5)
+    assert told["train/explained_variance_mc"] == pytest.approx(sb3_explained_variance(values, returns), rel=1e-5)
+    assert told["train/explained_variance_mc"] < 0 < 0.25 < told["train/explained_variance"]
+
+
+def test_the_documentation_names_all_metrics_and_no_other():
+    data = SEVERAL_STEPS["PPO"]().collect()
+    agents = [make() for make in SEVERAL_STEPS.values()]
+    agents += [
+        A2C(
+            LMPolicy(small_lm()),
+            make_env(scorer={"one": (len, 1.0), "two": (fails_once(), 1.0)}, on_scorer_error="invalid"),
+        ),
+        Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=16)),
+        ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(batch_size=16)),
+    ]
+    told = set()
+    for agent in agents:
+        agent.learn(1, callback=lambda _, row: told.update(row))
+    documented = set()
+    for line in re.findall(r"^\| ``([^|]+)`` \|", metrics.__doc__, re.MULTILINE):
+        names = line.split("``, ``")
+        group = names[0].split("/")[0]
+        documented |= {name if name.startswith(group + "/") else f"{group}/{name}" for name in names}
+    parts = {name for name in told if name.startswith("rollout/score/")}
+    assert parts == {"rollout/score/one", "rollout/score/two"}
+    assert documented - {"rollout/score/<part>"} == told - parts
+
+
+def fails_once():
+    calls = []
+
+    def score(completion):
+        calls.append(completion)
+        if len(calls) == 1:
+            raise RuntimeError("no")
+        return 0.0
+
+    return score

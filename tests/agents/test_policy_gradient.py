@@ -1,0 +1,304 @@
+"""The policy-gradient agents: they learn, a seed decides, a saved run goes on exactly, gradients are the textbook's."""
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures import make_env, small_lm
+from textgym.constraints import BanTokens
+from textgym_agents import (
+    A2C,
+    GRPO,
+    PPO,
+    A2CConfig,
+    GRPOConfig,
+    LMPolicy,
+    PPOConfig,
+    QPolicy,
+    Reinforce,
+    ReinforceConfig,
+    collect,
+)
+
+VARIANTS = {
+    "reinforce-value": (Reinforce, ReinforceConfig, {}),
+    "reinforce-leave-one-out": (
+        Reinforce, ReinforceConfig, {"baseline": "leave_one_out", "normalize_advantage": False, "learning_rate": 6e-3}
+    ),
+    "reinforce-moving-average": (
+        Reinforce, ReinforceConfig, {"baseline": "moving_average", "normalize_advantage": False, "learning_rate": 6e-3}
+    ),
+    "reinforce-none": (Reinforce, ReinforceConfig, {"baseline": "none", "normalize_advantage": False}),
+    "a2c": (A2C, A2CConfig, {}),
+    "ppo": (PPO, PPOConfig, {}),
+    "ppo-clipped-value": (PPO, PPOConfig, {"clip_range_vf": 0.2, "target_kl": 0.05, "batch_size": None}),
+    "grpo": (GRPO, GRPOConfig, {}),
+    "grpo-epochs": (GRPO, GRPOConfig, {"n_epochs": 2, "batch_size": 32, "clip_range_high": 0.3}),
+    "rloo": (GRPO, GRPOConfig, {"variant": "rloo"}),
+    "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
+    "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
+}  # fmt: skip
+
+
+def agent_of(name, seed=0, env=None, **settings):
+    agent, config, own = VARIANTS[name]
+    settings = {"learning_rate": 3e-3, "kl_coef": 0.0, "seed": 1000 * seed} | own | settings
+    env = make_env(64, group_size=8 if agent is GRPO else 1) if env is None else env
+    return agent(LMPolicy(small_lm(seed)), env, config(**settings))
+
+
+def parameters(agent):
+    return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "reinforce-none"])
+def test_reaches_ninety_percent_of_the_optimum_where_chance_gets_an_eighth(name, seed):
+    agent = agent_of(name, seed)
+    before = collect(make_env(64), agent.policy, 64, seed=9, generator=agent.generator).returns.mean()
+    agent.learn(20_000, callback=lambda _, metrics: metrics["rollout/ep_rew_mean"] < 0.95)
+    after = collect(make_env(64), agent.policy, 64, seed=9, generator=agent.generator).returns.mean()
+    assert before < 0.25
+    assert after > 0.9
+
+
+def test_without_a_baseline_the_gradient_is_noisier():
+    """Positive rewards push up every token that was tried; a baseline takes that part away, which is all noise."""
+    spreads = {}
+    for baseline in ("none", "moving_average", "leave_one_out", "value"):
+        agent = agent_of("reinforce-value", baseline=baseline, normalize_advantage=False, max_grad_norm=float("inf"))
+        agent.moving_average = 0.125
+        torch.nn.init.constant_(agent.policy.value_head.bias, 0.125)
+        gradients = []
+        for seed in range(12):
+            episodes = collect(agent.env, agent.policy, 64, seed=1000 * seed, generator=agent.generator)
+            agent.optimizer.param_groups[0]["lr"] = 0.0
+            agent.update(episodes)
+            gradients.append(agent.policy.model.transformer.h[0].mlp.c_fc.weight.grad.flatten().clone())
+        spreads[baseline] = torch.stack(gradients).var(0).sum().item()
+    assert all(spreads[name] < 0.9 * spreads["none"] for name in spreads if name != "none")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_same_seed_gives_the_same_parameters_and_another_does_not(name):
+    first, again = agent_of(name, kl_coef=0.1).learn(600), agent_of(name, kl_coef=0.1).learn(600)
+    other = agent_of(name, kl_coef=0.1)
+    other.generator.manual_seed(1)
+    other.learn(600)
+    assert torch.equal(parameters(first), parameters(again))
+    assert not torch.equal(parameters(first), parameters(other))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_saving_and_loading_in_the_middle_changes_nothing(name, tmp_path):
+    straight = agent_of(name, kl_coef=0.1, kl_target=0.02).learn(500)
+    straight.save(tmp_path / "agent")
+    straight.learn(500)
+    resumed = type(straight).load(tmp_path / "agent", make_env(64, group_size=8 if "gr" in name or "rl" in name else 1))
+    assert resumed.num_timesteps < straight.num_timesteps
+    resumed.learn(500)
+    assert resumed.num_timesteps == straight.num_timesteps
+    assert resumed.kl_coef == straight.kl_coef
+    assert torch.equal(parameters(resumed), parameters(straight))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_micro_batches_add_up_to_the_gradient_of_the_whole(name):
+    gradients = []
+    for micro_batch in (None, 5):
+        settings = {"kl_coef": 0.1, "ent_coef": 0.01, "micro_batch": micro_batch, "max_grad_norm": float("inf")}
+        agent = agent_of(name, **settings)
+        agent.optimizer.param_groups[0]["lr"] = 0.0
+        episodes = collect(agent.env, agent.policy, 64, seed=0, generator=torch.Generator().manual_seed(0))
+        agent.update(episodes)
+        gradients.append(torch.cat([p.grad.flatten() for p in agent.policy.model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("constraints", [(), [BanTokens(["c"])]])
+def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition(constraints):
+    """The loss, as Schulman et al. write it, from a forward over every prefix."""
+    env = make_env(8, constraints=constraints)
+    agent = agent_of("ppo", env=env, num_episodes=8, n_epochs=1, batch_size=None, max_grad_norm=float("inf"))
+    agent.optimizer.param_groups[0]["lr"] = agent.optimizer.param_groups[1]["lr"] = 0.0
+    torch.nn.init.normal_(agent.policy.value_head.weight)
+    episodes = collect(env, agent.policy, 8, seed=0, generator=agent.generator)
+    episodes.log_probs += 0.3 * torch.randn(episodes.log_probs.shape, generator=agent.generator)
+    agent.update(episodes)
+    whole = {name: p.grad.clone() for name, p in agent.policy.named_parameters()}
+
+    agent.policy.zero_grad()
+    legal = torch.arange(8) != ("abcdefg".index("c") if constraints else -1)
+    steps = [(b, t) for b in range(8) for t in range(int(episodes.num_steps[b]))]
+    values, log_probs = {}, {}
+    for b, t in steps:
+        end = episodes.prompt_lengths[b] + t
+        output = agent.policy.model(episodes.ids[b, :end][None], output_hidden_states=True)
+        masked = output.logits[0, -1].masked_fill(~legal, -torch.inf)
+        log_probs[b, t] = masked.log_softmax(-1)[episodes.ids[b, end]]
+        values[b, t] = agent.policy.value_head(output.hidden_states[-1][0, -1].detach())[0]
+    advantages, following = {}, 0.0
+    for b, t in reversed(steps):
+        is_last = t + 1 == episodes.num_steps[b]
+        after = 0.0 if is_last else values[b, t + 1].item()
+        delta = episodes.rewards[b, t].item() + after - values[b, t].item()
+        following = delta + (0.0 if is_last else 0.95 * following)
+        advantages[b, t] = following
+    spread = np.array([advantages[step] for step in steps])
+    loss = 0.0
+    for b, t in steps:
+        ratio = (log_probs[b, t] - episodes.log_probs[b, t]).exp()
+        advantage = (advantages[b, t] - spread.mean()) / spread.std()
+        clipped = ratio.clamp(0.8, 1.2)
+        loss = loss - torch.minimum(ratio * advantage, clipped * advantage)
+        loss = loss + 0.5 * (values[b, t] - (values[b, t].item() + advantages[b, t])) ** 2 / 2
+    (loss / len(steps)).backward()
+    for name, p in agent.policy.named_parameters():
+        torch.testing.assert_close(p.grad, whole[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_reference_too_reads_a_micro_batch_at_a_time():
+    agent = agent_of("a2c", kl_coef=0.1, micro_batch=5)
+    sizes = []
+    agent.reference.copy.model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    agent.update(agent.collect())
+    assert max(sizes) <= 5
+    assert sum(sizes) == 64
+
+
+@pytest.mark.parametrize(
+    ("variant", "first", "second", "weights"),
+    [
+        # returns 1 and 3, of 1 and 2 tokens: mean 2, deviation 1; the others' means are 3 and 1; the budget is 6 tokens
+        ("grpo", -1.0, 1.0, (1 / 2, 1 / 4)),
+        ("rloo", -2.0, 2.0, (1 / 3, 1 / 3)),
+        ("dr_grpo", -1.0, 1.0, (1 / 12, 1 / 12)),
+    ],
+)
+def test_the_loss_of_each_variant_by_hand(variant, first, second, weights):
+    env = make_env(2, group_size=2)
+    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=2, kl_coef=0.0, variant=variant))
+    episodes = collect(env, agent.policy, 2, seed=0, generator=agent.generator)
+    episodes.num_steps = torch.tensor([1, 2])
+    episodes.rewards = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    episodes.log_probs = agent.policy.evaluate(episodes).log_probs.detach() + torch.tensor([[0.05, 0.0], [0.0, -0.05]])
+    # w = exp(-0.05), 1, exp(0.05): inside the clip range
+    expected = -(first * np.exp(-0.05) * weights[0] + second * (1 + np.exp(0.05)) * weights[1])
+    assert agent.update(episodes)["train/loss"] == pytest.approx(expected, abs=2e-4)
+
+
+def test_grpo_advantages_by_hand():
+    env = make_env(4, group_size=2)
+    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=4, kl_coef=0.0))
+    episodes = collect(env, agent.policy, 4, seed=0, generator=agent.generator)
+    first, second, third, fourth = episodes.groups().tolist()
+    assert first == second != third == fourth
+    rewards = torch.zeros(4, episodes.rewards.shape[1])
+    rewards[torch.arange(4), episodes.num_steps - 1] = torch.tensor([1.0, 3.0, 2.0, 2.0])
+    ones = torch.ones_like(rewards[0])
+    advantages = agent._advantages(episodes, rewards)
+    for row, expected in zip(advantages, (-1.0, 1.0, 0.0, 0.0), strict=True):  # (1 - 2) / 1, (3 - 2) / 1, 0, 0
+        torch.testing.assert_close(row, expected * ones, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        # Rewards 1; 0 and 3; 2, 1 and 1. To go, an ended text keeping its last: 1 1 1; 3 3 3; 4 2 1. Their means are
+        # 8/3, 2 and 5/3, those of the others (7/2, 5/2, 2), (5/2, 3/2, 1), (2, 2, 2).
+        ("dr_grpo", [[-5 / 3, 0, 0], [1 / 3, 1, 0], [4 / 3, 0, -2 / 3]]),
+        ("rloo", [[-5 / 2, 0, 0], [1 / 2, 3 / 2, 0], [2, 0, -1]]),
+        ("grpo", [[-1.336306, 0, 0], [0.267261, 1.224745, 0], [1.069045, 0, -0.707107]]),
+    ],
+)
+def test_the_last_text_of_a_group_is_compared_with_those_that_have_ended(variant, expected):
+    env = make_env(3, group_size=3)
+    config = GRPOConfig(num_episodes=3, kl_coef=0.0, variant=variant, return_to_go=True)
+    agent = GRPO(LMPolicy(small_lm()), env, config)
+    episodes = collect(env, agent.policy, 3, seed=0, generator=agent.generator)
+    episodes.num_steps = torch.tensor([1, 2, 3])
+    episodes.rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 0.0], [2.0, 1.0, 1.0]])
+    advantages = agent._advantages(episodes, episodes.rewards)
+    torch.testing.assert_close(advantages * episodes.mask, torch.tensor(expected), atol=2e-4, rtol=0)
+
+
+def test_texts_of_one_group_share_their_prompt():
+    agent = agent_of("grpo")
+    episodes = agent.collect()
+    for group in episodes.groups().unique():
+        prompts = {episodes.infos[i]["prompt"] for i in (episodes.groups() == group).nonzero()[:, 0].tolist()}
+        assert len(prompts) == 1
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "exact"])
+def test_every_kl_penalty_keeps_the_policy_near_the_reference(estimator):
+    kls = []
+    for kl_coef in (0.001, 2.0):
+        rows = []
+        agent = agent_of("ppo", kl_coef=kl_coef, kl_estimator=estimator)
+        agent.learn(4_000, callback=lambda _, metrics: rows.append(metrics))  # noqa: B023
+        kls.append(rows[-1]["train/kl_reference"])
+    assert kls[1] < 0.3 * kls[0]
+
+
+def test_the_kl_controller_moves_the_price_toward_its_target():
+    prices = {}
+    for target in (1e-4, 10.0):
+        agent = agent_of("a2c", kl_coef=0.1, kl_target=target).learn(4_000)
+        prices[target] = agent.kl_coef
+    assert prices[1e-4] > 0.1 > prices[10.0]
+
+
+def test_ppo_stops_its_epochs_at_the_target_kl():
+    many = agent_of("ppo", n_epochs=20, batch_size=None, target_kl=1e-4)
+    many.update(many.collect())
+    assert 1 <= many.num_updates < 20
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_grpo_needs_groups_that_divide_the_batch(group_size):
+    with pytest.raises(ValueError, match=f"divides num_episodes=64, got group_size={group_size}"):
+        agent_of("grpo", env=make_env(8, group_size=group_size))
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (PPOConfig, {"n_epochs": 0}, "n_epochs must be at least 1"),
+        (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda must be from 0 to 1, got 1.1"),
+        (GRPOConfig, {"variant": "rlo"}, "rloo"),
+        (ReinforceConfig, {"baseline": "values"}, "value"),
+        (A2CConfig, {"kl_estimator": "k4"}, "k3"),
+        (A2CConfig, {"kl_coef": 0.0, "kl_target": 0.1}, "must be above 0"),
+        (A2CConfig, {"kl_target": 0.0}, "KL target must be above 0, got 0.0"),
+        (A2CConfig, {"micro_batch": 0}, "micro_batch must be at least 1"),
+        (GRPOConfig, {"bootstrap_truncated": True}, "needs a learned value, which GRPO does without"),
+        (ReinforceConfig, {"bootstrap_truncated": True, "baseline": "none"}, "baseline='value', got 'none'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+def test_the_settings_and_the_policy_of_another_agent_are_refused():
+    with pytest.raises(TypeError, match="PPO takes a PPOConfig, got A2CConfig"):
+        PPO(LMPolicy(small_lm()), make_env(8), A2CConfig())
+    with pytest.raises(TypeError, match=r"the kind LMPolicy, got QPolicy; .* give LMPolicy\(policy\.trunk\)"):
+        PPO(QPolicy(small_lm()), make_env(8))
+
+
+def test_the_kl_is_not_charged_twice():
+    env = make_env(8, kl_penalty=0.1, reference=small_lm())
+    with pytest.raises(
+        ValueError, match=r"twice: kl_penalty is 0\.1 in the environment and kl_coef 0\.05 in the PPOConfig"
+    ):
+        PPO(LMPolicy(small_lm()), env)
+    PPO(LMPolicy(small_lm()), env, PPOConfig(kl_coef=0.0))
+
+
+def test_a_setting_that_is_no_number_is_refused_by_its_name():
+    with pytest.raises(TypeError, match="learning_rate must be a number, got '3e-4'"):
+        PPOConfig(learning_rate="3e-4")

@@ -1,0 +1,54 @@
+"""Small random language models and environments that the agents' tests share, and a disk that is full."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import textgym  # noqa: F401 (registers TextGen-v0)
+from textgym.tokenizers import CharTokenizer
+
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+TOKENIZER = CharTokenizer("abcdefg")
+"""Seven letters and EOS: V = 8."""
+
+
+def small_lm(seed: int = 0) -> GPT2LMHeadModel:
+    """Return a random GPT-2 of 8 tokens, width 32, 2 layers, 64 positions."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=8, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=7, eos_token_id=7,
+        attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).eval()
+
+
+def share_of_b(completion: str) -> float:
+    """Share of the letter b in 6 characters: 1 at best, about 1/8 at random."""
+    return completion.count("b") / 6
+
+
+def make_env(num_envs: int = 8, mode: str = "SameStep", **keywords: Any) -> gym.vector.VectorEnv:
+    """Return a vector environment over the small vocabulary whose optimal return is 1."""
+    settings = {
+        "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": share_of_b, "max_new_tokens": 6,
+        "max_prompt_tokens": 4,
+    }  # fmt: skip
+    return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode=mode, **settings | keywords)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow past ``size`` bytes: every write that tries fails with an OSError of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,115 @@
+"""Whole texts in groups of like length, and with shared prompts fed once, say what one forward a text says."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import build, fed_tokens, model_of
+from textgym.lm import WholeTexts, random_lm
+from textgym.lm.whole import groups_of_like_length
+
+MODELS = ["GPT-2", "Llama", "GPT-NeoX", "Gemma 2", "Mistral", "GPT-OSS", "OPT", "GPT-J", "BLOOM", "Mamba"]
+TEXTS = st.lists(
+    st.tuples(st.integers(0, 2), st.lists(st.integers(0, 6), min_size=1, max_size=8)), min_size=1, max_size=6
+)
+PROMPTS = [[1], [2, 3, 1, 4], [5, 0, 0, 2, 6, 1]]
+
+
+def batch_of(texts):
+    """Return ids, rows and columns of all states that act, and prompt lengths."""
+    whole = [PROMPTS[number] + completion for number, completion in texts]
+    ids = torch.zeros(len(whole), max(map(len, whole)), dtype=torch.int64)
+    states = []
+    for b, (text, (number, _)) in enumerate(zip(whole, texts, strict=True)):
+        ids[b, : len(text)] = torch.tensor(text)
+        states += [(b, column) for column in range(len(PROMPTS[number]) - 1, len(text) - 1)]
+    rows, columns = torch.tensor(states).T
+    return ids, rows, columns, torch.tensor([len(PROMPTS[number]) for number, _ in texts])
+
+
+def one_by_one(model, ids, rows, columns):
+    return torch.stack(
+        [model(ids[b, : c + 1][None]).logits[0, -1] for b, c in zip(rows.tolist(), columns.tolist(), strict=True)]
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("forward_cost", [0, 5, 1000])
+@settings(max_examples=10)
+@given(texts=TEXTS)
+def test_logits_are_those_of_one_forward_a_state(name, forward_cost, texts):
+    model = model_of(name)
+    whole = WholeTexts(model)
+    whole._forward_cost = forward_cost
+    ids, rows, columns, prompt_lengths = batch_of(texts)
+    with torch.no_grad():
+        logits, hidden = whole(ids, rows, columns, prompt_lengths)
+        torch.testing.assert_close(logits, one_by_one(model, ids, rows, columns), atol=1e-4, rtol=1e-4)
+    assert hidden.shape[0] == len(rows)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Llama", "Mistral"])
+def test_gradients_are_those_of_one_forward_a_state(name):
+    model = build(name)
+    whole = WholeTexts(model)
+    whole._forward_cost = 1
+    ids, rows, columns, prompt_lengths = batch_of([(2, [1, 2]), (2, [3, 4, 5, 6]), (1, [1]), (2, [0] * 8), (1, [2, 2])])
+    logits, _ = whole(ids, rows, columns, prompt_lengths)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    (logits * weights).sum().backward()
+    shared = {parameter: p.grad.clone() for parameter, p in model.named_parameters()}
+    model.zero_grad()
+    (one_by_one(model, ids, rows, columns) * weights).sum().backward()
+    for parameter, p in model.named_parameters():
+        torch.testing.assert_close(shared[parameter], p.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_long_prompt_of_many_texts_is_fed_once():
+    model = build("Llama")
+    whole = WholeTexts(model)
+    whole._forward_cost = 4
+    ids, rows, columns, prompt_lengths = batch_of([(2, [1, 2]), (2, [3, 4]), (2, [5, 6])])
+    whole(ids, rows, columns, prompt_lengths)  # tries once whether the model can
+    with fed_tokens(model) as fed:
+        whole(ids, rows, columns, prompt_lengths)
+    assert fed == [5, 3 * 2]  # five tokens of the prompt; its last one and the first one written, of each text
+
+
+def test_prompts_are_shared_in_the_smallest_vocabulary_too():
+    whole = WholeTexts(random_lm(2))
+    whole._forward_cost = 1
+    ids = torch.tensor([[0, 1, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 0, 0]])
+    rows, columns = torch.tensor([0, 1]), torch.tensor([6, 6])
+    with torch.no_grad():
+        logits, _ = whole(ids, rows, columns, torch.tensor([5, 5]))
+        torch.testing.assert_close(logits, one_by_one(whole.model, ids, rows, columns))
+    assert whole._can_share_prompts
+
+
+def test_a_model_that_cannot_go_on_from_a_cache_feeds_every_prompt():
+    whole = WholeTexts(model_of("Mamba"))
+    whole._forward_cost = 0
+    ids, rows, columns, prompt_lengths = batch_of([(2, [1, 2]), (2, [3, 4])])
+    with torch.no_grad():
+        whole(ids, rows, columns, prompt_lengths)
+    assert whole._can_share_prompts is False
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=9),
+    st.integers(0, 100),
+)
+def test_no_division_into_runs_costs_less(lengths, cost):
+    lengths = np.array(lengths)
+
+    def price(groups):
+        return sum(len(group) * int(lengths[group].max()) + cost for group in groups)
+
+    groups = groups_of_like_length(lengths, cost)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    order = np.argsort(lengths, kind="stable")
+    for cuts in range(2 ** (len(lengths) - 1)):
+        where = [i + 1 for i in range(len(lengths) - 1) if cuts >> i & 1]
+        assert price(groups) <= price(np.split(order, where))

@@ -1,0 +1,752 @@
+"""Who answers the agent: users, dialogues in whole episodes, and what each turn is paid."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from dataclasses import fields
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+import textgym.users
+from fixtures import small_lm
+from textgym import TextGenEnv, TextGenVectorEnv
+from textgym.batch import TextBatch
+from textgym.constraints import BanTokens
+from textgym.errors import ScorerError
+from textgym.lm import LMStream, load_lm, sample
+from textgym.prompts import Sample
+from textgym.rewards import PerTurn, as_reward
+from textgym.scorers import Scorer
+from textgym.testing import check_text_env
+from textgym.tokenizers import ByteTokenizer, CharTokenizer, as_tokenizer, embedded_lm_path
+from textgym.tokenizers.chat import ChatTemplate, find_chat_template
+from textgym.users import FunctionUser, LMUser, Reply, ScriptedUser, User, as_user
+from textgym.users.rendering import exchanged_roles, plain_dialogue
+
+EOS = 256
+TEXTS = ["Hello there!", "Once there was a dog. It ran.", "No.", "I have apples and pears. What do you want?"]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def rngs(*seeds):
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def texts_of(replies):
+    return [reply.text for reply in replies]
+
+
+# Functions and scripts
+
+
+def test_a_function_sees_the_messages_and_its_text_is_the_reply():
+    asked = []
+    user = FunctionUser(lambda messages: asked.append(messages) or "More!")
+    assert user(TextBatch.from_texts(["One."], ["Count."]), rngs(0)) == [Reply("More!", None)]
+    assert asked == [[{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One."}]]
+
+
+def test_a_function_ends_the_dialogue_with_none_or_with_a_reply_of_its_own():
+    answers = {"a": None, "b": Reply("Thanks", "success"), "c": ""}
+    user = FunctionUser(lambda messages: answers[messages[-1]["content"]])
+    assert user(TextBatch.from_texts(["a", "b", "c"]), rngs(0, 1, 2)) == [
+        Reply("", "user_left"), Reply("Thanks", "success"), Reply("", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [7, b"text", ["text"]])
+def test_a_function_that_answers_with_something_else_is_refused(answer):
+    with pytest.raises(TypeError, match="a user answers with a text, a Reply or None, got"):
+        FunctionUser(lambda messages: answer)(TextBatch.from_texts(["a"]), rngs(0))
+
+
+def haggler(goal, agent_turns):
+    if goal["wants"] in agent_turns[-1]:
+        return Reply("Thank you!", "success")
+    return Reply("Goodbye.", "failure") if len(agent_turns) == 3 else Reply(f"No, {goal['wants']}!")
+
+
+def test_a_script_sees_the_goal_and_the_agents_turns():
+    batch = TextBatch.from_texts(["a pear", "a plum"], metadata=[{"wants": "pear"}] * 2)
+    assert ScriptedUser(haggler)(batch, []) == [Reply("Thank you!", "success"), Reply("No, pear!")]
+
+
+def test_what_a_user_may_be():
+    scripted = ScriptedUser(haggler)
+    assert as_user(scripted) is scripted
+    assert isinstance(scripted, User)
+    assert isinstance(as_user(lambda messages: None), FunctionUser)
+    assert isinstance(as_user(plain_dialogue), FunctionUser)  # a function is always one of messages
+
+    class Answers:
+        def __call__(self, messages):
+            return messages[-1]["content"]
+
+    assert texts_of(as_user(Answers())(TextBatch.from_texts(["a"]), [])) == ["a"]
+
+
+@pytest.mark.parametrize("spec", ["tiny", None, 3, LMUser, ScriptedUser])
+def test_what_is_no_user_is_refused(spec):
+    with pytest.raises(TypeError, match=r"expected f\(messages\) -> text or None, or a User, such as"):
+        as_user(spec)
+
+
+# A language model as the user
+
+
+@pytest.fixture(scope="module")
+def tiny_user():
+    return LMUser("tiny", max_new_tokens=12)
+
+
+def asked(user, texts, seeds):
+    return user(TextBatch.from_texts(texts, ["Hi."] * len(texts)), rngs(*seeds))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
+def test_a_reply_depends_on_its_own_text_and_generator_only(temperature):
+    user = LMUser("tiny", max_new_tokens=12, temperature=temperature)
+    together = asked(user, TEXTS, [5, 6, 7, 8])
+    assert len(set(together)) > 1
+    assert [asked(user, [text], [seed])[0] for text, seed in zip(TEXTS, [5, 6, 7, 8], strict=True)] == together
+    assert asked(user, TEXTS[::-1] * 2, [8, 7, 6, 5] * 2) == together[::-1] * 2
+
+
+def test_generators_decide_and_global_ones_are_left_alone(tiny_user):
+    state = torch.get_rng_state()
+    first, again = asked(tiny_user, TEXTS, range(4)), asked(tiny_user, TEXTS, range(4))
+    assert first == again != asked(tiny_user, TEXTS, range(4, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_reply_takes_as_many_numbers_of_its_generator_as_it_may_have_tokens(tiny_user):
+    rng, expected = np.random.default_rng(3), np.random.default_rng(3)
+    tiny_user(TextBatch.from_texts(["Hi!"]), [rng])
+    expected.random(12)
+    assert rng.bit_generator.state == expected.bit_generator.state
+    LMUser("tiny", temperature=0, max_new_tokens=2)(TextBatch.from_texts(["Hi!"]), [rng])
+    assert rng.bit_generator.state == expected.bit_generator.state
+
+
+def test_the_likeliest_reply_is_the_models_own_greedy_one():
+    user = LMUser("tiny", temperature=0, max_new_tokens=6, instruction="")
+    [reply] = asked(user, ["The dog ran home."], [0])
+    tokenizer, model = as_tokenizer("tiny"), load_lm("tiny")
+    ids = tokenizer.encode("User: Hi.\nAssistant: The dog ran home.\nUser:")
+    written = []
+    for _ in range(6):
+        logits = model(torch.tensor([ids + written])).logits[0, -1]
+        written.append(int(logits.argmax()))
+    assert reply.text == tokenizer.decode(written).strip().partition("\n")[0]
+
+
+def letters_lm(wanted):
+    """Return a model of 8 ids, 7 being EOS, that writes ``wanted`` ones whatever it reads, each e times the next."""
+    model = small_lm()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.transformer.ln_f.bias.data[0] = 1.0
+    head = torch.nn.Linear(32, 8, bias=False)
+    head.weight.data.zero_()
+    for rank, token in enumerate(wanted):
+        head.weight.data[token, 0] = 20.0 - rank
+    model.lm_head = head
+    return model
+
+
+def test_eos_ends_a_reply_and_is_no_part_of_it():
+    letters = CharTokenizer("abcdefg")
+    assert asked_letters(LMUser(letters_lm([7]), letters, render=joined, max_new_tokens=5)) == ""
+    assert asked_letters(LMUser(letters_lm([2]), letters, render=joined, max_new_tokens=5)) == "ccccc"
+
+
+def joined(instruction, messages):
+    return "".join(message["content"] for message in messages)
+
+
+def asked_letters(user):
+    return user(TextBatch.from_texts(["ab"], ["cab"]), rngs(0))[0].text
+
+
+LINES = {"a": 0, "b": 1, "\n": 2, "c": 3, "d": 4, "e": 5, "f": 6, "<eos>": 7}
+
+
+def test_a_reply_is_its_first_line_that_is_not_blank_but_with_a_chat_template_all_of_it():
+    library = LibraryTokenizer(BPE(LINES, []))
+    library.decoder = Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=library, eos_token="<eos>", chat_template="ab")
+    model, batch = letters_lm([0, 2]), TextBatch.from_texts(["a"] * 8)
+    lines = texts_of(LMUser(model, tokenizer, render="plain", instruction="")(batch, rngs(*range(8))))
+    whole = texts_of(LMUser(model, tokenizer)(batch, rngs(*range(8))))
+    assert [text.partition("\n")[0] for text in whole] == lines
+    assert all(set(line) == {"a"} for line in lines)
+    assert all("\n" in text and len(text) > 10 for text in whole)
+
+
+def test_a_phrase_in_the_reply_is_the_outcome_and_the_first_that_matches_counts():
+    letters = CharTokenizer("abcdefg")
+    model = letters_lm([2])
+    user = LMUser(model, letters, render=joined, outcomes={"b": "no", "CC": "success", "c": "late"})
+    assert user(TextBatch.from_texts(["ab"]), rngs(0)) == [Reply("c" * 16, "success")]
+    user = LMUser(model, letters, render=joined, outcomes={"b": "no"})
+    assert user(TextBatch.from_texts(["ab"]), rngs(0)) == [Reply("c" * 16, None)]
+
+
+def test_padding_ids_and_other_widths_of_the_vocabulary_are_never_said():
+    user = LMUser(letters_lm([6, 2]), CharTokenizer("abcde"), render=joined, max_new_tokens=3)  # 6 and 7 are no tokens
+    assert asked_letters(user) == "ccc"
+
+
+def test_of_a_long_dialogue_the_end_is_read():
+    letters = CharTokenizer("abcdefg")
+    user = LMUser(small_lm(), letters, render=joined, max_new_tokens=8, temperature=0)  # 64 positions
+    long, end = "abc" * 60, ("abc" * 60)[-56:]
+    first, second = user(TextBatch.from_texts([long, end]), rngs(0, 1))
+    assert first == second
+
+
+def test_a_loaded_model_is_copied_and_training_it_changes_nothing():
+    letters, model = CharTokenizer("abcdefg"), letters_lm([2])
+    user = LMUser(model, letters, render=joined, max_new_tokens=3)
+    model.lm_head.weight.data.zero_()
+    assert asked_letters(user) == "ccc"
+    assert next(model.parameters()).requires_grad
+
+
+def test_one_of_the_batch_may_end_before_the_others_and_larger_batches_may_follow(tiny_user):
+    tiny_user = copy.deepcopy(tiny_user)
+    few = asked(tiny_user, TEXTS[:1], [0])
+    many = asked(tiny_user, TEXTS * 5, list(range(20)))
+    assert many[:1] == few
+    asked(tiny_user, [TEXTS[0] * 20], [0])
+    assert asked(tiny_user, TEXTS[:1], [0]) == few
+    assert tiny_user(TextBatch.from_texts([]), []) == []
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda user: pickle.loads(pickle.dumps(user))])
+@pytest.mark.parametrize(
+    "make", [lambda: LMUser("tiny"), lambda: LMUser(small_lm(), CharTokenizer("abcdefg"), render=joined)]
+)
+def test_a_copy_says_the_same(copied, make):
+    user = make()
+    batch = TextBatch.from_texts(["abc", "cab"], ["a", "b"])
+    expected = user(batch, rngs(0, 1))
+    assert copied(user)(batch, rngs(0, 1)) == expected
+
+
+def test_a_pickled_user_of_a_name_is_small():
+    assert len(pickle.dumps(LMUser("tiny"))) < 1_000
+
+
+def test_the_instruction_may_hold_each_episodes_goal():
+    seen = []
+
+    def shown(instruction, messages):
+        seen.append((instruction, messages[-1]["content"]))
+        return "a"
+
+    user = LMUser(small_lm(), CharTokenizer("abcdefg"), render=shown, instruction=lambda goal: f"Buy {goal['wants']}.")
+    user(TextBatch.from_texts(["a", "b"], metadata=[{"wants": "pears"}, {"wants": "tea"}]), rngs(0, 1))
+    assert seen == [("Buy pears.", "a"), ("Buy tea.", "b")]
+
+
+def chat_tokenizer(template=TEMPLATE):
+    library = LibraryTokenizer.from_file(str(embedded_lm_path("tiny") / "tokenizer.json"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=library, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+MESSAGES = [
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": " Hi!\nWhat is it?"},
+    {"role": "user", "content": "Tea."},
+    {"role": "assistant", "content": " No."},
+]
+
+
+def test_a_chat_template_shows_the_dialogue_from_the_users_side(tmp_path):
+    shown = "<user>Be a guest.\n<assistant>Hello.\n<user>Hi!\nWhat is it?\n<assistant>Tea.\n<user>No.\n<assistant>"
+    assert exchanged_roles(ChatTemplate(chat_tokenizer()), "Be a guest.", MESSAGES) == shown
+    assert exchanged_roles(ChatTemplate(chat_tokenizer()), "", MESSAGES) == shown.partition("\n")[2]
+    chat_tokenizer().save_pretrained(tmp_path)
+    assert exchanged_roles(find_chat_template(tmp_path), "Be a guest.", MESSAGES) == shown
+
+
+@pytest.mark.parametrize("source", ["tiny", "byte", CharTokenizer("ab"), chat_tokenizer(None)])
+def test_other_tokenizers_have_no_chat_template(source):
+    assert find_chat_template(source) is None
+
+
+def test_without_a_template_the_dialogue_is_lines_from_the_users_side():
+    shown = "User: Hello.\nAssistant: Hi! What is it?\nUser: Tea.\nAssistant: No.\nUser:"
+    assert plain_dialogue("", MESSAGES) == shown
+    assert plain_dialogue("Be a guest.", MESSAGES) == f"Be a guest.\n\n{shown}"
+
+
+def test_the_tokenizers_template_is_used_unless_told_otherwise():
+    model = load_lm("tiny")
+    plain = LMUser(model, chat_tokenizer(), render="plain", temperature=0, max_new_tokens=4)
+    chat = LMUser(model, chat_tokenizer(), temperature=0, max_new_tokens=4)
+    batch = TextBatch.from_texts(["The dog ran home."], ["Hi."])
+    assert plain(batch, rngs(0)) == LMUser("tiny", temperature=0, max_new_tokens=4)(batch, rngs(0))
+    ids = as_tokenizer("tiny").encode(
+        exchanged_roles(ChatTemplate(chat_tokenizer()), chat.instruction, chat_messages(batch))
+    )
+    logits = LMStream(model, 1, 256)(np.array([ids])).logits
+    assert chat(batch, rngs(0))[0].text.startswith(as_tokenizer("tiny").decode([int(logits.argmax())]).strip())
+
+
+def chat_messages(batch):
+    return [{"role": "user", "content": batch.prompts[0]}, *batch.turns[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be an integer of at least 1, got 0"),
+        ({"max_new_tokens": 1.5}, ValueError, "max_new_tokens must be an integer"),
+        ({"max_new_tokens": 1024}, ValueError, "max_new_tokens is 1024, but the model has 1024 positions"),
+        ({"temperature": -1.0}, ValueError, "temperature must be a finite number of at least 0, got -1.0"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be a finite number"),
+        ({"instruction": 3}, TypeError, r"instruction must be a text or f\(metadata\) -> text, got 3"),
+        ({"outcomes": ["bye"]}, TypeError, "outcomes must map phrases to the reasons"),
+        ({"outcomes": {"bye": True}}, TypeError, "outcomes must map phrases to the reasons"),
+        ({"outcomes": {" ": "success"}}, ValueError, "outcomes must have no blank phrases"),
+        ({"outcomes": {"bye": ""}}, ValueError, "outcomes must have no blank phrases"),
+        ({"render": "chat"}, ValueError, "render is 'chat', but the tokenizer has no chat template"),
+        ({"render": "plan"}, ValueError, "unknown render 'plan'; did you mean 'plain'"),
+        ({"model": "tinny"}, ValueError, "unknown model 'tinny'; did you mean 'tiny'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LMUser(**{"model": "tiny"} | arguments)
+
+
+def test_a_loaded_model_needs_its_tokenizer():
+    with pytest.raises(TypeError, match=r"a loaded model needs tokenizer=\.\.\. beside it, got only GPT2LMHeadModel"):
+        LMUser(small_lm())
+
+
+@pytest.mark.parametrize("shown", ["", None])
+def test_a_rendering_that_gives_no_text_is_refused(shown):
+    user = LMUser(small_lm(), CharTokenizer("abcdefg"), render=lambda instruction, messages: shown)
+    with pytest.raises(ValueError, match="render has to give a text that is not empty"):
+        user(TextBatch.from_texts(["a"]), rngs(0))
+
+
+def test_tokens_can_be_drawn_by_numbers_that_are_given():
+    logits = torch.tensor([[0.2, 0.3, 0.5]]).log().repeat(4, 1)
+    assert sample(logits, uniform=torch.tensor([0.1, 0.3, 0.6, 0.999])).tolist() == [0, 1, 2, 2]
+
+
+def test_users_need_no_torch_until_one_of_them_is_a_language_model():
+    code = "import sys, textgym.users; print('torch' in sys.modules, 'LMUser' in dir(textgym.users))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
+        "False True\n"
+    )
+    with pytest.raises(AttributeError, match="has no attribute 'LmUser'"):
+        _ = textgym.users.LmUser
+
+
+# Whole episodes
+
+
+def make(**keywords):
+    settings = {
+        "tokenizer": "byte", "prompts": [Sample("Sell.", ("ok",), {"wants": "tea"})], "user": ScriptedUser(haggler),
+        "max_turns": 4, "max_new_tokens": 24, "max_reply_tokens": 40, "scorer": words, "reward": "per_turn",
+    }  # fmt: skip
+    return TextGenEnv(**settings | keywords)
+
+
+def words(completion):
+    return float(len(completion.split()))
+
+
+def ids_of(text):
+    """Return the tokens of what the agent writes, | being the end of a turn."""
+    return [EOS if byte == ord("|") else byte for byte in text.encode()]
+
+
+def play(env, text, seed=0, **reset):
+    """Return the rewards of an episode and the last ``info``, with ``"ended"`` and ``"observation"`` added."""
+    env.reset(seed=seed, **reset)
+    rewards = []
+    for token in ids_of(text):
+        observation, reward, terminated, truncated, info = env.step(token)
+        rewards.append(reward)
+        if terminated or truncated:
+            info |= {"ended": "terminated" if terminated else "truncated"}
+            break
+    return rewards, info | {"observation": observation}
+
+
+def test_an_episode_goes_on_until_the_user_ends_it():
+    _, info = play(make(), "milk?|tea!|more")
+    assert (info["end_reason"], info["ended"]) == ("success", "terminated")
+    assert info["completion"] == "milk?\nUser: No, tea!\nAssistant:tea!\nUser: Thank you!"
+    assert info["turns"] == [
+        {"role": "assistant", "content": "milk?"},
+        {"role": "user", "content": "No, tea!"},
+        {"role": "assistant", "content": "tea!"},
+        {"role": "user", "content": "Thank you!"},
+    ]
+    frames = [len("\nUser: No, tea!\nAssistant:"), len("\nUser: Thank you!")]
+    assert info["is_action"] == [True] * 6 + [False] * frames[0] + [True] * 5 + [False] * frames[1]
+    assert info["length"] == len(info["is_action"]) == len(info["completion_ids"])
+    assert bytes(token for token in info["observation"] if token < EOS).decode() == "Sell." + info["completion"]
+
+
+def test_the_user_may_end_it_with_a_failure_or_leave_without_a_word():
+    assert play(make(), "a|b|c|")[1]["end_reason"] == "failure"
+    _, info = play(make(user=lambda messages: None), "a|b|c|")
+    assert (info["end_reason"], info["completion"]) == ("user_left", "a")
+    assert info["turns"] == [{"role": "assistant", "content": "a"}]
+
+
+def test_the_last_turn_of_all_ends_it_and_the_agent_is_not_asked_to_go_on():
+    _, info = play(make(max_turns=2), "a|b|c|")
+    assert (info["end_reason"], info["ended"]) == ("max_turns", "terminated")
+    assert info["completion"] == "a\nUser: No, tea!\nAssistant:b\nUser: No, tea!"
+
+
+def test_an_outcome_of_any_name_ends_it():
+    for name in ("max_turns", "eos", "", "late"):
+        _, info = play(make(user=ScriptedUser(lambda goal, turns, name=name: Reply("x", name))), "a|b|")
+        assert (info["end_reason"], info["completion"]) == (name, "a\nUser: x")
+
+
+def test_only_what_the_agent_writes_is_charged_to_the_budget():
+    _, info = play(make(max_new_tokens=4, time_limit="truncated"), "a|bcd|")
+    assert (info["end_reason"], info["ended"]) == ("max_new_tokens", "truncated")
+    assert info["completion"].endswith("Assistant:bc")
+    _, info = play(make(max_new_tokens=4), "a|bcd|")
+    assert info["ended"] == "terminated"
+    _, info = play(make(max_new_tokens=4), "abc|")
+    assert (info["end_reason"], info["completion"]) == ("max_new_tokens", "abc\nUser: No, tea!\nAssistant:")
+
+
+def test_a_prefix_is_the_agents():
+    _, info = play(make(), "a!|", options={"index": 0, "prefix": "te"})
+    assert (info["end_reason"], info["turns"][0]["content"]) == ("success", "tea!")
+
+
+def test_the_frame_of_a_reply_can_be_chosen():
+    _, info = play(make(reply_format=" [{reply}] "), "a|tea|")
+    assert info["completion"] == "a [No, tea!] tea [Thank you!"
+
+
+def test_the_window_has_room_for_all_replies():
+    env = make(max_prompt_tokens=5, max_new_tokens=7, max_turns=3, max_reply_tokens=11)
+    assert env.unwrapped.window == 5 + 7 + 3 * 11
+    assert env.has_turns
+    assert not make(user=None, reward="terminal").has_turns
+
+
+class Wrong:
+    """A user that answers as told."""
+
+    def __init__(self, *replies):
+        self.replies = replies
+
+    def __call__(self, batch, rngs):
+        rngs[0].random()
+        if isinstance(self.replies[0], Exception):
+            raise self.replies[0]
+        return self.replies
+
+
+@pytest.mark.parametrize(
+    ("user", "error", "message"),
+    [
+        (
+            Wrong(Reply("x" * 30)),
+            ValueError,
+            "the user's reply .* has 48 tokens with its frame, max_reply_tokens is 40",
+        ),
+        (Wrong(Reply("x"), Reply("y")), ValueError, "the user gave 2 replies to 1 episodes"),
+        (Wrong("x"), TypeError, "the user gave 'x' of type str, expected a Reply"),
+        (Wrong(RuntimeError("gone")), RuntimeError, "gone"),
+    ],
+)
+def test_a_user_that_fails_leaves_the_episode_as_it_was(user, error, message):
+    env = make(user=user)
+    env.reset(seed=0)
+    env.step(ord("a"))
+    before = env.get_state()
+    with pytest.raises(error, match=message):
+        env.step(EOS)
+    np.testing.assert_equal(env.get_state(), before)
+    user.replies = [Reply("fine", "success")]
+    *_, info = env.step(EOS)
+    assert info["completion"] == "a\nUser: fine"
+
+
+def test_a_scorer_that_fails_takes_the_reply_back():
+    fails = [True]
+
+    def scorer(completion):
+        if fails[0]:
+            raise RuntimeError("no")
+        return 1.0
+
+    env = make(scorer=scorer)
+    env.reset(seed=0)
+    env.step(ord("a"))
+    before = env.get_state()
+    with pytest.raises(ScorerError, match="no"):
+        env.step(EOS)
+    np.testing.assert_equal(env.get_state(), before)
+    fails[0] = False
+    assert env.step(EOS)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"max_turns": 0}, "max_turns must be an integer of at least 1, got 0"),
+        ({"max_reply_tokens": 0}, "max_reply_tokens must be an integer of at least 1, got 0"),
+        ({"reply_format": "User:"}, r"reply_format must hold \{reply\}, got 'User:'"),
+        ({"reward": "per_token", "scorer": "length_band"}, "PerToken gives per-token rewards; user replies have none"),
+        ({"reward": "redistributed"}, "Redistributed gives per-token rewards"),
+    ],
+)
+def test_settings_that_do_not_go_with_a_user_are_refused(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        make(**keywords)
+
+
+class Draws:
+    """A user that says a number of the episode's generator, and leaves at one in four."""
+
+    def __call__(self, batch, rngs):
+        numbers = [int(rng.integers(100)) for rng in rngs]
+        return [Reply(f"{number}", "left" if number % 4 == 0 else None) for number in numbers]
+
+
+def test_seeds_decide_what_the_user_says():
+    env = make(user=Draws())
+    first, again, other = (play(env, "a|b|c|d|", seed)[1]["completion"] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("user", [Draws(), ScriptedUser(haggler)])
+def test_a_snapshot_and_a_clone_go_on_as_the_original_does(user):
+    env = make(user=user)
+    env.reset(seed=1)
+    for token in ids_of("a|b"):
+        env.step(token)
+    state, twin, elsewhere = env.get_state(), env.clone(), make(user=user)
+    outcomes = [finish(env), finish(twin)]
+    env.set_state(state)
+    elsewhere.reset(seed=9)
+    elsewhere.set_state(state)
+    outcomes += [finish(env), finish(elsewhere)]
+    assert all(str(outcome) == str(outcomes[0]) for outcome in outcomes)
+    finish(copied := pickle.loads(pickle.dumps(env)))
+    assert copied.has_turns
+
+
+def finish(env):
+    steps = []
+    if not env.core.running[0]:
+        env.reset()
+    for token in ids_of("|c|d|e|"):
+        *step, info = env.step(token)
+        steps.append((*step, info))
+        if step[2] or step[3]:
+            break
+    return steps
+
+
+def test_slots_of_a_vector_environment_talk_as_single_environments_do():
+    config = make(user=Draws()).config
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    envs = TextGenVectorEnv(num_envs=4, autoreset_mode="SameStep", **settings)
+    envs.reset(seed=[1, 2, 3, 4])
+    paid, completions = [[] for _ in range(4)], [None] * 4
+    for token in ids_of("a|b|c|d|"):
+        _, rewards, terminated, truncated, info = envs.step(np.full(4, token))
+        for i in [i for i in range(4) if completions[i] is None]:
+            paid[i].append(float(rewards[i]))
+            if terminated[i] or truncated[i]:
+                completions[i] = info["final_info"]["completion"][i]
+    expected = [play(TextGenEnv(**settings), "a|b|c|d|", seed) for seed in (1, 2, 3, 4)]
+    assert completions == [info["completion"] for _, info in expected]
+    assert paid == [rewards for rewards, _ in expected]
+    assert len({len(rewards) for rewards in paid}) > 1
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"user": Draws()},
+        {"user": ScriptedUser(haggler), "reward": "terminal", "observation": "dict"},
+        {"user": Draws(), "reward": PerTurn(words, 0.5), "group_size": 2},
+        {"user": Draws(), "constraints": BanTokens(["b"]), "on_illegal_action": "ignore"},
+        {"user": Draws(), "reward": "potential", "stop": "zz"},
+    ],
+)
+def test_environments_with_a_user_keep_the_contract(keywords):
+    config = {
+        "tokenizer": "char", "prompts": [Sample("Sell.", (), {"wants": "tea"}), Sample("Go", (), {"wants": "a"})],
+        "max_turns": 3, "max_new_tokens": 12, "max_reply_tokens": 40, "scorer": "length_band", "reward": "per_turn",
+    }  # fmt: skip
+    check_text_env("TextGen-v0", **config | keywords)
+
+
+def test_a_language_model_talks_to_the_agent_for_a_whole_episode(tiny_user):
+    def made():
+        return gym.make(
+            "TextGen-v0", model="tiny", user=tiny_user, max_turns=3, max_reply_tokens=32, reward="per_turn",
+            max_new_tokens=16, prompts=["Once there was a dog."],
+        )  # fmt: skip
+
+    text = as_tokenizer("tiny").encode(" He ran.")
+    eos = as_tokenizer("tiny").eos_token_id
+    completions = []
+    for seed in (0, 0, 1):
+        env = made()
+        env.reset(seed=seed)
+        rewards = 0.0
+        for token in [*text, eos, *text, eos, eos]:
+            *_, reward, terminated, truncated, info = env.step(token)
+            rewards += reward
+            if terminated or truncated:
+                break
+        assert info["end_reason"] == "max_turns"
+        assert [turn["role"] for turn in info["turns"]] == ["assistant", "user"] * 3
+        assert rewards == pytest.approx(info["score"])
+        completions.append(info["completion"])
+    assert completions[0] == completions[1] != completions[2]
+
+
+# What each turn is paid
+
+
+def test_each_turn_is_paid_what_it_changes_and_all_together_the_final_score():
+    rewards, info = play(make(), "a b|c|tea d|")
+    # After turn 1: a b User: No, tea! Assistant: = 6 words. Turn 2 glues c to the colon and adds 4, as does turn 3.
+    assert [reward for reward in rewards if reward] == [6, 4, 4]
+    assert [i for i, reward in enumerate(rewards) if reward] == [3, 5, 11]
+    assert sum(rewards) == info["score"] == 14
+
+
+def test_an_episode_cut_off_amid_a_turn_pays_the_rest_at_its_end():
+    rewards, info = play(make(max_new_tokens=6), "a|b c d e|")
+    assert (rewards[1], sum(rewards), info["score"], info["end_reason"]) == (5, info["score"], 6, "max_new_tokens")
+
+
+def test_with_a_turn_scorer_each_turn_is_paid_its_own_text_and_the_last_the_final_score_as_well():
+    rewards, info = play(make(reward=PerTurn(len, weight=0.5)), "abc|d|tea|")
+    assert rewards == [0, 0, 0, 1.5, 0, 0.5, 0, 0, 0, 1.5 + info["score"]]
+
+
+def test_a_turn_that_the_budget_cuts_off_is_paid_too():
+    rewards, info = play(make(reward=PerTurn(len), max_new_tokens=5), "ab|cdef|")
+    assert rewards == [0, 0, 2, 0, 2 + info["score"]]
+
+
+def test_the_turn_scorer_sees_the_turn_and_its_sample():
+    seen = []
+
+    def scorer(prompts, completions, references, wants):
+        seen.append((prompts, completions, references, wants))
+        return [0.0] * len(completions)
+
+    play(make(reward=PerTurn(scorer)), "a|tea|")
+    assert seen == [
+        (["Sell."], ["a"], [("ok",)], ["tea"]),
+        (["Sell."], ["tea"], [("ok",)], ["tea"]),
+    ]
+
+
+def test_a_turn_is_paid_once_although_illegal_actions_follow_its_end():
+    for policy in ("ignore", "terminate"):
+        env = make(
+            reward=PerTurn(len), constraints=BanTokens(["x"]), on_illegal_action=policy, illegal_action_penalty=0.25,
+        )  # fmt: skip
+        rewards, _ = play(env, "ab|xx")
+        assert rewards[:3] == [0, 0, 2]
+        assert rewards[3:] == ([-0.25, -0.25] if policy == "ignore" else [words("ab User: No, tea! Assistant:") - 0.25])
+
+
+def test_without_a_user_both_pay_at_the_end():
+    assert play(make(user=None), "a b|")[0] == [0, 0, 0, 2]
+    assert play(make(user=None, reward=PerTurn(len)), "a b|")[0] == [0, 0, 0, 5]
+    assert play(make(user=None, reward=PerTurn(len), max_new_tokens=2), "a b|")[0] == [0, 1 + 2]
+
+
+def breaks_at(*sizes):
+    def scorer(completion):
+        if len(completion) in sizes:
+            raise RuntimeError("no")
+        return words(completion)
+
+    return scorer
+
+
+def test_a_turn_without_a_score_pays_nothing_and_the_next_one_makes_up_for_it():
+    first = len("a\nUser: No, tea!\nAssistant:")
+    env = make(scorer=breaks_at(first), on_scorer_error="invalid")
+    rewards, info = play(env, "a|tea|")
+    assert rewards[:2] == [0, 0]
+    assert sum(rewards) == rewards[-1] == info["score"]
+
+
+def test_an_end_without_a_score_pays_nothing_and_takes_nothing_back():
+    last = len("a\nUser: No, tea!\nAssistant:tea\nUser: Thank you!")
+    rewards, info = play(make(scorer=breaks_at(last), on_scorer_error="invalid"), "a|tea|")
+    assert np.isnan(info["score"])
+    assert rewards == [0, words("a User: No, tea! Assistant:"), 0, 0, 0, 0]
+
+
+def test_a_turn_scorer_may_not_apply_and_its_errors_raise():
+    rewards, info = play(make(reward=PerTurn(lambda turn: None if turn == "a" else 1.0)), "a|tea|")
+    assert rewards == [0, 0, 0, 0, 0, 1 + info["score"]]
+    with pytest.raises(ScorerError, match="'lambda' raised ZeroDivisionError"):
+        play(make(reward=PerTurn(lambda turn: 1 / 0)), "a|")
+
+
+def test_progress_reaches_the_turn_scorer():
+    told = []
+
+    class Told(Scorer):
+        def __call__(self, batch):
+            return np.zeros(len(batch))
+
+        def set_progress(self, progress):
+            told.append(progress)
+
+    make(reward=PerTurn(Told())).set_progress(0.5)
+    assert told == [0.5]
+    assert isinstance(as_reward("per_turn"), PerTurn)
+
+
+def test_the_turns_of_a_batch_are_those_that_ended():
+    tokenizer = ByteTokenizer()
+    row = np.array([[72, 97, EOS, 63, 98, 99]])
+    batch = TextBatch(
+        tokenizer, row, np.array([6]), np.array([1]), [Sample("H")], np.array([False]), None,
+        np.array([[False, True, True, False, True, True]]), [["?"]],
+    )  # fmt: skip
+    assert batch.agent_turns == [["a", "bc"]]
+    assert batch.num_actions.tolist() == [4]
+    assert batch.turn_ended.tolist() == [False]
+    assert [turn["content"] for turn in batch.turns[0]] == ["a", "?", "bc"]
+    part = batch.select(np.array([0]))
+    assert (part.agent_turns, part.turns, part.num_actions.tolist()) == (batch.agent_turns, batch.turns, [4])
