@@ -1,6 +1,6 @@
 """Agents whose policy is a language model.
 
-trunk              the language model: incremental while acting, one forward over whole episodes while learning
+backbone              the language model: incremental while acting, one forward over whole episodes while learning
 policy             the language model as a policy with a value head
 q_policy           the language model as a Q-function
 episodes           whole episodes as arrays
@@ -39,6 +39,7 @@ import pkgutil
 import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
 from textgym_agents.agent import Agent, OnlineAgent
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.callbacks import Callback
 from textgym_agents.config import AgentConfig, OfflineAgentConfig, OnlineAgentConfig
@@ -57,7 +58,6 @@ from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
-from textgym_agents.trunk import LMTrunk
 
 __all__ = [
     "A2C",
@@ -79,8 +79,8 @@ __all__ = [
     "GRPOConfig",
     "ILQLConfig",
     "ILQLPolicy",
+    "LMBackbone",
     "LMPolicy",
-    "LMTrunk",
     "OfflineAgent",
     "OfflineAgentConfig",
     "OfflineSoftQ",

@@ -60,21 +60,21 @@ class Agent(ABC):
         self.config = self.config_class(**settings) if config is None else config
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"{name} takes a {self.config_class.__name__}, got {type(self.config).__name__}")
-        if isinstance(policy, nn.Module) and hasattr(policy, "trunk") and not isinstance(policy, self.policy_class):
+        if isinstance(policy, nn.Module) and hasattr(policy, "backbone") and not isinstance(policy, self.policy_class):
             kind, got = self.policy_class.__name__, type(policy).__name__
             raise TypeError(
                 f"{name} takes a policy of the kind {kind}, got {got}; for one on the same language "
-                f"model give {kind}(policy.trunk)"
+                f"model give {kind}(policy.backbone)"
             )
         self.policy = policy if isinstance(policy, self.policy_class) else self.policy_class(policy)
-        in_trunk = {id(p) for p in self.policy.trunk.parameters()}
+        in_backbone = {id(p) for p in self.policy.backbone.parameters()}
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         # Not fused: a fused step leaves the parameters' version counters as they are, by which the stream notices that
         # its cache is out of date.
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": [p for p in trained if id(p) in in_trunk], "lr": self.config.learning_rate},
-                {"params": [p for p in trained if id(p) not in in_trunk], "lr": self.config.head_learning_rate},
+                {"params": [p for p in trained if id(p) in in_backbone], "lr": self.config.learning_rate},
+                {"params": [p for p in trained if id(p) not in in_backbone], "lr": self.config.head_learning_rate},
             ],
             weight_decay=0.0,
         )
@@ -334,7 +334,7 @@ class OnlineAgent(Agent):
         elif num_envs is not None or env_kwargs is not None:
             raise TypeError(f"num_envs and env_kwargs are for an env that is given as an id, got {type(env).__name__}")
         check_fit(text_env(env), self.policy)
-        self.policy.trunk.check_window(text_env(env).window)
+        self.policy.backbone.check_window(text_env(env).window)
         self.env: VectorEnv[Any, Any, Any] = env
 
     @classmethod

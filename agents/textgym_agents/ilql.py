@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.config import OfflineAgentConfig, ReturnConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.metrics import StepMeans
 from textgym_agents.offline import OfflineAgent
-from textgym_agents.policy import Choice, choose
+from textgym_agents.policy import ActionOutput, choose
 from textgym_agents.q_policy import apply_head, head_on, legal_in, spread_values, states_of, update_target
 from textgym_agents.returns import lambda_returns
-from textgym_agents.trunk import LMTrunk
 
 __all__ = ["ILQL", "ILQLConfig", "ILQLPolicy"]
 
@@ -53,7 +53,7 @@ class ILQLPolicy(nn.Module):
             ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
         num_q_heads: Q-heads, of which the least counts; two are the clipped double Q of the paper.
         head_gradient: Whether the heads' losses also train the model under them.
-        **kwargs: Of ``LMTrunk``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
+        **kwargs: Of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     Attributes:
         beta: How much an advantage of 1 adds to a token's logit, in nats.
@@ -66,27 +66,27 @@ class ILQLPolicy(nn.Module):
         super().__init__()
         if num_q_heads < 1:
             raise ValueError(f"num_q_heads must be at least 1, got {num_q_heads!r}")
-        self.trunk = model if isinstance(model, LMTrunk) else LMTrunk(model, **kwargs)
+        self.backbone = model if isinstance(model, LMBackbone) else LMBackbone(model, **kwargs)
         self.head_gradient = head_gradient
-        self.q_heads = nn.ModuleList([head_on(self.trunk, self.vocab_size) for _ in range(num_q_heads)])
+        self.q_heads = nn.ModuleList([head_on(self.backbone, self.vocab_size) for _ in range(num_q_heads)])
         self.target_q_heads = copy.deepcopy(self.q_heads).requires_grad_(False)
-        self.value_head = head_on(self.trunk, 1)
+        self.value_head = head_on(self.backbone, 1)
         self.beta = 1.0
 
     @property
     def model(self) -> PreTrainedModel:
         """The language model."""
-        return self.trunk.model
+        return self.backbone.model
 
     @property
     def vocab_size(self) -> int:
         """V, the width of the model's logits."""
-        return self.trunk.vocab_size
+        return self.backbone.vocab_size
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.trunk.device
+        return self.backbone.device
 
     @torch.no_grad()
     def act(
@@ -97,22 +97,22 @@ class ILQLPolicy(nn.Module):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts; see ``LMPolicy.act``."""
-        says = self._read(*self.trunk.step(ids, active), None)
+        says = self._read(*self.backbone.step(ids, active), None)
         logits = F.log_softmax(says.logits, dim=-1) + self.beta * (says.target_q - says.values[:, None])
         actions, log_probs = choose(logits, action_masks, deterministic=deterministic, generator=generator)
-        return Choice(actions, log_probs, says.values.cpu().numpy())
+        return ActionOutput(actions, log_probs, says.values.cpu().numpy())
 
     def evaluate(self, episodes: Episodes, *, with_cuts: bool = False) -> ILQLValues:
         """Evaluate all states of all episodes in one forward; ``with_cuts`` as in ``QPolicy.evaluate``."""
         rows, columns = states_of(episodes, with_cuts=with_cuts)
-        logits, hidden = self.trunk.states(episodes.ids, rows, columns, episodes.prompt_lengths)
+        logits, hidden = self.backbone.states(episodes.ids, rows, columns, episodes.prompt_lengths)
         return self._read(logits, hidden, legal_in(episodes, len(rows), self.vocab_size))
 
     def merged(self) -> "ILQLPolicy":
         """Return an independent copy whose low-rank adapters have become part of its weights."""
-        twin = ILQLPolicy(self.trunk.merged(), num_q_heads=len(self.q_heads), head_gradient=self.head_gradient)
+        twin = ILQLPolicy(self.backbone.merged(), num_q_heads=len(self.q_heads), head_gradient=self.head_gradient)
         twin.load_state_dict(self._head_state(), strict=False)
         twin.beta = self.beta
         return twin
@@ -122,17 +122,17 @@ class ILQLPolicy(nn.Module):
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, which imitates the data.
         """
-        self.trunk.save_pretrained(folder)
+        self.backbone.save_pretrained(folder)
         settings = {"num_q_heads": len(self.q_heads), "head_gradient": self.head_gradient, "beta": self.beta}
         save_file(self._head_state(), Path(folder) / _HEADS, {"settings": json.dumps(settings)})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "ILQLPolicy":
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMTrunk.from_pretrained``."""
+        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``."""
         with safe_open(Path(folder) / _HEADS, "pt") as file:
             settings = json.loads(file.metadata()["settings"])
         beta = settings.pop("beta")
-        policy = cls(LMTrunk.from_pretrained(folder, **kwargs), **settings)
+        policy = cls(LMBackbone.from_pretrained(folder, **kwargs), **settings)
         policy.load_state_dict(load_file(Path(folder) / _HEADS), strict=False)
         policy.beta = beta
         return policy
@@ -150,7 +150,7 @@ class ILQLPolicy(nn.Module):
         return ILQLValues(masked(logits), q, masked(target_q), apply_head(self.value_head, hidden)[:, 0])
 
     def _head_state(self) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("trunk.")}
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from textgym.lm import log_prob, sample
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
-from textgym_agents.trunk import LMTrunk
 
-__all__ = ["Choice", "Evaluation", "LMPolicy", "Policy", "choose", "masked"]
+__all__ = ["ActionOutput", "Evaluation", "LMPolicy", "Policy", "choose", "masked"]
 
 
-class Choice(NamedTuple):
+class ActionOutput(NamedTuple):
     """What the policy does in N states."""
 
     actions: npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Policy(Protocol):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts.
 
         Args:
@@ -80,7 +80,7 @@ class LMPolicy(nn.Module):
             ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
         value_gradient: Whether the value's loss also shapes the language model. Off, the value head reads the hidden
             states without sending gradients into them: learning V does not disturb the text.
-        **kwargs: Of ``LMTrunk``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
+        **kwargs: Of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     >>> policy = LMPolicy("tiny")
     >>> choice = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
@@ -90,26 +90,26 @@ class LMPolicy(nn.Module):
 
     def __init__(self, model: Any = "tiny", *, value_gradient: bool = False, **kwargs: Any) -> None:
         super().__init__()
-        self.trunk = model if isinstance(model, LMTrunk) else LMTrunk(model, **kwargs)
+        self.backbone = model if isinstance(model, LMBackbone) else LMBackbone(model, **kwargs)
         self.value_gradient = value_gradient
-        self.value_head = nn.Linear(self.trunk.hidden_size, 1, device=self.trunk.device)
+        self.value_head = nn.Linear(self.backbone.hidden_size, 1, device=self.backbone.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
     @property
     def model(self) -> PreTrainedModel:
         """The language model."""
-        return self.trunk.model
+        return self.backbone.model
 
     @property
     def vocab_size(self) -> int:
         """V, the width of the model's logits."""
-        return self.trunk.vocab_size
+        return self.backbone.vocab_size
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.trunk.device
+        return self.backbone.device
 
     @torch.no_grad()
     def act(
@@ -120,7 +120,7 @@ class LMPolicy(nn.Module):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts, feeding the model only what is new in each since the last call.
 
         Args:
@@ -135,7 +135,7 @@ class LMPolicy(nn.Module):
         """
         logits, values = self.step(ids, action_masks, active=active)
         actions, log_probs = choose(logits, deterministic=deterministic, generator=generator)
-        return Choice(actions, log_probs, values.cpu().numpy())
+        return ActionOutput(actions, log_probs, values.cpu().numpy())
 
     @torch.no_grad()
     def step(
@@ -146,7 +146,7 @@ class LMPolicy(nn.Module):
         active: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) float32 logits, -inf where illegal, and (N,) float32 V(s); arguments as of ``act``."""
-        logits, hidden = self.trunk.step(ids, active)
+        logits, hidden = self.backbone.step(ids, active)
         return masked(logits, action_masks), self._values(hidden).float()
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
@@ -194,7 +194,7 @@ class LMPolicy(nn.Module):
         Returns:
             (M,) log-probabilities, entropies and values, (M, V) logits.
         """
-        logits, hidden = self.trunk.states(ids, rows, columns, prompt_lengths)
+        logits, hidden = self.backbone.states(ids, rows, columns, prompt_lengths)
         if action_masks is not None:
             logits = logits.masked_fill(~action_masks.to(logits.device), -torch.inf)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
@@ -209,19 +209,19 @@ class LMPolicy(nn.Module):
         values = torch.zeros(len(episodes))
         if len(cut):
             last = (episodes.text_lengths - 1)[cut]
-            _, hidden = self.trunk.states(episodes.ids[cut], torch.arange(len(cut)), last)
+            _, hidden = self.backbone.states(episodes.ids[cut], torch.arange(len(cut)), last)
             values[cut] = self._values(hidden).float().cpu()
         return values
 
     def frozen_copy(self) -> "LMPolicy":
         """Return a copy without gradients, which shares the weights that do not train."""
-        twin = LMPolicy(self.trunk.frozen_copy(), value_gradient=self.value_gradient)
+        twin = LMPolicy(self.backbone.frozen_copy(), value_gradient=self.value_gradient)
         twin.value_head.load_state_dict(self.value_head.state_dict())
         return twin.requires_grad_(False)
 
     def merged(self) -> "LMPolicy":
         """Return an independent copy whose low-rank adapters have become part of its weights."""
-        twin = LMPolicy(self.trunk.merged(), value_gradient=self.value_gradient)
+        twin = LMPolicy(self.backbone.merged(), value_gradient=self.value_gradient)
         twin.value_head.load_state_dict(self.value_head.state_dict())
         return twin
 
@@ -232,14 +232,14 @@ class LMPolicy(nn.Module):
         The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one. Low-rank
         adapters are merged into the model, and stand apart in ``lora/`` too.
         """
-        self.trunk.save_pretrained(folder)
+        self.backbone.save_pretrained(folder)
         metadata = {"value_gradient": str(self.value_gradient)}
         save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors", metadata)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "LMPolicy":
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMTrunk.from_pretrained``."""
-        policy = cls(LMTrunk.from_pretrained(folder, **kwargs))
+        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``."""
+        policy = cls(LMBackbone.from_pretrained(folder, **kwargs))
         with safe_open(Path(folder) / "value_head.safetensors", "pt") as file:
             policy.value_gradient = file.metadata()["value_gradient"] == "True"
         policy.value_head.load_state_dict(load_file(Path(folder) / "value_head.safetensors"))

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from textgym.errors import unknown_name
 from textgym.lm import log_prob
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
-from textgym_agents.policy import Choice, choose
-from textgym_agents.trunk import LMTrunk
+from textgym_agents.policy import ActionOutput, choose
 
 __all__ = ["QPolicy", "QValues", "apply_head", "head_on", "legal_in", "spread_values", "states_of", "update_target"]
 
@@ -51,7 +51,7 @@ class QPolicy(nn.Module):
             arXiv:1511.06581), A being what ``q_from`` says and V a further head.
         head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen.
         lm_prior: Whether acting by a temperature starts from the language model's own distribution.
-        **kwargs: Of ``LMTrunk``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
+        **kwargs: Of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     Attributes:
         epsilon: Share of the actions that are drawn uniformly, from 0 to 1.
@@ -81,29 +81,29 @@ class QPolicy(nn.Module):
             raise unknown_name("q_from", q_from, _SOURCES)
         if q_from == "logits" and (lm_prior or not head_gradient):
             raise ValueError("lm_prior and head_gradient=False need q_from='head': logits as Q are the model")
-        self.trunk = model if isinstance(model, LMTrunk) else LMTrunk(model, **kwargs)
+        self.backbone = model if isinstance(model, LMBackbone) else LMBackbone(model, **kwargs)
         self.q_from, self.dueling, self.head_gradient, self.lm_prior = q_from, dueling, head_gradient, lm_prior
-        self.q_head = head_on(self.trunk, self.vocab_size) if q_from == "head" else None
-        self.value_head = head_on(self.trunk, 1) if dueling else None
+        self.q_head = head_on(self.backbone, self.vocab_size) if q_from == "head" else None
+        self.value_head = head_on(self.backbone, 1) if dueling else None
         if not head_gradient:
-            self.trunk.requires_grad_(False)
+            self.backbone.requires_grad_(False)
         self.epsilon = 0.0
         self.temperature = 0.0
 
     @property
     def model(self) -> PreTrainedModel:
         """The language model."""
-        return self.trunk.model
+        return self.backbone.model
 
     @property
     def vocab_size(self) -> int:
         """V, the width of the model's logits."""
-        return self.trunk.vocab_size
+        return self.backbone.vocab_size
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.trunk.device
+        return self.backbone.device
 
     @torch.no_grad()
     def act(
@@ -114,7 +114,7 @@ class QPolicy(nn.Module):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts, exploring unless ``deterministic``; arguments as of ``LMPolicy.act``.
 
         Returns:
@@ -124,7 +124,7 @@ class QPolicy(nn.Module):
         Raises:
             FloatingPointError: If the model has diverged and its values are NaN.
         """
-        logits, hidden = self.trunk.step(ids, active)
+        logits, hidden = self.backbone.step(ids, active)
         legal = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
         preferences = self._read(logits, hidden, legal).preferences
         behaviour = behaviour_log_probs(preferences, self.epsilon, self.temperature)
@@ -133,7 +133,7 @@ class QPolicy(nn.Module):
             log_probs = log_prob(behaviour, torch.from_numpy(actions).to(behaviour.device)).cpu().numpy()
         else:
             actions, log_probs = choose(behaviour, generator=generator)
-        return Choice(actions, log_probs, soft_values(preferences, self.temperature).cpu().numpy())
+        return ActionOutput(actions, log_probs, soft_values(preferences, self.temperature).cpu().numpy())
 
     def evaluate(self, episodes: Episodes, *, with_cuts: bool = False) -> QValues:
         """Evaluate all states of all episodes in one forward; see ``QValues``.
@@ -144,7 +144,7 @@ class QPolicy(nn.Module):
                 What is legal there was not recorded: all tokens count.
         """
         rows, columns = states_of(episodes, with_cuts=with_cuts)
-        logits, hidden = self.trunk.states(episodes.ids, rows, columns, episodes.prompt_lengths)
+        logits, hidden = self.backbone.states(episodes.ids, rows, columns, episodes.prompt_lengths)
         return self._read(logits, hidden, legal_in(episodes, len(rows), self.vocab_size))
 
     def q_values(self, episodes: Episodes) -> torch.Tensor:
@@ -153,29 +153,29 @@ class QPolicy(nn.Module):
 
     def frozen_copy(self) -> "QPolicy":
         """Return a copy without gradients, which shares the weights that do not train."""
-        return self._twin(self.trunk.frozen_copy()).requires_grad_(False)
+        return self._twin(self.backbone.frozen_copy()).requires_grad_(False)
 
     def merged(self) -> "QPolicy":
         """Return an independent copy whose low-rank adapters have become part of its weights."""
-        return self._twin(self.trunk.merged())
+        return self._twin(self.backbone.merged())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain Hugging Face folder, with the heads and the settings in a file of their own beside the model.
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``QPolicy.from_pretrained`` both.
         """
-        self.trunk.save_pretrained(folder)
+        self.backbone.save_pretrained(folder)
         settings = {**self._settings(), "epsilon": self.epsilon, "temperature": self.temperature}
         save_file(self._head_state(), Path(folder) / _HEADS, {"settings": json.dumps(settings)})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "QPolicy":
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMTrunk.from_pretrained``."""
+        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``."""
         path = Path(folder) / _HEADS
         with safe_open(path, "pt") as file:
             settings = json.loads(file.metadata()["settings"])
         epsilon, temperature = settings.pop("epsilon"), settings.pop("temperature")
-        policy = cls(LMTrunk.from_pretrained(folder, **kwargs), **settings)
+        policy = cls(LMBackbone.from_pretrained(folder, **kwargs), **settings)
         policy.load_state_dict(load_file(path), strict=False)
         policy.epsilon, policy.temperature = epsilon, temperature
         return policy
@@ -199,24 +199,24 @@ class QPolicy(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def _head_state(self) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("trunk.")}
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
 
-    def _twin(self, trunk: LMTrunk) -> "QPolicy":
-        twin = QPolicy(trunk, **self._settings())
+    def _twin(self, backbone: LMBackbone) -> "QPolicy":
+        twin = QPolicy(backbone, **self._settings())
         twin.load_state_dict(self._head_state(), strict=False)
         twin.epsilon, twin.temperature = self.epsilon, self.temperature
         return twin
 
 
-def head_on(trunk: LMTrunk, width: int) -> nn.Sequential:
+def head_on(backbone: LMBackbone, width: int) -> nn.Sequential:
     """Return a head on the hidden state that begins at 0.
 
     Without the norm in it, token values overestimate each other into divergence.
     """
-    linear = nn.Linear(trunk.hidden_size, width, device=trunk.device)
+    linear = nn.Linear(backbone.hidden_size, width, device=backbone.device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.LayerNorm(trunk.hidden_size, device=trunk.device), linear)
+    return nn.Sequential(nn.LayerNorm(backbone.hidden_size, device=backbone.device), linear)
 
 
 def apply_head(head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ class ReferencePolicy:
 
     def __init__(self, policy: LMPolicy) -> None:
         self._policy = policy
-        self.copy = None if policy.trunk.has_idle_adapters else policy.frozen_copy()
+        self.copy = None if policy.backbone.has_idle_adapters else policy.frozen_copy()
 
     def forget_copy_unless_in(self, checkpoint: Path) -> None:
         """Be the policy with its adapters off again, if it was that when the checkpoint was saved."""
@@ -37,7 +37,7 @@ class ReferencePolicy:
         if self.copy is not None:
             yield self.copy
             return
-        with self._policy.trunk.without_adapters():
+        with self._policy.backbone.without_adapters():
             yield self._policy
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from textgym.actions import Vocabulary, as_actions
 from textgym.registration import IDS
 from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
-from textgym_agents.policy import Choice, Policy
+from textgym_agents.policy import ActionOutput, Policy
 
 __all__ = [
     "check_final_info",
@@ -66,7 +66,7 @@ class _Recorder:
         self,
         slots: npt.NDArray[np.int64],
         windows: npt.NDArray[np.int64],
-        choice: Choice,
+        choice: ActionOutput,
         rewards: npt.NDArray[np.float64],
         masks: npt.NDArray[np.bool_] | None,
     ) -> None:

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not(make, data
     other = make(data)
     other.generator.manual_seed(1)
     other.learn(500)
-    name = "trunk.model.transformer.wte.weight"
+    name = "backbone.model.transformer.wte.weight"
     assert not torch.equal(first.policy.state_dict()[name], other.policy.state_dict()[name])
 
 

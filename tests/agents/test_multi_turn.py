@@ -52,7 +52,7 @@ from textgym_agents import (
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, Greedy, MCTSConfig, RandomPolicy, Sampling
 from textgym_agents.decoding.simulation import mixed
 from textgym_agents.losses import policy_gradient_loss
-from textgym_agents.policy import Choice
+from textgym_agents.policy import ActionOutput
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.sb3 import (
     EpisodeReplayBuffer,
@@ -171,7 +171,7 @@ class ByText:
         lengths = (ids != 8).sum(axis=1)
         number = (np.where(ids == 8, 0, ids) * np.arange(1, ids.shape[1] + 1) ** 2).sum(axis=1) + lengths
         actions = np.where(number % 3 == 0, EOS, number % 7)
-        return Choice(actions, -lengths.astype(np.float32), lengths.astype(np.float32))
+        return ActionOutput(actions, -lengths.astype(np.float32), lengths.astype(np.float32))
 
 
 class Step(NamedTuple):

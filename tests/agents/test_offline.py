@@ -66,7 +66,7 @@ def test_without_beta_ilql_writes_as_its_data_were_written():
     assert mean_return(agent, deterministic=False) == pytest.approx(data.returns.mean().item(), abs=0.05)
     with torch.no_grad():
         own = LMPolicy(small_lm()).evaluate(data).log_probs.sum()
-        learned = LMPolicy(agent.policy.trunk).evaluate(data).log_probs.sum()
+        learned = LMPolicy(agent.policy.backbone).evaluate(data).log_probs.sum()
     assert (learned / own).item() == pytest.approx(1.0, abs=0.03)
 
 
@@ -109,7 +109,7 @@ def test_ilql_micro_batches_add_up_to_the_whole():
         agent = ilql(data, micro_batch=micro_batch)
         for loss in agent._losses(data, StepMeans(int(data.num_steps.sum()))):
             loss.backward()
-        gradients.append(agent.policy.trunk.model.transformer.wte.weight.grad)
+        gradients.append(agent.policy.backbone.model.transformer.wte.weight.grad)
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
 
 

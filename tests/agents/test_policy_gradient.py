@@ -286,7 +286,7 @@ def test_settings_that_make_no_sense_are_refused(config, settings, message):
 def test_the_settings_and_the_policy_of_another_agent_are_refused():
     with pytest.raises(TypeError, match="PPO takes a PPOConfig, got A2CConfig"):
         PPO(LMPolicy(small_lm()), make_env(8), A2CConfig())
-    with pytest.raises(TypeError, match=r"the kind LMPolicy, got QPolicy; .* give LMPolicy\(policy\.trunk\)"):
+    with pytest.raises(TypeError, match=r"the kind LMPolicy, got QPolicy; .* give LMPolicy\(policy\.backbone\)"):
         PPO(QPolicy(small_lm()), make_env(8))
 
 

@@ -150,7 +150,9 @@ def test_whole_episodes_say_what_each_prefix_says(settings):
         ]
         assert len(whole) == len(prefixes) > int(episodes.num_steps.sum())
         for q, (b, length) in zip(whole, prefixes, strict=True):
-            state = policy.trunk.states(episodes.ids[b : b + 1, :length], torch.tensor([0]), torch.tensor([length - 1]))
+            state = policy.backbone.states(
+                episodes.ids[b : b + 1, :length], torch.tensor([0]), torch.tensor([length - 1])
+            )
             torch.testing.assert_close(policy._read(*state, None).q[0], q, atol=1e-5, rtol=0)
 
 
@@ -165,7 +167,7 @@ def test_dueling_advantages_have_mean_zero_over_the_legal_actions():
     policy = q_policy(dueling=True)
     episodes = episodes_of(policy, constraints=NoB())
     values = policy.evaluate(episodes).q
-    _, hidden = policy.trunk.states(episodes.ids, *episodes.states())
+    _, hidden = policy.backbone.states(episodes.ids, *episodes.states())
     legal_mean = values[:, torch.arange(8) != LETTER_B].mean(dim=1)
     torch.testing.assert_close(legal_mean, policy.value_head(hidden)[:, 0], atol=1e-5, rtol=0)
 
@@ -185,7 +187,7 @@ def test_illegal_tokens_are_neither_written_nor_valued(epsilon, temperature):
 def test_log_probs_are_those_of_the_exploration():
     policy = q_policy()
     policy.epsilon, policy.temperature = 0.25, 0.5
-    q = torch.softmax(policy._read(*policy.trunk.step(np.array([[0, 1, 8]])), None).q[0] / 0.5, dim=-1).detach()
+    q = torch.softmax(policy._read(*policy.backbone.step(np.array([[0, 1, 8]])), None).q[0] / 0.5, dim=-1).detach()
     for seed in range(5):
         choice = policy.act(np.array([[0, 1, 8]]), generator=generator(seed))
         assert choice.log_probs[0] == pytest.approx(math.log(0.75 * q[choice.actions[0]] + 0.25 / 8), abs=1e-5)
@@ -197,7 +199,7 @@ def test_epsilon_explores_uniformly_and_greedy_choices_do_not_explore():
     ids = np.tile([0, 1, 8], (4000, 1))
     counts = np.bincount(policy.act(ids, generator=generator()).actions, minlength=8)
     assert counts.min() > 400  # 500 expected, deviation 21
-    best = policy._read(*policy.trunk.step(ids[:1]), None).q.argmax()
+    best = policy._read(*policy.backbone.step(ids[:1]), None).q.argmax()
     assert (policy.act(ids, deterministic=True).actions == int(best)).all()
 
 
@@ -214,7 +216,7 @@ def test_untrained_it_is_the_language_model_itself(settings, temperature):
 def test_the_prior_decides_between_tokens_that_are_worth_the_same():
     policy = QPolicy(small_lm(), lm_prior=True)
     policy.temperature = 0.1
-    likeliest = int(policy.trunk.step(np.array([[0, 1, 8]]))[0].argmax())
+    likeliest = int(policy.backbone.step(np.array([[0, 1, 8]]))[0].argmax())
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == likeliest
     torch.nn.init.constant_(policy.q_head[1].bias[3:4], 5.0)
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == 3
@@ -398,7 +400,7 @@ def test_whole_episode_gradients_equal_those_of_single_transitions():
     for b, n in enumerate(episodes.num_steps.tolist()):
         for t in range(n):
             length = int(episodes.prompt_lengths[b]) + t
-            state = agent.policy.trunk.states(
+            state = agent.policy.backbone.states(
                 episodes.ids[b : b + 1, :length], torch.tensor([0]), torch.tensor([length - 1])
             )
             q = agent.policy._read(*state, None).q[0, episodes.ids[b, length]]

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not():
     other = agent_of(env=make_env(8), seed=0)
     other.generator.manual_seed(1)
     other.learn(500)
-    weights = [agent.policy.state_dict()["trunk.model.transformer.wte.weight"] for agent in (first, again, other)]
+    weights = [agent.policy.state_dict()["backbone.model.transformer.wte.weight"] for agent in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

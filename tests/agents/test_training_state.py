@@ -26,7 +26,7 @@ from textgym_agents import (
     ReinforceConfig,
     collect,
 )
-from textgym_agents.policy import Choice
+from textgym_agents.policy import ActionOutput
 from textgym_agents.sb3 import ReportProgress
 
 EOS, B, C = 7, 1, 2
@@ -56,7 +56,7 @@ class Writes:
 
     def act(self, ids, action_masks=None, *, active=None, deterministic=False, generator=None):
         zeros = np.zeros(len(ids), dtype=np.float32)
-        return Choice(np.full(len(ids), next(self.tokens)), zeros, zeros)
+        return ActionOutput(np.full(len(ids), next(self.tokens)), zeros, zeros)
 
 
 class EqualReference:

@@ -120,7 +120,7 @@ LOADERS = {
     "EmbeddingSimilarity": "from textgym.scorers import EmbeddingSimilarity; EmbeddingSimilarity(folder)",
     "LMPolicy": "from textgym_agents import LMPolicy; LMPolicy(folder)",
     "tokenizer of a policy": "from textgym_agents import LMPolicy; policy = LMPolicy('tiny'); "
-    "policy.trunk.model.config._name_or_path = folder; policy.save_pretrained(folder + '/saved')",
+    "policy.backbone.model.config._name_or_path = folder; policy.save_pretrained(folder + '/saved')",
     "zip of SB3": "import json; from pathlib import Path; from textgym_agents.sb3.export import _empty_model; "
     "_empty_model({'config': json.dumps({'model_type': 'gpt2', 'n_layer': 1, 'n_embd': 8, 'n_head': 1, "
     "'auto_map': {'AutoModelForCausalLM': folder + '--own.Model'}}), 'source': ''})",

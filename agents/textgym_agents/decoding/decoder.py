@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym_agents.policy import Choice, LMPolicy
+from textgym_agents.policy import ActionOutput, LMPolicy
 from textgym_agents.rollout import token_window
 
 __all__ = ["Decoder", "as_lm_policy"]
@@ -38,7 +38,7 @@ class Decoder(ABC):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts; see ``Policy.act``."""
 
     def predict(

@@ -12,7 +12,7 @@ from textgym_agents.config import check_settings
 from textgym_agents.decoding.decoder import Decoder, as_lm_policy
 from textgym_agents.decoding.simulation import Simulation, check_state, mixed, text_episodes
 from textgym_agents.decoding.tree import Trees, Way
-from textgym_agents.policy import Choice, choose
+from textgym_agents.policy import ActionOutput, choose
 
 __all__ = ["MCTS", "MCTSConfig"]
 
@@ -74,7 +74,7 @@ class MCTS(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts, which the environment is at; see ``Policy.act``.
 
         Masks come from the environment. ``deterministic`` takes the token that was visited most; else a token is drawn
@@ -93,7 +93,9 @@ class MCTS(Decoder):
             visits.to(generator.device).float().log(), deterministic=deterministic, generator=generator
         )
         root = np.zeros(len(ids), dtype=np.int64)
-        return Choice(trees.tokens[np.arange(len(ids)), 0, branches], log_probs, trees.means(root).astype(np.float32))
+        return ActionOutput(
+            trees.tokens[np.arange(len(ids)), 0, branches], log_probs, trees.means(root).astype(np.float32)
+        )
 
     def search(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Trees:
         """Grow a tree for each of the (N,) bool slots from the environment's present state."""

@@ -9,7 +9,7 @@ import torch
 
 from textgym_agents.decoding.decoder import Decoder
 from textgym_agents.decoding.simulation import check_state, text_episodes
-from textgym_agents.policy import Choice, Policy
+from textgym_agents.policy import ActionOutput, Policy
 
 __all__ = ["Planner", "Plans", "empty_plans"]
 
@@ -69,7 +69,7 @@ class Planner(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts, which the environment is at; see ``Policy.act``.
 
         Masks come from the environment, ``deterministic`` changes nothing.
@@ -93,7 +93,7 @@ class Planner(Decoder):
         self._next[active] = np.where(is_due.any(axis=1), is_due.argmax(axis=1), -1)[active]
         # What an idle slot does not matter, but must be legal.
         anything = 0 if action_masks is None else action_masks.argmax(axis=1)
-        return Choice(
+        return ActionOutput(
             np.where(active, self.plans.ids[rows, columns], anything),
             self.plans.log_probs[rows, columns],
             self.plans.values[rows, columns],

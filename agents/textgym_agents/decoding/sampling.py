@@ -8,7 +8,7 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from textgym_agents.decoding.decoder import Decoder, as_lm_policy
-from textgym_agents.policy import Choice, Policy, choose
+from textgym_agents.policy import ActionOutput, Policy, choose
 
 __all__ = ["Greedy", "RandomPolicy", "Sampling"]
 
@@ -35,12 +35,12 @@ class RandomPolicy(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts; ``deterministic`` changes nothing, since no token is the best."""
         generator = generator or self.generator
         logits = torch.zeros(len(ids), self.vocab_size, device=generator.device)
         actions, log_probs = choose(logits, action_masks, generator=generator)
-        return Choice(actions, log_probs, np.zeros(len(ids), dtype=np.float32))
+        return ActionOutput(actions, log_probs, np.zeros(len(ids), dtype=np.float32))
 
 
 class Greedy(Decoder):
@@ -62,7 +62,7 @@ class Greedy(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts, whatever ``deterministic`` says."""
         return self.policy.act(ids, action_masks, active=active, deterministic=True, generator=generator)
 
@@ -110,9 +110,9 @@ class Sampling(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Choice:
+    ) -> ActionOutput:
         """Choose the next token of N texts; ``deterministic`` takes the likeliest."""
         logits, values = self.policy.step(ids, action_masks, active=active)
         logits = self.warp(torch.from_numpy(ids), logits)  # type: ignore[arg-type]
         actions, log_probs = choose(logits, deterministic=deterministic, generator=generator or self.generator)
-        return Choice(actions, log_probs, values.cpu().numpy())
+        return ActionOutput(actions, log_probs, values.cpu().numpy())

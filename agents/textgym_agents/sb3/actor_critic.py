@@ -42,7 +42,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
             with ``use_rms_prop=False``.
         optimizer_kwargs: Of the optimizer, besides the learning rate.
         use_sde: Must stay False: it is for continuous actions.
-        **kwargs: Of ``LMPolicy`` and ``LMTrunk``: ``value_gradient``, ``trainable_layers``, ``lora``, ``autocast``.
+        **kwargs: Of ``LMPolicy`` and ``LMBackbone``: ``value_gradient``, ``trainable_layers``, ``lora``, ``autocast``.
 
     Attributes:
         lm: The ``LMPolicy`` in it, which our own agents would train further.
@@ -80,10 +80,10 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         if use_sde:
             raise ValueError("use_sde=True is exploration for continuous actions; a language model samples tokens")
         self.lm = LMPolicy(model, **kwargs)
-        check_window(observation_space, self.lm.trunk)
-        check_actions(action_space, self.lm.trunk)
+        check_window(observation_space, self.lm.backbone)
+        check_actions(action_space, self.lm.backbone)
         self.optimizer = make_optimizer(
-            self, self.lm.trunk, lr_schedule(1), head_lr_scale, optimizer_class, optimizer_kwargs
+            self, self.lm.backbone, lr_schedule(1), head_lr_scale, optimizer_class, optimizer_kwargs
         )
         self.on_log_probs: Callable[[torch.Tensor], None] | None = None
         self._last_action: LastAction | None = None
@@ -169,8 +169,8 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         """Return (N, V) logits and (N, H) hidden states: through the stream where no gradient is asked for."""
         if isinstance(obs, TextStates) or torch.is_grad_enabled():
             states = TextStates.of(obs, self.lm.vocab_size)
-            return self.lm.trunk.states(states.ids, states.rows, states.columns, states.prompt_lengths)
-        return self.lm.trunk.step(windows_of(obs, self.lm.vocab_size))
+            return self.lm.backbone.states(states.ids, states.rows, states.columns, states.prompt_lengths)
+        return self.lm.backbone.step(windows_of(obs, self.lm.vocab_size))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

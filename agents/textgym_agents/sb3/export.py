@@ -58,7 +58,7 @@ def _policy_of(path: Path) -> Any:
         raise ValueError(f"{path} is not what an algorithm of Stable-Baselines3 saved")
     state: Any = parameters["policy"]
     _check(data["policy_class"])
-    model = _empty_model(state["_extra_state"]).to(next(v.dtype for k, v in state.items() if "trunk.model" in k))
+    model = _empty_model(state["_extra_state"]).to(next(v.dtype for k, v in state.items() if "backbone.model" in k))
     kwargs = data["policy_kwargs"] | {"model": model}
     policy = data["policy_class"](data["observation_space"], data["action_space"], lambda _: 0.0, **kwargs)
     policy.load_state_dict(state)

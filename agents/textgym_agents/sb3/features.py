@@ -9,9 +9,9 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.sb3.spaces import check_window
 from textgym_agents.sb3.states import TextStates, hidden_states, windows_of
-from textgym_agents.trunk import LMTrunk
 
 __all__ = ["LMFeatures"]
 
@@ -32,7 +32,7 @@ class LMFeatures(BaseFeaturesExtractor):
             ``"ids"``, all else of which is left out. SB3 gives it.
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model. Algorithms with several
             extractors, such as DQN with its target network, load a name once for each and share a loaded model.
-        **kwargs: Of ``LMTrunk``: ``dtype``, ``autocast``.
+        **kwargs: Of ``LMBackbone``: ``dtype``, ``autocast``.
 
     Raises:
         TypeError: If the observation is no token window.
@@ -40,14 +40,14 @@ class LMFeatures(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], model: Any = "tiny", **kwargs: Any) -> None:
-        trunk = LMTrunk(model, **kwargs)
-        super().__init__(observation_space, features_dim=trunk.hidden_size)
-        check_window(observation_space, trunk)
-        self._outside = (trunk,)  # a tuple hides it from the module tree
+        backbone = LMBackbone(model, **kwargs)
+        super().__init__(observation_space, features_dim=backbone.hidden_size)
+        check_window(observation_space, backbone)
+        self._outside = (backbone,)  # a tuple hides it from the module tree
         self._last: npt.NDArray[np.int64] | None = None
 
     @property
-    def trunk(self) -> LMTrunk:
+    def backbone(self) -> LMBackbone:
         """The language model."""
         return self._outside[0]
 
@@ -55,13 +55,13 @@ class LMFeatures(BaseFeaturesExtractor):
     def forward(self, observations: PyTorchObs) -> torch.Tensor:
         """Return (N, H) of (N, L) ids, which SB3 has made floats, or of a dict of such."""
         ids = observations["ids"] if isinstance(observations, dict) else observations
-        if self.trunk.device != ids.device:
-            self.trunk.to(ids.device)
-        windows = windows_of(ids, self.trunk.vocab_size)
+        if self.backbone.device != ids.device:
+            self.backbone.to(ids.device)
+        windows = windows_of(ids, self.backbone.vocab_size)
         if self._go_on(windows):
-            hidden = self.trunk.step(windows)[1]
+            hidden = self.backbone.step(windows)[1]
         else:
-            hidden = hidden_states(self.trunk, TextStates.of(ids, self.trunk.vocab_size))
+            hidden = hidden_states(self.backbone, TextStates.of(ids, self.backbone.vocab_size))
         self._last = windows
         return hidden.float()
 
@@ -69,5 +69,5 @@ class LMFeatures(BaseFeaturesExtractor):
         """Whether most texts are those of the call before, or go on from there: so it is while acting."""
         if self._last is None or self._last.shape != windows.shape:
             return False
-        same = (self._last == windows) | (self._last == self.trunk.vocab_size)
+        same = (self._last == windows) | (self._last == self.backbone.vocab_size)
         return bool(same.all(axis=1).mean() > 0.5)

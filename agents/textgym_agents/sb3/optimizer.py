@@ -14,20 +14,20 @@ HEAD_LR_SCALE = 10.0
 
 def make_optimizer(
     module: nn.Module,
-    trunk: nn.Module,
+    backbone: nn.Module,
     learning_rate: float,
     head_lr_scale: float,
     optimizer_class: type[torch.optim.Optimizer],
     optimizer_kwargs: dict[str, Any] | None,
 ) -> torch.optim.Optimizer:
-    """Return an optimizer over what trains in ``module``, in two groups: ``trunk`` and the rest, which is the head.
+    """Return an optimizer over what trains in ``module``, in two groups: ``backbone`` and the rest, which is the head.
 
     SB3 writes its schedule's learning rate into every group before each update. A group therefore carries
     ``lr_scale``, by which its rate is multiplied during a step.
 
     Args:
         module: All that is trained.
-        trunk: The part of it that is the language model.
+        backbone: The part of it that is the language model.
         learning_rate: The schedule's first.
         head_lr_scale: Of the rest.
         optimizer_class: Any of torch's.
@@ -45,7 +45,7 @@ def make_optimizer(
     if head_lr_scale < 0:
         raise ValueError(f"head_lr_scale must be at least 0, got {head_lr_scale}")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    inside = {id(parameter) for parameter in trunk.parameters()}
+    inside = {id(parameter) for parameter in backbone.parameters()}
     groups = [
         {"params": [p for p in trained if id(p) in inside], "lr_scale": 1.0},
         {"params": [p for p in trained if id(p) not in inside], "lr_scale": head_lr_scale},

@@ -9,12 +9,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from textgym_agents.backbone import LMBackbone
 from textgym_agents.q_policy import apply_head, head_on
 from textgym_agents.sb3.optimizer import HEAD_LR_SCALE, make_optimizer
 from textgym_agents.sb3.replay_buffer import NextStates
 from textgym_agents.sb3.spaces import check_actions, check_window
 from textgym_agents.sb3.states import TextStates, hidden_states, windows_of
-from textgym_agents.trunk import LMTrunk
 
 __all__ = ["LMQNetwork", "LMQPolicy"]
 
@@ -28,18 +28,20 @@ class LMQNetwork(QNetwork):
     Args:
         observation_space: With a token window.
         action_space: ``Discrete(V)``.
-        trunk: The language model, trained in place.
+        backbone: The language model, trained in place.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Discrete, trunk: LMTrunk) -> None:
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Discrete, backbone: LMBackbone
+    ) -> None:
         BasePolicy.__init__(self, observation_space, action_space)
-        self.trunk = trunk
-        self.head = head_on(trunk, trunk.vocab_size)
+        self.backbone = backbone
+        self.head = head_on(backbone, backbone.vocab_size)
 
     def forward(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
         """Return (M, V) float32 Q-values of M states, from one forward over their texts."""
-        states = TextStates.of(obs, self.trunk.vocab_size)
-        return apply_head(self.head, hidden_states(self.trunk, states))
+        states = TextStates.of(obs, self.backbone.vocab_size)
+        return apply_head(self.head, hidden_states(self.backbone, states))
 
     def set_training_mode(self, mode: bool) -> None:
         """Note the mode and leave the model in evaluation: dropout would blur what is compared."""
@@ -47,7 +49,7 @@ class LMQNetwork(QNetwork):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> torch.Tensor:
         """Return the (N,) best tokens, feeding only the newest of each slot."""
-        _, hidden = self.trunk.step(windows_of(observation, self.trunk.vocab_size))
+        _, hidden = self.backbone.step(windows_of(observation, self.backbone.vocab_size))
         return apply_head(self.head, hidden).argmax(dim=1)
 
 
@@ -56,7 +58,7 @@ class _TargetNetwork(LMQNetwork):
 
     def __init__(self, online: LMQNetwork, double: bool) -> None:
         # A full copy: SB3's update writes into the target's weights, so that frozen ones must not be shared either.
-        super().__init__(online.observation_space, online.action_space, copy.deepcopy(online.trunk))
+        super().__init__(online.observation_space, online.action_space, copy.deepcopy(online.backbone))
         self.load_state_dict(online.state_dict())
         self.requires_grad_(False)
         self._online = (online,) if double else ()  # a tuple hides it from the module tree
@@ -92,7 +94,7 @@ class LMQPolicy(DQNPolicy):
         head_lr_scale: How many times faster the Q head learns.
         optimizer_class: Any of torch's, by default AdamW without weight decay.
         optimizer_kwargs: Of the optimizer, besides the learning rate.
-        **kwargs: Of ``LMTrunk``: ``trainable_layers``, ``lora``, ``autocast``.
+        **kwargs: Of ``LMBackbone``: ``trainable_layers``, ``lora``, ``autocast``.
 
     Raises:
         TypeError: If the spaces are not those of token ids.
@@ -113,13 +115,13 @@ class LMQPolicy(DQNPolicy):
         **kwargs: Any,
     ) -> None:
         BasePolicy.__init__(self, observation_space, action_space)  # not DQNPolicy's own, which would build an MLP
-        trunk = LMTrunk(model, **kwargs)
-        check_window(observation_space, trunk)
-        check_actions(action_space, trunk)
-        self.q_net = LMQNetwork(observation_space, action_space, trunk)
+        backbone = LMBackbone(model, **kwargs)
+        check_window(observation_space, backbone)
+        check_actions(action_space, backbone)
+        self.q_net = LMQNetwork(observation_space, action_space, backbone)
         self.q_net_target = _TargetNetwork(self.q_net, double)
         self.optimizer = make_optimizer(
-            self.q_net, trunk, lr_schedule(1), head_lr_scale, optimizer_class, optimizer_kwargs
+            self.q_net, backbone, lr_schedule(1), head_lr_scale, optimizer_class, optimizer_kwargs
         )
         self._arguments = {
             "model": model, "double": double, "head_lr_scale": head_lr_scale, "optimizer_class": optimizer_class,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from textgym_agents.trunk import LMTrunk
+from textgym_agents.backbone import LMBackbone
 
 __all__ = ["check_actions", "check_window", "window_space"]
 
@@ -25,7 +25,7 @@ def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
     return space
 
 
-def check_window(observation_space: spaces.Space[Any], trunk: LMTrunk) -> None:
+def check_window(observation_space: spaces.Space[Any], backbone: LMBackbone) -> None:
     """Check that a model can read the observations.
 
     Raises:
@@ -33,15 +33,15 @@ def check_window(observation_space: spaces.Space[Any], trunk: LMTrunk) -> None:
         ValueError: If its ids are not the model's, or its window is longer than the model's positions.
     """
     space = window_space(observation_space)
-    if (highest := int(space.high.max())) != trunk.vocab_size:
+    if (highest := int(space.high.max())) != backbone.vocab_size:
         raise ValueError(
-            f"the environment has a vocabulary of {highest}, the model one of {trunk.vocab_size}; the environment "
+            f"the environment has a vocabulary of {highest}, the model one of {backbone.vocab_size}; the environment "
             "needs the model's own tokenizer: give it the same model=..."
         )
-    trunk.check_window(space.shape[0])
+    backbone.check_window(space.shape[0])
 
 
-def check_actions(action_space: spaces.Space[Any], trunk: LMTrunk) -> None:
+def check_actions(action_space: spaces.Space[Any], backbone: LMBackbone) -> None:
     """Check that an action is a token of the model.
 
     Raises:
@@ -50,10 +50,10 @@ def check_actions(action_space: spaces.Space[Any], trunk: LMTrunk) -> None:
     """
     if not isinstance(action_space, spaces.Discrete):
         raise TypeError(
-            f"a language model writes one token per action, a space Discrete({trunk.vocab_size}), got {action_space}"
+            f"a language model writes one token per action, a space Discrete({backbone.vocab_size}), got {action_space}"
         )
-    if action_space.n != trunk.vocab_size or action_space.start != 0:
+    if action_space.n != backbone.vocab_size or action_space.start != 0:
         raise ValueError(
-            f"the environment has {action_space.n} actions, the model a vocabulary of {trunk.vocab_size}; a language "
-            "model needs actions='vocabulary' and its own tokenizer: give the environment the same model=..."
+            f"the environment has {action_space.n} actions, the model a vocabulary of {backbone.vocab_size}; a "
+            "language model needs actions='vocabulary' and its own tokenizer: give the environment the same model=..."
         )

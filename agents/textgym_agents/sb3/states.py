@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from textgym.lm import head_input
-from textgym_agents.trunk import LMTrunk
+from textgym_agents.backbone import LMBackbone
 
 __all__ = ["TextStates", "hidden_states", "windows_of"]
 
@@ -51,17 +51,17 @@ class TextStates:
         return cls(ids.masked_fill(ids == pad_token_id, 0), rows, lengths - 1)
 
 
-def hidden_states(trunk: LMTrunk, states: TextStates) -> torch.Tensor:
+def hidden_states(backbone: LMBackbone, states: TextStates) -> torch.Tensor:
     """Return (M, H) last hidden states from one forward over B texts, without the logits, which cost more than they."""
-    rows, columns = states.rows.to(trunk.device), states.columns.to(trunk.device)
+    rows, columns = states.rows.to(backbone.device), states.columns.to(backbone.device)
     kept: list[torch.Tensor] = []
 
     def keep(hidden: torch.Tensor) -> torch.Tensor:
         kept.append(hidden[rows, columns])
         return hidden[:1, :1]
 
-    with trunk._precision(), head_input(trunk.model, keep):
-        trunk.model(input_ids=states.ids.to(trunk.device), use_cache=False)
+    with backbone._precision(), head_input(backbone.model, keep):
+        backbone.model(input_ids=states.ids.to(backbone.device), use_cache=False)
     return kept[0]
 
 

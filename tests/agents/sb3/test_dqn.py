@@ -230,8 +230,8 @@ def test_lambda_values_of_episodes_of_one_step_are_the_values():
 def test_pretrained_weights_survive_construction_and_q_is_0():
     model = make()
     for name, value in small_lm().state_dict().items():
-        torch.testing.assert_close(model.q_net.trunk.model.state_dict()[name], value, atol=0, rtol=0)
-        torch.testing.assert_close(model.q_net_target.trunk.model.state_dict()[name], value, atol=0, rtol=0)
+        torch.testing.assert_close(model.q_net.backbone.model.state_dict()[name], value, atol=0, rtol=0)
+        torch.testing.assert_close(model.q_net_target.backbone.model.state_dict()[name], value, atol=0, rtol=0)
     assert (model.q_net(torch.as_tensor(model.env.reset())) == 0).all()
 
 
@@ -267,10 +267,10 @@ def test_the_target_follows_only_at_its_interval():
     assert (model.q_net_target.head[1].weight == 0).all()
     assert (model.q_net.head[1].weight != 0).any()
     model = make(target_update_interval=8, policy_kwargs={"trainable_layers": 1})
-    before = model.q_net_target.trunk.model.get_input_embeddings().weight.clone()
+    before = model.q_net_target.backbone.model.get_input_embeddings().weight.clone()
     model.learn(600)
     assert (model.q_net_target.head[1].weight != 0).any()
-    torch.testing.assert_close(model.q_net_target.trunk.model.get_input_embeddings().weight, before)  # frozen, not lost
+    torch.testing.assert_close(model.q_net_target.backbone.model.get_input_embeddings().weight, before)
 
 
 # SB3's own life ------------------------------------------------------------------------------------------------------

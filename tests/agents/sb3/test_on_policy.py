@@ -98,7 +98,7 @@ def test_dropout_stays_off_while_sb3_trains():
     model = make(policy_kwargs={"model": GPT2LMHeadModel(config)})
     model.policy.set_training_mode(True)
     assert model.policy.training
-    assert not any(module.training for module in model.policy.lm.trunk.modules())
+    assert not any(module.training for module in model.policy.lm.backbone.modules())
 
 
 # What the buffer yields ----------------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_the_head_learns_faster_under_sb3s_schedule():
         assert [group["lr"] for group in model.policy.optimizer.param_groups] == [0.1, 0.1]  # as SB3 wrote it
     head = "lm.value_head.bias"
     torch.testing.assert_close(moved[1].pop(head), 10 * moved[0].pop(head))
-    body = "lm.trunk.model.transformer.wte.weight"
+    body = "lm.backbone.model.transformer.wte.weight"
     torch.testing.assert_close(moved[1][body], moved[0][body])
 
 
@@ -592,7 +592,7 @@ def test_features_survive_and_stay_out_of_the_state_dict():
     )
     model.learn(128)
     extractor = model.policy.features_extractor
-    assert_same(small_lm().state_dict(), dict(extractor.trunk.model.state_dict()))
+    assert_same(small_lm().state_dict(), dict(extractor.backbone.model.state_dict()))
     assert not any("features_extractor" in name for name in model.policy.state_dict())
 
 
@@ -603,7 +603,7 @@ def test_features_are_the_hidden_states_whichever_way_they_come(tmp_path):
     for _ in range(14):
         windows = torch.as_tensor(observations)
         states = TextStates.of(windows, 8)
-        expected = extractor.trunk.states(states.ids, states.rows, states.columns)[1]
+        expected = extractor.backbone.states(states.ids, states.rows, states.columns)[1]
         torch.testing.assert_close(extractor(windows.float()), expected, atol=1e-5, rtol=1e-5)
         observations, *_ = env.step(np.array([env.action_space.sample() for _ in range(8)]))
 

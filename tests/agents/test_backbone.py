@@ -7,7 +7,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from fixtures import make_env, small_lm
-from textgym_agents import GRPO, PPO, GRPOConfig, LMPolicy, LMTrunk, PPOConfig, SoftQ, SoftQConfig, collect
+from textgym_agents import GRPO, PPO, GRPOConfig, LMBackbone, LMPolicy, PPOConfig, SoftQ, SoftQConfig, collect
 
 SETTINGS = [{}, {"lora": 4}, {"trainable_layers": 1}, {"autocast": torch.bfloat16}]
 IDS = np.array([[0, 1, 2, 8], [3, 8, 8, 8]])
@@ -35,46 +35,46 @@ def test_a_saved_policy_says_the_same_and_trains_the_same(settings, tmp_path):
     policy = moved(LMPolicy(small_lm(), **settings))
     policy.save_pretrained(tmp_path)
     loaded = LMPolicy.from_pretrained(tmp_path)
-    assert torch.equal(loaded.trunk.step(IDS)[0], policy.trunk.step(IDS)[0])
+    assert torch.equal(loaded.backbone.step(IDS)[0], policy.backbone.step(IDS)[0])
     for (name, p), (_, q) in zip(loaded.named_parameters(), policy.named_parameters(), strict=True):
         assert torch.equal(p, q), name
         assert p.requires_grad == q.requires_grad, name
-    assert loaded.trunk.autocast == policy.trunk.autocast
+    assert loaded.backbone.autocast == policy.backbone.autocast
 
 
 def test_the_stream_that_is_used_outlives_those_of_many_other_shapes():
-    trunk = LMTrunk(small_lm())
-    trunk.step(IDS)
-    training = trunk._streams[IDS.shape]
+    backbone = LMBackbone(small_lm())
+    backbone.step(IDS)
+    training = backbone._streams[IDS.shape]
     for width in range(5, 25):
-        trunk.step(np.full((1, width), 0))
-        trunk.step(IDS)
-    assert trunk._streams[IDS.shape] is training
-    assert len(trunk._streams) == 8
+        backbone.step(np.full((1, width), 0))
+        backbone.step(IDS)
+    assert backbone._streams[IDS.shape] is training
+    assert len(backbone._streams) == 8
 
 
 def test_only_the_top_layer_and_the_norm_above_it_train():
     policy = LMPolicy(small_lm(), trainable_layers=1)
-    names = {name.split(".")[3] for name, p in policy.trunk.named_parameters(prefix="t") if p.requires_grad}
+    names = {name.split(".")[3] for name, p in policy.backbone.named_parameters(prefix="t") if p.requires_grad}
     assert names == {"h", "ln_f"}
     assert not any(p.requires_grad for p in policy.model.transformer.h[0].parameters())
     assert all(p.requires_grad for p in policy.model.transformer.h[1].parameters())
 
 
-def test_the_reference_shares_the_frozen_trunk_and_nothing_that_trains():
+def test_the_reference_shares_the_frozen_backbone_and_nothing_that_trains():
     policy = LMPolicy(small_lm(), trainable_layers=1)
     twin = policy.frozen_copy()
     assert twin.model.transformer.wte.weight is policy.model.transformer.wte.weight
-    before = twin.trunk.step(IDS)[0]
+    before = twin.backbone.step(IDS)[0]
     moved(policy)
-    torch.testing.assert_close(twin.trunk.step(IDS)[0], before)
-    assert (policy.trunk.step(IDS)[0] - before).abs().max() > 0.01
+    torch.testing.assert_close(twin.backbone.step(IDS)[0], before)
+    assert (policy.backbone.step(IDS)[0] - before).abs().max() > 0.01
 
 
 def test_adapters_start_as_the_model_itself_and_are_the_only_thing_that_trains():
     policy = LMPolicy(small_lm(), lora=4)
-    torch.testing.assert_close(policy.trunk.step(IDS)[0], LMTrunk(small_lm()).step(IDS)[0])
-    assert all("lora_" in name for name, p in policy.trunk.named_parameters() if p.requires_grad)
+    torch.testing.assert_close(policy.backbone.step(IDS)[0], LMBackbone(small_lm()).step(IDS)[0])
+    assert all("lora_" in name for name, p in policy.backbone.named_parameters() if p.requires_grad)
 
 
 def test_the_reference_of_new_adapters_is_the_policy_without_them():
@@ -113,9 +113,9 @@ def test_where_more_than_adapters_trains_the_reference_is_a_copy():
 
 def test_adapters_that_change_the_model_under_them_come_back(tmp_path):
     policy = LMPolicy(small_lm(), lora=LoraConfig(r=4, target_modules="all-linear", init_lora_weights="pissa"))
-    torch.testing.assert_close(policy.trunk.step(IDS)[0], LMTrunk(small_lm()).step(IDS)[0])
+    torch.testing.assert_close(policy.backbone.step(IDS)[0], LMBackbone(small_lm()).step(IDS)[0])
     moved(policy).save_pretrained(tmp_path)
-    assert torch.equal(LMPolicy.from_pretrained(tmp_path).trunk.step(IDS)[0], policy.trunk.step(IDS)[0])
+    assert torch.equal(LMPolicy.from_pretrained(tmp_path).backbone.step(IDS)[0], policy.backbone.step(IDS)[0])
 
 
 @pytest.mark.parametrize("relative_to_start", [True, False])
@@ -131,11 +131,11 @@ def test_soft_q_with_adapters_goes_on_where_it_was_saved(relative_to_start, tmp_
 
 def test_merged_adapters_make_a_plain_model(tmp_path):
     policy = moved(LMPolicy(small_lm(), lora=4))
-    before = policy.trunk.step(IDS)[0]
+    before = policy.backbone.step(IDS)[0]
     policy.merged().save_pretrained(tmp_path)
     plain = LMPolicy(AutoModelForCausalLM.from_pretrained(tmp_path))
-    torch.testing.assert_close(plain.trunk.step(IDS)[0], before, atol=1e-5, rtol=0)
-    torch.testing.assert_close(policy.trunk.step(IDS)[0], before)
+    torch.testing.assert_close(plain.backbone.step(IDS)[0], before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(policy.backbone.step(IDS)[0], before)
     assert not (tmp_path / "lora").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_saved_policy_with_adapters_is_the_trained_model_to_everyone(tmp_path)
     policy = moved(LMPolicy(small_lm(), lora=4))
     policy.save_pretrained(tmp_path)
     plain = LMPolicy(AutoModelForCausalLM.from_pretrained(tmp_path))
-    torch.testing.assert_close(plain.trunk.step(IDS)[0], policy.trunk.step(IDS)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(plain.backbone.step(IDS)[0], policy.backbone.step(IDS)[0], atol=1e-5, rtol=0)
 
 
 def test_adapters_draw_from_no_global_generator():
@@ -188,15 +188,15 @@ def test_saving_and_loading_in_the_middle_changes_nothing(settings, tmp_path):
 
 def test_two_answers_to_what_trains_are_refused():
     with pytest.raises(ValueError, match="give one of them"):
-        LMTrunk(small_lm(), lora=4, trainable_layers=1)
+        LMBackbone(small_lm(), lora=4, trainable_layers=1)
 
 
 @pytest.mark.parametrize("num_layers", [0, 3])
 def test_more_layers_than_the_model_has_are_refused(num_layers):
     with pytest.raises(ValueError, match=f"from 1 to 2, the model's layers, got {num_layers}"):
-        LMTrunk(small_lm(), trainable_layers=num_layers)
+        LMBackbone(small_lm(), trainable_layers=num_layers)
 
 
 def test_something_else_than_a_rank_or_a_lora_config_is_refused():
     with pytest.raises(TypeError, match=r"a rank or a peft\.LoraConfig, got 'small'"):
-        LMTrunk(small_lm(), lora="small")
+        LMBackbone(small_lm(), lora="small")

@@ -18,14 +18,14 @@ from transformers import AutoTokenizer, PreTrainedModel
 from textgym.errors import install_hint
 from textgym.lm import LMStream, WholeTexts, load_lm, no_progress_bars
 
-__all__ = ["LMTrunk"]
+__all__ = ["LMBackbone"]
 
 
 _MAX_STREAMS = 8
 """Shapes of batches, such as those of training and of evaluation, whose keys and values are kept side by side."""
 
 
-class LMTrunk(nn.Module):
+class LMBackbone(nn.Module):
     """A causal language model that gives logits and hidden states of states, which are texts so far.
 
     Dropout is switched off, in a model that is given too: what is evaluated is the distribution that acted.
@@ -159,23 +159,23 @@ class LMTrunk(nn.Module):
             for _, layer in layers:
                 layer.enable_adapters(True)
 
-    def frozen_copy(self) -> "LMTrunk":
+    def frozen_copy(self) -> "LMBackbone":
         """Return a copy without gradients, which shares the weights that do not train."""
         shared: dict[int, Any] = {id(p): p for p in self.model.parameters() if not p.requires_grad}
-        twin = LMTrunk(copy.deepcopy(self.model, shared), autocast=self.autocast)
+        twin = LMBackbone(copy.deepcopy(self.model, shared), autocast=self.autocast)
         twin._lora = self._lora
         return twin.requires_grad_(False)
 
-    def merged(self) -> "LMTrunk":
+    def merged(self) -> "LMBackbone":
         """Return an independent copy whose adapters have become part of its weights: a plain model again."""
         model = copy.deepcopy(self.model)
         for name, layer in _adapted_layers(model):
             layer.merge()
             model.set_submodule(name, layer.get_base_layer())
-        return LMTrunk(model, autocast=self.autocast)
+        return LMBackbone(model, autocast=self.autocast)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder: model, tokenizer where it came with one, and what trains in ``trunk.json``.
+        """Write a Hugging Face folder: model, tokenizer where it came with one, and what trains in ``backbone.json``.
 
         ``AutoModelForCausalLM.from_pretrained(folder)`` loads the trained model, adapters merged into it. They stand
         apart in ``lora/`` too, with the weights under them, so that training goes on exactly where it was.
@@ -193,15 +193,15 @@ class LMTrunk(nn.Module):
             save_file(apart, folder / "lora" / "adapters.safetensors")
         autocast = None if self.autocast is None else str(self.autocast).removeprefix("torch.")
         settings = {"trainable_layers": self.trainable_layers, "autocast": autocast}
-        (folder / "trunk.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / "backbone.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, dtype: torch.dtype | str = "auto", device: str | torch.device = "cpu"
-    ) -> "LMTrunk":
+    ) -> "LMBackbone":
         """Load what ``save_pretrained`` wrote."""
         folder = Path(folder)
-        settings = json.loads((folder / "trunk.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / "backbone.json").read_text(encoding="utf-8"))
         lora = None
         if (folder / "lora").is_dir():
             from peft import LoraConfig
@@ -211,7 +211,7 @@ class LMTrunk(nn.Module):
             lora.megatron_config = None  # with it, peft imports the module that the folder names
         autocast = None if settings["autocast"] is None else getattr(torch, settings["autocast"])
         with no_progress_bars():
-            trunk = cls(
+            backbone = cls(
                 str(folder),
                 dtype=dtype,
                 device=device,
@@ -220,15 +220,15 @@ class LMTrunk(nn.Module):
                 lora=lora,
             )
         if lora is not None:
-            trunk.model.load_state_dict(load_file(folder / "lora" / "adapters.safetensors"), strict=False)
-        return trunk
+            backbone.model.load_state_dict(load_file(folder / "lora" / "adapters.safetensors"), strict=False)
+        return backbone
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> "LMTrunk":
+    def _apply(self, *args: Any, **kwargs: Any) -> "LMBackbone":
         """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
         self._streams.clear()
         moved = super()._apply(*args, **kwargs)
