@@ -1,31 +1,46 @@
-"""The leaderboard: what a run measures, what the numbers of several become, and what is written of them."""
+"""The leaderboard: runs are stored and reused, statistics are right, and the report contains them."""
 
 import json
 import math
+import runpy
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from fixtures import ROOT
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import WordTokenizer
 from textgym_agents.decoding import RandomPolicy
-from textgym_agents.leaderboard import ENTRIES, Entry, Job, RunBook, half_width, jobs_of, main, run_all, summarised
-from textgym_agents.leaderboard.entries import NO_BEST_TURN, RunSpec, task_env
-from textgym_agents.leaderboard.optimum import BestTurns
-from textgym_agents.leaderboard.report import draw, markdown
-from textgym_agents.leaderboard.running import held_out_scores
-from textgym_agents.leaderboard.settings import EXCEPTIONS, SETTINGS, TIMESTEPS, settings_of
-from textgym_agents.leaderboard.untrained import untrained_scores, write_untrained_scores
+
+LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
+sys.path.insert(0, str(LEADERBOARD_FOLDER))
+from entries import (
+    ENTRIES,
+    NO_BEST_TURN,
+    SETTINGS,
+    TASK_SETTINGS,
+    TIMESTEPS,
+    Entry,
+    OptimalPolicy,
+    RunSpec,
+    settings_of,
+    task_env,
+)
+from report import draw, half_width, markdown, summarise
+from runs import FinishedRuns, held_out_scores, run_all, run_specs, untrained_scores
+
+COMMAND = runpy.run_path(str(LEADERBOARD_FOLDER / "__main__.py"))
+main = COMMAND["main"]
 
 SILENT = [].append
 
 
 def record(entry, seed, score, task="qa", **settings):
-    """Return what ``run`` would."""
+    """Return a record as ``run`` does."""
     return {
         "job": {"task": task, "entry": entry, "seed": seed, "num_held_out": 3, "settings": settings},
         "score": score,
@@ -44,7 +59,7 @@ RECORDS = [
     record("optimum", 0, 1.0),
     record("optimum", 1, 1.0),
 ]
-LEADERBOARD = {"command": "the command", "model": "tiny", "num_seeds": 2, "tasks": summarised(RECORDS)}
+LEADERBOARD = {"command": "the command", "model": "tiny", "num_seeds": 2, "tasks": summarise(RECORDS)}
 
 
 def test_half_width_is_students_t_times_the_standard_error():
@@ -59,13 +74,13 @@ def test_one_value_has_no_interval():
 
 
 @pytest.mark.parametrize("values", [[], [0.5] * 11])
-def test_half_width_refuses_none_and_too_many_values(values):
+def test_half_width_raises_for_no_and_too_many_values(values):
     with pytest.raises(ValueError, match="1 to 10 values, got"):
         half_width(values)
 
 
-def test_the_share_of_the_gap_lies_between_the_sampled_lm_and_the_optimum():
-    entries = summarised(RECORDS)["qa"]["entries"]
+def test_normalised_scores_are_relative_to_the_sampled_lm_and_the_optimum():
+    entries = summarise(RECORDS)["qa"]["entries"]
     # (0.65 - 0.3) / (1 - 0.3)
     assert entries["PPO"]["score_normalised"] == pytest.approx(0.5)
     assert entries["sampled LM"]["score_normalised"] == 0
@@ -73,7 +88,7 @@ def test_the_share_of_the_gap_lies_between_the_sampled_lm_and_the_optimum():
 
 
 def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
-    entry = summarised(RECORDS)["qa"]["entries"]["PPO"]
+    entry = summarise(RECORDS)["qa"]["entries"]["PPO"]
     assert entry["scores"] == [0.6, 0.7]
     assert entry["mean"] == pytest.approx(0.65)
     assert entry["half_width"] == pytest.approx(0.6353)
@@ -82,8 +97,8 @@ def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
     assert entry["settings"] == {"kl_coef": 0.1}
 
 
-def test_an_optimum_that_is_not_played_is_the_bound_of_the_task():
-    task = summarised([record("sampled LM", 0, 0.2, "sentiment"), record("PPO", 0, 0.6, "sentiment")])["sentiment"]
+def test_without_an_optimal_policy_the_optimum_is_the_upper_bound_of_the_task():
+    task = summarise([record("sampled LM", 0, 0.2, "sentiment"), record("PPO", 0, 0.6, "sentiment")])["sentiment"]
     assert (task["optimum"], task["optimum_is_played"]) == (1.0, False)
     assert task["entries"]["PPO"]["score_normalised"] == pytest.approx(0.5)
     assert task["entries"]["PPO"]["half_width"] is None
@@ -100,27 +115,27 @@ def test_the_table_has_means_intervals_shares_and_the_best_in_bold():
     assert "- PPO: `kl_coef=0.1`" in page
 
 
-def test_the_table_says_where_the_optimum_is_a_bound():
-    tasks = summarised([record("sampled LM", 0, 0.2, "sentiment")])
+def test_the_page_names_the_tasks_whose_optimum_is_a_bound():
+    tasks = summarise([record("sampled LM", 0, 0.2, "sentiment")])
     page = markdown(LEADERBOARD | {"tasks": tasks})
-    assert "but for sentiment, where it is the score's upper bound" in page
+    assert "except for sentiment, where it is the score's upper bound" in page
     assert "| optimum | 1.000 (bound) |" in page
 
 
-def test_the_picture_is_a_png(tmp_path):
+def test_the_figure_is_a_png(tmp_path):
     draw(tmp_path / "a.png", LEADERBOARD["tasks"])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_everybody_has_a_budget_and_only_those_that_train_have_settings():
+def test_only_entries_that_train_have_settings():
     assert set(SETTINGS) < set(ENTRIES)
-    assert {task for _, task in EXCEPTIONS} <= set(TIMESTEPS) <= set(TASKS)
+    assert {task for _, task in TASK_SETTINGS} <= set(TIMESTEPS) <= set(TASKS)
     assert settings_of("sampled LM", "qa") == {}
 
 
-def test_jobs_are_all_tasks_entries_and_seeds_but_an_optimum_that_cannot_be_played():
-    jobs = jobs_of(["qa", "sentiment"], ["PPO", "optimum"], 2, timesteps=64)
-    assert [(job.task, job.entry, job.seed, job.timesteps) for job in jobs] == [
+def test_runs_are_all_tasks_entries_and_seeds_except_an_unknown_optimum():
+    specs = run_specs(["qa", "sentiment"], ["PPO", "optimum"], 2, timesteps=64)
+    assert [(spec.task, spec.entry, spec.seed, spec.timesteps) for spec in specs] == [
         ("qa", "PPO", 0, 64),
         ("qa", "PPO", 1, 64),
         ("qa", "optimum", 0, 0),
@@ -128,24 +143,24 @@ def test_jobs_are_all_tasks_entries_and_seeds_but_an_optimum_that_cannot_be_play
         ("sentiment", "PPO", 0, 64),
         ("sentiment", "PPO", 1, 64),
     ]
-    assert len({job.weights for job in jobs}) == 1
-    assert len(jobs[0].weights) == 16
+    assert len({spec.weights for spec in specs}) == 1
+    assert len(specs[0].weights) == 16
 
 
-def test_two_entries_run_and_their_runs_are_kept(tmp_path):
-    jobs = jobs_of(["sentiment"], ["random", "Reinforce"], 1, timesteps=256, num_held_out=5)
+def test_two_entries_run_and_their_records_are_stored(tmp_path):
+    specs = run_specs(["sentiment"], ["random", "Reinforce"], 1, timesteps=256, num_held_out=5)
     lines = []
-    records = run_all(jobs, RunBook(tmp_path), tell=lines.append)
+    records = run_all(specs, FinishedRuns(tmp_path), log=lines.append)
     assert [found["trained_tokens"] >= 256 for found in records] == [False, True]
     assert all(-1 <= found["score"] <= 1 for found in records)
-    assert RunBook(tmp_path).records == records
+    assert FinishedRuns(tmp_path).records == records
     assert [line[:4] for line in lines] == ["[1/2", "[2/2"]
 
 
 @pytest.mark.parametrize("entry", ["PPO", "GRPO", "DQN", "SB3 PPO"])
 def test_every_agent_trains_on_a_task_with_turns(entry):
-    spec = RunSpec("dialogue", 0, 1, "tiny", {**settings_of(entry, "dialogue"), **SMALL[entry]})
-    entry = ENTRIES[entry](spec)
+    settings = {**settings_of(entry, "dialogue"), **SMALL[entry]}
+    entry = ENTRIES[entry](RunSpec(task="dialogue", entry=entry, timesteps=1, settings=settings))
     assert entry.num_timesteps >= 1
     assert held_out_scores(entry, "dialogue", range(2)).shape == (2,)
 
@@ -158,68 +173,74 @@ SMALL = {
 }
 
 
-def test_a_run_is_not_run_again_but_with_other_settings(tmp_path):
-    (job,) = jobs_of(["sentiment"], ["random"], 1, num_held_out=2)
-    book = RunBook(tmp_path)
-    (first,) = run_all([job], book, tell=SILENT)
-    book.records[0]["score"] = 123.0
-    assert run_all([job], book, tell=SILENT)[0]["score"] == 123.0
-    (again,) = run_all([replace(job, seed=1)], book, tell=SILENT)
+def test_a_finished_run_is_reused_only_for_the_same_specification(tmp_path):
+    (spec,) = run_specs(["sentiment"], ["random"], 1, num_held_out=2)
+    finished = FinishedRuns(tmp_path)
+    (first,) = run_all([spec], finished, log=SILENT)
+    finished.records[0]["score"] = 123.0
+    assert run_all([spec], finished, log=SILENT)[0]["score"] == 123.0
+    (again,) = run_all([replace(spec, seed=1)], finished, log=SILENT)
     assert again["score"] != 123.0
-    assert len(book.records) == 2
+    assert len(finished.records) == 2
     assert first["job"]["entry"] == "random"
 
 
-def test_a_book_that_is_none_is_refused(tmp_path):
+def test_an_invalid_file_of_runs_raises(tmp_path):
     (tmp_path / "runs.json").write_text('{"a": 1}')
-    with pytest.raises(ValueError, match=r"runs\.json is no list of runs; remove it to begin anew"):
-        RunBook(tmp_path)
+    with pytest.raises(ValueError, match=r"runs\.json is not a list of finished runs; delete it"):
+        FinishedRuns(tmp_path)
 
 
-def test_everybody_is_evaluated_on_the_same_cases_whatever_the_seed():
+def test_the_held_out_cases_do_not_depend_on_the_seed():
     seen = []
 
-    class Looks(RandomPolicy):
+    class Recording(RandomPolicy):
         def act(self, ids, *args, **kwargs):
             seen.append(ids.copy())
             return super().act(ids, *args, **kwargs)
 
     for seed in (0, 1):
         seen.append("new")
-        held_out_scores(Entry(lambda env: Looks(env.unwrapped.num_actions)), "sentiment", range(4), seed=seed)
+        held_out_scores(Entry(lambda env: Recording(env.unwrapped.num_actions)), "sentiment", range(4), seed=seed)
     starts = [seen[i + 1] for i, entry in enumerate(seen) if isinstance(entry, str)]
     assert np.array_equal(*starts)
     assert len({tuple(row) for row in starts[0].tolist()}) == 4
 
 
 @pytest.mark.parametrize("task", sorted(set(TIMESTEPS) - set(NO_BEST_TURN)))
-def test_the_optimum_is_played_to_the_best_score(task):
-    scores = held_out_scores(ENTRIES["optimum"](RunSpec(task, 0, 1, "tiny", {})), task, range(6))
+def test_the_optimal_policy_reaches_the_optimum(task):
+    scores = held_out_scores(ENTRIES["optimum"](RunSpec(task=task, entry="optimum")), task, range(6))
     assert scores == pytest.approx([find_task(task).optimum] * 6)
 
 
-def test_an_optimum_that_is_not_known_cannot_be_played():
+def test_a_task_without_a_best_turn_has_no_optimal_policy():
     env = task_env("sentiment", 1)
-    with pytest.raises(ValueError, match="task 'sentiment' has no best turn to play"):
-        BestTurns(RandomPolicy(env.unwrapped.num_actions), env, "sentiment")
+    with pytest.raises(ValueError, match="task 'sentiment' has no best turn"):
+        OptimalPolicy(RandomPolicy(env.unwrapped.num_actions), env, "sentiment")
 
 
-def test_the_optimum_needs_an_eos():
+def test_the_optimal_policy_needs_an_eos():
     tokenizer = WordTokenizer(["a", "b"])
     tokenizer.eos_token_id = None
     env = gym.make_vec("TextGen-v0", num_envs=1, tokenizer=tokenizer, prompts=["a"])
     with pytest.raises(ValueError, match="the tokenizer has none"):
-        BestTurns(RandomPolicy(env.unwrapped.num_actions), env, "translation")
+        OptimalPolicy(RandomPolicy(env.unwrapped.num_actions), env, "translation")
 
 
-def test_untrained_scores_are_by_task_and_level(tmp_path):
-    scores = untrained_scores(["sentiment", "dialogue"], num_cases=2, tell=SILENT)
+def test_untrained_scores_are_by_task_and_level():
+    scores = untrained_scores(["sentiment", "dialogue"], num_cases=2, log=SILENT)
     assert {task: list(levels) for task, levels in scores.items()} == {"sentiment": ["1"], "dialogue": ["1", "2", "3"]}
-    write_untrained_scores(scores, tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text()) == scores
 
 
-def test_the_command_runs_the_scale_too_and_writes_three_files(tmp_path, capsys):
+def test_the_command_writes_the_untrained_scores_of_the_tasks(tmp_path, monkeypatch):
+    assert COMMAND["UNTRAINED_SCORES"].is_file()
+    monkeypatch.setitem(main.__globals__, "UNTRAINED_SCORES", tmp_path / "scores.json")
+    monkeypatch.setitem(main.__globals__, "untrained_scores", lambda: {"qa": {"1": 0.5}})
+    main(["--untrained-scores"])
+    assert json.loads((tmp_path / "scores.json").read_text()) == {"qa": {"1": 0.5}}
+
+
+def test_the_command_adds_the_reference_entries_and_writes_three_files(tmp_path, capsys):
     arguments = ["--tasks", "sentiment", "--agents", "random", "--seeds", "1", "--held-out", "2", "--processes", "1"]
     main([*arguments, "--work", str(tmp_path / "work"), "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -239,18 +260,32 @@ def test_the_command_runs_the_scale_too_and_writes_three_files(tmp_path, capsys)
         (["--processes", "0"], "--processes must be at least 1, got 0"),
     ],
 )
-def test_the_command_refuses_what_it_cannot_do(arguments, message, capsys):
+def test_the_command_rejects_invalid_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
 
 
-def test_without_the_extras_the_script_says_what_to_install():
-    code = "import sys; sys.modules['stable_baselines3'] = None; import textgym_agents.leaderboard"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_without_the_extras_the_command_says_what_to_install():
+    code = "import runpy, sys; sys.modules['stable_baselines3'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, str(LEADERBOARD_FOLDER)], capture_output=True, text=True)
     assert "pip install 'textgym[agents,sb3,scorers]'" in done.stderr
 
 
-def test_a_job_says_all_that_decides_a_run():
-    names = set(Job.__dataclass_fields__)
+def test_two_processes_run_the_command(tmp_path):
+    arguments = ["--tasks", "sentiment", "--agents", "random", "--seeds", "1", "--held-out", "2"]
+    command = [sys.executable, str(LEADERBOARD_FOLDER), *arguments, "--work", str(tmp_path), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(FinishedRuns(tmp_path).records) == 2
+
+
+def test_the_published_leaderboard_is_the_page_of_its_json():
+    published = json.loads((ROOT / "docs/leaderboard.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8") == markdown(published)
+
+
+def test_a_run_specification_is_stored_whole():
+    names = {field.name for field in fields(RunSpec)}
     assert names == {"task", "entry", "seed", "timesteps", "num_held_out", "model", "weights", "settings"}
+    assert set(asdict(RunSpec(task="qa", entry="PPO"))) == names

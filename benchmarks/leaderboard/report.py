@@ -1,22 +1,95 @@
-"""What the leaderboard leaves: ``leaderboard.json``, ``leaderboard.md`` with its tables, and ``leaderboard.png``."""
+"""Report of the leaderboard: means and intervals over seeds as ``leaderboard.json``, tables and a figure."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+from entries import ENTRIES, UNTRAINED
 from matplotlib.figure import Figure
 
-from textgym_agents.leaderboard.entries import ENTRIES, UNTRAINED
-from textgym_agents.leaderboard.summary import BASELINE
+from textgym.tasks import find_task
 
-__all__ = ["draw", "markdown", "write_report"]
+BASELINE = "sampled LM"
+"""Entry whose mean score is 0 % of the gap; the optimum is 100 %."""
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
+
+MEASUREMENTS = ("trained_tokens", "training_seconds", "evaluation_seconds")
 
 GRAY, BLUE, GREEN = "#7f7f7f", "#1f77b4", "#2ca02c"
 
 
+def half_width(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % confidence interval of the mean, t s / sqrt(n); NaN for one value.
+
+    Raises:
+        ValueError: If there are no values or more than ten.
+
+    >>> round(half_width([0.4, 0.5, 0.6]), 4)
+    0.2484
+    """
+    if not 1 <= len(values) <= len(STUDENT_T) + 1:
+        raise ValueError(f"expected 1 to {len(STUDENT_T) + 1} values, got {len(values)}")
+    if len(values) == 1:
+        return math.nan
+    return STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+
+
+def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise the records of runs by task, JSON-serialisable.
+
+    Per entry: ``scores`` by seed, their ``mean``, the ``half_width`` of its 95 % interval (None for one seed),
+    ``score_normalised``, which is the share of the gap between the sampled LM and the optimum that the mean closes, and
+    the costs of the runs. If no optimal policy was run, the optimum is the task's upper bound.
+    """
+    tasks: dict[str, Any] = {}
+    for record in records:
+        spec = record["job"]
+        task = tasks.setdefault(spec["task"], {"num_held_out": spec["num_held_out"], "entries": {}})
+        entry = task["entries"].setdefault(
+            spec["entry"],
+            {"scores": [], "score_by_level": [], **{name: [] for name in MEASUREMENTS}, "settings": spec["settings"]},
+        )
+        entry["scores"].append(record["score"])
+        for name in ("score_by_level", *MEASUREMENTS):
+            entry[name].append(record[name])
+    for name, task in tasks.items():
+        _add_statistics(name, task)
+    return tasks
+
+
+def _add_statistics(name: str, task: dict[str, Any]) -> None:
+    """Add means, intervals and normalised scores to the entries of a task."""
+    entries = task["entries"]
+    for entry in entries.values():
+        width = half_width(entry["scores"])
+        entry["mean"] = fmean(entry["scores"])
+        entry["half_width"] = None if math.isnan(width) else width
+        by_level = entry.pop("score_by_level")
+        entry["score_by_level"] = {level: fmean(scores[level] for scores in by_level) for level in by_level[0]}
+    task["optimum_is_played"] = "optimum" in entries
+    task["optimum"] = entries["optimum"]["mean"] if task["optimum_is_played"] else find_task(name).optimum
+    low = entries[BASELINE]["mean"] if BASELINE in entries else math.nan
+    gap = task["optimum"] - low
+    for entry in entries.values():
+        entry["score_normalised"] = (entry["mean"] - low) / gap if gap > 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the scores depend on."""
+    packages = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable-baselines3")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+
 def write_report(folder: Path, leaderboard: Mapping[str, Any]) -> None:
-    """Write the three files; ``leaderboard`` holds ``tasks``, as ``summarised`` makes them, and how they were made."""
+    """Write ``leaderboard.json``, ``.md`` and ``.png``; ``leaderboard`` is the content of the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "leaderboard.json").write_text(json.dumps(leaderboard, indent=1) + "\n", encoding="utf-8")
     (folder / "leaderboard.md").write_text(markdown(leaderboard), encoding="utf-8")
@@ -24,7 +97,7 @@ def write_report(folder: Path, leaderboard: Mapping[str, Any]) -> None:
 
 
 def markdown(leaderboard: Mapping[str, Any]) -> str:
-    """Return the page: scores, shares of the gap, costs and settings, and by which command it was made."""
+    """Return the Markdown page: scores, shares of the gap, costs and settings."""
     tasks = leaderboard["tasks"]
     num_held_out = next(iter(tasks.values()))["num_held_out"]
     lines = [
@@ -34,10 +107,9 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         "",
         f"Mean score on the same {num_held_out} held-out cases of each task, all levels mixed, over "
         f"{leaderboard['num_seeds']} seeds, with the half-width of its 95 % interval (Student's t over seeds). All "
-        f"start from the language model `{leaderboard['model']}`; trained ones write their likeliest tokens, "
-        'as the greedy LM does. The best but the optimum is in bold. "best of 8" is told the scores of eight attempts '
-        "at each held-out "
-        f"case and plays the best. The optimum is played in the environment{_bounds(tasks)}.",
+        f"entries start from the language model `{leaderboard['model']}`; trained ones are evaluated greedily. The "
+        'best entry except the optimum is in bold. "best of 8" chooses among eight attempts at each held-out case by '
+        f"their scores. The optimum is the score of an optimal policy{_bounds(tasks)}.",
         "",
         *_table(tasks, _score, "mean"),
         "",
@@ -47,11 +119,11 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         "",
         "![scores by task](leaderboard.png)",
         "",
-        "Tokens, and seconds of one training on one core:",
+        "Tokens and seconds per training, on one core:",
         "",
         *_costs(tasks),
         "",
-        "Settings, beside the agents' defaults:",
+        "Settings that differ from the agents' defaults:",
         "",
         *_settings(tasks),
     ]
@@ -60,10 +132,10 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
 
 def _bounds(tasks: Mapping[str, Any]) -> str:
     names = [name for name, task in tasks.items() if not task["optimum_is_played"]]
-    return f", but for {' and '.join(names)}, where it is the score's upper bound" if names else ""
+    return f", except for {' and '.join(names)}, where it is the score's upper bound" if names else ""
 
 
-def _table(tasks: Mapping[str, Any], cell: Any, key: str) -> list[str]:
+def _table(tasks: Mapping[str, Any], cell: Callable[[Any, Any], str], key: str) -> list[str]:
     """Return a row per entry and a column per task."""
     best = {
         name: max((n for n in task["entries"] if n != "optimum"), key=lambda n: task["entries"][n][key] or 0.0)
@@ -89,7 +161,7 @@ def _score(entry: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> 
 def _share(entry: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> str:
     if entry is None or entry["score_normalised"] is None:
         return "" if bound is None else "100 %"
-    return f"{round(100 * entry['score_normalised'])} %"  # rounded first: there is no -0
+    return f"{round(100 * entry['score_normalised'])} %"  # rounded first, so that there is no -0
 
 
 def _costs(tasks: Mapping[str, Any]) -> list[str]:
@@ -107,7 +179,7 @@ def _costs(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(tasks: Mapping[str, Any]) -> list[str]:
-    """Return a line per entry and setting: mostly one for all tasks."""
+    """Return a line per entry and set of settings."""
     used: dict[tuple[str, str], list[str]] = {}
     for name, task in tasks.items():
         for label, entry in task["entries"].items():
@@ -122,12 +194,12 @@ def _settings(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _present(tasks: Mapping[str, Any]) -> list[str]:
-    """Return the entries that took part, in the order of ``ENTRIES``, and the optimum, which always does."""
+    """Return the names of the entries that took part, in the order of ``ENTRIES``, and the optimum."""
     return [name for name in ENTRIES if name == "optimum" or any(name in task["entries"] for task in tasks.values())]
 
 
 def draw(path: Path, tasks: Mapping[str, Any]) -> None:
-    """Draw a panel per task: a dot per entry with its interval, lines at the untrained LM and the optimum."""
+    """Draw a panel per task with a dot and an interval per entry."""
     names = [name for name in _present(tasks) if name != "optimum"]
     figure = Figure(figsize=(3.2 * len(tasks) + 1.2, 0.34 * len(names) + 1.5), layout="constrained")
     panels: Sequence[Any] = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
@@ -148,7 +220,7 @@ def draw(path: Path, tasks: Mapping[str, Any]) -> None:
 
 
 def _draw_gap(axes: Any, task: Mapping[str, Any]) -> None:
-    """Draw lines at both ends of the gap, and one in its middle."""
+    """Draw lines at the ends and the middle of the gap."""
     axes.axvline(task["optimum"], color=GREEN, label="optimum" if task["optimum_is_played"] else "optimum (bound)")
     if BASELINE in task["entries"]:
         low = task["entries"][BASELINE]["mean"]

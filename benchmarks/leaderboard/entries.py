@@ -1,0 +1,288 @@
+"""Entries of the leaderboard: functions that take the specification of a run and return the policy to be evaluated."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import stable_baselines3 as sb3
+import torch
+
+from textgym import TextBatch, TextGenVecEnv
+from textgym.tasks import find_task
+from textgym_agents import DQN, GRPO, PPO, LMPolicy, QPolicy, Reinforce, env_seed
+from textgym_agents.agent import Agent
+from textgym_agents.decoding import BestOfN, Greedy, RandomPolicy
+from textgym_agents.decoding.planner import Planner, Plans, empty_plans
+from textgym_agents.policy import Policy
+from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
+
+NUM_ENVS = 64
+"""Number of training environments."""
+
+TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
+"""Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
+
+_BATCH = {"learning_rate": 3e-4, "kl_coef": 0.0, "num_episodes": 128}
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Reinforce": {**_BATCH, "group_size": 4},
+    "PPO": {**_BATCH, "group_size": 4, "n_epochs": 1, "batch_size": None},
+    "GRPO": {**_BATCH, "group_size": 16, "variant": "rloo"},
+    "DQN": {
+        "learning_rate": 1e-3,
+        "num_episodes": 64,
+        "group_size": 4,
+        "q_lambda": 1.0,
+        "gradient_steps": 1,
+        "initial_temperature": 0.1,
+        "final_temperature": 0.03,
+    },
+    "SB3 PPO": {"learning_rate": 3e-4, "kl_coef": 0.0, "n_steps": 32, "batch_size": 2048, "n_epochs": 1},
+}
+"""Settings by entry, for all tasks; everything else is the agent's default.
+
+Batches are large and used once, because the reward of one text is noisy and damage to the language model is not undone.
+Groups of one prompt save computing it. Where the reward verifies an answer there is no KL penalty.
+"""
+
+TASK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    **{(agent, "translation"): {"reward": "potential"} for agent in ("Reinforce", "PPO", "SB3 PPO")},
+    **{(agent, "sentiment"): {"kl_coef": 0.03} for agent in ("Reinforce", "PPO", "GRPO", "SB3 PPO")},
+    **{(agent, "qa"): {"learning_rate": 2e-4, "kl_coef": 0.01} for agent in ("Reinforce", "PPO", "SB3 PPO")},
+    ("GRPO", "qa"): {"learning_rate": 1e-4, "kl_coef": 0.02},
+}
+"""Settings by entry and task that differ from ``SETTINGS``.
+
+A translation is right or wrong word by word, so a potential-based reward, which changes no optimum, tells the words
+apart. The sentiment score is easily hacked, so a KL penalty keeps the texts readable. Sums in ``qa`` are unlearned at
+larger learning rates.
+"""
+
+ENV_SETTINGS = ("group_size", "reward")
+"""Settings of the training environment; the others are the agent's."""
+
+NO_BEST_TURN = ("sentiment",)
+"""Tasks without a known best text; their optimum is the upper bound of the score, 1."""
+
+
+def settings_of(entry: str, task: str) -> dict[str, Any]:
+    """Return the training settings of an entry on a task; empty for entries that do not train.
+
+    >>> settings_of("greedy LM", "qa")
+    {}
+    """
+    return {**SETTINGS.get(entry, {}), **TASK_SETTINGS.get((entry, task), {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that determines a run; a stored run is reused only if all of it is equal."""
+
+    task: str
+    entry: str
+    seed: int = 0
+    timesteps: int = 0
+    """Tokens to train on; 0 for entries that do not train."""
+    num_held_out: int = 192
+    """Number of held-out cases."""
+    model: str = "tiny"
+    """What ``LMPolicy`` takes; a model other than ``"tiny"`` brings its own prompt format."""
+    weights: str | None = None
+    """First 16 digits of the SHA-256 of the model's weight file; None if there is no such file."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Training settings; see ``settings_of``."""
+
+
+class Entry(NamedTuple):
+    """A policy to be evaluated."""
+
+    policy: Callable[[gym.vector.VectorEnv[Any, Any, Any]], Policy]
+    """Makes the policy for an environment, which look-ahead decoders need."""
+    num_timesteps: int = 0
+    """Tokens that it was trained on."""
+
+
+def task_env(
+    task: str, num_envs: int, model: str = "tiny", split: str = "train", **keywords: Any
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Return the environment of a task, all levels mixed."""
+    keywords |= _task_keywords(task, model, split)
+    return gym.make_vec("TextGen-v0", num_envs=num_envs, autoreset_mode="SameStep", **keywords)
+
+
+def _task_keywords(task: str, model: str, split: str) -> dict[str, Any]:
+    keywords = {"task": task, "split": split}
+    return keywords if model == "tiny" else {**keywords, "model": model}
+
+
+def random_tokens(spec: RunSpec) -> Entry:
+    """Return the uniform distribution over the vocabulary."""
+    vocab_size = LMPolicy(spec.model).vocab_size
+    return Entry(lambda env: RandomPolicy(vocab_size))
+
+
+def greedy(spec: RunSpec) -> Entry:
+    """Return greedy decoding of the untrained LM."""
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: Greedy(lm))
+
+
+def sampled(spec: RunSpec) -> Entry:
+    """Return sampling from the untrained LM."""
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: lm)
+
+
+def best_of_8(spec: RunSpec) -> Entry:
+    """Return best-of-8 sampling from the untrained LM, which compares returns on the held-out cases themselves."""
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: BestOfN(lm, env, 8))
+
+
+def optimum(spec: RunSpec) -> Entry:
+    """Return the known optimal policy."""
+    lm = LMPolicy(spec.model)
+    return Entry(lambda env: OptimalPolicy(lm, env, spec.task))
+
+
+def reinforce(spec: RunSpec) -> Entry:
+    """Train Reinforce."""
+    env, settings = _env_and_settings(spec)
+    return _trained(Reinforce(spec.model, env, **settings), spec)
+
+
+def ppo(spec: RunSpec) -> Entry:
+    """Train PPO."""
+    env, settings = _env_and_settings(spec)
+    return _trained(PPO(spec.model, env, **settings), spec)
+
+
+def grpo(spec: RunSpec) -> Entry:
+    """Train GRPO."""
+    env, settings = _env_and_settings(spec)
+    return _trained(GRPO(spec.model, env, **settings), spec)
+
+
+def dqn(spec: RunSpec) -> Entry:
+    """Train DQN with the policy pi_LM exp(Q / T).
+
+    T is annealed during the first two thirds of the training. Epsilon is 0: uniformly random tokens make no text.
+    """
+    env, settings = _env_and_settings(spec)
+    policy = QPolicy(spec.model, lm_prior=True, head_gradient=settings.pop("head_gradient", False))
+    settings |= {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
+    settings["exploration_timesteps"] = max(1, 2 * spec.timesteps // 3)
+    return _trained(DQN(policy, env, **settings), spec)
+
+
+def sb3_ppo(spec: RunSpec) -> Entry:
+    """Train Stable-Baselines3's PPO; the KL penalty is part of the environment's reward."""
+    env_settings, settings = _split_settings(spec)
+    env_settings["kl_penalty"] = settings.pop("kl_coef", 0.0)
+    settings["seed"] = env_seed(settings["seed"])
+    env = TextGenVecEnv(NUM_ENVS, **_task_keywords(spec.task, spec.model, "train"), **env_settings)
+    model = sb3.PPO(
+        LMActorCriticPolicy,
+        env,
+        policy_kwargs={"model": spec.model},
+        rollout_buffer_class=EpisodeRolloutBuffer,
+        gamma=1.0,
+        **settings,
+    )
+    model.learn(spec.timesteps, callback=ReportLogProbs())
+    policy = model.policy
+    assert isinstance(policy, LMActorCriticPolicy)
+    return Entry(lambda env: Greedy(policy.lm), model.num_timesteps)
+
+
+def _env_and_settings(spec: RunSpec) -> tuple[gym.vector.VectorEnv[Any, Any, Any], dict[str, Any]]:
+    """Return the training environment and the agent's settings."""
+    env_settings, settings = _split_settings(spec)
+    return task_env(spec.task, NUM_ENVS, spec.model, **env_settings), settings
+
+
+def _split_settings(spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the environment's settings, and the agent's with the seed."""
+    settings = {"seed": spec.seed, **spec.settings}
+    return {name: settings.pop(name) for name in ENV_SETTINGS if name in settings}, settings
+
+
+def _trained(agent: Agent, spec: RunSpec) -> Entry:
+    """Train an agent; it is evaluated greedily."""
+    agent.learn(spec.timesteps)
+    return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps)
+
+
+UNTRAINED: Mapping[str, Callable[[RunSpec], Entry]] = {
+    "random": random_tokens,
+    "greedy LM": greedy,
+    "sampled LM": sampled,
+    "best of 8": best_of_8,
+}
+"""Entries that do not train."""
+
+ENTRIES: Mapping[str, Callable[[RunSpec], Entry]] = {
+    **UNTRAINED,
+    "Reinforce": reinforce,
+    "PPO": ppo,
+    "GRPO": grpo,
+    "DQN": dqn,
+    "SB3 PPO": sb3_ppo,
+    "optimum": optimum,
+}
+"""All entries, in the order of the tables."""
+
+
+class OptimalPolicy(Planner):
+    """Writes the best turn that the task knows, then EOS.
+
+    Args:
+        policy: Only the size of its vocabulary is used.
+        env: The environment in which it acts.
+        task: Name of the task, which must have a target or a ``solve`` function.
+
+    Raises:
+        ValueError: If there is no such task, it has no best turn, or the tokenizer has no EOS.
+    """
+
+    def __init__(self, policy: Policy, env: Any, task: str) -> None:
+        super().__init__(policy, env)
+        self.task = find_task(task)
+        if self.env.eos_token_id is None:
+            raise ValueError("the optimal policy ends its turns with EOS, but the tokenizer has none")
+        self._eos = self.env.eos_token_id
+        if self.task.solve is None and self.task.target is None:
+            raise ValueError(f"task {task!r} has no best turn: it has neither a target nor a solve function")
+
+    def plan(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
+        """Plan each text up to the end of its current turn; see ``Planner.plan``."""
+        core = self.env.core
+        plans = empty_plans(core.ids.shape, self.env.pad_token_id)
+        plans.ids[:] = core.ids
+        for slot in np.flatnonzero(slots).tolist():
+            text = self.task.best_turn(core.samples[slot], self._agent_turns(slot))
+            turn = [*self.env.tokenizer.encode(" " + text), self._eos]
+            columns = slice(core.lengths[slot], core.lengths[slot] + len(turn))
+            plans.ids[slot, columns], plans.is_action[slot, columns] = turn, True
+        return plans
+
+    def _agent_turns(self, slot: int) -> Sequence[str]:
+        """Return the agent's previous turns of a dialogue."""
+        core = self.env.core
+        if core.conversation is None:
+            return ()
+        one = slice(slot, slot + 1)
+        text = TextBatch(
+            self.env.tokenizer,
+            core.ids[one],
+            core.lengths[one],
+            core.prompt_lengths[one],
+            core.samples[one],
+            ~core.running[one],
+            is_action=core.conversation.is_action[one],
+            replies=core.conversation.replies[one],
+        )
+        return text.agent_turns[0]

@@ -1,0 +1,222 @@
+"""Runs of the leaderboard (a task, an entry and a seed each): list them, execute them, keep the finished ones."""
+
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from entries import ENTRIES, NO_BEST_TURN, TIMESTEPS, Entry, RunSpec, settings_of, task_env
+
+from textgym.tasks import TASKS, find_task
+from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
+from textgym_agents import collect, env_seed
+
+FIRST_CASE = 501
+"""First held-out case in the split ``"eval"``; the settings were chosen on earlier ones. As a multiple of 3 it is of
+level 1."""
+CHUNK = 64
+"""Held-out cases evaluated at a time; best-of-n holds n times as many texts."""
+
+
+def run_specs(
+    tasks: Iterable[str],
+    entries: Sequence[str],
+    num_seeds: int,
+    *,
+    timesteps: int | None = None,
+    num_held_out: int = 192,
+    model: str = "tiny",
+) -> list[RunSpec]:
+    """Return the runs of a leaderboard, task by task.
+
+    Args:
+        tasks: Names of tasks.
+        entries: Names of entries; an unknown optimum is left out.
+        num_seeds: Runs per task and entry.
+        timesteps: Tokens per training, instead of the tasks' own budgets.
+        num_held_out: Number of held-out cases.
+        model: Language model that all entries start from.
+    """
+    weights = _weights_digest(model)
+    return [
+        RunSpec(
+            task=task,
+            entry=entry,
+            seed=seed,
+            timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if settings_of(entry, task) else 0,
+            num_held_out=num_held_out,
+            model=model,
+            weights=weights,
+            settings=settings_of(entry, task),
+        )
+        for task in tasks
+        for entry in entries
+        for seed in range(num_seeds)
+        if entry != "optimum" or task not in NO_BEST_TURN
+    ]
+
+
+def run(spec: RunSpec) -> dict[str, Any]:
+    """Train and evaluate an entry; return the record: the specification as ``"job"``, scores and costs.
+
+    Raises:
+        FloatingPointError: If the training diverges.
+    """
+    start = time.perf_counter()
+    entry = ENTRIES[spec.entry](spec)
+    trained = time.perf_counter()
+    cases = range(FIRST_CASE, FIRST_CASE + spec.num_held_out)
+    scores = held_out_scores(entry, spec.task, cases, model=spec.model, seed=spec.seed)
+    num_levels = find_task(spec.task).num_levels
+    return {
+        "job": asdict(spec),
+        "score": float(scores.mean()),
+        "score_by_level": {str(k + 1): float(scores[k::num_levels].mean()) for k in range(num_levels)},
+        "trained_tokens": entry.num_timesteps,
+        "training_seconds": round(trained - start, 1),
+        "evaluation_seconds": round(time.perf_counter() - trained, 1),
+    }
+
+
+def held_out_scores(
+    entry: Entry, task: str, cases: Sequence[int], *, model: str = "tiny", seed: int = 0, **keywords: Any
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return (K,) float64 scores of one episode per held-out case.
+
+    Args:
+        entry: The policy.
+        task: Name of the task.
+        cases: K indices into the split ``"eval"``, whose levels alternate.
+        model: Model whose tokenizer is used.
+        seed: Seed of the sampling and of the simulated user.
+        **keywords: Further keywords of the environment.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scores: list[float] = []
+    for start in range(0, len(cases), CHUNK):
+        chunk = list(cases[start : start + CHUNK])
+        env = task_env(task, len(chunk), model, "eval", **keywords)
+        episodes = collect(
+            env,
+            entry.policy(env),
+            len(chunk),
+            seed=env_seed(seed) + start,
+            options={"index": chunk},
+            generator=generator,
+        )
+        scores += [info["score"] for info in episodes.infos]
+    return np.array(scores)
+
+
+def untrained_scores(
+    tasks: Iterable[str] = TASKS,
+    *,
+    num_cases: int = 1000,
+    model: str = "tiny",
+    log: Callable[[str], None] = print,
+) -> dict[str, dict[str, float]]:
+    """Return ``{task: {level: mean score}}`` of the sampled LM, rounded to four digits.
+
+    Args:
+        tasks: Names of tasks, by default all.
+        num_cases: Held-out cases of each level, at most 1000.
+        model: The language model.
+        log: Called with a line per task and level.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for task in tasks:
+        entry = ENTRIES["sampled LM"](RunSpec(task=task, entry="sampled LM", model=model))
+        scores[task] = {}
+        for level in range(1, find_task(task).num_levels + 1):
+            mean = held_out_scores(entry, task, range(num_cases), model=model, level=level).mean()
+            scores[task][str(level)] = round(float(mean), 4)
+            log(f"{task:11} level {level}  {scores[task][str(level)]:+.4f}")
+    return scores
+
+
+class FinishedRuns:
+    """Records of finished runs in ``runs.json``, so that an interrupted leaderboard continues where it stopped.
+
+    Args:
+        folder: Folder of ``runs.json``; created if it does not exist.
+
+    Raises:
+        ValueError: If ``runs.json`` is not a file that this class wrote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "runs.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.records: list[dict[str, Any]] = []
+        if self.path.is_file():
+            try:
+                self.records = json.loads(self.path.read_text(encoding="utf-8"))
+                _ = [record["job"] for record in self.records]
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{self.path} is not a list of finished runs; delete it to start over") from error
+
+    def find(self, spec: RunSpec) -> dict[str, Any] | None:
+        """Return the record of a run, or None if it is not finished."""
+        wanted = asdict(spec)
+        return next((record for record in self.records if record["job"] == wanted), None)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a record and replace the file atomically."""
+        self.records.append(record)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.records, indent=1) + "\n", encoding="utf-8")
+        part.replace(self.path)
+
+
+def run_all(
+    specs: Sequence[RunSpec], finished: FinishedRuns, num_processes: int = 1, log: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Execute the runs that are not finished; return the records of all, in the order of ``specs``.
+
+    Args:
+        specs: The runs.
+        finished: Records of finished runs; new ones are added.
+        num_processes: Runs at a time, one thread each; 1 runs them in this process.
+        log: Called with a line per run.
+    """
+    missing = [spec for spec in specs if finished.find(spec) is None]
+    if len(missing) < len(specs):
+        log(f"{len(specs) - len(missing)} of {len(specs)} runs are in {finished.path}")
+    start = time.perf_counter()
+    for done, record in enumerate(_records(missing, num_processes), start=1):
+        finished.add(record)
+        spec, seconds = record["job"], record["training_seconds"] + record["evaluation_seconds"]
+        log(
+            f"[{done}/{len(missing)}, {(time.perf_counter() - start) / 60:4.1f} min] {spec['task']:11} "
+            f"{spec['entry']:10} seed {spec['seed']}  score {record['score']:+.3f}  {seconds:5.1f} s"
+        )
+    found = [finished.find(spec) for spec in specs]
+    return [record for record in found if record is not None]
+
+
+def _records(specs: Sequence[RunSpec], num_processes: int) -> Iterator[dict[str, Any]]:
+    """Yield the records of runs as they finish."""
+    if num_processes == 1:
+        yield from map(run, specs)
+        return
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(num_processes, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(run, spec) for spec in specs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _weights_digest(model: str) -> str | None:
+    folder = embedded_lm_path(model) if model in EMBEDDED_LMS else Path(model)
+    path = folder / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
