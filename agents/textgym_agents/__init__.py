@@ -31,7 +31,6 @@ recorder           episodes written as JSON lines or Parquet; reader reads them
 metrics            what an update tells about itself
 checkpoint         weights as safetensors, settings as JSON
 run_folder         metrics as CSV and TensorBoard, the learning curve as PNG
-leaderboard        agents compared on the tasks
 """
 
 import pkgutil

@@ -87,7 +87,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-
 def write_report(folder: Path, leaderboard: Mapping[str, Any]) -> None:
     """Write ``leaderboard.json``, ``.md`` and ``.png``; ``leaderboard`` is the content of the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)

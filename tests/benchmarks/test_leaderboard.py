@@ -16,8 +16,7 @@ from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import WordTokenizer
 from textgym_agents.decoding import RandomPolicy
 
-LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
-sys.path.insert(0, str(LEADERBOARD_FOLDER))
+sys.path.insert(0, str(ROOT / "benchmarks" / "leaderboard"))
 from entries import (
     ENTRIES,
     NO_BEST_TURN,
@@ -33,6 +32,7 @@ from entries import (
 from report import draw, half_width, markdown, summarise
 from runs import FinishedRuns, held_out_scores, run_all, run_specs, untrained_scores
 
+LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
 COMMAND = runpy.run_path(str(LEADERBOARD_FOLDER / "__main__.py"))
 main = COMMAND["main"]
 
@@ -267,7 +267,9 @@ def test_the_command_rejects_invalid_arguments(arguments, message, capsys):
 
 
 def test_without_the_extras_the_command_says_what_to_install():
-    code = "import runpy, sys; sys.modules['stable_baselines3'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = (
+        "import runpy, sys; sys.modules['stable_baselines3'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(LEADERBOARD_FOLDER)], capture_output=True, text=True)
     assert "pip install 'textgym[agents,sb3,scorers]'" in done.stderr
 
