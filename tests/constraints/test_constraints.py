@@ -1,4 +1,4 @@
-"""Constraints: what they forbid, by definition, by Hugging Face's word for it, and what they refuse."""
+"""Constraints: masks against their definition and Hugging Face's logits processors, and rejected arguments."""
 
 import pickle
 from typing import Any
@@ -49,7 +49,7 @@ texts = st.lists(st.lists(st.integers(0, EOS), max_size=14), min_size=1, max_siz
 
 @pytest.mark.parametrize("constraint", EVERY, ids=lambda c: type(c).__name__)
 @given(texts)
-def test_a_mask_has_a_row_an_episode_and_a_column_a_token(constraint: Constraint, texts: list[list[int]]) -> None:
+def test_a_mask_has_a_row_per_episode_and_a_column_per_token(constraint: Constraint, texts: list[list[int]]) -> None:
     mask = checked_mask(constraint, batch_of(texts))
     assert mask.shape == (len(texts), LETTERS.vocab_size)
 
@@ -95,21 +95,21 @@ def test_listed_tokens_are_banned() -> None:
     assert legal(BanTokens([])) == [0, 1, 2, 3, EOS]
 
 
-def test_a_list_follows_the_tokenizer_of_the_batch() -> None:
+def test_listed_tokens_are_resolved_with_the_tokenizer_of_the_batch() -> None:
     constraint = BanTokens(["b"])
     assert legal(constraint) == [0, 2, 3, EOS]
     other = TextBatch.from_texts(["b"], tokenizer=CharTokenizer("bc"))
     assert constraint.mask(other).tolist() == [[False, True, True]]
 
 
-def test_a_word_is_named_with_its_space() -> None:
+def test_a_word_is_listed_with_its_leading_space() -> None:
     tokenizer = WordTokenizer(["good", "bad"])
     batch = TextBatch.from_texts(["good"], tokenizer=tokenizer)
     assert BanTokens([" bad"]).mask(batch).tolist() == [[True, False, True, True]]
 
 
 @pytest.mark.parametrize("kind", [AllowTokens, BanTokens])
-def test_what_is_not_one_token_is_refused(kind: Any) -> None:
+def test_a_text_or_id_that_is_not_one_token_is_rejected(kind: Any) -> None:
     with pytest.raises(ValueError, match=r"'ab' is not a single token; it is encoded as \['a', 'b'\]"):
         kind(["ab"]).mask(batch_of([[]]))
     with pytest.raises(ValueError, match="id 5 is not a token"):
@@ -127,7 +127,7 @@ def test_what_is_not_one_token_is_refused(kind: Any) -> None:
 
 
 @given(texts, st.integers(1, 5), st.data())
-def test_eos_is_illegal_as_hugging_face_has_it(texts: list[list[int]], n: int, data: st.DataObject) -> None:
+def test_min_new_tokens_agrees_with_hugging_face(texts: list[list[int]], n: int, data: st.DataObject) -> None:
     prompt_lengths = [data.draw(st.integers(0, len(ids))) for ids in texts]
     mask = MinNewTokens(n).mask(batch_of(texts, prompt_lengths))
     for row, ids, prompt_length in zip(mask, texts, prompt_lengths, strict=True):
@@ -136,7 +136,7 @@ def test_eos_is_illegal_as_hugging_face_has_it(texts: list[list[int]], n: int, d
         np.testing.assert_array_equal(row, np.isfinite(logits[0].numpy()))
 
 
-def test_a_least_length_below_one_is_refused() -> None:
+def test_min_new_tokens_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         MinNewTokens(0)
 
@@ -145,9 +145,7 @@ def test_a_least_length_below_one_is_refused() -> None:
 
 
 @given(texts, st.integers(1, 4), st.integers(0, 3))
-def test_a_token_is_illegal_exactly_if_it_ends_an_n_gram_that_is_there(
-    texts: list[list[int]], n: int, spare: int
-) -> None:
+def test_a_token_is_illegal_exactly_if_it_would_repeat_an_n_gram(texts: list[list[int]], n: int, spare: int) -> None:
     mask = NoRepeatNGram(n).mask(batch_of(texts, spare=spare))
     for row, ids in zip(mask, texts, strict=True):
         there = {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}
@@ -156,7 +154,7 @@ def test_a_token_is_illegal_exactly_if_it_ends_an_n_gram_that_is_there(
 
 
 @given(texts, st.integers(1, 4))
-def test_repetition_is_illegal_as_hugging_face_has_it(texts: list[list[int]], n: int) -> None:
+def test_no_repeat_n_gram_agrees_with_hugging_face(texts: list[list[int]], n: int) -> None:
     mask = NoRepeatNGram(n).mask(batch_of(texts))
     for row, ids in zip(mask, texts, strict=True):
         logits = torch.zeros(1, LETTERS.vocab_size)
@@ -164,8 +162,8 @@ def test_repetition_is_illegal_as_hugging_face_has_it(texts: list[list[int]], n:
         np.testing.assert_array_equal(row, np.isfinite(logits[0].numpy()))
 
 
-def test_an_n_gram_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 token, got 0"):
+def test_an_n_gram_without_tokens_is_rejected() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         NoRepeatNGram(0)
 
 
@@ -173,7 +171,7 @@ def test_an_n_gram_without_tokens_is_refused() -> None:
 
 
 @given(texts)
-def test_all_of_is_legal_where_all_are(texts: list[list[int]]) -> None:
+def test_all_of_allows_what_all_constraints_allow(texts: list[list[int]]) -> None:
     parts: list[Constraint] = [NoRepeatNGram(2), MinNewTokens(3), BanTokens(["b"])]
     batch = batch_of(texts)
     expected = parts[0].mask(batch) & parts[1].mask(batch) & parts[2].mask(batch)
@@ -181,12 +179,12 @@ def test_all_of_is_legal_where_all_are(texts: list[list[int]]) -> None:
     np.testing.assert_array_equal(as_constraint(parts).mask(batch), expected)
 
 
-def test_all_of_nothing_allows_everything() -> None:
+def test_all_of_no_constraints_allows_everything() -> None:
     assert legal(as_constraint(())) == [0, 1, 2, 3, EOS]
 
 
 class Returns:
-    """A constraint that returns what it was given."""
+    """A constraint with a fixed mask."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -204,7 +202,7 @@ class Returns:
         ([[True] * 5], r"None and <class 'list'>"),
     ],
 )
-def test_a_mask_of_another_shape_or_type_is_refused(value: Any, found: str) -> None:
+def test_a_mask_of_the_wrong_shape_or_dtype_is_rejected(value: Any, found: str) -> None:
     with pytest.raises(ValueError, match=rf"mask of Returns must have shape \(1, 5\) and dtype bool, got {found}"):
         AllOf(Returns(value)).mask(batch_of([[]]))
 
@@ -212,7 +210,7 @@ def test_a_mask_of_another_shape_or_type_is_refused(value: Any, found: str) -> N
 # Names ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_an_object_and_a_sequence_are_constraints() -> None:
+def test_as_constraint_accepts_names_objects_and_sequences() -> None:
     by_name = as_constraint("no_repeat_ngram")
     assert isinstance(by_name, NoRepeatNGram)
     assert by_name.n == 3
@@ -222,25 +220,25 @@ def test_a_name_an_object_and_a_sequence_are_constraints() -> None:
     assert len(several.constraints) == 2
 
 
-def test_an_unknown_name_lists_what_exists() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown constraint 'no_repeat'; did you mean 'no_repeat_ngram'\?"):
         as_constraint("no_repeat")
 
 
 @pytest.mark.parametrize("spec", [None, 3, lambda batch: None, {"a": 1}, [3]])
-def test_what_has_no_mask_is_refused(spec: Any) -> None:
+def test_an_object_without_mask_is_rejected(spec: Any) -> None:
     with pytest.raises(TypeError, match=r"has a method mask\(batch\)"):
         as_constraint(spec)
     with pytest.raises(TypeError, match="is not a constraint"):
         AllOf(spec)
 
 
-def test_a_class_in_place_of_a_constraint_is_refused() -> None:
+def test_a_class_instead_of_an_object_is_rejected() -> None:
     with pytest.raises(TypeError, match="write NoRepeatNGram"):
         as_constraint(NoRepeatNGram)  # type: ignore[arg-type]
 
 
-def test_exported_names_are_sorted_and_there() -> None:
+def test_exported_names_are_sorted_and_importable() -> None:
     names = textgym.constraints.__all__
     assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert all(hasattr(textgym.constraints, name) for name in names)

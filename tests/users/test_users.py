@@ -1,4 +1,4 @@
-"""Who answers the agent: users, dialogues in whole episodes, and what each turn is paid."""
+"""Simulated users, dialogues over whole episodes, and per-turn rewards."""
 
 import copy
 import pickle
@@ -29,7 +29,7 @@ from textgym.testing import check_text_env
 from textgym.tokenizers import ByteTokenizer, CharTokenizer, as_tokenizer, embedded_lm_path
 from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 from textgym.users import FunctionUser, LMUser, Reply, ScriptedUser, User, as_user
-from textgym.users.rendering import exchanged_roles, plain_dialogue
+from textgym.users.language_model import exchanged_roles, plain_dialogue
 
 EOS = 256
 TEXTS = ["Hello there!", "Once there was a dog. It ran.", "No.", "I have apples and pears. What do you want?"]
@@ -50,14 +50,14 @@ def texts_of(replies):
 # Functions and scripts
 
 
-def test_a_function_sees_the_messages_and_its_text_is_the_reply():
+def test_a_function_receives_the_messages_and_returns_the_reply():
     asked = []
     user = FunctionUser(lambda messages: asked.append(messages) or "More!")
     assert user(TextBatch.from_texts(["One."], ["Count."]), rngs(0)) == [Reply("More!", None)]
     assert asked == [[{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One."}]]
 
 
-def test_a_function_ends_the_dialogue_with_none_or_with_a_reply_of_its_own():
+def test_a_function_ends_the_dialogue_with_none_or_with_an_outcome():
     answers = {"a": None, "b": Reply("Thanks", "success"), "c": ""}
     user = FunctionUser(lambda messages: answers[messages[-1]["content"]])
     assert user(TextBatch.from_texts(["a", "b", "c"]), rngs(0, 1, 2)) == [
@@ -66,8 +66,8 @@ def test_a_function_ends_the_dialogue_with_none_or_with_a_reply_of_its_own():
 
 
 @pytest.mark.parametrize("answer", [7, b"text", ["text"]])
-def test_a_function_that_answers_with_something_else_is_refused(answer):
-    with pytest.raises(TypeError, match="a user answers with a text, a Reply or None, got"):
+def test_a_function_that_returns_another_type_is_rejected(answer):
+    with pytest.raises(TypeError, match="must return a str, a Reply or None, got "):
         FunctionUser(lambda messages: answer)(TextBatch.from_texts(["a"]), rngs(0))
 
 
@@ -77,12 +77,12 @@ def haggler(goal, agent_turns):
     return Reply("Goodbye.", "failure") if len(agent_turns) == 3 else Reply(f"No, {goal['wants']}!")
 
 
-def test_a_script_sees_the_goal_and_the_agents_turns():
+def test_a_script_receives_the_goal_and_the_agents_turns():
     batch = TextBatch.from_texts(["a pear", "a plum"], metadata=[{"wants": "pear"}] * 2)
     assert ScriptedUser(haggler)(batch, []) == [Reply("Thank you!", "success"), Reply("No, pear!")]
 
 
-def test_what_a_user_may_be():
+def test_as_user_accepts_users_and_functions_of_messages():
     scripted = ScriptedUser(haggler)
     assert as_user(scripted) is scripted
     assert isinstance(scripted, User)
@@ -97,8 +97,8 @@ def test_what_a_user_may_be():
 
 
 @pytest.mark.parametrize("spec", ["tiny", None, 3, LMUser, ScriptedUser])
-def test_what_is_no_user_is_refused(spec):
-    with pytest.raises(TypeError, match=r"expected f\(messages\) -> text or None, or a User, such as"):
+def test_as_user_rejects_other_objects(spec):
+    with pytest.raises(TypeError, match=r"expected f\(messages\) -> str or None, or a User"):
         as_user(spec)
 
 
@@ -123,14 +123,14 @@ def test_a_reply_depends_on_its_own_text_and_generator_only(temperature):
     assert asked(user, TEXTS[::-1] * 2, [8, 7, 6, 5] * 2) == together[::-1] * 2
 
 
-def test_generators_decide_and_global_ones_are_left_alone(tiny_user):
+def test_replies_depend_on_the_generators_and_leave_the_global_one_alone(tiny_user):
     state = torch.get_rng_state()
     first, again = asked(tiny_user, TEXTS, range(4)), asked(tiny_user, TEXTS, range(4))
     assert first == again != asked(tiny_user, TEXTS, range(4, 8))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_reply_takes_as_many_numbers_of_its_generator_as_it_may_have_tokens(tiny_user):
+def test_a_reply_draws_max_new_tokens_numbers_from_its_generator(tiny_user):
     rng, expected = np.random.default_rng(3), np.random.default_rng(3)
     tiny_user(TextBatch.from_texts(["Hi!"]), [rng])
     expected.random(12)
@@ -139,7 +139,7 @@ def test_a_reply_takes_as_many_numbers_of_its_generator_as_it_may_have_tokens(ti
     assert rng.bit_generator.state == expected.bit_generator.state
 
 
-def test_the_likeliest_reply_is_the_models_own_greedy_one():
+def test_temperature_zero_is_greedy_decoding():
     user = LMUser("tiny", temperature=0, max_new_tokens=6, instruction="")
     [reply] = asked(user, ["The dog ran home."], [0])
     tokenizer, model = as_tokenizer("tiny"), load_lm("tiny")
@@ -152,7 +152,7 @@ def test_the_likeliest_reply_is_the_models_own_greedy_one():
 
 
 def letters_lm(wanted):
-    """Return a model of 8 ids, 7 being EOS, that writes ``wanted`` ones whatever it reads, each e times the next."""
+    """Return a model of 8 ids (7 is EOS) that generates ``wanted`` for any input, each e times the next."""
     model = small_lm()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -166,7 +166,7 @@ def letters_lm(wanted):
     return model
 
 
-def test_eos_ends_a_reply_and_is_no_part_of_it():
+def test_eos_ends_a_reply_and_is_not_part_of_it():
     letters = CharTokenizer("abcdefg")
     assert asked_letters(LMUser(letters_lm([7]), letters, render=joined, max_new_tokens=5)) == ""
     assert asked_letters(LMUser(letters_lm([2]), letters, render=joined, max_new_tokens=5)) == "ccccc"
@@ -183,7 +183,7 @@ def asked_letters(user):
 LINES = {"a": 0, "b": 1, "\n": 2, "c": 3, "d": 4, "e": 5, "f": 6, "<eos>": 7}
 
 
-def test_a_reply_is_its_first_line_that_is_not_blank_but_with_a_chat_template_all_of_it():
+def test_a_reply_is_the_first_nonblank_line_without_a_chat_template_and_the_whole_text_with_one():
     library = LibraryTokenizer(BPE(LINES, []))
     library.decoder = Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=library, eos_token="<eos>", chat_template="ab")
@@ -195,7 +195,7 @@ def test_a_reply_is_its_first_line_that_is_not_blank_but_with_a_chat_template_al
     assert all("\n" in text and len(text) > 10 for text in whole)
 
 
-def test_a_phrase_in_the_reply_is_the_outcome_and_the_first_that_matches_counts():
+def test_the_first_phrase_that_a_reply_contains_gives_the_outcome():
     letters = CharTokenizer("abcdefg")
     model = letters_lm([2])
     user = LMUser(model, letters, render=joined, outcomes={"b": "no", "CC": "success", "c": "late"})
@@ -204,12 +204,12 @@ def test_a_phrase_in_the_reply_is_the_outcome_and_the_first_that_matches_counts(
     assert user(TextBatch.from_texts(["ab"]), rngs(0)) == [Reply("c" * 16, None)]
 
 
-def test_padding_ids_and_other_widths_of_the_vocabulary_are_never_said():
+def test_ids_that_are_not_tokens_are_never_generated():
     user = LMUser(letters_lm([6, 2]), CharTokenizer("abcde"), render=joined, max_new_tokens=3)  # 6 and 7 are no tokens
     assert asked_letters(user) == "ccc"
 
 
-def test_of_a_long_dialogue_the_end_is_read():
+def test_a_long_dialogue_is_truncated_on_the_left():
     letters = CharTokenizer("abcdefg")
     user = LMUser(small_lm(), letters, render=joined, max_new_tokens=8, temperature=0)  # 64 positions
     long, end = "abc" * 60, ("abc" * 60)[-56:]
@@ -217,7 +217,7 @@ def test_of_a_long_dialogue_the_end_is_read():
     assert first == second
 
 
-def test_a_loaded_model_is_copied_and_training_it_changes_nothing():
+def test_a_loaded_model_is_copied_and_training_the_original_changes_nothing():
     letters, model = CharTokenizer("abcdefg"), letters_lm([2])
     user = LMUser(model, letters, render=joined, max_new_tokens=3)
     model.lm_head.weight.data.zero_()
@@ -225,7 +225,7 @@ def test_a_loaded_model_is_copied_and_training_it_changes_nothing():
     assert next(model.parameters()).requires_grad
 
 
-def test_one_of_the_batch_may_end_before_the_others_and_larger_batches_may_follow(tiny_user):
+def test_replies_of_a_batch_end_independently_and_batch_sizes_may_grow(tiny_user):
     tiny_user = copy.deepcopy(tiny_user)
     few = asked(tiny_user, TEXTS[:1], [0])
     many = asked(tiny_user, TEXTS * 5, list(range(20)))
@@ -239,18 +239,18 @@ def test_one_of_the_batch_may_end_before_the_others_and_larger_batches_may_follo
 @pytest.mark.parametrize(
     "make", [lambda: LMUser("tiny"), lambda: LMUser(small_lm(), CharTokenizer("abcdefg"), render=joined)]
 )
-def test_a_copy_says_the_same(copied, make):
+def test_a_copy_gives_the_same_replies(copied, make):
     user = make()
     batch = TextBatch.from_texts(["abc", "cab"], ["a", "b"])
     expected = user(batch, rngs(0, 1))
     assert copied(user)(batch, rngs(0, 1)) == expected
 
 
-def test_a_pickled_user_of_a_name_is_small():
+def test_a_pickled_user_holds_the_models_name_only():
     assert len(pickle.dumps(LMUser("tiny"))) < 1_000
 
 
-def test_the_instruction_may_hold_each_episodes_goal():
+def test_the_instruction_may_depend_on_the_episodes_metadata():
     seen = []
 
     def shown(instruction, messages):
@@ -277,7 +277,7 @@ MESSAGES = [
 ]
 
 
-def test_a_chat_template_shows_the_dialogue_from_the_users_side(tmp_path):
+def test_a_chat_template_renders_the_dialogue_with_exchanged_roles(tmp_path):
     shown = "<user>Be a guest.\n<assistant>Hello.\n<user>Hi!\nWhat is it?\n<assistant>Tea.\n<user>No.\n<assistant>"
     assert exchanged_roles(ChatTemplate(chat_tokenizer()), "Be a guest.", MESSAGES) == shown
     assert exchanged_roles(ChatTemplate(chat_tokenizer()), "", MESSAGES) == shown.partition("\n")[2]
@@ -286,17 +286,17 @@ def test_a_chat_template_shows_the_dialogue_from_the_users_side(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["tiny", "byte", CharTokenizer("ab"), chat_tokenizer(None)])
-def test_other_tokenizers_have_no_chat_template(source):
+def test_find_chat_template_returns_none_without_a_template(source):
     assert find_chat_template(source) is None
 
 
-def test_without_a_template_the_dialogue_is_lines_from_the_users_side():
+def test_a_plain_dialogue_has_one_line_per_message():
     shown = "User: Hello.\nAssistant: Hi! What is it?\nUser: Tea.\nAssistant: No.\nUser:"
     assert plain_dialogue("", MESSAGES) == shown
     assert plain_dialogue("Be a guest.", MESSAGES) == f"Be a guest.\n\n{shown}"
 
 
-def test_the_tokenizers_template_is_used_unless_told_otherwise():
+def test_the_tokenizers_template_is_the_default_format():
     model = load_lm("tiny")
     plain = LMUser(model, chat_tokenizer(), render="plain", temperature=0, max_new_tokens=4)
     chat = LMUser(model, chat_tokenizer(), temperature=0, max_new_tokens=4)
@@ -321,17 +321,17 @@ def chat_messages(batch):
         ({"max_new_tokens": 1024}, ValueError, "max_new_tokens is 1024, but the model has 1024 positions"),
         ({"temperature": -1.0}, ValueError, "temperature must be a finite number of at least 0, got -1.0"),
         ({"temperature": float("nan")}, ValueError, "temperature must be a finite number"),
-        ({"instruction": 3}, TypeError, r"instruction must be a text or f\(metadata\) -> text, got 3"),
-        ({"outcomes": ["bye"]}, TypeError, "outcomes must map phrases to the reasons"),
-        ({"outcomes": {"bye": True}}, TypeError, "outcomes must map phrases to the reasons"),
-        ({"outcomes": {" ": "success"}}, ValueError, "outcomes must have no blank phrases"),
-        ({"outcomes": {"bye": ""}}, ValueError, "outcomes must have no blank phrases"),
+        ({"instruction": 3}, TypeError, r"instruction must be a str or f\(metadata\) -> str, got 3"),
+        ({"outcomes": ["bye"]}, TypeError, "outcomes must map phrases to end reasons"),
+        ({"outcomes": {"bye": True}}, TypeError, "outcomes must map phrases to end reasons"),
+        ({"outcomes": {" ": "success"}}, ValueError, "outcomes must not contain blank phrases"),
+        ({"outcomes": {"bye": ""}}, ValueError, "outcomes must not contain blank phrases"),
         ({"render": "chat"}, ValueError, "render is 'chat', but the tokenizer has no chat template"),
         ({"render": "plan"}, ValueError, "unknown render 'plan'; did you mean 'plain'"),
         ({"model": "tinny"}, ValueError, "unknown model 'tinny'; did you mean 'tiny'"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, error, message):
+def test_wrong_arguments_are_rejected(arguments, error, message):
     with pytest.raises(error, match=message):
         LMUser(**{"model": "tiny"} | arguments)
 
@@ -342,18 +342,18 @@ def test_a_loaded_model_needs_its_tokenizer():
 
 
 @pytest.mark.parametrize("shown", ["", None])
-def test_a_rendering_that_gives_no_text_is_refused(shown):
+def test_a_render_function_that_returns_no_text_is_rejected(shown):
     user = LMUser(small_lm(), CharTokenizer("abcdefg"), render=lambda instruction, messages: shown)
-    with pytest.raises(ValueError, match="render has to give a text that is not empty"):
+    with pytest.raises(ValueError, match="render must return a non-empty str"):
         user(TextBatch.from_texts(["a"]), rngs(0))
 
 
-def test_tokens_can_be_drawn_by_numbers_that_are_given():
+def test_tokens_are_sampled_from_given_uniform_numbers():
     logits = torch.tensor([[0.2, 0.3, 0.5]]).log().repeat(4, 1)
     assert sample(logits, uniform=torch.tensor([0.1, 0.3, 0.6, 0.999])).tolist() == [0, 1, 2, 2]
 
 
-def test_users_need_no_torch_until_one_of_them_is_a_language_model():
+def test_importing_users_does_not_import_torch():
     code = "import sys, textgym.users; print('torch' in sys.modules, 'LMUser' in dir(textgym.users))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
         "False True\n"
@@ -378,7 +378,7 @@ def words(completion):
 
 
 def ids_of(text):
-    """Return the tokens of what the agent writes, | being the end of a turn."""
+    """Return the agent's token ids; ``|`` is EOS, the end of a turn."""
     return [EOS if byte == ord("|") else byte for byte in text.encode()]
 
 
@@ -395,7 +395,7 @@ def play(env, text, seed=0, **reset):
     return rewards, info | {"observation": observation}
 
 
-def test_an_episode_goes_on_until_the_user_ends_it():
+def test_an_episode_continues_until_the_user_ends_it():
     _, info = play(make(), "milk?|tea!|more")
     assert (info["end_reason"], info["ended"]) == ("success", "terminated")
     assert info["completion"] == "milk?\nUser: No, tea!\nAssistant:tea!\nUser: Thank you!"
@@ -411,26 +411,26 @@ def test_an_episode_goes_on_until_the_user_ends_it():
     assert bytes(token for token in info["observation"] if token < EOS).decode() == "Sell." + info["completion"]
 
 
-def test_the_user_may_end_it_with_a_failure_or_leave_without_a_word():
+def test_the_user_may_end_the_episode_with_a_failure_or_leave_without_a_reply():
     assert play(make(), "a|b|c|")[1]["end_reason"] == "failure"
     _, info = play(make(user=lambda messages: None), "a|b|c|")
     assert (info["end_reason"], info["completion"]) == ("user_left", "a")
     assert info["turns"] == [{"role": "assistant", "content": "a"}]
 
 
-def test_the_last_turn_of_all_ends_it_and_the_agent_is_not_asked_to_go_on():
+def test_max_turns_terminates_the_episode_after_the_last_reply():
     _, info = play(make(max_turns=2), "a|b|c|")
     assert (info["end_reason"], info["ended"]) == ("max_turns", "terminated")
     assert info["completion"] == "a\nUser: No, tea!\nAssistant:b\nUser: No, tea!"
 
 
-def test_an_outcome_of_any_name_ends_it():
+def test_an_outcome_of_any_name_ends_the_episode():
     for name in ("max_turns", "eos", "", "late"):
         _, info = play(make(user=ScriptedUser(lambda goal, turns, name=name: Reply("x", name))), "a|b|")
         assert (info["end_reason"], info["completion"]) == (name, "a\nUser: x")
 
 
-def test_only_what_the_agent_writes_is_charged_to_the_budget():
+def test_only_the_agents_tokens_count_towards_max_new_tokens():
     _, info = play(make(max_new_tokens=4, time_limit="truncated"), "a|bcd|")
     assert (info["end_reason"], info["ended"]) == ("max_new_tokens", "truncated")
     assert info["completion"].endswith("Assistant:bc")
@@ -440,17 +440,17 @@ def test_only_what_the_agent_writes_is_charged_to_the_budget():
     assert (info["end_reason"], info["completion"]) == ("max_new_tokens", "abc\nUser: No, tea!\nAssistant:")
 
 
-def test_a_prefix_is_the_agents():
+def test_a_prefix_belongs_to_the_agents_first_turn():
     _, info = play(make(), "a!|", options={"index": 0, "prefix": "te"})
     assert (info["end_reason"], info["turns"][0]["content"]) == ("success", "tea!")
 
 
-def test_the_frame_of_a_reply_can_be_chosen():
+def test_reply_format_sets_the_text_around_a_reply():
     _, info = play(make(reply_format=" [{reply}] "), "a|tea|")
     assert info["completion"] == "a [No, tea!] tea [Thank you!"
 
 
-def test_the_window_has_room_for_all_replies():
+def test_the_window_holds_all_replies():
     env = make(max_prompt_tokens=5, max_new_tokens=7, max_turns=3, max_reply_tokens=11)
     assert env.unwrapped.window == 5 + 7 + 3 * 11
     assert env.has_turns
@@ -458,7 +458,7 @@ def test_the_window_has_room_for_all_replies():
 
 
 class Wrong:
-    """A user that answers as told."""
+    """A user with fixed replies, or one that raises."""
 
     def __init__(self, *replies):
         self.replies = replies
@@ -483,7 +483,7 @@ class Wrong:
         (Wrong(RuntimeError("gone")), RuntimeError, "gone"),
     ],
 )
-def test_a_user_that_fails_leaves_the_episode_as_it_was(user, error, message):
+def test_a_user_that_raises_leaves_the_episode_unchanged(user, error, message):
     env = make(user=user)
     env.reset(seed=0)
     env.step(ord("a"))
@@ -496,7 +496,7 @@ def test_a_user_that_fails_leaves_the_episode_as_it_was(user, error, message):
     assert info["completion"] == "a\nUser: fine"
 
 
-def test_a_scorer_that_fails_takes_the_reply_back():
+def test_a_scorer_that_raises_undoes_the_reply():
     fails = [True]
 
     def scorer(completion):
@@ -525,27 +525,27 @@ def test_a_scorer_that_fails_takes_the_reply_back():
         ({"reward": "redistributed"}, "Redistributed gives per-token rewards"),
     ],
 )
-def test_settings_that_do_not_go_with_a_user_are_refused(keywords, message):
+def test_settings_that_conflict_with_a_user_are_rejected(keywords, message):
     with pytest.raises(ValueError, match=message):
         make(**keywords)
 
 
 class Draws:
-    """A user that says a number of the episode's generator, and leaves at one in four."""
+    """A user that replies with a random number and ends the dialogue at one in four."""
 
     def __call__(self, batch, rngs):
         numbers = [int(rng.integers(100)) for rng in rngs]
         return [Reply(f"{number}", "left" if number % 4 == 0 else None) for number in numbers]
 
 
-def test_seeds_decide_what_the_user_says():
+def test_replies_are_reproducible_by_seed():
     env = make(user=Draws())
     first, again, other = (play(env, "a|b|c|d|", seed)[1]["completion"] for seed in (1, 1, 2))
     assert first == again != other
 
 
 @pytest.mark.parametrize("user", [Draws(), ScriptedUser(haggler)])
-def test_a_snapshot_and_a_clone_go_on_as_the_original_does(user):
+def test_a_snapshot_and_a_clone_continue_like_the_original(user):
     env = make(user=user)
     env.reset(seed=1)
     for token in ids_of("a|b"):
@@ -573,22 +573,22 @@ def finish(env):
     return steps
 
 
-def test_slots_of_a_vector_environment_talk_as_single_environments_do():
+def test_vector_and_single_environments_give_the_same_dialogues():
     config = make(user=Draws()).config
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     envs = TextGenVectorEnv(num_envs=4, autoreset_mode="SameStep", **settings)
     envs.reset(seed=[1, 2, 3, 4])
-    paid, completions = [[] for _ in range(4)], [None] * 4
+    returned, completions = [[] for _ in range(4)], [None] * 4
     for token in ids_of("a|b|c|d|"):
         _, rewards, terminated, truncated, info = envs.step(np.full(4, token))
         for i in [i for i in range(4) if completions[i] is None]:
-            paid[i].append(float(rewards[i]))
+            returned[i].append(float(rewards[i]))
             if terminated[i] or truncated[i]:
                 completions[i] = info["final_info"]["completion"][i]
     expected = [play(TextGenEnv(**settings), "a|b|c|d|", seed) for seed in (1, 2, 3, 4)]
     assert completions == [info["completion"] for _, info in expected]
-    assert paid == [rewards for rewards, _ in expected]
-    assert len({len(rewards) for rewards in paid}) > 1
+    assert returned == [rewards for rewards, _ in expected]
+    assert len({len(rewards) for rewards in returned}) > 1
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ def test_environments_with_a_user_keep_the_contract(keywords):
     check_text_env("TextGen-v0", **config | keywords)
 
 
-def test_a_language_model_talks_to_the_agent_for_a_whole_episode(tiny_user):
+def test_a_language_model_is_the_user_of_a_whole_episode(tiny_user):
     def made():
         return gym.make(
             "TextGen-v0", model="tiny", user=tiny_user, max_turns=3, max_reply_tokens=32, reward="per_turn",
@@ -635,10 +635,10 @@ def test_a_language_model_talks_to_the_agent_for_a_whole_episode(tiny_user):
     assert completions[0] == completions[1] != completions[2]
 
 
-# What each turn is paid
+# Per-turn rewards
 
 
-def test_each_turn_is_paid_what_it_changes_and_all_together_the_final_score():
+def test_turn_rewards_are_score_increments_that_sum_to_the_final_score():
     rewards, info = play(make(), "a b|c|tea d|")
     # After turn 1: a b User: No, tea! Assistant: = 6 words. Turn 2 glues c to the colon and adds 4, as does turn 3.
     assert [reward for reward in rewards if reward] == [6, 4, 4]
@@ -646,22 +646,22 @@ def test_each_turn_is_paid_what_it_changes_and_all_together_the_final_score():
     assert sum(rewards) == info["score"] == 14
 
 
-def test_an_episode_cut_off_amid_a_turn_pays_the_rest_at_its_end():
+def test_an_episode_cut_off_within_a_turn_gives_the_remaining_score_at_its_end():
     rewards, info = play(make(max_new_tokens=6), "a|b c d e|")
     assert (rewards[1], sum(rewards), info["score"], info["end_reason"]) == (5, info["score"], 6, "max_new_tokens")
 
 
-def test_with_a_turn_scorer_each_turn_is_paid_its_own_text_and_the_last_the_final_score_as_well():
+def test_a_turn_scorer_scores_each_turns_text_and_the_last_step_adds_the_final_score():
     rewards, info = play(make(reward=PerTurn(len, weight=0.5)), "abc|d|tea|")
     assert rewards == [0, 0, 0, 1.5, 0, 0.5, 0, 0, 0, 1.5 + info["score"]]
 
 
-def test_a_turn_that_the_budget_cuts_off_is_paid_too():
+def test_a_turn_cut_off_by_the_budget_is_scored_too():
     rewards, info = play(make(reward=PerTurn(len), max_new_tokens=5), "ab|cdef|")
     assert rewards == [0, 0, 2, 0, 2 + info["score"]]
 
 
-def test_the_turn_scorer_sees_the_turn_and_its_sample():
+def test_the_turn_scorer_receives_the_turn_and_its_sample():
     seen = []
 
     def scorer(prompts, completions, references, wants):
@@ -675,7 +675,7 @@ def test_the_turn_scorer_sees_the_turn_and_its_sample():
     ]
 
 
-def test_a_turn_is_paid_once_although_illegal_actions_follow_its_end():
+def test_a_turn_is_rewarded_once_although_illegal_actions_follow_its_end():
     for policy in ("ignore", "terminate"):
         env = make(
             reward=PerTurn(len), constraints=BanTokens(["x"]), on_illegal_action=policy, illegal_action_penalty=0.25,
@@ -685,7 +685,7 @@ def test_a_turn_is_paid_once_although_illegal_actions_follow_its_end():
         assert rewards[3:] == ([-0.25, -0.25] if policy == "ignore" else [words("ab User: No, tea! Assistant:") - 0.25])
 
 
-def test_without_a_user_both_pay_at_the_end():
+def test_without_a_user_the_reward_comes_at_the_end():
     assert play(make(user=None), "a b|")[0] == [0, 0, 0, 2]
     assert play(make(user=None, reward=PerTurn(len)), "a b|")[0] == [0, 0, 0, 5]
     assert play(make(user=None, reward=PerTurn(len), max_new_tokens=2), "a b|")[0] == [0, 1 + 2]
@@ -700,7 +700,7 @@ def breaks_at(*sizes):
     return scorer
 
 
-def test_a_turn_without_a_score_pays_nothing_and_the_next_one_makes_up_for_it():
+def test_a_turn_whose_scorer_failed_gives_0_and_the_next_one_includes_its_increment():
     first = len("a\nUser: No, tea!\nAssistant:")
     env = make(scorer=breaks_at(first), on_scorer_error="invalid")
     rewards, info = play(env, "a|tea|")
@@ -708,7 +708,7 @@ def test_a_turn_without_a_score_pays_nothing_and_the_next_one_makes_up_for_it():
     assert sum(rewards) == rewards[-1] == info["score"]
 
 
-def test_an_end_without_a_score_pays_nothing_and_takes_nothing_back():
+def test_an_end_whose_scorer_failed_gives_0_and_keeps_earlier_rewards():
     last = len("a\nUser: No, tea!\nAssistant:tea\nUser: Thank you!")
     rewards, info = play(make(scorer=breaks_at(last), on_scorer_error="invalid"), "a|tea|")
     assert np.isnan(info["score"])
@@ -723,21 +723,21 @@ def test_a_turn_scorer_may_not_apply_and_its_errors_raise():
 
 
 def test_progress_reaches_the_turn_scorer():
-    told = []
+    received = []
 
-    class Told(Scorer):
+    class Records(Scorer):
         def __call__(self, batch):
             return np.zeros(len(batch))
 
         def set_progress(self, progress):
-            told.append(progress)
+            received.append(progress)
 
-    make(reward=PerTurn(Told())).set_progress(0.5)
-    assert told == [0.5]
+    make(reward=PerTurn(Records())).set_progress(0.5)
+    assert received == [0.5]
     assert isinstance(as_reward("per_turn"), PerTurn)
 
 
-def test_the_turns_of_a_batch_are_those_that_ended():
+def test_a_batch_splits_a_dialogue_into_turns():
     tokenizer = ByteTokenizer()
     row = np.array([[72, 97, EOS, 63, 98, 99]])
     batch = TextBatch(

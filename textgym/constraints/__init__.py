@@ -1,11 +1,14 @@
-"""Which tokens are legal now: masks and their combinations."""
+"""Constraints: masks of the legal tokens, and their conjunction."""
 
-from textgym.constraints.base import Constraint, checked_mask
-from textgym.constraints.combine import AllOf
-from textgym.constraints.length import MinNewTokens
-from textgym.constraints.lists import AllowTokens, BanTokens
-from textgym.constraints.repetition import NoRepeatNGram
-from textgym.constraints.resolve import CONSTRAINTS, as_constraint
+from textgym.constraints.base import AllOf, Constraint, checked_mask
+from textgym.constraints.builtin import (
+    CONSTRAINTS,
+    AllowTokens,
+    BanTokens,
+    MinNewTokens,
+    NoRepeatNGram,
+    as_constraint,
+)
 
 __all__ = [
     "CONSTRAINTS",

@@ -1,4 +1,4 @@
-"""The contract of constraints: which tokens are legal now."""
+"""The contract of constraints, which mask illegal tokens, and their conjunction."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,20 +7,20 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 
-__all__ = ["Constraint", "checked_mask"]
+__all__ = ["AllOf", "Constraint", "checked_mask"]
 
 
 @runtime_checkable
 class Constraint(Protocol):
-    """Says for B unfinished episodes which tokens may come next.
+    """Masks the next tokens of unfinished episodes.
 
-    Constraints are small picklable objects. They keep nothing about an episode: the batch holds all its tokens.
+    Constraints are picklable and keep no state of an episode: the batch holds all its tokens.
     """
 
     def mask(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B, V) bool, True where the token is legal; V is ``batch.tokenizer.vocab_size``.
+        """Return (B, V) bool, True where the token is legal, with V = ``batch.tokenizer.vocab_size``.
 
-        The result may be a read-only view of fewer bytes; copy it before writing to it.
+        The result may be a read-only broadcast view; copy it before writing to it.
         """
         ...
 
@@ -38,3 +38,32 @@ def checked_mask(constraint: Constraint, batch: TextBatch) -> npt.NDArray[np.boo
         name = type(constraint).__name__
         raise ValueError(f"the mask of {name} must have shape {shape} and dtype bool, got {found[0]} and {found[1]}")
     return mask
+
+
+class AllOf:
+    """Conjunction: a token is legal if all constraints allow it. Without constraints, every token is.
+
+    Args:
+        constraints: The constraints.
+
+    Raises:
+        TypeError: If one has no ``mask`` method.
+        ValueError: From ``mask``, if a constraint's mask is not (B, V) bool.
+
+    >>> from textgym.constraints import AllowTokens, MinNewTokens
+    >>> AllOf(AllowTokens(["a"]), MinNewTokens(1)).mask(TextBatch.from_texts([""])).nonzero()[1]
+    array([97])
+    """
+
+    def __init__(self, *constraints: Constraint) -> None:
+        for constraint in constraints:
+            if not isinstance(constraint, Constraint):
+                raise TypeError(f"{type(constraint).__name__} is not a constraint: it has no mask(batch)")
+        self.constraints = constraints
+
+    def mask(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B, V) bool."""
+        mask = np.ones((len(batch), batch.tokenizer.vocab_size), dtype=np.bool_)
+        for constraint in self.constraints:
+            mask &= checked_mask(constraint, batch)
+        return mask

@@ -1,14 +1,13 @@
-"""Who answers when the agent has finished a turn, in dialogues.
+"""Simulated users, who reply between the agent's turns in dialogues.
 
 FunctionUser  a function of the messages so far
 ScriptedUser  a goal and a script
-LMUser        a language model; imported when asked for, since it needs torch
+LMUser        a language model; imported on first use, since it needs torch
 """
 
 from typing import TYPE_CHECKING, Any
 
-from textgym.users.base import Reply, User
-from textgym.users.functions import FunctionUser, ScriptedUser, as_user
+from textgym.users.base import FunctionUser, Reply, ScriptedUser, User, as_user
 
 if TYPE_CHECKING:
     from textgym.users.language_model import LMUser

@@ -1,4 +1,4 @@
-"""A language model as the user; only this imports torch."""
+"""A language model as the simulated user."""
 
 from __future__ import annotations
 
@@ -17,48 +17,45 @@ from textgym.batch import TextBatch, Turn
 from textgym.errors import unknown_name
 from textgym.lm import LMStream, load_lm, sample
 from textgym.tokenizers import as_tokenizer
-from textgym.tokenizers.chat import find_chat_template
+from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 from textgym.users.base import Reply
-from textgym.users.rendering import exchanged_roles, plain_dialogue
 
-__all__ = ["LMUser"]
+__all__ = ["LMUser", "exchanged_roles", "plain_dialogue"]
 
 Render = Callable[[str, list[Turn]], str]
 INSTRUCTION = "You are the user in this dialogue. Answer the assistant as that user would, in one short sentence."
 
 
 class LMUser:
-    r"""A language model that plays the user.
+    r"""A language model that writes the user's replies.
 
-    It reads the dialogue with the roles exchanged, and writes on until EOS, or ``max_new_tokens``, or, but for a chat
-    template, the end of the line. All episodes whose turns have ended are answered in one batch; what an episode's user
-    says depends on its text and its own generator alone (up to the rounding of a network, which may decide a draw once
-    in a million tokens), from which each reply takes ``max_new_tokens`` numbers, none at temperature 0.
+    It reads the dialogue with the roles exchanged and generates until EOS, ``max_new_tokens`` or, unless a chat
+    template is used, the end of the line. All episodes whose turns have ended are answered in one batch. Each reply
+    takes ``max_new_tokens`` uniform numbers from the generator of its episode (none at temperature 0), and depends only
+    on these and the episode's text, up to floating-point rounding.
 
-    The model reads at most its own positions: of a longer dialogue the end. ``max_reply_tokens`` of the environment has
-    to hold a reply and its frame, in tokens of the environment's tokenizer: with the default frame and the tokenizer
-    of ``"tiny"``, about ``max_new_tokens`` and 14 more.
+    A dialogue longer than the model's context is truncated on the left. ``max_reply_tokens`` of the environment must
+    hold a reply and its ``reply_format``, in tokens of the environment's tokenizer: with the default format and the
+    tokenizer of ``"tiny"``, about ``max_new_tokens + 14``.
 
     Args:
-        model: What :func:`textgym.lm.load_lm` accepts: a name, a folder, a GGUF file; or a loaded model, which is
-            copied as it is now, together with ``tokenizer``.
-        tokenizer: What :func:`textgym.tokenizers.as_tokenizer` accepts; by default the model's own.
-        instruction: Who the user is and wants, told to the model first; or ``f(metadata) -> str`` of the sample's
-            metadata, where each episode has a goal of its own.
-        max_new_tokens: The most tokens of a reply, in the model's.
-        temperature: Of the draws; 0 takes the likeliest token.
-        outcomes: What ends the dialogue: the first phrase that a reply contains, in any case, gives its outcome, as
-            ``{"thank you, goodbye": "success"}``.
-        render: How the model is shown the dialogue: ``"chat"``, the tokenizer's chat template; ``"plain"``, lines that
-            begin with ``User:`` and ``Assistant:``; or ``f(instruction, messages) -> str``, the messages being those
-            of ``batch.turns`` after one with the prompt, of which ``"user"`` is to write the next. None is ``"chat"``
-            where there is a template, else ``"plain"``.
+        model: A name, folder or GGUF file for :func:`textgym.lm.load_lm`, or a loaded model, which is copied and needs
+            ``tokenizer``.
+        tokenizer: Anything that :func:`textgym.tokenizers.as_tokenizer` accepts; by default the model's own.
+        instruction: Description of the user and its goal, placed before the dialogue; or ``f(metadata) -> str`` of the
+            sample's metadata, for a goal per episode.
+        max_new_tokens: Maximum tokens of a reply, in the model's tokens.
+        temperature: Sampling temperature; 0 is greedy.
+        outcomes: Phrase -> end reason, such as ``{"thank you, goodbye": "success"}``. The first phrase that a reply
+            contains, ignoring case, ends the dialogue.
+        render: Format of the dialogue: ``"chat"``, the tokenizer's chat template; ``"plain"``, lines that start with
+            ``User:`` and ``Assistant:``; or ``f(instruction, messages) -> str``, with the messages of ``batch.turns``
+            after the prompt's. None is ``"chat"`` if there is a template, else ``"plain"``.
 
     Raises:
         ImportError: If torch or transformers is missing.
-        TypeError: If a loaded model comes without its tokenizer, or ``outcomes`` or ``instruction`` is of another kind.
-        ValueError: If there is no such model or way to render, no chat template for ``"chat"``, or a number is out of
-            its range.
+        TypeError: If a loaded model comes without a tokenizer, or ``outcomes`` or ``instruction`` has the wrong type.
+        ValueError: If the model or format is unknown, ``"chat"`` has no template, or a number is out of range.
 
     >>> user = LMUser("tiny", max_new_tokens=8, outcomes={"goodbye": "success"})
     >>> [reply] = user(TextBatch.from_texts([" Hello!"], prompts=["Hi."]), [np.random.default_rng(0)])
@@ -82,7 +79,7 @@ class LMUser:
         if not isfinite(temperature) or temperature < 0:
             raise ValueError(f"temperature must be a finite number of at least 0, got {temperature!r}")
         if not isinstance(instruction, str) and not callable(instruction):
-            raise TypeError(f"instruction must be a text or f(metadata) -> text, got {instruction!r:.60}")
+            raise TypeError(f"instruction must be a str or f(metadata) -> str, got {instruction!r:.60}")
         self.instruction = instruction
         self.max_new_tokens = int(max_new_tokens)
         self.temperature = float(temperature)
@@ -103,11 +100,11 @@ class LMUser:
         draws = None
         if self.temperature > 0:
             draws = np.stack([rng.random(self.max_new_tokens) for rng in rngs])
-        replies = [text.strip() for text in self._written([self._encoded(text) for text in texts], draws)]
+        replies = [text.strip() for text in self._generate([self._encoded(text) for text in texts], draws)]
         return [Reply(text, self._outcome(text)) for text in replies]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A name is enough to load the network again; what is cached of texts belongs to nobody.
+        # The model is loaded again from its name; the cache is rebuilt.
         hidden = ("_stream", "_model", "_tokenizer", "_show")
         return {key: value for key, value in self.__dict__.items() if key not in hidden}
 
@@ -116,7 +113,7 @@ class LMUser:
         self._load()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMUser:
-        """Return a user with the same network, which nobody changes."""
+        """Return a user that shares the frozen network."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._stream = None
@@ -138,7 +135,9 @@ class LMUser:
         if callable(self.render):
             return self.render, False
         if self.render not in (None, "chat", "plain"):
-            raise unknown_name("render", self.render, ["chat", "plain"], also="f(instruction, messages) will do too.")
+            raise unknown_name(
+                "render", self.render, ["chat", "plain"], also="A function f(instruction, messages) is accepted too."
+            )
         template = None if self.render == "plain" else find_chat_template(source)
         if template is None and self.render == "chat":
             raise ValueError("render is 'chat', but the tokenizer has no chat template")
@@ -148,15 +147,15 @@ class LMUser:
         instruction = self.instruction if isinstance(self.instruction, str) else self.instruction(metadata)
         text = self._show(instruction, [{"role": "user", "content": prompt}, *turns])
         if not isinstance(text, str) or not text:
-            raise ValueError(f"render has to give a text that is not empty, got {text!r:.60}")
+            raise ValueError(f"render must return a non-empty str, got {text!r:.60}")
         return text
 
     def _encoded(self, text: str) -> list[int]:
         ids = self._tokenizer.encode(text)
         return ids if self._positions is None else ids[self.max_new_tokens - self._positions :]
 
-    def _written(self, prompts: Sequence[list[int]], draws: npt.NDArray[np.float64] | None) -> list[str]:
-        """Return what the model writes after B prompts, from (B, max_new_tokens) uniform numbers, None for none."""
+    def _generate(self, prompts: Sequence[list[int]], draws: npt.NDArray[np.float64] | None) -> list[str]:
+        """Generate after B prompts from (B, max_new_tokens) uniform numbers, or greedily without."""
         size = len(prompts)
         stream = self._stream_for(size, max(map(len, prompts)) + self.max_new_tokens)
         ids = np.zeros((stream.num_slots, stream.window), dtype=np.int64)
@@ -169,7 +168,7 @@ class LMUser:
         for i in range(self.max_new_tokens):
             logits = stream(ids[:, : lengths.max()], lengths, active=active).logits
             rows = active.nonzero()[0]
-            tokens = self._drawn(logits[torch.from_numpy(rows)], None if draws is None else draws[rows, i])
+            tokens = self._sample(logits[torch.from_numpy(rows)], None if draws is None else draws[rows, i])
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 if token not in self._ends:
                     replies[row].append(token)
@@ -182,23 +181,23 @@ class LMUser:
         texts = map(self._tokenizer.decode, replies)
         return [text if self._is_chat else _first_line(text) for text in texts]
 
-    def _drawn(self, logits: torch.Tensor, draws: npt.NDArray[np.float64] | None) -> torch.Tensor:
+    def _sample(self, logits: torch.Tensor, draws: npt.NDArray[np.float64] | None) -> torch.Tensor:
         is_token = torch.from_numpy(self._tokenizer.token_mask).to(logits.device)
         logits = logits.float().masked_fill(~is_token, -torch.inf)
         if draws is None:
             return logits.argmax(-1)
-        logits = logits - logits.amax(-1, keepdim=True)  # so that a low temperature makes no infinite ones
+        logits = logits - logits.amax(-1, keepdim=True)  # a low temperature must not overflow
         return sample(logits / self.temperature, uniform=torch.from_numpy(draws).to(logits.device))
 
     def _has_ended(self, reply: list[int]) -> bool:
         return not self._is_chat and "\n" in self._tokenizer.decode(reply).lstrip()
 
     def _outcome(self, reply: str) -> str | None:
-        said = reply.casefold()
-        return next((outcome for phrase, outcome in self.outcomes.items() if phrase.casefold() in said), None)
+        reply = reply.casefold()
+        return next((outcome for phrase, outcome in self.outcomes.items() if phrase.casefold() in reply), None)
 
     def _stream_for(self, num_texts: int, num_tokens: int) -> LMStream:
-        """Return a stream for so many texts of so many tokens, the last one where it is large enough."""
+        """Return a stream with room for the texts; the present one if it is large enough."""
         stream = self._stream
         if stream is None or stream.num_slots < num_texts or stream.window < num_tokens:
             before = (0, 0) if stream is None else (stream.num_slots, stream.window)
@@ -208,18 +207,42 @@ class LMUser:
         return stream
 
 
+def plain_dialogue(instruction: str, messages: list[Turn]) -> str:
+    r"""Return the instruction, one line per message, and ``User:``.
+
+    >>> messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": " Hi!"}]
+    >>> plain_dialogue("Two friends meet.", messages)
+    'Two friends meet.\n\nUser: Hello.\nAssistant: Hi!\nUser:'
+    """
+    lines = [f"{message['role'].capitalize()}: {' '.join(message['content'].split())}" for message in messages]
+    head = [instruction.strip(), ""] if instruction.strip() else []
+    return "\n".join([*head, *lines, "User:"])
+
+
+def exchanged_roles(template: ChatTemplate, instruction: str, messages: list[Turn]) -> str:
+    """Return the dialogue in a chat template with the roles exchanged, so that the assistant writes the user's reply.
+
+    The instruction is the first user message: many templates require alternating roles and have no system message.
+    """
+    other = {"user": "assistant", "assistant": "user"}
+    turns = [{"role": other[message["role"]], "content": message["content"].strip()} for message in messages]
+    if instruction.strip():
+        turns.insert(0, {"role": "user", "content": instruction.strip()})
+    return template.render(turns)
+
+
 def _checked_outcomes(outcomes: Any) -> dict[str, str]:
     if not isinstance(outcomes, Mapping) or not all(
         isinstance(text, str) for pair in outcomes.items() for text in pair
     ):
-        raise TypeError(f"outcomes must map phrases to the reasons for which they end a dialogue, got {outcomes!r:.60}")
+        raise TypeError(f"outcomes must map phrases to end reasons (str to str), got {outcomes!r:.60}")
     if not all(text.strip() for pair in outcomes.items() for text in pair):
-        raise ValueError(f"outcomes must have no blank phrases and reasons, got {dict(outcomes)!r:.60}")
+        raise ValueError(f"outcomes must not contain blank phrases or end reasons, got {dict(outcomes)!r:.60}")
     return dict(outcomes)
 
 
 def _ends(model: PreTrainedModel, eos_token_id: int | None) -> frozenset[int]:
-    """Return the ids that end a reply: the tokenizer's EOS, and those that chat models have beside it."""
+    """Return the ids that end a reply: the tokenizer's EOS and those of the generation config."""
     others = getattr(model.generation_config, "eos_token_id", None)
     others = others if isinstance(others, list) else [others]
     return frozenset(token for token in (eos_token_id, *others) if token is not None)
