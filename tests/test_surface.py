@@ -224,8 +224,8 @@ def test_the_parts_know_nothing_of_the_environment(part):
 IMPORTED_WHEN_BUILT = (
     "scorers/fluency/language_model",
     "scorers/fluency/token_stream",
-    "scorers/learned/preferences_files",
-    "scorers/learned/preferences_training",
+    "scorers/learned/preference_model",
+    "scorers/learned/preference_model",
     "users/language_model",
 )
 """Modules behind scorers and users that are networks; what imports them is imported when one of those is built."""

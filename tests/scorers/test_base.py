@@ -520,7 +520,7 @@ def test_every_registered_name_makes_a_scorer_of_that_name():
 
 def test_a_taken_name_is_not_registered_again():
     register_scorer(
-        "sentiment", "textgym.scorers.language.sentiment:Sentiment"
+        "sentiment", "textgym.scorers.language.word_lists:Sentiment"
     )  # the same once more, as a module that is reloaded does
     with pytest.raises(ValueError, match="'sentiment' is registered already"):
         register_scorer("sentiment", LengthBand)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import Judge, JudgeConfig, JudgeUsage, evaluate, score_part
-from textgym.scorers.learned.judge_cache import question_key
+from textgym.scorers.learned.judge import question_key
 from textgym.testing import check_scorer
 
 NAN = float("nan")

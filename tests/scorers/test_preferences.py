@@ -16,7 +16,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from textgym.batch import TextBatch
 from textgym.lm import load_lm, random_lm
 from textgym.scorers import BradleyTerry, PreferencePair, PreferenceSettings, read_pairs
-from textgym.scorers.learned.preferences_training import PreferenceModel, new_head
+from textgym.scorers.learned.preference_model import PreferenceModel, new_head
 from textgym.tasks.world import stable_rng, story
 from textgym.testing import check_scorer
 from textgym.tokenizers import CharTokenizer, as_tokenizer

@@ -368,7 +368,7 @@ def test_a_missing_wordllama_or_one_without_its_files_is_an_error_with_the_comma
     keep = f"[{str(tmp_path)!r}]" if has_folder else "[]"
     code = f"""
 import importlib.util, sys
-import tokenizers, safetensors.numpy, textgym.scorers.reference.embedding_similarity as reference
+import tokenizers, safetensors.numpy, textgym.scorers.reference.similarity as reference
 sys.path[:] = {keep}
 reference.EmbeddingSimilarity()
 """

@@ -40,49 +40,49 @@ if TYPE_CHECKING:  # the catalogue once more, for type checkers
     from textgym.scorers.fluency.fluency import Fluency as Fluency
     from textgym.scorers.fluency.novelty import Novelty as Novelty
     from textgym.scorers.fluency.self_bleu import SelfBLEU as SelfBLEU
-    from textgym.scorers.language.common_words import CommonWords as CommonWords
     from textgym.scorers.language.grammar import Grammar as Grammar
-    from textgym.scorers.language.language import Language as Language
-    from textgym.scorers.language.profanity import Profanity as Profanity
-    from textgym.scorers.language.sentiment import Sentiment as Sentiment
-    from textgym.scorers.language.spelling import Spelling as Spelling
+    from textgym.scorers.language.identification import Language as Language
+    from textgym.scorers.language.word_lists import CommonWords as CommonWords
+    from textgym.scorers.language.word_lists import Profanity as Profanity
+    from textgym.scorers.language.word_lists import Sentiment as Sentiment
+    from textgym.scorers.language.word_lists import Spelling as Spelling
+    from textgym.scorers.learned.bradley_terry import BradleyTerry as BradleyTerry
     from textgym.scorers.learned.judge import Judge as Judge
     from textgym.scorers.learned.judge import JudgeUsage as JudgeUsage
     from textgym.scorers.learned.judge_config import JudgeConfig as JudgeConfig
-    from textgym.scorers.learned.preferences import BradleyTerry as BradleyTerry
-    from textgym.scorers.learned.preferences_pairs import PreferencePair as PreferencePair
-    from textgym.scorers.learned.preferences_pairs import read_pairs as read_pairs
-    from textgym.scorers.learned.preferences_settings import PreferenceReport as PreferenceReport
-    from textgym.scorers.learned.preferences_settings import PreferenceSettings as PreferenceSettings
+    from textgym.scorers.learned.preferences import PreferencePair as PreferencePair
+    from textgym.scorers.learned.preferences import PreferenceReport as PreferenceReport
+    from textgym.scorers.learned.preferences import PreferenceSettings as PreferenceSettings
+    from textgym.scorers.learned.preferences import read_pairs as read_pairs
     from textgym.scorers.learned.reward_model import RewardModel as RewardModel
     from textgym.scorers.learned.reward_model import RewardModelConfig as RewardModelConfig
-    from textgym.scorers.lexical.banned_words import BannedWords as BannedWords
-    from textgym.scorers.lexical.brackets import BalancedBrackets as BalancedBrackets
-    from textgym.scorers.lexical.characters import CharacterShare as CharacterShare
-    from textgym.scorers.lexical.distinct_n import DistinctN as DistinctN
-    from textgym.scorers.lexical.keywords import Keywords as Keywords
-    from textgym.scorers.lexical.length import LengthBand as LengthBand
-    from textgym.scorers.lexical.readability import Readability as Readability
-    from textgym.scorers.lexical.regex import Regex as Regex
+    from textgym.scorers.lexical.format import BalancedBrackets as BalancedBrackets
+    from textgym.scorers.lexical.format import CharacterShare as CharacterShare
+    from textgym.scorers.lexical.format import LengthBand as LengthBand
+    from textgym.scorers.lexical.format import Regex as Regex
+    from textgym.scorers.lexical.phrases import BannedWords as BannedWords
+    from textgym.scorers.lexical.phrases import Keywords as Keywords
+    from textgym.scorers.lexical.repetition import DistinctN as DistinctN
     from textgym.scorers.lexical.repetition import Repetition as Repetition
     from textgym.scorers.lexical.rhyme import Rhyme as Rhyme
     from textgym.scorers.lexical.shape import SentenceShape as SentenceShape
     from textgym.scorers.lexical.shape import WordShape as WordShape
+    from textgym.scorers.lexical.syllables import Readability as Readability
     from textgym.scorers.lexical.syllables import Syllables as Syllables
-    from textgym.scorers.reference.answers import ExactMatch as ExactMatch
-    from textgym.scorers.reference.answers import TokenF1 as TokenF1
-    from textgym.scorers.reference.compression import Compression as Compression
-    from textgym.scorers.reference.edits import EditSimilarity as EditSimilarity
-    from textgym.scorers.reference.embedding_similarity import EmbeddingSimilarity as EmbeddingSimilarity
-    from textgym.scorers.reference.faithfulness import Faithfulness as Faithfulness
-    from textgym.scorers.reference.overlap import BLEU as BLEU
-    from textgym.scorers.reference.overlap import TER as TER
-    from textgym.scorers.reference.overlap import ChrF as ChrF
-    from textgym.scorers.reference.rouge import ROUGE as ROUGE
+    from textgym.scorers.reference.similarity import ROUGE as ROUGE
+    from textgym.scorers.reference.similarity import EditSimilarity as EditSimilarity
+    from textgym.scorers.reference.similarity import EmbeddingSimilarity as EmbeddingSimilarity
+    from textgym.scorers.reference.similarity import ExactMatch as ExactMatch
+    from textgym.scorers.reference.similarity import TokenF1 as TokenF1
+    from textgym.scorers.reference.summary import Compression as Compression
+    from textgym.scorers.reference.summary import Faithfulness as Faithfulness
+    from textgym.scorers.reference.translation import BLEU as BLEU
+    from textgym.scorers.reference.translation import TER as TER
+    from textgym.scorers.reference.translation import ChrF as ChrF
     from textgym.scorers.reward_function import as_reward_func as as_reward_func
+    from textgym.scorers.verifiable.answers import MathAnswer as MathAnswer
+    from textgym.scorers.verifiable.answers import NumericAnswer as NumericAnswer
     from textgym.scorers.verifiable.checker import Checker as Checker
-    from textgym.scorers.verifiable.math_answer import MathAnswer as MathAnswer
-    from textgym.scorers.verifiable.numeric_answer import NumericAnswer as NumericAnswer
     from textgym.scorers.verifiable.reasoning_gym import ReasoningGym as ReasoningGym
     from textgym.scorers.verifiable.valid_json import JSONSchema as JSONSchema
     from textgym.scorers.verifiable.valid_json import ValidJSON as ValidJSON

@@ -201,7 +201,7 @@ def scorer_name(scorer: object) -> str:
 
     It is the attribute ``name``, else a function's own name, else the class name in snake case.
 
-    >>> from textgym.scorers.lexical.length import LengthBand
+    >>> from textgym.scorers.lexical.format import LengthBand
     >>> scorer_name(LengthBand()), scorer_name(len)
     ('length_band', 'len')
     """

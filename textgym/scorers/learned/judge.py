@@ -1,9 +1,14 @@
-"""Scores that another language model gives, asked over a chat API."""
+"""Scores given by another language model over a chat API."""
 
+import hashlib
+import json
+import sqlite3
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +19,10 @@ from textgym.scorers.base import EpisodewiseScorer, Scores
 from textgym.scorers.evaluation import episode_error
 from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.chat import ChatClient, ChatLimits
-from textgym.scorers.learned.judge_cache import AnswerCache, question_key
 from textgym.scorers.learned.judge_config import JudgeConfig
 from textgym.scorers.text import cleaned
 
-__all__ = ["Judge", "JudgeUsage"]
+__all__ = ["Judge", "JudgeUsage", "question_key"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Judge(EpisodewiseScorer):
             limits=limits,
             sleep=sleep,
         )
-        self._cache = None if config.cache is None else AnswerCache(config.cache)
+        self._cache = None if config.cache is None else _AnswerCache(config.cache)
 
     @property
     def deterministic(self) -> bool:  # type: ignore[override]
@@ -195,3 +199,58 @@ class Judge(EpisodewiseScorer):
 
 def _judge(model: str, base_url: str, config: JudgeConfig, clock: Any, sleep: Any) -> Judge:
     return Judge(model, base_url, config, clock=clock, sleep=sleep)
+
+
+_KEYS_PER_QUERY = 500  # SQLite once allowed 999
+
+
+def question_key(body: Mapping[str, Any]) -> str:
+    """Return what names a request in the cache: a hash of model, messages and parameters."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class _AnswerCache:
+    """An SQLite file of answers by key, which several processes may use at once.
+
+    Raises:
+        ValueError: If the file cannot be opened or made.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self._connection() as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        except ScorerError as error:
+            raise ValueError(str(error)) from error.__cause__
+
+    def get(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the answers that are there, by key.
+
+        Raises:
+            ScorerError: If the file cannot be read any more.
+        """
+        found: dict[str, str] = {}
+        with self._connection() as connection:
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(part))
+                found.update(connection.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part))
+        return found
+
+    def put(self, key: str, answer: str) -> None:
+        """Keep an answer, in place of an earlier one.
+
+        Raises:
+            ScorerError: If the file cannot be written.
+        """
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise ScorerError(f"cannot use {str(self.path)!r} as a cache: {error}") from error

@@ -1,151 +1,149 @@
-"""A reward model that learns from pairs what a person, or any other judge, prefers."""
+"""Preference pairs, their files, and the settings and report of training on them."""
 
-import copy
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from textgym.batch import TextBatch
-from textgym.scorers.base import FloatArray, Scorer
-from textgym.scorers.learned.arguments import as_config
-from textgym.scorers.learned.preferences_pairs import PreferencePair, as_pair, read_pairs
-from textgym.scorers.learned.preferences_settings import PreferenceReport, PreferenceSettings
-from textgym.tokenizers import as_tokenizer
+__all__ = ["PreferencePair", "PreferenceReport", "PreferenceSettings", "as_pair", "read_pairs"]
 
-if TYPE_CHECKING:
-    from textgym.scorers.learned.preferences_training import PreferenceModel
-
-__all__ = ["BradleyTerry"]
+_COLUMNS = ("prompt", "chosen", "rejected")
 
 
-class BradleyTerry(Scorer):
-    """The reward that a language model with a scalar head has learnt from pairs of a better and a worse completion.
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two completions of a prompt, the better one and the worse one."""
 
-    Formula: ``r = w . h + b`` with h the hidden state, as the model's output head would read it, of the last token of
-    BOS + prompt + completion + EOS, as far as the tokenizer has these; learnt by minimising
-    ``-log sigmoid(r(chosen) - r(rejected))``, so that ``sigmoid(r(x) - r(y))`` is the probability that x is preferred.
-    Range: all numbers; 0 is the mean over the training texts. An empty completion scores what the model has learnt of
-    it. Deterministic. Not incremental. Text is read, not ids: it is encoded by the model's own tokenizer, up to 2,000
-    characters of the end of the prompt and of the beginning of the completion, and as many tokens as it has positions.
-    Pickles take the weights with them; copies share them, for they never change.
+    prompt: str
+    """What both continue."""
+    chosen: str
+    """The completion that was preferred."""
+    rejected: str
+    """The other one."""
 
-    A reward model is right about texts like those of its pairs. A policy that is trained on it for long leaves them,
-    and finds what the model wrongly likes: keep it near its start with ``kl_coef``.
 
-    Sources: Bradley and Terry, Rank Analysis of Incomplete Block Designs, Biometrika 39, 1952; Christiano et al.,
-    Deep Reinforcement Learning from Human Preferences, NeurIPS 2017, https://arxiv.org/abs/1706.03741; the hacking: Gao
-    et al., Scaling Laws for Reward Model Overoptimization, ICML 2023, https://arxiv.org/abs/2210.10760
+def read_pairs(path: str | Path) -> list[PreferencePair]:
+    r"""Read a JSONL file with the columns ``prompt``, ``chosen`` and ``rejected``, as TRL's data sets have them.
 
-    >>> words = ["good", "fine", "nice", "bad", "poor", "sad"]
-    >>> pairs = [{"prompt": "It was ", "chosen": a, "rejected": b} for a in words[:3] for b in words[3:]]
-    >>> scorer = BradleyTerry.train(pairs, PreferenceSettings(held_out=0, epochs=8))
-    >>> good, bad = scorer(TextBatch.from_texts(["fine", "poor"], ["It was "] * 2))
-    >>> bool(good > bad), scorer.report.training_accuracy
-    (True, 1.0)
+    Other columns and blank lines are passed over.
+
+    Args:
+        path: A file in UTF-8.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not an object with these columns as text, its chosen and rejected completions are
+            equal, or the file has none. The message names the line, what stands there and what was expected.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pairs.jsonl")
+    ...     _ = path.write_text('{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}\n')
+    ...     read_pairs(path)
+    [PreferencePair(prompt='2 + 2 =', chosen=' 4', rejected=' 5')]
+    """
+    path = Path(path)
+    pairs = []
+    with path.open(encoding="utf-8-sig", errors="strict") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    pairs.append(_pair_of_line(line, f"{path.name}, line {number}"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path.name} is not UTF-8: {error}") from error
+    if not pairs:
+        raise ValueError(f"{path.name} holds no pairs; expected a JSON object with {_listed(_COLUMNS)} in each line")
+    return pairs
+
+
+def as_pair(row: Any, where: str = "the pair") -> PreferencePair:
+    """Return the pair that a row of a data set is.
+
+    Args:
+        row: A pair, or a mapping with the three columns.
+        where: What the row is called in a message.
+
+    Raises:
+        ValueError: If it is neither, or chosen and rejected are equal.
+    """
+    if isinstance(row, PreferencePair):
+        return _unequal(row, where)
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: got {type(row).__name__} {row!r:.60}, expected {_listed(_COLUMNS)}")
+    missing = [name for name in _COLUMNS if name not in row]
+    if missing:
+        found = _listed(row) if row else "none"
+        raise ValueError(f"{where}: got the columns {found}, expected {_listed(_COLUMNS)}")
+    for name in _COLUMNS:
+        if not isinstance(row[name], str):
+            raise ValueError(f"{where}: {name!r} is {type(row[name]).__name__} {row[name]!r:.60}, expected text")
+    return _unequal(PreferencePair(*(row[name] for name in _COLUMNS)), where)
+
+
+def _unequal(pair: PreferencePair, where: str) -> PreferencePair:
+    if pair.chosen == pair.rejected:
+        raise ValueError(f"{where}: chosen and rejected are both {pair.chosen!r:.60}, expected two that differ")
+    return pair
+
+
+def _pair_of_line(line: str, where: str) -> PreferencePair:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: got {line.strip()!r:.60}, expected a JSON object ({error})") from error
+    return as_pair(row, where)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(repr, names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceSettings:
+    """How a reward model is trained.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
-    def __init__(
-        self,
-        reward_model: "PreferenceModel",
-        settings: PreferenceSettings | None = None,
-        report: PreferenceReport | None = None,
-    ) -> None:
-        if not isinstance(settings, PreferenceSettings) or not isinstance(report, PreferenceReport):
-            given = (
-                repr(str(reward_model)) if isinstance(reward_model, str | Path) else f"a {type(reward_model).__name__}"
-            )
-            raise TypeError(
-                f"got {given}; expected BradleyTerry.load(folder) for a saved one, or BradleyTerry.train(pairs)"
-            )
-        self._model = reward_model
-        self.settings = settings
-        """How it was trained."""
-        self.report = report
-        """What came of that."""
+    freeze: bool = False
+    """Whether only the head learns, which costs one forward for each text; else the whole model does."""
+    epochs: int = 3
+    """Times that each pair is learnt from."""
+    learning_rate: float | None = None
+    """Of AdamW, at the beginning; it falls linearly to a tenth. By default 0.01 where the trunk is frozen, else 0.0005
+    for a model of up to 10 million weights and 0.00001 for a larger one."""
+    batch_size: int = 32
+    """Pairs of one step."""
+    held_out: float = 0.1
+    """Share of the pairs that nothing is learnt from, on which the accuracy is measured; 0 for none."""
+    seed: int = 0
+    """Decides which pairs are held out, and in what order the others come."""
 
-    @classmethod
-    def train(
-        cls,
-        pairs: str | Path | Iterable[PreferencePair | Mapping[str, Any]],
-        settings: PreferenceSettings | None = None,
-        *,
-        model: Any = "tiny",
-        tokenizer: Any = None,
-    ) -> "BradleyTerry":
-        """Learn from pairs.
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.learning_rate is not None and not (self.learning_rate > 0 and isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be a share from 0 to below 1, got {self.held_out!r}")
 
-        The same pairs, settings and number of threads give the same weights. No global generator is used.
 
-        Args:
-            pairs: A JSONL file, which :func:`read_pairs` reads; or pairs; or mappings with the texts ``prompt``,
-                ``chosen`` and ``rejected``, such as the rows of a data set.
-            settings: By default all weights learn, three times from each pair, a tenth of which is held out.
-            model: ``"tiny"``, a folder, a Hugging Face name, or a loaded causal LM, which is copied.
-            tokenizer: The tokenizer of a model that is given loaded.
+@dataclass(frozen=True, kw_only=True)
+class PreferenceReport:
+    """What came of training a reward model."""
 
-        Returns:
-            The scorer; ``report`` says how often it is right about the held-out pairs.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If there are no pairs, one lacks a column or prefers a text to itself, or the model is unknown.
-            TypeError: If the settings are no :class:`PreferenceSettings`, a loaded model comes without its tokenizer,
-                or a name with one.
-            ImportError: If torch or transformers is missing.
-        """
-        settings = as_config(settings, PreferenceSettings, "settings")
-        if isinstance(pairs, str | Path):
-            pairs = read_pairs(pairs)
-        rows = [as_pair(row, f"pair {i}") for i, row in enumerate(pairs)]
-        if not rows:
-            raise ValueError("expected at least one pair, got none")
-        is_name = isinstance(model, str | Path)
-        if is_name != (tokenizer is None):
-            given = repr(str(model)) if is_name else f"a {type(model).__name__}"
-            raise TypeError(
-                f"tokenizer=... goes with a loaded model, and only with one; got {given} and tokenizer={tokenizer!r}"
-            )
-        from textgym.lm import load_lm  # imports torch
-        from textgym.scorers.learned.preferences_training import PreferenceModel, fit, new_head
-
-        trunk = load_lm(model) if is_name else copy.deepcopy(load_lm(model))
-        width = trunk.config.get_text_config(decoder=True).vocab_size
-        found = as_tokenizer(str(model)) if is_name else as_tokenizer(tokenizer, vocab_size=width)
-        weight = trunk.get_output_embeddings().weight
-        reward_model = PreferenceModel(trunk, found, new_head(weight.shape[1], weight.device))
-        return cls(reward_model, settings, fit(reward_model, rows, settings))
-
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64."""
-        texts = zip(batch.prompts, batch.completions, strict=True)
-        return self._model.rewards([self._model.encode(prompt, text) for prompt, text in texts])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "BradleyTerry":
-        """Return the scorer itself: it does not change."""
-        return self
-
-    def save(self, folder: str | Path) -> None:
-        """Write a folder that :meth:`load` reads: weights as safetensors, the rest as JSON, nothing that is executed.
-
-        ``trunk/`` in it is a Hugging Face folder with the model as it is now, and its tokenizer.
-
-        Raises:
-            FileExistsError: If there is a file of that name, or a folder that holds something else.
-            ValueError: If the tokenizer is none of Hugging Face's and not ``"byte"``: others have no file format.
-        """
-        from textgym.scorers.learned.preferences_files import write_reward_model
-
-        write_reward_model(Path(folder), self._model, self.settings, self.report)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "BradleyTerry":
-        """Return the scorer that :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: If the folder holds none.
-            ValueError: If it is damaged, or of another format.
-            ImportError: If torch or transformers is missing.
-        """
-        from textgym.scorers.learned.preferences_files import read_reward_model
-
-        return cls(*read_reward_model(Path(folder)))
+    num_training: int
+    """Pairs that it learnt from."""
+    num_held_out: int
+    """Pairs that it did not."""
+    training_accuracy: float
+    """Share of the former in which the chosen completion has the higher reward, afterwards."""
+    held_out_accuracy: float | None
+    """The same of the latter; None where there are none."""
+    held_out_loss: float | None
+    """Mean of -log sigmoid(r(chosen) - r(rejected)) over them, in nats: log 2 is what guessing has."""

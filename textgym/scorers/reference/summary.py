@@ -1,20 +1,20 @@
-"""Whether a summary names only what its source names."""
+"""Scorers of summaries, which compare a text with its source."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray, Scorer
-from textgym.scorers.reference.sources import sources_of
-from textgym.scorers.text import lines, phrases_of_column, whole_phrase
+from textgym.scorers.text import lines, phrases_of_column, whole_phrase, words
 
-__all__ = ["Faithfulness"]
+__all__ = ["Compression", "Faithfulness"]
 
 _tokens = re.compile(
     r"\d+(?:,\d{3})*(?:\.\d+)?(?![^\W_])"  # 1,234.5; but the 2 of 2nd belongs to a word
@@ -108,7 +108,7 @@ class Faithfulness(Scorer):
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        columns = zip(batch.derived(_read), sources_of(batch, self.source), batch.metadata, strict=True)
+        columns = zip(batch.derived(_read), _sources_of(batch, self.source), batch.metadata, strict=True)
         scores = []
         for said, source, metadata in columns:
             own, domain = (_listed(name and metadata.get(name)) for name in (self.entities, self.vocabulary))
@@ -181,3 +181,68 @@ def _phrases_in(folded: str, listed: _Listed) -> set[str]:
     if listed.find_phrases is None:
         return set()
     return {" ".join(found.split()) for found in listed.find_phrases(folded)}
+
+
+@dataclass(frozen=True)
+class Compression(Scorer):
+    """1 where a summary is as much shorter than its source as wanted, less where it is longer, or hardly there.
+
+    Formula: ``clip(min(ratio / low, (1 - ratio) / (1 - high)), 0, 1)`` with ``ratio = words of the completion / words
+    of the source``: 1 from ``low`` to ``high``, falling to 0 at the length of the source, and to 0 at no words. Range:
+    [0, 1]; NaN where the source has no words. An empty completion scores 0, also with ``low=0``. Deterministic. Not
+    incremental. It counts words and reads none: it is a counterweight to a recall, such as ROUGE's, and no goal.
+
+    Source: the compression ratio of Grusky et al., Newsroom, NAACL 2018, https://arxiv.org/abs/1804.11283
+
+    Raises:
+        ValueError: Unless ``0 <= low <= high < 1``.
+
+    >>> metadata = [{"source": "The dog ran to the park and sat down there."}] * 4
+    >>> batch = TextBatch.from_texts(["A dog ran.", "It ran to a park and sat.", "", "dog " * 10], metadata=metadata)
+    >>> Compression(low=0.1, high=0.5)(batch).round(2)
+    array([1. , 0.6, 0. , 0. ])
+    """
+
+    low: float = 0.05
+    """The least share of the source's words that scores 1."""
+    high: float = 0.5
+    """The greatest share that does."""
+    column: str | None = "source"
+    """The metadata column with the source; the prompt where a sample has none, or where this is None."""
+
+    score_range = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.low) and 0 <= self.low <= self.high < 1):
+            raise ValueError(f"expected 0 <= low <= high < 1, got low={self.low!r}, high={self.high!r}")
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        pairs = zip(batch.derived(words), _sources_of(batch, self.column), strict=True)
+        return np.array([self._score(len(found), len(words(source))) for found, source in pairs], dtype=np.float64)
+
+    def _score(self, num_words: int, num_source: int) -> float:
+        if num_source == 0:
+            return np.nan
+        ratio = num_words / num_source
+        enough = ratio / self.low if self.low > 0 else float(num_words > 0)
+        return min(1.0, enough, max(0.0, (1 - ratio) / (1 - self.high)))
+
+
+def _sources_of(batch: TextBatch, column: str | None) -> list[str]:
+    """Return, for each episode, the text in the metadata column ``column``, the prompt where a sample has none.
+
+    Raises:
+        TypeError: If something else than a text stands there.
+
+    >>> _sources_of(TextBatch.from_texts(["", ""], prompts=["A.", "B."], metadata=[{"source": "C."}, {}]), "source")
+    ['C.', 'B.']
+    """
+    sources = []
+    for sample in batch.samples:
+        source = None if column is None else sample.metadata.get(column)
+        source = sample.prompt if source is None else source
+        if not isinstance(source, str):
+            raise TypeError(f"the column {column!r} of a sample is {source!r:.80}, expected the source as a text")
+        sources.append(source)
+    return sources

@@ -1,5 +1,6 @@
 """How many n-grams a text shares with references, or how few edits are between them: the measures of translation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from textgym.batch import TextBatch
 from textgym.errors import unknown_name
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
-from textgym.scorers.reference.references import over_references
+from textgym.scorers.text import cleaned
 
 __all__ = ["BLEU", "TER", "ChrF"]
 
@@ -66,7 +67,7 @@ class BLEU(Scorer):
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
         score = self._metric().sentence_score
-        return np.clip(over_references(batch, lambda text, references: score(text, references).score / 100), 0.0, 1.0)
+        return np.clip(_over_references(batch, lambda text, references: score(text, references).score / 100), 0.0, 1.0)
 
     def _metric(self) -> Any:
         return _metric(
@@ -123,7 +124,7 @@ class ChrF(Scorer):
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
         score = self._metric().sentence_score
-        return np.clip(over_references(batch, lambda text, references: score(text, references).score / 100), 0.0, 1.0)
+        return np.clip(_over_references(batch, lambda text, references: score(text, references).score / 100), 0.0, 1.0)
 
     def _metric(self) -> Any:
         return _metric(
@@ -175,7 +176,7 @@ class TER(Scorer):
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        return over_references(batch, self._score)
+        return _over_references(batch, self._score)
 
     def _metric(self) -> Any:
         return _metric("TER", case_sensitive=not self.ignore_case, no_punct=self.ignore_punctuation)
@@ -188,3 +189,9 @@ class TER(Scorer):
             return 0.0
         cut = [" ".join(part[: self.max_words]) for part in (words, *wanted)]
         return max(0.0, 1 - self._metric().sentence_score(cut[0], cut[1:]).score / 100)
+
+
+def _over_references(batch: TextBatch, score: Callable[[str, list[str]], float]) -> FloatArray:
+    """Return (B,) ``score(completion, references)`` of cleaned texts, NaN where a sample has no references."""
+    pairs = zip(batch.derived(cleaned), batch.references, strict=True)
+    return np.array([score(text, [cleaned(r) for r in refs]) if refs else np.nan for text, refs in pairs], np.float64)

@@ -1,0 +1,266 @@
+"""Similarity to the best of a sample's references."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+import numpy as np
+
+from textgym.batch import TextBatch
+from textgym.errors import unknown_name
+from textgym.scorers.base import FloatArray, Scorer
+from textgym.scorers.embeddings import as_embedder
+from textgym.scorers.extras import import_extra
+from textgym.scorers.text import cleaned
+
+__all__ = ["ROUGE", "EditSimilarity", "EmbeddingSimilarity", "ExactMatch", "TokenF1"]
+
+
+def _best_of_references(batch: TextBatch, score: Callable[[Any, Any], float], view: Callable[[str], Any]) -> FloatArray:
+    """Return (B,) the best ``score(view(completion), view(reference))``, NaN where a sample has no references."""
+    pairs = zip(batch.derived(view), batch.references, strict=True)
+    best = [max(score(text, view(reference)) for reference in refs) if refs else np.nan for text, refs in pairs]
+    return np.array(best, dtype=np.float64)
+
+
+_no_punctuation = str.maketrans("", "", string.punctuation)
+_articles = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE).sub
+
+
+@dataclass(frozen=True)
+class ExactMatch(Scorer):
+    """1 where the completion equals a reference, up to case, punctuation, articles and white space; else 0.
+
+    Formula: SQuAD's: lower case; without the ASCII punctuation marks; without the words a, an and the; white space
+    counts as one space, and none at the ends. Range: {0, 1}. An empty completion scores 0, and 1 where nothing is left
+    of a reference either; a sample without references NaN. Deterministic. Not incremental. A short answer can be luck.
+
+    Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
+
+    >>> references = [["The Eiffel Tower", "Paris"]] * 4
+    >>> batch = TextBatch.from_texts([" eiffel tower!", "Paris", "In Paris", ""], references=references)
+    >>> ExactMatch()(batch), ExactMatch(ignore_articles=False)(batch)
+    (array([1., 1., 0., 0.]), array([0., 1., 0., 0.]))
+    """
+
+    ignore_case: bool = True
+    """Whether capitals make no difference."""
+    ignore_punctuation: bool = True
+    """Whether the marks ``!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~`` make none."""
+    ignore_articles: bool = True
+    """Whether the words a, an and the make none."""
+
+    score_range = (0.0, 1.0)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        view = _answer_words(self.ignore_case, self.ignore_punctuation, self.ignore_articles)
+        return _best_of_references(batch, list.__eq__, view)
+
+
+@dataclass(frozen=True)
+class TokenF1(Scorer):
+    """The words that the completion shares with its best reference, up to case, punctuation and articles.
+
+    Formula: ``2 * precision * recall / (precision + recall)``, with m words in common, each as often as both have it,
+    ``precision = m / words of the completion`` and ``recall = m / words of the reference``; words are what white space
+    separates, after SQuAD's normalisation (see :class:`ExactMatch`). Range: [0, 1]. An empty completion scores 0, and 1
+    where nothing is left of a reference either; a sample without references NaN. Deterministic. Not incremental. Order
+    makes no difference.
+
+    Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
+
+    >>> references = [["the Eiffel Tower", "Paris"]] * 3
+    >>> TokenF1()(TextBatch.from_texts(["Tower Eiffel", "in Paris", ""], references=references)).round(2)
+    array([1.  , 0.67, 0.  ])
+    """
+
+    ignore_case: bool = True
+    """Whether capitals make no difference."""
+    ignore_punctuation: bool = True
+    """Whether the marks ``!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~`` make none."""
+    ignore_articles: bool = True
+    """Whether the words a, an and the make none."""
+
+    score_range = (0.0, 1.0)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        view = _answer_words(self.ignore_case, self.ignore_punctuation, self.ignore_articles)
+        return _best_of_references(batch, _f1, view)
+
+
+@cache  # one function for equal options, so that a batch computes the words once for all who want them
+def _answer_words(ignore_case: bool, ignore_punctuation: bool, ignore_articles: bool) -> Callable[[str], list[str]]:
+    return partial(_split, ignore_case, ignore_punctuation, ignore_articles)
+
+
+def _split(ignore_case: bool, ignore_punctuation: bool, ignore_articles: bool, text: str) -> list[str]:
+    text = text.lower() if ignore_case else text
+    text = text.translate(_no_punctuation) if ignore_punctuation else text
+    return (_articles(" ", text) if ignore_articles else text).split()
+
+
+def _f1(words: list[str], reference: list[str]) -> float:
+    if not words or not reference:
+        return float(words == reference)
+    shared = sum((Counter(words) & Counter(reference)).values())
+    return 2 * shared / (len(words) + len(reference))
+
+
+@cache
+def _levenshtein() -> Any:
+    return import_extra("rapidfuzz.distance", "edit_similarity", "rapidfuzz").Levenshtein
+
+
+@dataclass(frozen=True)
+class EditSimilarity(Scorer):
+    """1 less the share of a text that has to be changed to get the best reference.
+
+    Formula: ``1 - edits / max(length of the completion, length of the reference)``; an edit inserts, deletes or
+    replaces a character or, by choice, a word. Range: [0, 1]. Reads the first 2,000 characters of each text. An empty
+    completion scores 0, and 1 where a reference is empty too; a sample without references NaN. Deterministic. Not
+    incremental. Smooth, so easy to learn from; any English is about 0.2 near to any other by characters.
+
+    Source: Levenshtein, 1966; https://github.com/rapidfuzz/RapidFuzz
+
+    Raises:
+        ImportError: At construction, if the package rapidfuzz is missing.
+        ValueError: If the unit is unknown.
+
+    >>> batch = TextBatch.from_texts(["the cat", "the hat", "a cat", ""], references=[["the cat"]] * 4)
+    >>> EditSimilarity()(batch).round(2), EditSimilarity("words")(batch)
+    (array([1.  , 0.86, 0.57, 0.  ]), array([1. , 0.5, 0.5, 0. ]))
+    """
+
+    unit: Literal["characters", "words"] = "characters"
+    """What an edit changes. Words are what white space separates."""
+    ignore_case: bool = False
+    """Whether texts are compared in lower case."""
+
+    score_range = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("characters", "words"):
+            raise unknown_name("unit", self.unit, ["characters", "words"])
+        _levenshtein()
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return _best_of_references(batch, _levenshtein().normalized_similarity, self._view)
+
+    def _view(self, text: str) -> str | list[str]:
+        text = cleaned(text)
+        text = text.lower() if self.ignore_case else text
+        return text if self.unit == "characters" else text.split()
+
+
+_VARIANTS = ("rouge1", "rouge2", "rouge3", "rouge4", "rougeL", "rougeLsum")
+_MEASURES = {"f1": "fmeasure", "precision": "precision", "recall": "recall"}
+
+
+@cache
+def _rouge(variant: str, stemmer: bool) -> Any:
+    return import_extra("rouge_score.rouge_scorer", "rouge", "rouge-score").RougeScorer([variant], use_stemmer=stemmer)
+
+
+@dataclass(frozen=True)
+class ROUGE(Scorer):
+    """ROUGE: the n-grams (ROUGE-N) or the longest common subsequence (ROUGE-L) that completion and reference share.
+
+    Formula: with m words in common, ``precision = m / words of the completion``, ``recall = m / words of the
+    reference``, ``f1 = 2 * precision * recall / (precision + recall)``; the best reference counts. Words are runs of
+    the letters a to z and digits, in lower case: other scripts score 0, and é parts a word. Range: [0, 1]. Reads the
+    first 2,000 characters of each text. An empty completion scores 0; a sample without references NaN. Deterministic.
+    Not incremental. Recall alone is hacked by length, precision by brevity.
+
+    Source: Lin, ROUGE, ACL 2004, https://aclanthology.org/W04-1013;
+    https://github.com/google-research/google-research/tree/master/rouge
+
+    Raises:
+        ImportError: At construction, if the package rouge-score is missing.
+        ValueError: If the variant or the measure is unknown.
+
+    >>> references = [["the cat sat on the mat"]] * 3
+    >>> batch = TextBatch.from_texts(["The cat sat.", "on the cat", ""], references=references)
+    >>> ROUGE()(batch).round(2), ROUGE("rouge2", measure="recall")(batch)
+    (array([0.67, 0.44, 0.  ]), array([0.4, 0.4, 0. ]))
+    """
+
+    variant: Literal["rouge1", "rouge2", "rouge3", "rouge4", "rougeL", "rougeLsum"] = "rougeL"
+    """Words of an n-gram; or the common subsequence, of the text or (``"rougeLsum"``) line by line."""
+    measure: Literal["f1", "precision", "recall"] = "f1"
+    """What is returned."""
+    stemmer: bool = False
+    """Whether English endings are cut off first (Porter's stemmer), which takes four times as long."""
+
+    score_range = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.variant not in _VARIANTS:
+            raise unknown_name("variant", self.variant, _VARIANTS)
+        if self.measure not in _MEASURES:
+            raise unknown_name("measure", self.measure, _MEASURES)
+        _rouge(self.variant, self.stemmer)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return _best_of_references(batch, self._score, cleaned)
+
+    def _score(self, text: str, reference: str) -> float:
+        scores = _rouge(self.variant, self.stemmer).score(reference, text)
+        return float(getattr(scores[self.variant], _MEASURES[self.measure]))
+
+
+class EmbeddingSimilarity(Scorer):
+    """Cosine of the embeddings of the completion and its best reference, nothing below 0.
+
+    Formula: ``max(0, cos(completion, reference))``. Range: [0, 1]; a negative cosine says no more than 0 does. Reads
+    the first 2,000 characters of each text. An empty completion scores 0; a sample without references NaN.
+    Deterministic, of a network up to rounding. Not incremental.
+
+    wordllama takes microseconds, and tells what a text is about: unrelated texts are near 0, but "I love it" is not far
+    from "I hate it", and the order of words makes no difference. A sentence encoder such as all-MiniLM-L6-v2 is more
+    accurate and far slower. Both are hacked by a heap of the reference's words: join it with a scorer of repetition or
+    fluency.
+
+    Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, https://arxiv.org/abs/1908.10084;
+    https://github.com/dleemiller/WordLlama
+
+    Args:
+        embedder: ``"wordllama"``, the name or folder of a Hugging Face encoder that is on this machine, a pair of a
+            loaded one and its tokenizer, or a function; see :func:`textgym.scorers.embeddings.as_embedder`.
+
+    Raises:
+        ImportError: If a package is missing: wordllama, or torch and transformers.
+        TypeError, ValueError: If there is no such embedder.
+
+    >>> texts = ["A kitten was sitting on a rug.", "Stock prices fell.", ""]
+    >>> EmbeddingSimilarity()(TextBatch.from_texts(texts, references=[["The cat sat on the mat."]] * 3)).round(1)
+    array([0.4, 0. , 0. ])
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __init__(self, embedder: Any = "wordllama") -> None:
+        self.embedder = as_embedder(embedder)
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        scores = np.full(len(batch), np.nan)
+        texts = batch.derived(cleaned)
+        pairs = [(i, cleaned(reference)) for i, references in enumerate(batch.references) for reference in references]
+        if pairs:
+            rows = np.array([i for i, _ in pairs])
+            row_of = {
+                text: row for row, text in enumerate(dict.fromkeys([r for _, r in pairs] + [texts[i] for i in rows]))
+            }
+            vectors = self.embedder(list(row_of)).astype(np.float64)
+            first = vectors[[row_of[texts[i]] for i in rows]]
+            cosines = (first * vectors[[row_of[reference] for _, reference in pairs]]).sum(axis=1)
+            np.fmax.at(scores, rows, np.clip(cosines, 0.0, 1.0))  # fmax: a number beats the NaN that is there
+        return scores
