@@ -23,7 +23,6 @@ LAYERS = (
     ("scorers",),
     ("rewards",),
     ("tasks",),
-    ("rendering",),
     ("envs",),
     ("probes",),
     ("testing",),

@@ -6,13 +6,12 @@
     prompts       sources of prompts
     tokenizers    text to token ids and back
     actions       mappings from actions to tokens
-    constraints   legal actions
+    constraints   action masks
     users         simulated users who reply between the agent's turns
     endings       conditions that terminate an episode
     scorers       scores of texts
     rewards       step rewards made of scores
     observations  observations made of token ids
-    rendering     episodes for a person to read
     lm            language models and their incremental stream (imports torch)
     tasks         environments over data
     probes        environments with a known optimum, and exact solutions of small text MDPs
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
 from textgym.envs import TextGenConfig, TextGenEnv, TextGenVectorEnv
-from textgym.errors import IllegalActionError, PromptsExhaustedError, ScorerError, TextGymError
+from textgym.errors import InvalidActionError, PromptsExhaustedError, ScorerError, TextGymError
 from textgym.prompts import Sample
 from textgym.registration import describe, register_env, register_envs
 from textgym.version import __version__
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from textgym.envs.sb3 import TextGenVecEnv
 
 __all__ = [
-    "IllegalActionError",
+    "InvalidActionError",
     "PromptsExhaustedError",
     "Sample",
     "ScorerError",

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
-    "IllegalActionError",
+    "InvalidActionError",
     "PromptsExhaustedError",
     "ScorerError",
     "TextGymError",
@@ -33,7 +33,7 @@ class ScorerError(TextGymError):
         self.completions = tuple(completions)
 
 
-class IllegalActionError(TextGymError):
+class InvalidActionError(TextGymError):
     """An action inside the action space that the constraints forbid in this state."""
 
 

@@ -33,7 +33,7 @@ _HEADS = "ilql_heads.safetensors"
 
 
 class ILQLValues(NamedTuple):
-    """What the policy says of M states, (M, V) -inf where illegal; the rest is (M,) for given actions."""
+    """What the policy says of M states, (M, V) -inf where invalid; the rest is (M,) for given actions."""
 
     logits: torch.Tensor
     """(M, V) float32 of the language model, which learns who wrote the data."""

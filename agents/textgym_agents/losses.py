@@ -140,7 +140,7 @@ def estimated_kl(estimator: str, log_probs: torch.Tensor, reference: torch.Tenso
 def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:
     """Compute KL(pi || reference) = sum_a pi(a) log(pi(a) / reference(a)) in nats, for (M, V) logits: (M,).
 
-    Tokens of logit -inf, which are illegal, count nothing.
+    Tokens of logit -inf, which are invalid, count nothing.
 
     >>> exact_kl(torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]])))
     tensor([0.1438])

@@ -69,7 +69,7 @@ class Evaluation(NamedTuple):
     values: torch.Tensor
     """V(s_t), carrying gradients."""
     logits: torch.Tensor
-    """(M, V) float32, of the M steps that were taken, one episode after the other; -inf where illegal."""
+    """(M, V) float32, of the M steps that were taken, one episode after the other; -inf where invalid."""
 
 
 class LMPolicy(nn.Module):
@@ -145,7 +145,7 @@ class LMPolicy(nn.Module):
         *,
         active: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (N, V) float32 logits, -inf where illegal, and (N,) float32 V(s); arguments as of ``act``."""
+        """Return (N, V) float32 logits, -inf where invalid, and (N,) float32 V(s); arguments as of ``act``."""
         logits, hidden = self.backbone.step(ids, active)
         return masked(logits, action_masks), self._values(hidden).float()
 

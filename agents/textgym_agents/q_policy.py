@@ -26,7 +26,7 @@ _HEADS = "q_heads.safetensors"
 
 
 class QValues(NamedTuple):
-    """What a Q-function says of M states; -inf where an action is illegal."""
+    """What a Q-function says of M states; -inf where an action is invalid."""
 
     q: torch.Tensor
     """(M, V) float32 Q(s, a), carrying gradients."""
@@ -226,7 +226,7 @@ def apply_head(head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def behaviour_log_probs(preferences: torch.Tensor, epsilon: float, temperature: float) -> torch.Tensor:
-    """Return (N, V) log[(1 - epsilon) softmax(preferences / T) + epsilon uniform], -inf where illegal.
+    """Return (N, V) log[(1 - epsilon) softmax(preferences / T) + epsilon uniform], -inf where invalid.
 
     >>> behaviour_log_probs(torch.tensor([[0.0, 1.0, -torch.inf]]), 0.5, 0.0).exp()
     tensor([[0.2500, 0.7500, 0.0000]])

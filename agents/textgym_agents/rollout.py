@@ -48,7 +48,7 @@ class _Recorder:
         self.truncated = np.zeros(num_episodes, dtype=np.bool_)
         self.infos: list[dict[str, Any]] = [{}] * num_episodes
         self.masks = None
-        if env.has_illegal_actions:
+        if env.has_invalid_actions:
             self.masks = np.zeros((*steps, -(-env.num_actions // 8)), dtype=np.uint8)
         self.episode = np.zeros(env.num_envs, dtype=np.int64)
         self.num_left = num_episodes
@@ -162,7 +162,7 @@ def collect(
     recorder.start(np.flatnonzero(base.running), token_window(observations))
     while recorder.num_left:
         active = base.running
-        masks = base.action_masks() if base.has_illegal_actions else None
+        masks = base.action_masks() if base.has_invalid_actions else None
         if masks is not None:
             masks = masks | ~active[:, None]  # an ended text may have no legal action left
         windows = token_window(observations)
@@ -207,7 +207,7 @@ def redistribute(
         rewards: (T,), the rewards of the last T steps of an episode; the last one holds the score.
         token_rewards: (C,), the share of each token of the completion, as in ``info["token_rewards"]``. The shares of
             the tokens that none of the T steps wrote stay in the last reward.
-        has_written: (T,) bool, False where an illegal action wrote no token.
+        has_written: (T,) bool, False where an invalid action wrote no token.
 
     >>> rewards = np.array([0.0, 0.0, 1.0])
     >>> redistribute(rewards, [0.25, 0.25, 0.5], np.array([True, False, True]))

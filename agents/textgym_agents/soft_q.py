@@ -232,7 +232,7 @@ class OfflineSoftQ(_PathConsistency, OfflineAgent):
 
 
 def _evaluate(policy: LMPolicy, episodes: Episodes, with_cuts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (M, V) float32 logits, -inf where illegal, and (M,) head values of the states; M + K with the cut ones."""
+    """Return (M, V) float32 logits, -inf where invalid, and (M,) head values of the states; M + K with the cut ones."""
     rows, columns = states_of(episodes, with_cuts=with_cuts)
     legal = legal_in(episodes, len(rows), policy.vocab_size)
     actions = episodes.ids[rows, columns]  # any: their log-probabilities are not read

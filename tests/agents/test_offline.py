@@ -17,7 +17,7 @@ LETTER_B = 1
 
 
 class NoB:
-    """The letter b is illegal."""
+    """The letter b is invalid."""
 
     def mask(self, batch):
         return np.tile(np.arange(8) != LETTER_B, (len(batch), 1))
@@ -72,7 +72,7 @@ def test_without_beta_ilql_writes_as_its_data_were_written():
 
 def test_the_conservative_term_keeps_what_nobody_wrote_below_the_rest():
     data = recorded(256, constraints=NoB())
-    data.action_masks = None  # the agent is not told that b was illegal
+    data.action_masks = None  # the agent is not told that b was invalid
     gaps = []
     for cql_coef in (0.0, 1.0):
         q = ilql(data, cql_coef=cql_coef).learn(5_000).policy.evaluate(data).target_q
@@ -113,7 +113,7 @@ def test_ilql_micro_batches_add_up_to_the_whole():
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
 
 
-def test_ilql_writes_no_illegal_token():
+def test_ilql_writes_no_invalid_token():
     agent = ilql(recorded(64, constraints=NoB())).learn(1_000)
     episodes = collect(make_env(8, constraints=NoB()), agent.policy, 8, seed=0, generator=generator())
     rows, columns = episodes.states()

@@ -21,7 +21,7 @@ LETTER_B = 1
 
 
 class NoB:
-    """The letter b is illegal."""
+    """The letter b is invalid."""
 
     def mask(self, batch):
         return np.tile(np.arange(8) != LETTER_B, (len(batch), 1))
@@ -173,7 +173,7 @@ def test_dueling_advantages_have_mean_zero_over_the_legal_actions():
 
 
 @pytest.mark.parametrize(("epsilon", "temperature"), [(0.0, 0.0), (1.0, 0.0), (0.3, 0.5), (0.0, 2.0)])
-def test_illegal_tokens_are_neither_written_nor_valued(epsilon, temperature):
+def test_invalid_tokens_are_neither_written_nor_valued(epsilon, temperature):
     policy = q_policy()
     torch.nn.init.constant_(policy.q_head[1].bias[LETTER_B : LETTER_B + 1], 100.0)
     policy.epsilon, policy.temperature = epsilon, temperature

@@ -327,13 +327,13 @@ def rising(score, texts, final_scores):
 
 
 @pytest.mark.parametrize(
-    ("on_illegal_action", "actions", "expected"),
+    ("on_invalid_action", "actions", "expected"),
     [("ignore", [B, C, B, C], [0.0, 1.5, 0.0, 2.5]), ("terminate", [C, B], [2.0, 1.0])],
 )
-def test_an_illegal_action_has_no_share_in_the_score(on_illegal_action, actions, expected):
+def test_an_invalid_action_has_no_share_in_the_score(on_invalid_action, actions, expected):
     env = make_env(
-        reward=Redistributed(rising), constraints=BanTokens([B]), on_illegal_action=on_illegal_action,
-        illegal_action_penalty=0.0, scorer=lambda text: text.count("c"),
+        reward=Redistributed(rising), constraints=BanTokens([B]), on_invalid_action=on_invalid_action,
+        invalid_action_penalty=0.0, scorer=lambda text: text.count("c"),
     )  # fmt: skip
     episodes = collect(env, Writes(actions), 8, seed=0, options={"prefix": "cc"})
     for rewards, info in zip(episodes.rewards, episodes.infos, strict=True):

@@ -145,7 +145,7 @@ def test_min_new_tokens_below_one_is_rejected() -> None:
 
 
 @given(texts, st.integers(1, 4), st.integers(0, 3))
-def test_a_token_is_illegal_exactly_if_it_would_repeat_an_n_gram(texts: list[list[int]], n: int, spare: int) -> None:
+def test_a_token_is_invalid_exactly_if_it_would_repeat_an_n_gram(texts: list[list[int]], n: int, spare: int) -> None:
     mask = NoRepeatNGram(n).mask(batch_of(texts, spare=spare))
     for row, ids in zip(mask, texts, strict=True):
         there = {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}

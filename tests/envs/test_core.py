@@ -1,10 +1,10 @@
-"""Episodes by hand: starts, steps, ends, rewards, groups, illegal actions and errors."""
+"""Episodes by hand: starts, steps, ends, rewards, groups, invalid actions and errors."""
 
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
-from textgym import IllegalActionError, PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
+from textgym import InvalidActionError, PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens, BanTokens
 from textgym.testing.transcripts import check_same
@@ -286,7 +286,7 @@ def test_prompts_that_run_out_leave_the_running_episodes():
         ({"actions": "vocab"}, "did you mean 'vocabulary'"),
         ({"constraints": "no_repeat_ngrams"}, "did you mean 'no_repeat_ngram'"),
         ({"prompts": "opening"}, "did you mean 'openings'"),
-        ({"on_illegal_action": "ignored"}, "did you mean 'ignore'"),
+        ({"on_invalid_action": "ignored"}, "did you mean 'ignore'"),
         ({"on_scorer_error": "invalidate"}, "did you mean 'invalid'"),
         ({"time_limit": "terminate"}, "did you mean 'terminated'"),
         ({"step_info": ["action_masks"]}, "did you mean 'action_mask'"),
@@ -296,7 +296,7 @@ def test_prompts_that_run_out_leave_the_running_episodes():
         ({"group_size": 0}, "at least 1, got 0"),
         ({"kl_penalty": -1.0}, "kl_penalty must be"),
         ({"kl_penalty": float("nan")}, "kl_penalty must be"),
-        ({"illegal_action_penalty": float("inf")}, "illegal_action_penalty must be"),
+        ({"invalid_action_penalty": float("inf")}, "invalid_action_penalty must be"),
         ({"on_scorer_error": float("nan")}, "on_scorer_error must be"),
         ({"on_scorer_error": None}, "on_scorer_error must be"),
         ({"kl_penalty": 0.1}, "needs a language model"),
@@ -334,7 +334,7 @@ def test_the_action_space_is_as_wide_as_the_models_logits_and_masks_what_is_no_t
     env = started(model=LogitsOf100())
     assert env.action_space.n == 100
     assert np.flatnonzero(~env.action_masks()).tolist() == [97, 98, 99]
-    unchanged(env, IllegalActionError, "<unused 98>", lambda: env.step(98))
+    unchanged(env, InvalidActionError, "<unused 98>", lambda: env.step(98))
 
 
 # Groups ---------------------------------------------------------------------------------------------------------------
@@ -410,51 +410,51 @@ def test_a_reset_that_fails_loses_no_episode_of_a_group():
     unchanged(envs, TypeError, "expected a prompt", lambda: envs.reset())
 
 
-# Illegal and impossible actions ---------------------------------------------------------------------------------------
+# Invalid and impossible actions ---------------------------------------------------------------------------------------
 
 ONLY_AB = {"constraints": AllowTokens(["a", "b"])}
 
 
-def test_an_illegal_action_raises_and_leaves_the_state():
+def test_an_invalid_action_raises_and_leaves_the_state():
     env = started(**ONLY_AB)
     write(env, "ab")
-    unchanged(env, IllegalActionError, r"\(token 68, 'c'\)", lambda: write(env, "c"))
+    unchanged(env, InvalidActionError, r"\(token 68, 'c'\)", lambda: write(env, "c"))
     assert write(env, "a$")[4]["completion"] == "aba"
 
 
-def test_an_illegal_action_may_terminate():
-    env = started(on_illegal_action="terminate", illegal_action_penalty=0.5, **ONLY_AB)
+def test_an_invalid_action_may_terminate():
+    env = started(on_invalid_action="terminate", invalid_action_penalty=0.5, **ONLY_AB)
     write(env, "ab")
     _, reward, terminated, truncated, info = write(env, "c")
     assert (reward, terminated, truncated) == (2.0 - 0.5, True, False)
-    assert (info["end_reason"], info["completion"], info["illegal_action"]) == ("illegal_action", "ab", True)
+    assert (info["end_reason"], info["completion"], info["invalid_action"]) == ("invalid_action", "ab", True)
 
 
-def test_an_illegal_action_may_be_ignored_and_spends_the_budget():
+def test_an_invalid_action_may_be_ignored_and_spends_the_budget():
     env = started(
-        on_illegal_action="ignore", illegal_action_penalty=0.5, max_new_tokens=3, time_limit="truncated", **ONLY_AB
+        on_invalid_action="ignore", invalid_action_penalty=0.5, max_new_tokens=3, time_limit="truncated", **ONLY_AB
     )
     before = env.core.ids.copy()
     observation, reward, terminated, truncated, info = write(env, "c")
-    assert (reward, terminated, truncated, info) == (-0.5, False, False, {"illegal_action": True})
+    assert (reward, terminated, truncated, info) == (-0.5, False, False, {"invalid_action": True})
     assert (observation == before[0]).all()
     write(env, "a")
     _, reward, _, truncated, info = write(env, "d")
     assert (reward, truncated, info["completion"], info["length"]) == (1.0 - 0.5, True, "a", 1)
 
 
-def test_an_illegal_eos_that_is_ignored_ends_nothing():
-    env = started(on_illegal_action="ignore", constraints=BanTokens(["<eos>"]))
+def test_an_invalid_eos_that_is_ignored_ends_nothing():
+    env = started(on_invalid_action="ignore", constraints=BanTokens(["<eos>"]))
     assert not write(env, "$")[2]
 
 
-def test_illegal_actions_concern_their_slot_alone():
-    envs = make_vector(3, on_illegal_action="ignore", **ONLY_AB)
+def test_invalid_actions_concern_their_slot_alone():
+    envs = make_vector(3, on_invalid_action="ignore", **ONLY_AB)
     envs.reset(seed=0)
     a, c = CHAR.encode("ac")
     _, rewards, _, _, info = envs.step([a, c, a])
     assert rewards.tolist() == [0.0, -1.0, 0.0]
-    assert info["_illegal_action"].tolist() == [False, True, False]
+    assert info["_invalid_action"].tolist() == [False, True, False]
     assert envs.core.lengths.tolist() == [4, 3, 4]
 
 
@@ -465,7 +465,7 @@ def test_where_the_constraints_leave_nothing_eos_is_legal():
 
 def test_where_there_is_no_eos_either_the_error_says_so():
     env = started(constraints=AllowTokens(["a"], allow_eos=False), actions=Subset(["b", "c"], eos=False))
-    with pytest.raises(IllegalActionError, match="leave no legal action"):
+    with pytest.raises(InvalidActionError, match="leave no legal action"):
         env.action_masks()
 
 
@@ -663,7 +663,7 @@ def test_the_kl_term_is_slot_by_slot_also_while_one_slot_restarts():
 
 
 def test_an_ignored_action_costs_no_kl():
-    env = started(kl_penalty=0.1, reference=Reference(), on_illegal_action="ignore", **ONLY_AB)
+    env = started(kl_penalty=0.1, reference=Reference(), on_invalid_action="ignore", **ONLY_AB)
     assert write(env, "c")[1] == -1.0
 
 

@@ -190,7 +190,7 @@ def test_the_public_properties_reach_through_wrappers():
     assert env.get_wrapper_attr("num_actions") == 97
     assert env.get_wrapper_attr("action_masks")().all()
     assert env.get_wrapper_attr("tokenizer").decode([0, 1]) == "\n "
-    assert not env.get_wrapper_attr("has_illegal_actions")
+    assert not env.get_wrapper_attr("has_invalid_actions")
 
 
 # EnvSpec --------------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_spec_goes_through_json_and_makes_an_equal_environment():
 def test_the_defaults_of_the_config_survive_json_without_becoming_slow():
     env = gym.make("TextGen-v0", **KEYWORDS, constraints=(), stop=(), step_info=())
     twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    assert not twin.unwrapped.has_illegal_actions
+    assert not twin.unwrapped.has_invalid_actions
 
 
 # Keywords and ids -----------------------------------------------------------------------------------------------------
@@ -477,7 +477,7 @@ def test_the_keys_that_the_documentation_adds_appear_where_it_says():
         "scorer": fails,
         "on_scorer_error": "invalid",
         "constraints": AllowTokens(["a"]),
-        "on_illegal_action": "terminate",
+        "on_invalid_action": "terminate",
         "step_info": ("action_mask", "reward_vector"),
         "reward": "redistributed",
     }
@@ -619,15 +619,15 @@ def test_whatever_info_holds_the_environment_keeps_the_contract(final_info):
     check_text_env("TextGen-v0", num_envs=2, final_info=final_info, reward="redistributed", **keywords)
 
 
-def test_an_illegal_action_is_an_array_of_bool_in_every_interface():
-    keywords = KEYWORDS | {"constraints": AllowTokens(["a"]), "on_illegal_action": "ignore"}
+def test_an_invalid_action_is_an_array_of_bool_in_every_interface():
+    keywords = KEYWORDS | {"constraints": AllowTokens(["a"]), "on_invalid_action": "ignore"}
     env = gym.make("TextGen-v0", **keywords)
     env.reset(seed=0)
-    told = env.step(3)[4]["illegal_action"]
+    told = env.step(3)[4]["invalid_action"]
     assert (told.dtype, told.shape, told.item()) == (np.bool_, (), True)
     envs = gym.make_vec("TextGen-v0", num_envs=2, vectorization_mode="sync", **keywords)
     envs.reset(seed=0)
-    assert envs.step([3, CHAR.encode("a")[0]])[4]["illegal_action"].dtype == np.bool_
+    assert envs.step([3, CHAR.encode("a")[0]])[4]["invalid_action"].dtype == np.bool_
 
 
 HEADINGS = [
@@ -893,12 +893,12 @@ def test_stock_ppo_learns_from_the_dict_observation():
     learn(PPO("MultiInputPolicy", envs, n_steps=16, batch_size=32, n_epochs=1, seed=0, device="cpu"))
 
 
-def test_maskable_ppo_learns_and_never_takes_an_illegal_action():
+def test_maskable_ppo_learns_and_never_takes_an_invalid_action():
     from sb3_contrib import MaskablePPO
     from sb3_contrib.common.maskable.evaluation import evaluate_policy
     from stable_baselines3.common.vec_env import VecMonitor
 
-    envs = VecMonitor(make_sb3(4, constraints=AllowTokens([*"abc"])))  # an illegal action would raise
+    envs = VecMonitor(make_sb3(4, constraints=AllowTokens([*"abc"])))  # an invalid action would raise
     agent = MaskablePPO("MlpPolicy", envs, n_steps=16, batch_size=32, n_epochs=2, seed=0, device="cpu")
     learn(agent)
     returns, _ = evaluate_policy(agent, envs, n_eval_episodes=4, return_episode_rewards=True)

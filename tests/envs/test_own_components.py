@@ -11,7 +11,7 @@ import pytest
 
 import textgym
 from textgym import TextGenEnv, TextGenVecEnv, TextGenVectorEnv
-from textgym.envs.access import select_slots
+from textgym.envs.interface import select_slots
 from textgym.prompts import PromptSource, Sample, as_prompts
 from textgym.rewards import Potential, Reward, as_reward
 from textgym.scorers import Scorer
@@ -126,7 +126,7 @@ def test_a_source_a_reward_and_a_scorer_from_outside_observe_every_episode_that_
     env = make(interface)
     start(env)
     play(env, 12)
-    parts = env.core.parts
+    parts = env.core.components
     num_ended = parts.scorer.count
     assert num_ended > 3
     assert parts.reward.scorers[0].count == num_ended

@@ -103,7 +103,7 @@ def test_the_model_answers_and_is_scored(task, policy, tokenizer):
 def test_every_prompt_in_the_template_fits(task, policy, tokenizer):
     for level in range(1, TASKS[task].num_levels + 1):
         env = make_env(task, policy, tokenizer, level=level).unwrapped  # which encodes the first 1024 prompts
-        assert max(len(env.core.parts.encoder(env.core.parts.prompts[i])) for i in range(1000)) >= 32
+        assert max(len(env.core.components.encoder(env.core.components.prompts[i])) for i in range(1000)) >= 32
 
 
 def test_a_whole_dialogue_is_what_the_template_makes_of_its_messages(policy, tokenizer):

@@ -13,7 +13,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 import textgym
-from textgym.errors import IllegalActionError
+from textgym.errors import InvalidActionError
 from textgym.lm import random_lm
 from textgym.probes import PROBES, solve
 from textgym.prompts import as_sample
@@ -226,7 +226,7 @@ TRAP = PROBES["ProbeTrap-v0"]
 def test_only_the_trap_needs_masks():
     assert [rung.id for rung in PROBES.values() if rung.needs_masks] == ["ProbeTrap-v0"]
     for rung in PROBES.values():
-        assert gym.make(rung.id).unwrapped.has_illegal_actions == rung.needs_masks
+        assert gym.make(rung.id).unwrapped.has_invalid_actions == rung.needs_masks
 
 
 def test_the_traps_are_two_letters_drawn_anew_at_each_step_and_unseen():
@@ -241,13 +241,13 @@ def test_the_traps_are_two_letters_drawn_anew_at_each_step_and_unseen():
     assert (env.unwrapped.action_masks() != first).any()
 
 
-def test_an_illegal_letter_ends_the_episode_and_costs_one():
+def test_an_invalid_letter_ends_the_episode_and_costs_one():
     env = gym.make("ProbeTrap-v0").unwrapped
     env.reset(seed=0)
     env.step(int(env.action_masks().argmax()))
     *_, reward, terminated, _, info = env.step(int(env.action_masks().argmin()))
     assert terminated
-    assert info["end_reason"] == "illegal_action"
+    assert info["end_reason"] == "invalid_action"
     assert reward == pytest.approx(1 / 3 - 1)
 
 
@@ -257,9 +257,9 @@ def test_no_constant_answer_survives_the_traps_without_masks():
 
 
 def test_the_trap_may_raise_instead():
-    env = gym.make("ProbeTrap-v0", on_illegal_action="raise").unwrapped
+    env = gym.make("ProbeTrap-v0", on_invalid_action="raise").unwrapped
     env.reset(seed=0)
-    with pytest.raises(IllegalActionError):
+    with pytest.raises(InvalidActionError):
         env.step(int(env.action_masks().argmin()))
 
 

@@ -112,7 +112,7 @@ def test_a_snapshot_holds_what_has_been_paid():
 
 
 def test_an_action_that_is_ignored_pays_nothing():
-    keywords = {"constraints": BanTokens(["b"]), "on_illegal_action": "ignore", "illegal_action_penalty": 0.25}
+    keywords = {"constraints": BanTokens(["b"]), "on_invalid_action": "ignore", "invalid_action_penalty": 0.25}
     env = TextGenEnv(scorer=Follower(), reward="per_token", **KEYWORDS, **keywords)
     assert rewards_of(env, [A, B, A]) == [1.0, -0.25, 1.0]
 

@@ -72,18 +72,18 @@ def test_the_chat_keywords_of_the_task_hold_and_the_users_go_before_them(chatml)
 def test_own_data_is_asked_in_the_template_too(chatml):
     rows = [{"source": "Hello!", "target": "Bonjour!"}]
     env = textgym.TextGenEnv(tokenizer=chatml, task="translation", data=rows)
-    assert env.core.parts.prompts[0].prompt.endswith("\n\nHello!<|im_end|>\n<|im_start|>assistant\n")
+    assert env.core.components.prompts[0].prompt.endswith("\n\nHello!<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_chat_false_takes_the_plain_prompts(chatml):
     env = textgym.TextGenEnv(tokenizer=chatml, task="qa", chat=False)
-    assert env.core.parts.prompts[0].prompt.endswith("\nAnswer:")
+    assert env.core.components.prompts[0].prompt.endswith("\nAnswer:")
 
 
 def test_a_tokenizer_without_a_template_takes_the_plain_prompts():
     for tokenizer in ("char", "byte"):
         env = textgym.TextGenEnv(tokenizer=tokenizer, task="translation", max_prompt_tokens=200)
-        assert env.core.parts.prompts[0].prompt.startswith("English: ")
+        assert env.core.components.prompts[0].prompt.startswith("English: ")
     assert chat_template("tiny", None, None) is None
 
 
@@ -93,7 +93,7 @@ def test_a_template_under_a_name_is_found(chatml, tmp_path):
         assert isinstance(chat_template(None, name, None), ChatTemplate)
         assert isinstance(chat_template(name, None, True), ChatTemplate)
     env = textgym.TextGenEnv(tokenizer=str(tmp_path), task="translation")
-    assert env.core.parts.prompts[0].prompt.startswith("<|im_start|>user\n")
+    assert env.core.components.prompts[0].prompt.startswith("<|im_start|>user\n")
 
 
 def test_an_unknown_model_is_called_unknown():

@@ -17,7 +17,7 @@ PROMPT = "Ann has two cats.\nQuestion: How many cats?\nAnswer:"
 
 
 def prompts_of(**keywords):
-    return textgym.TextGenEnv(**({"task": "qa"} | keywords)).core.parts.prompts
+    return textgym.TextGenEnv(**({"task": "qa"} | keywords)).core.components.prompts
 
 
 def score(env, text, index=0):
@@ -44,7 +44,7 @@ class FakeDataset:
 
 def test_a_list_of_mappings_is_data():
     env = textgym.TextGenEnv(task="qa", data=ROWS)
-    prompts = env.core.parts.prompts
+    prompts = env.core.components.prompts
     assert len(prompts) == 2
     assert prompts[0].prompt == PROMPT
     assert [sample.references for sample in (prompts[0], prompts[1])] == [("two",), ("at home", "home")]
@@ -82,7 +82,7 @@ def test_a_hugging_face_data_set_is_data():
     pairs = [{"translation": {"en": "A cat.", "fr": "Un chat."}}, {"translation": {"en": "A dog.", "fr": "Un chien."}}]
     columns = {"source": "translation.en", "target": "translation.fr"}
     env = textgym.TextGenEnv(task="translation", data=datasets.Dataset.from_list(pairs), columns=columns)
-    sample = env.core.parts.prompts[1]
+    sample = env.core.components.prompts[1]
     assert (sample.prompt, sample.references) == ("English: A dog.\nFrench:", ("Un chien.",))
     assert score(env, "Un chien.", index=1)["score"] == 1.0
     with pytest.raises(ValueError, match="dictionary of splits; take one of them: train"):

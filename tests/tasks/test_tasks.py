@@ -180,13 +180,13 @@ def as_chat(task, row):
 
 def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     env = textgym.TextGenEnv(task="qa")
-    prompts = env.core.parts.prompts
+    prompts = env.core.components.prompts
     assert len(prompts) == 3 * 2**20
     assert [prompts[i].metadata["level"] for i in range(6)] == [1, 2, 3, 1, 2, 3]
     rng = np.random.default_rng(0)
     drawn = np.array([prompts.draw(rng).metadata["level"] for _ in range(600)])
     assert all(160 < (drawn == level).sum() < 240 for level in (1, 2, 3))
-    assert len(textgym.TextGenEnv(task="qa", split="eval", level=2).core.parts.prompts) == 1000
+    assert len(textgym.TextGenEnv(task="qa", split="eval", level=2).core.components.prompts) == 1000
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_an_id_of_another_environment_is_refused_and_nothing_is_registered(env_i
 
 def test_a_task_need_not_be_registered():
     env = textgym.TextGenEnv(task=new_task(num_levels=1), split="eval")
-    assert len(env.core.parts.prompts) == 1000
-    assert re.fullmatch(r"\d+", env.core.parts.prompts[7].prompt)
+    assert len(env.core.components.prompts) == 1000
+    assert re.fullmatch(r"\d+", env.core.components.prompts[7].prompt)
 
 
 def test_a_task_of_one_prompt_has_it_in_both_splits():

@@ -597,7 +597,7 @@ def test_vector_and_single_environments_give_the_same_dialogues():
         {"user": Draws()},
         {"user": ScriptedUser(haggler), "reward": "terminal", "observation": "dict"},
         {"user": Draws(), "reward": PerTurn(words, 0.5), "group_size": 2},
-        {"user": Draws(), "constraints": BanTokens(["b"]), "on_illegal_action": "ignore"},
+        {"user": Draws(), "constraints": BanTokens(["b"]), "on_invalid_action": "ignore"},
         {"user": Draws(), "reward": "potential", "stop": "zz"},
     ],
 )
@@ -675,10 +675,10 @@ def test_the_turn_scorer_receives_the_turn_and_its_sample():
     ]
 
 
-def test_a_turn_is_rewarded_once_although_illegal_actions_follow_its_end():
+def test_a_turn_is_rewarded_once_although_invalid_actions_follow_its_end():
     for policy in ("ignore", "terminate"):
         env = make(
-            reward=PerTurn(len), constraints=BanTokens(["x"]), on_illegal_action=policy, illegal_action_penalty=0.25,
+            reward=PerTurn(len), constraints=BanTokens(["x"]), on_invalid_action=policy, invalid_action_penalty=0.25,
         )  # fmt: skip
         rewards, _ = play(env, "ab|xx")
         assert rewards[:3] == [0, 0, 2]

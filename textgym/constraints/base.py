@@ -1,4 +1,4 @@
-"""The contract of constraints, which mask illegal tokens, and their conjunction."""
+"""The contract of constraints, which mask invalid tokens, and their conjunction."""
 
 from typing import Protocol, runtime_checkable
 

@@ -1,4 +1,4 @@
-"""The keywords that all three interfaces share, and how they become parts."""
+"""The keywords that all three interfaces share, and how they become components."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,8 @@ import numpy as np
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.endings import as_endings
+from textgym.envs.components import Dialogue, EnvComponents, KLTerm, ScoreBounds
 from textgym.envs.info import FINAL_INFO, FinalInfo
-from textgym.envs.parts import Dialogue, KLTerm, Parts, ScoreBounds
 from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts
@@ -96,10 +96,10 @@ class TextGenConfig:
     """Which tokens are legal now: constraints, all of which must agree."""
     observation: str | Observation = "tokens"
     """What the agent sees: ``"tokens"``, ``"dict"``, or an object of the contract."""
-    on_illegal_action: Literal["raise", "terminate", "ignore"] = "raise"
-    """What a masked action does: raise ``IllegalActionError``; end the episode without writing the token; or write
+    on_invalid_action: Literal["raise", "terminate", "ignore"] = "raise"
+    """What a masked action does: raise ``InvalidActionError``; end the episode without writing the token; or write
     nothing and go on, one action of the budget spent."""
-    illegal_action_penalty: float = 1.0
+    invalid_action_penalty: float = 1.0
     """What a masked action costs under ``"terminate"`` and ``"ignore"``, in reward."""
     on_scorer_error: str | float = "raise"
     """What a failing scorer does: ``"raise"`` ``ScorerError``, the step undone; ``"invalid"``, reward 0, score NaN and
@@ -146,7 +146,7 @@ class TextGenConfig:
         if "{reply}" not in self.reply_format:
             raise ValueError(f"reply_format must hold {{reply}}, got {self.reply_format!r}")
         _choose("time_limit", self.time_limit, ("truncated", "terminated"))
-        _choose("on_illegal_action", self.on_illegal_action, ("raise", "terminate", "ignore"))
+        _choose("on_invalid_action", self.on_invalid_action, ("raise", "terminate", "ignore"))
         if isinstance(self.on_scorer_error, str):
             _choose("on_scorer_error", self.on_scorer_error, ("raise", "invalid"))
         elif not _is_finite(self.on_scorer_error):
@@ -162,10 +162,10 @@ class TextGenConfig:
             raise ValueError(f"kl_penalty must be a finite number of at least 0, got {self.kl_penalty!r}")
         _choose("kl_penalty_estimator", self.kl_penalty_estimator, KL_ESTIMATORS)
         self._kl_coefficient()  # raises where they do not fit together
-        if not _is_finite(self.illegal_action_penalty):
-            raise ValueError(f"illegal_action_penalty must be a finite number, got {self.illegal_action_penalty!r}")
+        if not _is_finite(self.invalid_action_penalty):
+            raise ValueError(f"invalid_action_penalty must be a finite number, got {self.invalid_action_penalty!r}")
 
-    def build(self) -> Parts:
+    def build(self) -> EnvComponents:
         """Resolve names into objects.
 
         Raises:
@@ -179,7 +179,7 @@ class TextGenConfig:
         encoder.check(prompts)
         scorer = as_scorer(self.scorer)
         reward = as_reward(self.reward, scorer)
-        return Parts(
+        return EnvComponents(
             tokenizer=tokenizer,
             prompts=prompts,
             encoder=encoder,
@@ -195,8 +195,8 @@ class TextGenConfig:
             window=self.window,
             group_size=self.group_size,
             budget_terminates=self.time_limit == "terminated",
-            on_illegal_action=self.on_illegal_action,
-            illegal_action_penalty=self.illegal_action_penalty,
+            on_invalid_action=self.on_invalid_action,
+            invalid_action_penalty=self.invalid_action_penalty,
             reports_reward_vector="reward_vector" in self.step_info,
             reports_action_mask="action_mask" in self.step_info,
             dialogue=None if self.user is None else self._build_dialogue(tokenizer, reward),

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.envs.parts import Dialogue
+from textgym.envs.components import Dialogue
 from textgym.tokenizers import Tokenizer
 from textgym.users import Reply
 

@@ -14,10 +14,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from textgym.batch import TextBatch
+from textgym.envs.components import EnvComponents
 from textgym.envs.conversation import Conversation
 from textgym.envs.episode_end import EpisodeEnd
 from textgym.envs.legality import Legality
-from textgym.envs.parts import Parts
 from textgym.envs.reset import PreparedReset, PromptAssignment, ResetRequest
 from textgym.envs.step import FinalState, State, Step
 from textgym.errors import ScorerError
@@ -50,19 +50,19 @@ class Core:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
         lengths: (N,) int64, tokens of prompt and completion.
         prompt_lengths: (N,) int64.
-        steps: (N,) int64, actions taken; more than the new tokens only where illegal actions were ignored.
+        steps: (N,) int64, actions taken; more than the new tokens only where invalid actions were ignored.
         running: (N,) bool, False before the first reset, after an episode's end, and where a slot is parked.
     """
 
-    def __init__(self, parts: Parts, num_envs: int, *, max_reward: float = math.inf) -> None:
+    def __init__(self, components: EnvComponents, num_envs: int, *, max_reward: float = math.inf) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.parts = parts
+        self.components = components
         self.num_envs = num_envs
         self.max_reward = max_reward
-        self.pad_token_id = parts.tokenizer.vocab_size
-        self.num_actions = parts.actions.size(parts.tokenizer)
-        self.ids = np.full((num_envs, parts.window), self.pad_token_id, dtype=np.int64)
+        self.pad_token_id = components.tokenizer.vocab_size
+        self.num_actions = components.actions.size(components.tokenizer)
+        self.ids = np.full((num_envs, components.window), self.pad_token_id, dtype=np.int64)
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         self.prompt_lengths = np.zeros(num_envs, dtype=np.int64)
         self.steps = np.zeros(num_envs, dtype=np.int64)
@@ -71,11 +71,13 @@ class Core:
         self.kl = np.zeros(num_envs, dtype=np.float64)
         self.groups = np.zeros(num_envs, dtype=np.int64)
         self.samples = [Sample("")] * num_envs
-        self.assignment = PromptAssignment(parts, num_envs)
-        self.reward_names = component_names(parts.scorer)
-        self.legality = Legality(parts)
+        self.assignment = PromptAssignment(components, num_envs)
+        self.reward_names = component_names(components.scorer)
+        self.legality = Legality(components)
         self.conversation = (
-            None if parts.dialogue is None else Conversation(parts.dialogue, parts.tokenizer, num_envs, parts.window)
+            None
+            if components.dialogue is None
+            else Conversation(components.dialogue, components.tokenizer, num_envs, components.window)
         )
         self._rows = np.arange(num_envs)
         self._log_probs: npt.NDArray[np.float64] | None = None
@@ -87,7 +89,7 @@ class Core:
         self._overwritten: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         self._users_draws: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
-        self._eos = -1 if parts.tokenizer.eos_token_id is None else parts.tokenizer.eos_token_id
+        self._eos = -1 if components.tokenizer.eos_token_id is None else components.tokenizer.eos_token_id
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,7 +152,7 @@ class Core:
         texts, groups = self.assignment.assign(request)
         slots = request.slots[: len(texts)]
         self._scorer_errors = {}
-        state = self.parts.reward.start(self._score, texts) if slots.size else self.reward_state[:0]
+        state = self.components.reward.start(self._score, texts) if slots.size else self.reward_state[:0]
         return PreparedReset(slots, texts, groups, state, self._scorer_errors)
 
     def _apply(self, reset: PreparedReset) -> dict[int, str]:
@@ -216,7 +218,7 @@ class Core:
         Raises:
             ResetNeeded: If one of the slots has no running episode, or all are parked.
             ValueError: If ``actions`` has another shape, type or range.
-            IllegalActionError: If the constraints forbid an action and the policy is to raise.
+            InvalidActionError: If the constraints forbid an action and the policy is to raise.
             ScorerError: If the scorer fails and the policy is to raise, or a reward exceeds ``max_reward``.
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
@@ -247,10 +249,10 @@ class Core:
         slots, waiting = self._playing(autoreset, which)
         chosen = self._checked(actions, slots)
         if chosen.size:
-            rewards, terminated, truncated, illegal, end = self._play(chosen, slots)
+            rewards, terminated, truncated, invalid, end = self._play(chosen, slots)
         else:
             none = np.zeros(0, dtype=np.bool_)
-            rewards, terminated, truncated, illegal, end = np.zeros(0), none, none, None, None
+            rewards, terminated, truncated, invalid, end = np.zeros(0), none, none, None, None
         errors = self._scorer_errors if end is None else self._scorer_errors | end.scorer_errors()
         final = None
         if end is not None and autoreset is AutoresetMode.SAME_STEP:
@@ -265,10 +267,10 @@ class Core:
             terminated=self._spread(terminated, slots),
             truncated=self._spread(truncated, slots),
             state=state,
-            illegal=None if illegal is None else self._spread(illegal, slots),
+            invalid=None if invalid is None else self._spread(invalid, slots),
             episode_end=end,
             final=final,
-            reward_vectors=self._reward_vectors(end) if self.parts.reports_reward_vector else None,
+            reward_vectors=self._reward_vectors(end) if self.components.reports_reward_vector else None,
             scorer_errors=errors,
             played=None if isinstance(slots, slice) else self._spread(np.ones(slots.size, dtype=np.bool_), slots),
         )
@@ -299,23 +301,23 @@ class Core:
         npt.NDArray[np.bool_] | None,
         EpisodeEnd | None,
     ]:
-        """Write a token in n slots; return (n,) rewards, terminated, truncated, illegal or None, and what ended."""
-        tokens = self.parts.actions.token_ids(actions, self._batch(slots))
-        illegal = None if self.legality.all_legal else self._illegal(actions, tokens, slots)
-        penalty = None if self.parts.kl is None else self._kl_penalty(tokens, slots, illegal)
-        self._write(tokens, slots, illegal)
+        """Write a token in n slots; return (n,) rewards, terminated, truncated, invalid or None, and what ended."""
+        tokens = self.components.actions.token_ids(actions, self._batch(slots))
+        invalid = None if self.legality.all_legal else self._invalid(actions, tokens, slots)
+        penalty = None if self.components.kl is None else self._kl_penalty(tokens, slots, invalid)
+        self._write(tokens, slots, invalid)
         batch = self._batch(slots)
-        terminated, truncated, reasons = self._ends(tokens, slots, illegal, batch)
+        terminated, truncated, reasons = self._ends(tokens, slots, invalid, batch)
         if self._now is None:  # a user has written
             batch = self._batch(slots)
         batch.done = terminated | truncated
         end = self._score_ended(batch, slots, reasons)
         rewards = self._rewards(batch, slots, end)
-        if illegal is not None:
-            rewards = rewards - np.where(illegal, self.parts.illegal_action_penalty, 0.0)
-        if penalty is not None and self.parts.kl is not None:
+        if invalid is not None:
+            rewards = rewards - np.where(invalid, self.components.invalid_action_penalty, 0.0)
+        if penalty is not None and self.components.kl is not None:
             rewards = rewards - penalty
-            self.kl = _replaced(self.kl, slots, self.kl[slots] + penalty / self.parts.kl.coefficient.coef)
+            self.kl = _replaced(self.kl, slots, self.kl[slots] + penalty / self.components.kl.coefficient.coef)
         if self.max_reward < math.inf and np.abs(rewards).max(initial=0.0) > self.max_reward:
             raise ScorerError(
                 f"a reward of {rewards[np.abs(rewards).argmax()]} does not fit this interface, which holds at most "
@@ -329,15 +331,15 @@ class Core:
         if not isinstance(slots, slice):
             self._now = None  # which does not know yet what has ended
         self._masks = self._log_probs = None
-        return rewards, terminated, truncated, illegal, end
+        return rewards, terminated, truncated, invalid, end
 
-    def _write(self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None) -> None:
-        """Append the n tokens to their texts, but for illegal ones, and count the n steps."""
+    def _write(self, tokens: npt.NDArray[np.int64], slots: Slots, invalid: npt.NDArray[np.bool_] | None) -> None:
+        """Append the n tokens to their texts, but for invalid ones, and count the n steps."""
         rows = self._rows[slots]
         written = slots
-        if illegal is not None:
-            written = rows = rows[~illegal]
-            tokens = tokens[~illegal]
+        if invalid is not None:
+            written = rows = rows[~invalid]
+            tokens = tokens[~invalid]
         positions = self.lengths[written]
         self.ids[rows, positions] = tokens
         self.lengths = _replaced(self.lengths, written, positions + 1)
@@ -355,15 +357,15 @@ class Core:
         return EpisodeEnd(
             slots=self._rows[slots][ended],
             batch=texts,
-            scores=evaluate(self.parts.scorer, texts, self.parts.on_scorer_error),
+            scores=evaluate(self.components.scorer, texts, self.components.on_scorer_error),
             end_reasons=[next(name for name, mask in reasons if mask[i]) for i in ended.tolist()],
-            groups=self.groups[slots][ended] if self.parts.group_size > 1 else None,
-            bounds=self.parts.score_bounds,
+            groups=self.groups[slots][ended] if self.components.group_size > 1 else None,
+            bounds=self.components.score_bounds,
         )
 
     def _rewards(self, batch: TextBatch, slots: Slots, end: EpisodeEnd | None) -> npt.NDArray[np.float64]:
         """Return (n,) float64, what the reward makes of the scores; keep its state."""
-        reward = self.parts.reward
+        reward = self.components.reward
         final_scores = np.zeros(len(batch), dtype=np.float64)
         if end is not None:
             final_scores[batch.done] = end.scores.total
@@ -390,7 +392,7 @@ class Core:
         return rewards
 
     def _token_rewards(self, end: EpisodeEnd) -> list[npt.NDArray[np.float64]] | None:
-        reward = self.parts.reward
+        reward = self.components.reward
         shares = reward.on_episode_end(self._score, end.batch, end.scores.total)
         if shares is None:
             return None
@@ -405,16 +407,18 @@ class Core:
     def _learn_from(self, end: EpisodeEnd) -> None:
         """Tell what learns from the course of training how episodes ended."""
         scores = end.scores.without_replacements()
-        if self.parts.observes_episodes:
+        if self.components.observes_episodes:
             seen: set[int] = set()
-            observe_episodes(self.parts.scorer, end.batch, scores, seen)
-            for scorer in self.parts.reward.scorers:
+            observe_episodes(self.components.scorer, end.batch, scores, seen)
+            for scorer in self.components.reward.scorers:
                 observe_episodes(scorer, end.batch, seen=seen)
-        if self.parts.observes_episodes or self.parts.prompts.get_state() is not None:  # of which a clone has a copy
-            self.parts.prompts.observe(end.batch.samples, scores.total)
-        if self.parts.kl is not None and end.kl is not None:
-            num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an illegal first action writes none
-            self.parts.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
+        if (
+            self.components.observes_episodes or self.components.prompts.get_state() is not None
+        ):  # of which a clone has a copy
+            self.components.prompts.observe(end.batch.samples, scores.total)
+        if self.components.kl is not None and end.kl is not None:
+            num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an invalid first action writes none
+            self.components.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
 
     def _spread(self, values: npt.NDArray[Any], slots: Slots) -> npt.NDArray[Any]:
         """Return (N,) values, 0 in the other slots."""
@@ -424,32 +428,32 @@ class Core:
         everyone[slots] = values
         return everyone
 
-    def _illegal(
+    def _invalid(
         self, actions: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], slots: Slots
     ) -> npt.NDArray[np.bool_] | None:
-        """Return (n,) bool where some action is illegal, else None."""
+        """Return (n,) bool where some action is invalid, else None."""
         legal = self.action_masks()[self._rows[slots], actions]
         if legal.all():
             return None
-        if self.parts.on_illegal_action == "raise":
+        if self.components.on_invalid_action == "raise":
             raise self.legality.refusal(int(actions[~legal][0]), int(tokens[~legal][0]))
         return ~legal
 
     def _kl_penalty(
-        self, tokens: npt.NDArray[np.int64], slots: Slots, illegal: npt.NDArray[np.bool_] | None
+        self, tokens: npt.NDArray[np.int64], slots: Slots, invalid: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.float64]:
         """Return (n,) float64, the KL penalty of each action; 0 where no token is written.
 
         Policy and reference are compared on the same support: the tokens that are legal here.
         """
-        kl = self.parts.kl
+        kl = self.components.kl
         assert kl is not None
         everyone, active = np.zeros(self.num_envs, dtype=np.int64), np.zeros(self.num_envs, dtype=np.bool_)
         everyone[slots], active[slots] = tokens, True
         lengths = np.maximum(self.lengths, 1)
         masks = None
         if not self.legality.all_tokens_legal:
-            masks = self.parts.actions.token_mask(self.action_masks(), self._batch(ALL))
+            masks = self.components.actions.token_mask(self.action_masks(), self._batch(ALL))
         reference = np.asarray(
             kl.reference.log_probs(self.ids, lengths, everyone, token_masks=masks, active=active), dtype=np.float64
         )
@@ -457,9 +461,9 @@ class Core:
             raise ValueError(f"the KL reference returned shape {reference.shape}, expected {active.shape}")
         reference = reference[slots]
         log_probs = None if self._log_probs is None else self._log_probs[slots]
-        if illegal is not None:
-            reference = np.where(illegal, 0.0, reference)
-            log_probs = None if log_probs is None else np.where(illegal, 0.0, log_probs)
+        if invalid is not None:
+            reference = np.where(invalid, 0.0, reference)
+            log_probs = None if log_probs is None else np.where(invalid, 0.0, log_probs)
         # A reference may rule a token out, which makes the penalty infinite; the policy has drawn it.
         for name, values, least in (("the KL reference", reference, -np.inf), ("set_log_probs", log_probs, -1e30)):
             if values is not None and (wrong := ~((values >= least) & (values <= 1e-4))).any():
@@ -480,29 +484,29 @@ class Core:
         self,
         tokens: npt.NDArray[np.int64],
         slots: Slots,
-        illegal: npt.NDArray[np.bool_] | None,
+        invalid: npt.NDArray[np.bool_] | None,
         batch: TextBatch,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[Reason]]:
         """Return (n,) terminated and truncated, and the reasons, of which the first that is True counts."""
         is_eos = tokens == self._eos
         terminated = is_eos if self.conversation is None else np.zeros_like(is_eos)
         reasons = [("eos", terminated)]
-        if illegal is not None:
-            is_eos = is_eos & ~illegal
-            terminated = terminated & ~illegal
+        if invalid is not None:
+            is_eos = is_eos & ~invalid
+            terminated = terminated & ~invalid
             reasons = [("eos", terminated)]
-            if self.parts.on_illegal_action == "terminate":
-                reasons.append(("illegal_action", illegal))
-                terminated = terminated | illegal
-        for ending in self.parts.endings:
+            if self.components.on_invalid_action == "terminate":
+                reasons.append(("invalid_action", invalid))
+                terminated = terminated | invalid
+        for ending in self.components.endings:
             reasons.append((ending.reason, ending(batch)))
             terminated = terminated | reasons[-1][1]
         if self.conversation is not None and (ends_turn := is_eos & ~terminated).any():
             reasons += self._ask_user(ends_turn, slots, batch)
             terminated = np.logical_or.reduce([terminated, *(mask for _, mask in reasons)])
-        budget = self.steps[slots] >= self.parts.max_new_tokens
+        budget = self.steps[slots] >= self.components.max_new_tokens
         reasons.append(("max_new_tokens", budget))
-        if self.parts.budget_terminates:
+        if self.components.budget_terminates:
             return terminated | budget, np.zeros(budget.size, dtype=np.bool_), reasons
         return terminated, budget & ~terminated, reasons
 
@@ -529,13 +533,13 @@ class Core:
 
     def observe(self, slots: Slots = ALL) -> Any:
         """Return fresh observations of n slots, with n in front."""
-        return self.parts.observation(self._batch(slots))
+        return self.components.observation(self._batch(slots))
 
     def _state(self, scorer_errors: dict[int, str]) -> State:
         return State(self.observe(), self._wanted_masks(), scorer_errors)
 
     def _wanted_masks(self) -> npt.NDArray[np.bool_] | None:
-        return self.action_masks() if self.parts.reports_action_mask else None
+        return self.action_masks() if self.components.reports_action_mask else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (N, num_actions) bool, read-only, True where an action is legal now.
@@ -563,7 +567,7 @@ class Core:
             return self._batch(ALL).select(slots)
         if self._now is None:
             self._now = TextBatch(
-                self.parts.tokenizer,
+                self.components.tokenizer,
                 self.ids,
                 self.lengths,
                 self.prompt_lengths,
@@ -583,12 +587,12 @@ class Core:
         """
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
-        self.parts.scorer.set_progress(progress)
-        self.parts.reward.set_progress(progress)
+        self.components.scorer.set_progress(progress)
+        self.components.reward.set_progress(progress)
 
     def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> npt.NDArray[np.float64]:
         """Score texts that a reward asks about, and keep what went wrong in which slot."""
-        scores = evaluate(self.parts.scorer if scorer is None else scorer, batch, self.parts.on_scorer_error)
+        scores = evaluate(self.components.scorer if scorer is None else scorer, batch, self.components.on_scorer_error)
         slots = self._rows if batch.slots is None else batch.slots
         self._scorer_errors |= {int(slots[row]): error for row, error in scores.errors.items()}
         return scores.total
@@ -604,9 +608,9 @@ class Core:
             "samples": list(self.samples),
             "rngs": self.assignment.get_rng_states(),
             "assignment": self.assignment.state,
-            "kl_penalty": None if self.parts.kl is None else self.parts.kl.coefficient.coef,
+            "kl_penalty": None if self.components.kl is None else self.components.kl.coefficient.coef,
             "conversation": None if self.conversation is None else self.conversation.get_state(),
-            "prompts": self.parts.prompts.get_state(),
+            "prompts": self.components.prompts.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -620,14 +624,14 @@ class Core:
                 f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"
             )
         if state["prompts"] is not None:  # first, since it alone may refuse the state
-            self.parts.prompts.set_state(state["prompts"])
+            self.components.prompts.set_state(state["prompts"])
         for name in ("ids", *self._COLUMNS):
             setattr(self, name, state[name].copy())
         self.samples = list(state["samples"])
         self.assignment.set_rng_states(state["rngs"])
         self.assignment.state = state["assignment"]
-        if self.parts.kl is not None and state["kl_penalty"] is not None:
-            self.parts.kl.coefficient.coef = state["kl_penalty"]
+        if self.components.kl is not None and state["kl_penalty"] is not None:
+            self.components.kl.coefficient.coef = state["kl_penalty"]
         if self.conversation is not None:
             self.conversation.set_state(state["conversation"])
         self._all_running = bool(self.running.all())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.envs.parts import ScoreBounds
+from textgym.envs.components import ScoreBounds
 from textgym.scorers import Scores
 
 __all__ = ["Column", "EpisodeEnd"]
@@ -35,7 +35,7 @@ class EpisodeEnd:
     scores: Scores
     """Total and components, (K,) each."""
     end_reasons: list[str]
-    """``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's name."""
+    """``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"invalid_action"`` or a stop function's name."""
     groups: npt.NDArray[np.int64] | None = None
     """(K,) int64, the groups of prompts they belong to, where ``group_size`` exceeds 1."""
     kl: npt.NDArray[np.float64] | None = None

@@ -27,7 +27,7 @@ def step_columns(step: Step, final_info: FinalInfo) -> tuple[Columns, Columns]:
 
     The former is empty in autoreset modes other than ``SAME_STEP``.
     """
-    is_plain = step.episode_end is None and step.illegal is None and step.reward_vectors is None
+    is_plain = step.episode_end is None and step.invalid is None and step.reward_vectors is None
     if is_plain and step.state.action_masks is None and not (step.scorer_errors or step.state.scorer_errors):
         return {}, {}  # as in most steps
     played = np.ones(len(step.rewards), dtype=np.bool_) if step.played is None else step.played
@@ -51,9 +51,9 @@ def reset_columns(state: State, slots: npt.NDArray[np.int64], final_info: FinalI
 def _step_notes(step: Step, chosen: npt.NDArray[np.bool_], final_info: FinalInfo) -> Columns:
     """Return what ``info`` holds of a step itself in the chosen slots, (N,) bool."""
     notes = _errors({slot: text for slot, text in step.scorer_errors.items() if chosen[slot]}, final_info)
-    if step.illegal is not None:
-        slots = np.flatnonzero(step.illegal & chosen)
-        notes["illegal_action"] = Column(slots, np.ones(slots.size, dtype=np.bool_))
+    if step.invalid is not None:
+        slots = np.flatnonzero(step.invalid & chosen)
+        notes["invalid_action"] = Column(slots, np.ones(slots.size, dtype=np.bool_))
     if step.reward_vectors is not None:
         notes["reward_vector"] = Column(np.flatnonzero(chosen), step.reward_vectors[chosen])
     return notes
@@ -106,8 +106,8 @@ def infos(columns: Mapping[str, Column], num_envs: int, final_info: FinalInfo) -
     rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, (slots, values) in columns.items():
         if isinstance(values, dict):
-            parts = infos(values, num_envs, final_info)
-            entries: Any = [parts[slot] for slot in slots.tolist()]
+            nested = infos(values, num_envs, final_info)
+            entries: Any = [nested[slot] for slot in slots.tolist()]
         elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.bool_:
             entries = [np.array(value) for value in values]  # SyncVectorEnv makes objects of np.bool_
         elif isinstance(values, np.ndarray) and values.ndim == 1 and final_info == "full":

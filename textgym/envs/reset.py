@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.envs.parts import Parts
+from textgym.envs.components import EnvComponents
 from textgym.errors import unknown_name
 from textgym.prompts import Sample
 
@@ -95,8 +95,8 @@ class PromptAssignment:
     the next G episodes, whichever slots they are in.
     """
 
-    def __init__(self, parts: Parts, num_envs: int) -> None:
-        self.parts = parts
+    def __init__(self, components: EnvComponents, num_envs: int) -> None:
+        self.components = components
         self.rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(num_envs)]
         self.state = AssignmentState()
 
@@ -119,25 +119,25 @@ class PromptAssignment:
             for slot in slots.tolist():
                 starts.append(self._next_of_group(self.rngs[slot]))
                 groups.append(self.state.group)
-            return _first_texts(starts, slots, self.parts), groups
+            return _first_texts(starts, slots, self.components), groups
         given: dict[tuple[str, str], int] = {}
         for slot, row in zip(slots.tolist(), request.rows, strict=False):
             name = next((name for name in PROMPT_OPTIONS if name in row), None)
             if name is None:
                 start, group = self._next_of_group(self.rngs[slot]), self.state.group
             else:
-                start = _given(row, self.parts)
+                start = _given(row, self.components)
                 group = given.setdefault((name, str(row[name])), self.state.num_groups + 1)
                 self.state = self.state._replace(num_groups=max(group, self.state.num_groups))
-            starts.append(start._replace(prefix_ids=_prefix_ids(row, self.parts)))
+            starts.append(start._replace(prefix_ids=_prefix_ids(row, self.components)))
             groups.append(group)
-        return _first_texts(starts, slots, self.parts), groups
+        return _first_texts(starts, slots, self.components), groups
 
     def _next_of_group(self, rng: np.random.Generator) -> Start:
         num_groups, group, left, start, episodes_left = self.state
         if left == 0 or start is None:
-            sample = self.parts.prompts.draw(rng)
-            left, start = self.parts.group_size, Start(sample, self.parts.encoder(sample))
+            sample = self.components.prompts.draw(rng)
+            left, start = self.components.group_size, Start(sample, self.components.encoder(sample))
             num_groups = group = num_groups + 1
         self.state = AssignmentState(num_groups, group, left - 1, start, episodes_left)
         return start
@@ -216,25 +216,25 @@ def _column(name: str, value: Any, num: int) -> Sequence[Any]:
     return values
 
 
-def _given(row: OptionRow, parts: Parts) -> Start:
+def _given(row: OptionRow, components: EnvComponents) -> Start:
     """Return where an episode starts whose prompt the options give."""
     if "prompt_ids" in row:
-        prompt_ids = parts.encoder.encode_ids(row["prompt_ids"])
-        return Start(Sample(parts.tokenizer.decode(prompt_ids.tolist())), prompt_ids)
-    sample = Sample(row["prompt"]) if "prompt" in row else _sample_at(row["index"], parts)
-    return Start(sample, parts.encoder(sample))
+        prompt_ids = components.encoder.encode_ids(row["prompt_ids"])
+        return Start(Sample(components.tokenizer.decode(prompt_ids.tolist())), prompt_ids)
+    sample = Sample(row["prompt"]) if "prompt" in row else _sample_at(row["index"], components)
+    return Start(sample, components.encoder(sample))
 
 
-def _prefix_ids(row: OptionRow, parts: Parts) -> npt.NDArray[np.int64] | None:
+def _prefix_ids(row: OptionRow, components: EnvComponents) -> npt.NDArray[np.int64] | None:
     """Return the (Q,) ids of a completion already begun, None where the options give none."""
     if "prefix" not in row and "prefix_ids" not in row:
         return None
-    ids = np.asarray(row["prefix_ids"] if "prefix_ids" in row else parts.tokenizer.encode(row["prefix"]))
+    ids = np.asarray(row["prefix_ids"] if "prefix_ids" in row else components.tokenizer.encode(row["prefix"]))
     if ids.size and ids.dtype.kind not in "iu":
         raise TypeError(f"prefix_ids must be integers, got {ids.dtype}")
-    if ids.size >= parts.max_new_tokens:
-        raise ValueError(f"a prefix of {ids.size} tokens leaves no room in max_new_tokens={parts.max_new_tokens}")
-    mask, eos = parts.tokenizer.token_mask, parts.tokenizer.eos_token_id
+    if ids.size >= components.max_new_tokens:
+        raise ValueError(f"a prefix of {ids.size} tokens leaves no room in max_new_tokens={components.max_new_tokens}")
+    mask, eos = components.tokenizer.token_mask, components.tokenizer.eos_token_id
     for token_id in ids.tolist():
         if not (0 <= token_id < len(mask) and mask[token_id]):
             raise ValueError(f"prefix id {token_id} is not a token of the vocabulary of {len(mask)} ids")
@@ -243,8 +243,8 @@ def _prefix_ids(row: OptionRow, parts: Parts) -> npt.NDArray[np.int64] | None:
     return ids.astype(np.int64)
 
 
-def _sample_at(index: int, parts: Parts) -> Sample:
-    prompts: Any = parts.prompts
+def _sample_at(index: int, components: EnvComponents) -> Sample:
+    prompts: Any = components.prompts
     if not hasattr(prompts, "__getitem__") or not hasattr(prompts, "__len__"):
         raise TypeError(f"the reset option 'index' needs prompts that can be indexed, {type(prompts).__name__} cannot")
     if not 0 <= index < len(prompts):
@@ -253,9 +253,9 @@ def _sample_at(index: int, parts: Parts) -> Sample:
     return sample
 
 
-def _first_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], parts: Parts) -> TextBatch:
+def _first_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], components: EnvComponents) -> TextBatch:
     """Return the episodes that ``starts`` begin in ``slots``."""
-    ids = np.full((len(starts), parts.window), parts.tokenizer.vocab_size, dtype=np.int64)
+    ids = np.full((len(starts), components.window), components.tokenizer.vocab_size, dtype=np.int64)
     prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
     lengths = prompt_lengths.copy()
     for i, start in enumerate(starts):
@@ -266,4 +266,4 @@ def _first_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], parts: P
             ids[i, size : lengths[i]] = start.prefix_ids
     samples = [start.sample for start in starts]
     unfinished = np.zeros(len(starts), dtype=np.bool_)
-    return TextBatch(parts.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)
+    return TextBatch(components.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)

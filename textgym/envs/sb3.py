@@ -9,14 +9,13 @@ import numpy.typing as npt
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
 from textgym.envs.episode_end import Column
 from textgym.envs.info import infos, reset_columns, row_of, step_columns
+from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.errors import install_hint
-from textgym.rendering import render_ansi
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -26,7 +25,7 @@ except ImportError as error:
 __all__ = ["TextGenVecEnv"]
 
 
-class TextGenVecEnv(CoreAccess, VecEnv):
+class TextGenVecEnv(CoreInterface, VecEnv):
     """N texts as an SB3 ``VecEnv``: ``PPO("MlpPolicy", TextGenVecEnv(8))`` trains as it is.
 
     Episodes, spaces and the last step's info are those of ``TextGenEnv``. Ended slots restart in the same step; the
@@ -49,8 +48,10 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.core = Core(self.config.build(), num_envs, max_reward=float(np.finfo(np.float32).max))
         self.render_mode = render_mode
-        parts = self.core.parts
-        observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        components = self.core.components
+        observation_space = components.observation.space(
+            components.tokenizer, components.window, components.max_new_tokens
+        )
         self._actions: Any = None
         super().__init__(num_envs, observation_space, gym.spaces.Discrete(self.core.num_actions))
 
@@ -117,7 +118,7 @@ class TextGenVecEnv(CoreAccess, VecEnv):
         """Return N texts so far with ``render_mode="ansi"``."""
         if (mode or self.render_mode) != "ansi":
             return None
-        return [render_ansi(self.core, slot) for slot in range(self.num_envs)]
+        return [self._text(slot) for slot in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """Return the attribute once per slot; all slots share one object.

@@ -8,19 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 
-from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
 from textgym.envs.episode_end import Column
 from textgym.envs.info import infos, reset_columns, row_of, step_columns
+from textgym.envs.interface import CoreInterface, make_time_limit, settle_time_limits
 from textgym.envs.reset import ResetRequest, option_rows
-from textgym.envs.time_limit import make_time_limit, settle_time_limits
-from textgym.rendering import render_ansi
 
 __all__ = ["TextGenEnv"]
 
 
-class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
+class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     """Write a text, one token a step.
 
     ## Description
@@ -48,7 +46,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     ## Episode End
     Terminated by EOS, by ``stop`` or after ``max_new_tokens`` (``time_limit="truncated"`` makes that a truncation, for
-    agents that bootstrap). An illegal action raises, terminates or is ignored, as ``on_illegal_action`` says. With
+    agents that bootstrap). An invalid action raises, terminates or is ignored, as ``on_invalid_action`` says. With
     ``user``, EOS ends the agent's turn; the episode is terminated by what the user says, or after ``max_turns``.
 
     ## Information
@@ -62,7 +60,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
     | ``score`` | float, the scorer's total |
     | ``scores`` | dict of float by component |
     | ``length`` | int, tokens of the completion |
-    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"illegal_action"`` or a stop function's |
+    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"invalid_action"`` or a stop function's |
 
     With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
     and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
@@ -71,14 +69,14 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_penalty`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any
-    step or reset), ``illegal_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
+    step or reset), ``invalid_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
     ``action_mask`` ((n,) int8, at every step and reset), ``reward_vector`` ((K,) float64, at every step).
 
     A part of the scorer that does not apply to the text is missing in ``scores`` and NaN in ``reward_vector``. Where
     the scorer failed, with ``on_scorer_error="invalid"``, all scores may be NaN. With ``final_info="numbers"`` the
     last step's info holds, of the keys that describe the episode, ``score``, ``length``, ``score_normalised``,
     ``group`` and ``kl``, as NumPy scalars, and with ``"none"`` no such key; ``scorer_error`` is then a 0-d bool array,
-    and ``illegal_action`` and what ``step_info`` asks for stay as they are. In a vector environment each key is an
+    and ``invalid_action`` and what ``step_info`` asks for stay as they are. In a vector environment each key is an
     (N,) array, with its mask under ``_key``.
 
     ## Arguments
@@ -107,9 +105,11 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
         self.config = TextGenConfig.from_kwargs({"max_episode_steps": make_time_limit(self), **kwargs})
         self.core = Core(self.config.build(), num_envs=1)
-        parts = self.core.parts
+        components = self.core.components
         self.action_space = gym.spaces.Discrete(self.core.num_actions)
-        self.observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        self.observation_space = components.observation.space(
+            components.tokenizer, components.window, components.max_new_tokens
+        )
         self.render_mode = render_mode
         self.np_random = self.core.assignment.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
@@ -129,7 +129,7 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
             self._np_random, self._np_random_seed = rng, np_random_seed
         info = self._info(reset_columns(state, self._slot, self.config.final_info))
         if self.render_mode == "human":
-            print(render_ansi(self.core, 0))
+            print(self._text(0))
         return row_of(state.observation, 0), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -146,13 +146,13 @@ class TextGenEnv(CoreAccess, gym.Env[Any, np.int64]):
         _, columns = step_columns(step, self.config.final_info)
         info = self._info(columns) if columns else {}
         if self.render_mode == "human":
-            print(render_ansi(self.core, 0))
+            print(self._text(0))
         reward, terminated, truncated = float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0])
         return row_of(step.state.observation, 0), reward, terminated, truncated, info
 
     def render(self) -> str | None:
         """Return the text so far, the prompt set apart, with ``render_mode="ansi"``."""
-        return render_ansi(self.core, 0) if self.render_mode == "ansi" else None
+        return self._text(0) if self.render_mode == "ansi" else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (num_actions,) bool, as sb3-contrib's MaskablePPO asks for it."""

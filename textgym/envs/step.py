@@ -41,14 +41,14 @@ class Step(NamedTuple):
     """(N,) bool."""
     state: State
     """After the step, and after the resets that belong to it."""
-    illegal: npt.NDArray[np.bool_] | None = None
-    """(N,) bool where some action was illegal and the policy is not to raise, else None."""
+    invalid: npt.NDArray[np.bool_] | None = None
+    """(N,) bool where some action was invalid and the policy is not to raise, else None."""
     episode_end: EpisodeEnd | None = None
     """The episodes that ended in this step, or None."""
     final: FinalState | None = None
     """Of ended episodes whose slots have started anew in this very step, or None."""
     reward_vectors: npt.NDArray[np.float64] | None = None
-    """(N, K) float64, the final scores of the scorer's K parts, 0 where no episode ended; None if not wanted."""
+    """(N, K) float64, the final scores of the scorer's K components, 0 where no episode ended; None if not wanted."""
     played: npt.NDArray[np.bool_] | None = None
     """(N,) bool, the slots that wrote a token; None where all did."""
     scorer_errors: dict[int, str] = {}  # noqa: RUF012 (never changed)

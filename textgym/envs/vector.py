@@ -10,19 +10,18 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from textgym.envs.access import CoreAccess
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
 from textgym.envs.info import reset_columns, row_of, step_columns, vector_info
+from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
 from textgym.errors import unknown_name
-from textgym.rendering import render_ansi
 
 __all__ = ["TextGenVectorEnv"]
 
 
-class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
+class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     """N texts written side by side; ``gym.make_vec("TextGen-v0", num_envs=N)`` makes one.
 
     Episodes, spaces and ``info`` are those of ``TextGenEnv``. Seeded with s, it gives the very episodes that
@@ -57,13 +56,15 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         self.config = TextGenConfig.from_kwargs(kwargs)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.core = Core(self.config.build(), num_envs)
-        parts = self.core.parts
+        components = self.core.components
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_action_space = gym.spaces.Discrete(self.core.num_actions)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = parts.observation.space(parts.tokenizer, parts.window, parts.max_new_tokens)
+        self.single_observation_space = components.observation.space(
+            components.tokenizer, components.window, components.max_new_tokens
+        )
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._all_slots = np.arange(num_envs)
 
@@ -97,8 +98,8 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
                     f"{left} of num_episodes are left, reset_mask asks for {slots.size}: with fewer left it may name "
                     "ended slots alone, without seed and options; reset all slots to play on"
                 )
-        elif self.core.parts.kl is not None:
-            self.core.parts.kl.clear()
+        elif self.core.components.kl is not None:
+            self.core.components.kl.clear()
         state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
         return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 
@@ -125,7 +126,7 @@ class TextGenVectorEnv(CoreAccess, VectorEnv[Any, npt.NDArray[np.int64], npt.NDA
         """Return N texts so far with ``render_mode="ansi"``."""
         if self.render_mode != "ansi":
             return None
-        return tuple(render_ansi(self.core, slot) for slot in range(self.num_envs))
+        return tuple(self._text(slot) for slot in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.envs import TextGenConfig, TextGenVectorEnv
-from textgym.envs.access import by_entry, select_slots
+from textgym.envs.interface import combine_snapshots, select_slots
 from textgym.prompts import as_prompts
 from textgym.rewards import as_reward
 from textgym.scorers import as_scorer
@@ -205,7 +205,9 @@ def _padded(index: IntArray) -> IntArray:
 
 def _joined(parts: Sequence[_Texts]) -> _Texts:
     snapshots, masks, weights = zip(*parts, strict=True)
-    snapshot = by_entry(lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [*chain(*v)], snapshots)
+    snapshot = combine_snapshots(
+        lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [*chain(*v)], snapshots
+    )
     return _Texts(snapshot, np.concatenate(masks), np.concatenate(weights))
 
 

@@ -27,10 +27,10 @@ class Solution:
         ids: (S, L) int64, prompt and completion, right-padded as the environment pads them.
         steps: (S,) int64, actions taken before the state.
         action_masks: (S, A) bool, the legal actions.
-        rewards: (S, A) float64, expected reward of each action; 0 where illegal.
+        rewards: (S, A) float64, expected reward of each action; 0 where invalid.
         policy: (S, A) float64, probability of each action.
         values: (S,) float64, V(s).
-        q_values: (S, A) float64, Q(s, a); -inf where illegal.
+        q_values: (S, A) float64, Q(s, a); -inf where invalid.
         gamma: Discount per step.
         parents: (S,) int64, the state before; -1 where an episode starts.
         actions: (S,) int64, the action that led from there; -1 where an episode starts.
@@ -59,7 +59,7 @@ class Solution:
 
     @property
     def advantages(self) -> FloatArray:
-        """(S, A) float64, A(s, a) = Q(s, a) - V(s); 0 where illegal."""
+        """(S, A) float64, A(s, a) = Q(s, a) - V(s); 0 where invalid."""
         return np.where(self.action_masks, self.q_values, self.values[:, None]) - self.values[:, None]
 
     @cached_property

@@ -40,7 +40,7 @@ ARM_NOISE = 0.5
 NUM_STEPS = 3
 """Steps of an episode with traps."""
 NUM_TRAPS = 2
-"""Letters that are illegal at each of them."""
+"""Letters that are invalid at each of them."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def arm_pays(batch: TextBatch) -> FloatArray:
 
 
 def traps() -> list[Sample]:
-    """Return the trap's only prompt once for each choice of the letters that are illegal at each step, as metadata."""
+    """Return the trap's only prompt once for each choice of the letters that are invalid at each step, as metadata."""
     steps = product(map("".join, combinations("abcdef", NUM_TRAPS)), repeat=NUM_STEPS)
     return [Sample("a", metadata={"traps": list(letters)}) for letters in steps]
 
 
 class HiddenTraps:
-    """At step t the letters of the sample's ``metadata["traps"][t]`` are illegal; no observation shows them."""
+    """At step t the letters of the sample's ``metadata["traps"][t]`` are invalid; no observation shows them."""
 
     def mask(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Return (B, V) bool."""

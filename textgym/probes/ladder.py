@@ -196,7 +196,7 @@ _LADDER = [
             goals.PlacesRight(_past_the_traps),
             goals.NUM_STEPS,
             constraints=goals.HiddenTraps(),
-            on_illegal_action="terminate",
+            on_invalid_action="terminate",
         ),
         solve=_past_the_traps,
         optimal_return=1.0,

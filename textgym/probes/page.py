@@ -14,7 +14,7 @@ One of the probe environments, which form a ladder: each takes one thing more to
 {rows}
 
 ## Action Space
-``Discrete({V})``: letters from a on, and then EOS. In Trap, two letters drawn at random are illegal at each step; only
+``Discrete({V})``: letters from a on, and then EOS. In Trap, two letters drawn at random are invalid at each step; only
 ``action_masks()`` tells which.
 
 ## Observation Space
@@ -24,7 +24,7 @@ prompt, {prompt}, plus the budget, {budget}.
 ## Rewards
 0 until the last step. There the share of the letters that are right (Constant, Prompt, Copy, Reverse, Trap), 1 or 0
 (Memory), 1 at the right length and 1/2 one letter off (Stop), the share of the budget that a text with the right
-beginning fills (Delay), or the arm's noisy reward (Bandit). In Trap an illegal letter ends the episode and costs 1.
+beginning fills (Delay), or the arm's noisy reward (Bandit). In Trap an invalid letter ends the episode and costs 1.
 
 ## Starting State
 Prompts are equally likely: a letter of a to d (Prompt), two of them (Copy, Reverse), a or b and then three of a to d

@@ -64,7 +64,7 @@ def _turn_scores(scorer: Scorer, batch: TextBatch, num_given: RewardState) -> tu
     ended = np.flatnonzero(batch.turn_ended)
     part = batch.select(ended)
     num_turns = np.array([len(said) for said in part.agent_turns], dtype=np.int64)
-    is_new = num_turns > num_given[ended]  # not so where an illegal action wrote nothing after the turn's end
+    is_new = num_turns > num_given[ended]  # not so where an invalid action wrote nothing after the turn's end
     if is_new.any():
         num_given[ended] = num_turns
         part = part.select(is_new)

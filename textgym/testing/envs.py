@@ -15,7 +15,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 
 from textgym.envs import TextGenEnv
-from textgym.errors import IllegalActionError
+from textgym.errors import InvalidActionError
 from textgym.testing.interfaces import check_sb3_interface, check_vector_interface
 from textgym.testing.transcripts import LegalActor, Record, check_same, play
 
@@ -39,7 +39,7 @@ NUMBERS: dict[str, type] = {
 }  # fmt: skip
 """Keys of ``info`` at the last step with ``final_info="numbers"``, where they apply."""
 STEP_INFO: dict[str, type] = {
-    "scorer_error": str, "illegal_action": np.ndarray, "action_mask": np.ndarray, "reward_vector": np.ndarray
+    "scorer_error": str, "invalid_action": np.ndarray, "action_mask": np.ndarray, "reward_vector": np.ndarray
 }  # fmt: skip
 """Keys of ``info`` at any step, where they apply."""
 
@@ -112,7 +112,7 @@ def _check_frameworks(new: Callable[[], TextGenEnv]) -> None:
         checkers["Stable-Baselines3's check_env"] = check_sb3
     for name, checker in checkers.items():
         env = new()
-        if env.has_illegal_actions:
+        if env.has_invalid_actions:
             env.action_space = _LegalSpace(env)
         with _failing_as(f"{name} fails"), warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -233,31 +233,31 @@ def _check_legality(env: TextGenEnv, seed: int) -> None:
         if not mask.any():
             raise AssertionError(f"action_masks() {i} leaves nothing to do")
         if not mask.all():
-            _check_illegal_action(env, int(np.flatnonzero(~mask)[0]), i)
+            _check_invalid_action(env, int(np.flatnonzero(~mask)[0]), i)
         try:
             _, _, terminated, truncated, info = env.step(actor(mask[None])[0])
-        except IllegalActionError as error:
+        except InvalidActionError as error:
             raise AssertionError(f"step {i} refuses an action that action_masks() allows: {error}") from error
-        if "illegal_action" in info:
-            raise AssertionError(f"step {i} calls an action illegal that action_masks() allows")
+        if "invalid_action" in info:
+            raise AssertionError(f"step {i} calls an action invalid that action_masks() allows")
         if terminated or truncated:
             env.reset()
 
 
-def _check_illegal_action(env: TextGenEnv, action: int, i: int) -> None:
-    """Check that the policy for illegal actions is followed, on a copy unless it is to raise."""
-    policy = env.config.on_illegal_action
+def _check_invalid_action(env: TextGenEnv, action: int, i: int) -> None:
+    """Check that the policy for invalid actions is followed, on a copy unless it is to raise."""
+    policy = env.config.on_invalid_action
     if policy != "raise":
         _, _, terminated, _, info = env.clone().step(np.int64(action))
-        if not info.get("illegal_action", False):
-            raise AssertionError(f"step {i}: info does not say that action {action} is illegal")
+        if not info.get("invalid_action", False):
+            raise AssertionError(f"step {i}: info does not say that action {action} is invalid")
         if policy == "terminate" and not terminated:
-            raise AssertionError(f"step {i}: the illegal action {action} does not end the episode")
+            raise AssertionError(f"step {i}: the invalid action {action} does not end the episode")
         return
     before = env.get_state()
     try:
         env.step(np.int64(action))
-    except IllegalActionError:
-        check_same(before, env.get_state(), "the state after an illegal action")
+    except InvalidActionError:
+        check_same(before, env.get_state(), "the state after an invalid action")
         return
     raise AssertionError(f"step {i}: action {action}, which action_masks() forbids, does not raise")

@@ -38,8 +38,8 @@ def check_vector_interface(
             raise AssertionError(f"a step of the vector environment ({mode.value}) before a reset does not raise")
         record = play_vector(vector, vector, seed)
         _check_spaces(vector, record, mode)
-        if vector.core.parts.group_size > 1:
-            _check_groups(vector.core.parts.group_size, record)
+        if vector.core.components.group_size > 1:
+            _check_groups(vector.core.components.group_size, record)
             continue
         # The masks come from a vector environment, the actions that follow from them go to both.
         twin = _vector(make, new, kwargs, num_envs, mode)

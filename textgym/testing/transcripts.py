@@ -24,9 +24,9 @@ class LegalActor:
 
     def __init__(self, core: Core, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        tokenizer = core.parts.tokenizer
+        tokenizer = core.components.tokenizer
         empty = TextBatch.from_texts([""] * core.num_actions, tokenizer=tokenizer)
-        written = core.parts.actions.token_ids(np.arange(core.num_actions), empty)
+        written = core.components.actions.token_ids(np.arange(core.num_actions), empty)
         self._eos = [] if tokenizer.eos_token_id is None else np.flatnonzero(written == tokenizer.eos_token_id).tolist()
 
     def __call__(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

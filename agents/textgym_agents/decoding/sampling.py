@@ -70,7 +70,7 @@ class Greedy(Decoder):
 class Sampling(Decoder):
     """Draws from softmax(logits / temperature), restricted to the likeliest tokens.
 
-    First the temperature, then ``top_k``, then ``top_p``, in transformers' order and by its code; illegal tokens are
+    First the temperature, then ``top_k``, then ``top_p``, in transformers' order and by its code; invalid tokens are
     left out before. The log-probabilities are those of the distribution that is drawn from.
 
     Args:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from textgym.envs.access import CoreAccess, by_entry, select_slots
 from textgym.envs.core import Core
+from textgym.envs.interface import CoreInterface, combine_snapshots, select_slots
 from textgym_agents.policy import Policy
 from textgym_agents.rollout import check_fit
 
@@ -26,8 +26,8 @@ class Simulation:
         slots: (M,) int64, the slot that each copy starts as.
     """
 
-    def __init__(self, env: CoreAccess, slots: npt.NDArray[np.int64]) -> None:
-        self._core = Core(env.clone().core.parts, len(slots))  # what moves as episodes end is the clone's own
+    def __init__(self, env: CoreInterface, slots: npt.NDArray[np.int64]) -> None:
+        self._core = Core(env.clone().core.components, len(slots))  # what moves as episodes end is the clone's own
         self.state = select_slots(env.get_state(), slots)
 
     @property
@@ -80,7 +80,7 @@ class Simulation:
         return self._core.step(actions, which=which).rewards
 
 
-def text_episodes(env: Any, policy: Policy) -> CoreAccess:
+def text_episodes(env: Any, policy: Policy) -> CoreInterface:
     """Return the TextGen environment of any interface under any wrappers.
 
     Raises:
@@ -88,13 +88,13 @@ def text_episodes(env: Any, policy: Policy) -> CoreAccess:
         ValueError: If its actions are not the policy's tokens.
     """
     base = getattr(env, "unwrapped", env)
-    if not isinstance(base, CoreAccess):
+    if not isinstance(base, CoreInterface):
         raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
     check_fit(base, policy)  # type: ignore[arg-type]  # all three interfaces have what it reads
     return base
 
 
-def check_state(env: CoreAccess, ids: npt.NDArray[np.int64], slots: npt.NDArray[np.bool_]) -> None:
+def check_state(env: CoreInterface, ids: npt.NDArray[np.int64], slots: npt.NDArray[np.bool_]) -> None:
     """Check that N texts are the unfinished ones that the environment is at, in the (N,) bool slots that matter.
 
     Raises:
@@ -116,4 +116,4 @@ def mixed(snapshots: Sequence[dict[str, Any]], which: npt.NDArray[np.int64]) -> 
         chosen = [values[k][i] for i, k in places]
         return np.stack(chosen) if isinstance(values[0], np.ndarray) else chosen
 
-    return by_entry(entries, snapshots)
+    return combine_snapshots(entries, snapshots)

@@ -18,7 +18,7 @@ class Trees:
     | name | shape | meaning |
     | --- | --- | --- |
     | ``tokens`` | (N, S, K) int64 | the token of each branch, the likeliest first |
-    | ``priors`` | (N, S, K) float64 | pi(token given text), of the K tokens together 1; 0 where illegal |
+    | ``priors`` | (N, S, K) float64 | pi(token given text), of the K tokens together 1; 0 where invalid |
     | ``visits`` | (N, S, K) int64 | how often each branch was taken |
     | ``totals`` | (N, S, K) float64 | sum of the returns from there on |
     | ``children`` | (N, S, K) int64 | the node that each branch leads to, -1 where there is none yet |
@@ -87,7 +87,7 @@ class Trees:
         return means
 
     def _puct(self, nodes: npt.NDArray[np.int64], c_puct: float) -> npt.NDArray[np.float64]:
-        """Return (N, K), how much each branch of (N,) nodes is worth a visit; -inf where it is illegal."""
+        """Return (N, K), how much each branch of (N,) nodes is worth a visit; -inf where it is invalid."""
         visits, priors = self.visits[self._rows, nodes], self.priors[self._rows, nodes]
         known = self.totals[self._rows, nodes] / np.maximum(visits, 1)
         q_values = np.where(visits > 0, known, self.means(nodes)[:, None])

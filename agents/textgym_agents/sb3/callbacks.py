@@ -42,7 +42,7 @@ class RedistributeRewards(BaseCallback):
         buffer = self.model.rollout_buffer
         now, starts_now = self.locals["rewards"], self.model._last_episode_starts  # stored after the callbacks
         assert starts_now is not None
-        self._has_written[buffer.pos] = ["illegal_action" not in info for info in self.locals["infos"]]
+        self._has_written[buffer.pos] = ["invalid_action" not in info for info in self.locals["infos"]]
         for slot in np.flatnonzero(self.locals["dones"]).tolist():
             shares = self.locals["infos"][slot].get("token_rewards")
             if shares is None:

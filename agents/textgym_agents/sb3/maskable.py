@@ -25,7 +25,7 @@ __all__ = ["MaskableEpisodeRolloutBuffer", "MaskableLMActorCriticPolicy"]
 
 
 class MaskableLMActorCriticPolicy(LMActorCriticPolicy, MaskableActorCriticPolicy):  # type: ignore[misc]
-    """``LMActorCriticPolicy`` for MaskablePPO: illegal tokens have probability 0, while acting and while learning.
+    """``LMActorCriticPolicy`` for MaskablePPO: invalid tokens have probability 0, while acting and while learning.
 
     Arguments and errors: see ``LMActorCriticPolicy``.
     """

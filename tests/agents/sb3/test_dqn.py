@@ -112,11 +112,11 @@ def test_an_environment_that_does_not_tell_token_rewards_is_refused(final_info):
         fill(buffers_of(env)[:1], env, 40)
 
 
-@pytest.mark.parametrize("on_illegal_action", ["ignore", "terminate"])
-def test_illegal_actions_have_no_share(on_illegal_action):
+@pytest.mark.parametrize("on_invalid_action", ["ignore", "terminate"])
+def test_invalid_actions_have_no_share(on_invalid_action):
     env = make_env(
         reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
-        constraints=BanTokens([1]), on_illegal_action=on_illegal_action, illegal_action_penalty=0.0,
+        constraints=BanTokens([1]), on_invalid_action=on_invalid_action, invalid_action_penalty=0.0,
     )  # fmt: skip
     buffer, _ = buffers_of(env)
     fill([buffer], env, 60)

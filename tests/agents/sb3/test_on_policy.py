@@ -458,11 +458,11 @@ def test_redistributing_needs_the_whole_info_of_an_episode(kind, final_info):
         PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8, callback=RedistributeRewards())
 
 
-@pytest.mark.parametrize("on_illegal_action", ["ignore", "terminate"])
-def test_illegal_actions_have_no_share(on_illegal_action):
+@pytest.mark.parametrize("on_invalid_action", ["ignore", "terminate"])
+def test_invalid_actions_have_no_share(on_invalid_action):
     env = make_env(
         reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
-        constraints=BanTokens([1]), on_illegal_action=on_illegal_action, illegal_action_penalty=0.0,
+        constraints=BanTokens([1]), on_invalid_action=on_invalid_action, invalid_action_penalty=0.0,
     )  # fmt: skip
     given, checked = KeepSteps(), []
 
@@ -472,7 +472,7 @@ def test_illegal_actions_have_no_share(on_illegal_action):
         for step, slot in ends:
             first = max((end + 1 for end, other in ends if other == slot and end < step), default=0)
             rewards = model.rollout_buffer.rewards[first : step + 1, slot]
-            written = np.array(["illegal_action" not in infos[t][slot] for t in range(first, step + 1)])
+            written = np.array(["invalid_action" not in infos[t][slot] for t in range(first, step + 1)])
             if first > 0 and written.any() and not written.all():
                 np.testing.assert_allclose(np.diff(rewards[written]), 1.0, atol=1e-6)
                 assert (rewards[~written] == 0).all()

@@ -14,7 +14,7 @@ from textgym.scorers import Scorer
 from textgym.tokenizers import Tokenizer
 from textgym.users import User
 
-__all__ = ["Dialogue", "KLTerm", "Parts", "ScoreBounds"]
+__all__ = ["Dialogue", "EnvComponents", "KLTerm", "ScoreBounds"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ ScoreBounds = tuple[float, float] | Mapping[Any, tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class EnvComponents:
     """Everything the core calls. Built by ``TextGenConfig.build``."""
 
     tokenizer: Tokenizer
@@ -67,11 +67,11 @@ class Parts:
     """L, in tokens: ``max_prompt_tokens + max_new_tokens``, and room for the user's replies."""
     group_size: int
     budget_terminates: bool
-    on_illegal_action: Literal["raise", "terminate", "ignore"]
-    illegal_action_penalty: float
+    on_invalid_action: Literal["raise", "terminate", "ignore"]
+    invalid_action_penalty: float
     reports_reward_vector: bool
     reports_action_mask: bool
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None
     observes_episodes: bool = True
-    """Whether shared parts, the scorers, observe the episodes that end; False in clones."""
+    """Whether shared components, the scorers, observe the episodes that end; False in clones."""

@@ -1,15 +1,28 @@
-"""The token window, alone or with what a recurrent or attention-based agent may want beside it."""
+"""Observations: arrays made of the token ids, for N episodes at once."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
+from textgym.errors import unknown_name
 from textgym.tokenizers import Tokenizer
 
-__all__ = ["TokenDict", "TokenWindow"]
+__all__ = ["Observation", "TokenDict", "TokenWindow", "as_observation"]
+
+
+class Observation(Protocol):
+    """Observation space of an environment, and the observations of B episodes."""
+
+    def space(self, tokenizer: Tokenizer, window: int, max_new_tokens: int) -> gym.Space[Any]:
+        """Return the space of one episode's observation. ``window`` is L, in tokens."""
+        ...
+
+    def __call__(self, batch: TextBatch) -> Any:
+        """Return fresh arrays with B in front: (B, ...), or a dict of such arrays for a ``Dict`` space."""
+        ...
 
 
 class TokenWindow:
@@ -28,7 +41,7 @@ class TokenDict:
     """The token window with its attention mask, prompt length and step.
 
     Keys: ``ids`` (L,) int64 as in ``TokenWindow``; ``attention_mask`` (L,) int8, 1 at tokens; ``prompt_length``
-    and ``step`` (1,) int64, in tokens, a simulated user's not counted.
+    and ``step`` (1,) int64, in tokens, those of a simulated user not counted.
     """
 
     def space(self, tokenizer: Tokenizer, window: int, max_new_tokens: int) -> gym.Space[Any]:
@@ -51,3 +64,22 @@ class TokenDict:
             "prompt_length": batch.prompt_lengths[:, None].copy(),
             "step": batch.num_actions[:, None],
         }
+
+
+_BY_NAME: dict[str, type[TokenDict] | type[TokenWindow]] = {"tokens": TokenWindow, "dict": TokenDict}
+
+
+def as_observation(spec: str | Observation) -> Observation:
+    """Return the object that the ``observation`` keyword names: ``"tokens"``, ``"dict"``, or an object as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If the object does not fit the contract.
+    """
+    if isinstance(spec, str):
+        if spec not in _BY_NAME:
+            raise unknown_name("observation", spec, _BY_NAME)
+        return _BY_NAME[spec]()
+    if not callable(spec) or not callable(getattr(spec, "space", None)):
+        raise TypeError(f"observation must be a name, or callable and have a method space; got {spec!r}")
+    return spec

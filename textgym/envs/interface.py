@@ -1,29 +1,36 @@
-"""What each of the three interfaces lets agents and tools read and restore, through ``env.unwrapped``."""
+"""What the three interfaces share: public attributes, snapshots, clones, rendering and the time limit.
+
+A ``TimeLimit`` shorter than the token budget would cut each text before it is scored, and so remove the reward.
+``gym.make(id, max_episode_steps=n)`` puts that wrapper around the finished environment without passing the limit on, so
+``make_time_limit`` and ``settle_time_limits`` inspect their callers.
+"""
 
 import copy
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from textgym.envs.core import Core
-from textgym.envs.time_limit import spec_with_budget
 from textgym.scorers.base import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["CoreAccess", "by_entry", "select_slots"]
+__all__ = ["CoreInterface", "combine_snapshots", "make_time_limit", "select_slots", "settle_time_limits"]
 
 PER_SLOT = ("action_masks", "get_rng_states", "parked", "render", "running")
 """Attributes and methods with one result per slot."""
 
 
-class CoreAccess:
+class CoreInterface:
     """The part of the public surface that is the same for one episode and for N."""
 
     core: Core
@@ -36,12 +43,12 @@ class CoreAccess:
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = spec_with_budget(spec, self.max_new_tokens)
+        self._spec = _spec_with_budget(spec, self.max_new_tokens)
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer between ids and text."""
-        return self.core.parts.tokenizer
+        return self.core.components.tokenizer
 
     @property
     def pad_token_id(self) -> int:
@@ -51,17 +58,17 @@ class CoreAccess:
     @property
     def eos_token_id(self) -> int | None:
         """The token that ends an episode, if the tokenizer has one."""
-        return self.core.parts.tokenizer.eos_token_id
+        return self.core.components.tokenizer.eos_token_id
 
     @property
     def window(self) -> int:
         """L, tokens of the longest prompt and the longest completion together."""
-        return self.core.parts.window
+        return self.core.components.window
 
     @property
     def max_new_tokens(self) -> int:
         """The budget of an episode, in tokens."""
-        return self.core.parts.max_new_tokens
+        return self.core.components.max_new_tokens
 
     @property
     def num_actions(self) -> int:
@@ -74,8 +81,8 @@ class CoreAccess:
         return self.core.conversation is not None
 
     @property
-    def has_illegal_actions(self) -> bool:
-        """Whether an action can be illegal in some state, so that ``action_masks()`` is worth asking for."""
+    def has_invalid_actions(self) -> bool:
+        """Whether an action can be invalid in some state, so that ``action_masks()`` is worth asking for."""
         return not self.core.legality.all_legal
 
     @property
@@ -107,12 +114,12 @@ class CoreAccess:
         ``kl_penalty`` where there is a KL term, and the states of the scorers, of the reward's own scorers and of the
         prompt source, where they have one.
         """
-        kl = self.core.parts.kl
+        kl = self.core.components.kl
         return {
             "kl_penalty": None if kl is None else kl.coefficient.coef,
-            "scorers": get_states(self.core.parts.scorer),
-            "reward_scorers": [get_states(scorer) for scorer in self.core.parts.reward.scorers],
-            "prompts": self.core.parts.prompts.get_state(),
+            "scorers": get_states(self.core.components.scorer),
+            "reward_scorers": [get_states(scorer) for scorer in self.core.components.reward.scorers],
+            "prompts": self.core.components.prompts.get_state(),
         }
 
     def set_training_state(self, state: Mapping[str, Any]) -> None:
@@ -121,13 +128,13 @@ class CoreAccess:
         Raises:
             ValueError: If it is of another scorer.
         """
-        set_states(self.core.parts.scorer, state["scorers"])
-        for scorer, states in zip(self.core.parts.reward.scorers, state["reward_scorers"], strict=True):
+        set_states(self.core.components.scorer, state["scorers"])
+        for scorer, states in zip(self.core.components.reward.scorers, state["reward_scorers"], strict=True):
             set_states(scorer, states)
         if state["prompts"] is not None:
-            self.core.parts.prompts.set_state(state["prompts"])
-        if self.core.parts.kl is not None and state["kl_penalty"] is not None:
-            self.core.parts.kl.coefficient.coef = state["kl_penalty"]
+            self.core.components.prompts.set_state(state["prompts"])
+        if self.core.components.kl is not None and state["kl_penalty"] is not None:
+            self.core.components.kl.coefficient.coef = state["kl_penalty"]
 
     def get_state(self) -> dict[str, Any]:
         """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""
@@ -161,17 +168,26 @@ class CoreAccess:
         for name in ("action_space", "single_action_space", "reset_infos"):
             if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
-        parts = replace(self.core.parts, observes_episodes=False)
-        if parts.kl is not None:  # its coefficient moves as episodes end
-            parts = replace(parts, kl=replace(parts.kl, coefficient=copy.copy(parts.kl.coefficient)))
-        if (prompts_state := parts.prompts.get_state()) is not None:
-            parts = replace(parts, prompts=copy.copy(parts.prompts))
-            parts.prompts.set_state(copy.deepcopy(prompts_state))
-        twin.core = Core(parts, self.core.num_envs, max_reward=self.core.max_reward)
+        components = replace(self.core.components, observes_episodes=False)
+        if components.kl is not None:  # its coefficient moves as episodes end
+            components = replace(
+                components, kl=replace(components.kl, coefficient=copy.copy(components.kl.coefficient))
+            )
+        if (prompts_state := components.prompts.get_state()) is not None:
+            components = replace(components, prompts=copy.copy(components.prompts))
+            components.prompts.set_state(copy.deepcopy(prompts_state))
+        twin.core = Core(components, self.core.num_envs, max_reward=self.core.max_reward)
         twin.set_state(self.get_state())
         if self.core._log_probs is not None:  # given for the next step, which a snapshot does not belong to
             twin.core.set_log_probs(self.core._log_probs.copy())
         return twin
+
+    def _text(self, slot: int) -> str:
+        """Return prompt, bar and completion so far; an empty string before the first reset."""
+        core = self.core
+        start, end = core.prompt_lengths[slot], core.lengths[slot]
+        completion = core.components.tokenizer.decode(core.ids[slot, start:end].tolist())
+        return f"{core.samples[slot].prompt}|{completion}" if end else ""
 
     def _per_slot(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Read an attribute, or call a method, and return N results; all slots share what is not per slot."""
@@ -181,7 +197,9 @@ class CoreAccess:
         return list(value) if name in PER_SLOT and value is not None else [value] * self.core.num_envs
 
 
-def by_entry(function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def combine_snapshots(
+    function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Combine snapshots of ``get_state`` entry by entry.
 
     Args:
@@ -193,7 +211,7 @@ def by_entry(function: Callable[[Sequence[Any]], Any], snapshots: Sequence[Mappi
     for name, first in snapshots[0].items():
         values = [snapshot[name] for snapshot in snapshots]
         if name == "conversation" and first is not None:
-            made[name] = by_entry(function, values)
+            made[name] = combine_snapshots(function, values)
         elif name != "prompts" and isinstance(first, np.ndarray | list):
             made[name] = function(values)
         else:  # the prompt source's state is its own affair, whatever it is made of
@@ -207,6 +225,59 @@ def select_slots(snapshot: Mapping[str, Any], slots: npt.NDArray[np.int64]) -> d
     >>> select_slots({"lengths": np.array([3, 5]), "samples": ["a", "b"]}, np.array([1, 1, 0]))
     {'lengths': array([5, 5, 3]), 'samples': ['b', 'b', 'a']}
     """
-    return by_entry(
+    return combine_snapshots(
         lambda v: v[0][slots] if isinstance(v[0], np.ndarray) else [v[0][i] for i in slots.tolist()], [snapshot]
     )
+
+
+def make_time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """Return ``max_episode_steps`` of the ``gym.make`` call that is constructing ``env``; None without one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_locals.get("self") is env:
+        frame = frame.f_back
+    if frame is None or frame.f_code is not gym.make.__code__:
+        return None
+    limit: int | None = frame.f_locals.get("max_episode_steps")
+    return getattr(frame.f_locals.get("env_spec"), "max_episode_steps", None) if limit is None else limit
+
+
+def settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: bool) -> None:
+    """Check the ``TimeLimit`` wrappers through which ``env`` is being reset, and switch off those equal to the budget.
+
+    Such a wrapper would call a text that ends at its last token truncated, whatever ``time_limit`` says.
+
+    Args:
+        env: The environment, whose ``reset`` calls this.
+        budget: Tokens.
+        whole_stack: Whether to look beyond the first caller that is no wrapper of ``env``. Gymnasium's checker, a plain
+            function that stands between wrappers in the first reset, is one.
+
+    Raises:
+        ValueError: If a wrapper's limit is shorter than the budget.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if caller is not env and not (isinstance(caller, gym.Wrapper) and caller.unwrapped is env):
+            if not whole_stack:
+                return
+        elif isinstance(caller, gym.wrappers.TimeLimit):
+            limit = caller._max_episode_steps
+            if limit < budget:
+                raise ValueError(
+                    f"a TimeLimit of {limit} steps is around an environment whose budget is {budget} tokens: its texts "
+                    f"would be cut before they are scored. Give max_new_tokens={limit} to the environment instead"
+                )
+            if limit == budget:
+                _ = caller.spec  # is cached where there is one, and goes on telling the limit
+                caller._max_episode_steps = sys.maxsize
+        frame = frame.f_back
+
+
+def _spec_with_budget(spec: EnvSpec | None, budget: int) -> EnvSpec | None:
+    """Return a copy of a spec with the budget as ``max_episode_steps``, where wrappers look for it."""
+    if spec is None:
+        return None
+    copied = copy.copy(spec)
+    copied.max_episode_steps = budget
+    return copied
