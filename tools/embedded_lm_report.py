@@ -194,7 +194,7 @@ def write_samples(root: Path) -> None:
             "",
         ]
         for case, text in zip(cases, texts, strict=True):
-            written = f"{case.prompt}{text.rstrip()}   [{task.best_turn(case)}]"
+            written = f"{case.prompt}{text.rstrip()}   [{task.optimal_turn(case)}]"
             lines += [*(f"    {line}" for line in written.splitlines()), ""]
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs/embedded_lm_samples.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")

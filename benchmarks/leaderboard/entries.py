@@ -254,7 +254,7 @@ class OptimalPolicy(Planner):
         if self.env.eos_token_id is None:
             raise ValueError("the optimal policy ends its turns with EOS, but the tokenizer has none")
         self._eos = self.env.eos_token_id
-        if self.task.solve is None and self.task.target is None:
+        if self.task.expert is None and self.task.target is None:
             raise ValueError(f"task {task!r} has no best turn: it has neither a target nor a solve function")
 
     def plan(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
@@ -263,7 +263,7 @@ class OptimalPolicy(Planner):
         plans = empty_plans(core.ids.shape, self.env.pad_token_id)
         plans.ids[:] = core.ids
         for slot in np.flatnonzero(slots).tolist():
-            text = self.task.best_turn(core.samples[slot], self._agent_turns(slot))
+            text = self.task.optimal_turn(core.samples[slot], self._agent_turns(slot))
             turn = [*self.env.tokenizer.encode(" " + text), self._eos]
             columns = slice(core.lengths[slot], core.lengths[slot] + len(turn))
             plans.ids[slot, columns], plans.is_action[slot, columns] = turn, True

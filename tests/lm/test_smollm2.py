@@ -119,7 +119,7 @@ def test_a_whole_dialogue_is_what_the_template_makes_of_its_messages(policy, tok
     assert info["end_reason"] == "failure"
     said = [message["content"] for message in info["turns"]]
     assert said[::2] == ["Hello!", "What?"]
-    assert task.best_turn(sample, said[:1:2])  # the customer had not left after the first
+    assert task.optimal_turn(sample, said[:1:2])  # the customer had not left after the first
     messages = [{"role": "user", "content": instruction_of(info["prompt"])}, *info["turns"]]
     ids = [*env.tokenizer.encode(info["prompt"]), *info["completion_ids"]]
     # The last reply stands as it is: nobody answers it, so nothing ends it.
@@ -134,7 +134,7 @@ def test_the_best_turns_reach_the_goal_in_the_template_too(policy, tokenizer):
             turns: list[str] = []
             done = False
             while not done:
-                turns.append(TASKS["dialogue"].best_turn(env.core.samples[0], turns))
+                turns.append(TASKS["dialogue"].optimal_turn(env.core.samples[0], turns))
                 for token in [*env.tokenizer.encode(turns[-1]), env.eos_token_id]:
                     *_, done, _, info = env.step(token)
             assert info["score"] == 1.0

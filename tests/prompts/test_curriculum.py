@@ -151,7 +151,7 @@ def play(env, num_steps, best):
     rng, core = np.random.default_rng(0), env.core
     for _ in range(num_steps):
         if best:
-            texts = [" " + TASKS["qa"].best_turn(sample) for sample in core.samples]
+            texts = [" " + TASKS["qa"].optimal_turn(sample) for sample in core.samples]
             answers = [[*env.tokenizer.encode(text), env.eos_token_id] for text in texts]
             actions = [answer[step] for answer, step in zip(answers, core.steps.tolist(), strict=True)]
         else:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import textgym
 from textgym.tasks import TASKS
-from textgym.tasks.chat import chat_template
+from textgym.tasks.keywords import chat_template
 from textgym.tokenizers.chat import ChatTemplate
 
 CHATML = (

@@ -85,7 +85,7 @@ def test_a_hugging_face_data_set_is_data():
     sample = env.core.components.prompts[1]
     assert (sample.prompt, sample.references) == ("English: A dog.\nFrench:", ("Un chien.",))
     assert score(env, "Un chien.", index=1)["score"] == 1.0
-    with pytest.raises(ValueError, match="dictionary of splits; take one of them: train"):
+    with pytest.raises(ValueError, match="dictionary of splits; pass one of them: train"):
         prompts_of(data=datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS[:1])))
 
 
@@ -144,7 +144,7 @@ def test_a_missing_column_is_named_with_what_the_row_has_and_how_to_rename():
     rows = [ROWS[0], {"text": "Ann.", "question": "Who?", "answer": "Ann"}]
     refused(
         r"row 1 of the data: task 'qa' needs the columns context, question, answer; missing are context: a passage\. "
-        r"The row has text, question, answer; columns=\{'context': \.\.\.} names the one to take",
+        r"The row has text, question, answer; map other names with columns=\{'context': \.\.\.}",
         data=rows,
     )
 
@@ -161,10 +161,10 @@ def test_null_is_no_value():
 
 def test_a_target_is_a_text_or_several():
     refused(
-        "row 0 of the data: the column 'answer' must be a text or a list of texts, got 2",
+        "row 0 of the data: the column 'answer' must be a string or a list of strings, got 2",
         data=[ROWS[0] | {"answer": 2}],
     )
-    refused(r"must be a text or a list of texts, got \['a', 2\]", data=[ROWS[0] | {"answer": ["a", 2]}])
+    refused(r"must be a string or a list of strings, got \['a', 2\]", data=[ROWS[0] | {"answer": ["a", 2]}])
     refused("row 0 of the data: the column 'answer' is an empty list", data=[ROWS[0] | {"answer": []}])
 
 
@@ -183,13 +183,13 @@ def test_a_dictionary_of_splits_is_no_data():
     class Splits:
         column_names = {"train": ["context"], "test": ["context"]}  # noqa: RUF012
 
-    refused("the data set is a dictionary of splits; take one of them: train, test", data=Splits())
+    refused("dictionary of splits; pass one of them: train, test", data=Splits())
 
 
 def test_no_rows_are_no_data(tmp_path):
-    refused(r"the data \[\] have no rows", data=[])
+    refused(r"data=\[\] has no rows", data=[])
     (tmp_path / "empty.jsonl").touch()
-    refused("have no rows", data=tmp_path / "empty.jsonl")
+    refused("has no rows", data=tmp_path / "empty.jsonl")
 
 
 @pytest.mark.parametrize("data", [3, {"context": "a"}, object()])
@@ -203,7 +203,7 @@ def test_rows_are_mappings():
 
 
 def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
-    refused(r"data are read from \.jsonl and \.csv files, got 'rows\.parquet'", data="rows.parquet")
+    refused(r"data must be a \.jsonl or \.csv file, got 'rows\.parquet'", data="rows.parquet")
     with pytest.raises(FileNotFoundError):
         prompts_of(data=tmp_path / "none.csv")
 

@@ -11,12 +11,12 @@ import pytest
 import textgym
 from textgym.registration import IDS, TASK_KEYWORDS
 from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
-from textgym.tasks.prompts import SIZES, WorldPrompts, split_of
+from textgym.tasks.prompts import SIZES, TaskPrompts, split_of
 from textgym.testing import check_text_env
 from textgym.testing.transcripts import check_same
 
 TASK_LEVELS = [(name, level) for name, task in TASKS.items() for level in range(1, task.num_levels + 1)]
-SOLVABLE = [(name, level) for name, level in TASK_LEVELS if TASKS[name].target or TASKS[name].solve]
+SOLVABLE = [(name, level) for name, level in TASK_LEVELS if TASKS[name].target or TASKS[name].expert]
 TASK_IDS = [env_id for env_id, keywords in IDS.items() if "task" in keywords]
 STORIES = ["sentiment", "topic", "length", "style", "format"]
 
@@ -36,7 +36,7 @@ def play_best(env, task, **options):
     env.reset(seed=0, options=options or None)
     turns, rewards, done = [], [], False
     while not done:
-        turns.append(task.best_turn(env.core.samples[0], turns))
+        turns.append(task.optimal_turn(env.core.samples[0], turns))
         _, reward, terminated, truncated, info = write(env, turns[-1])
         rewards.append(reward)
         done = terminated or truncated
@@ -44,7 +44,7 @@ def play_best(env, task, **options):
 
 
 def samples(task, level, split, count):
-    prompts = WorldPrompts(task, task.sample, level, split)
+    prompts = TaskPrompts(task, task.sample, level, split)
     return [prompts[i] for i in range(count)]
 
 
@@ -52,7 +52,7 @@ def samples(task, level, split, count):
 
 
 def test_the_tasks_are_known():
-    assert list(TASKS) == [*STORIES, "dialogue", "translation", "qa", "summary"]
+    assert set(TASKS) == {*STORIES, "dialogue", "translation", "qa", "summary"}
     assert {task.id: {"task": task.name} for task in TASKS.values() if task.id} == {
         env_id: IDS[env_id] for env_id in TASK_IDS
     }
@@ -84,7 +84,7 @@ def test_all_interfaces_give_the_same_episodes(task):
     first = single.reset(seed=3)[0]
     np.testing.assert_array_equal(vector.reset(seed=3)[0][0], first)
     np.testing.assert_array_equal(ours.reset()[0], first)
-    text = TASKS[task].best_turn(single.core.samples[0]) if (task, 1) in SOLVABLE else "went to the sea."
+    text = TASKS[task].optimal_turn(single.core.samples[0]) if (task, 1) in SOLVABLE else "went to the sea."
     for token in [*single.tokenizer.encode(" " + text), single.eos_token_id]:
         observation, reward, terminated, _, info = single.step(token)
         observations, rewards, terminations, _, infos = vector.step([token] * 2)
@@ -128,7 +128,7 @@ def test_the_customers_replies_fit_whatever_the_helper_says(level):
         for always in (None, "Hello!", "How many would you like?", "Here are nine red apples."):
             turns, reply = [], None
             while reply is None or reply.outcome is None:
-                turns.append(always or task.best_turn(sample, turns))
+                turns.append(always or task.optimal_turn(sample, turns))
                 reply = script(sample.metadata, turns)
                 assert len(env.tokenizer.encode(frame.replace("{reply}", reply.text))) <= env.config.max_reply_tokens
             written = [len(env.tokenizer.encode(" " + turn)) + 1 for turn in turns]
@@ -170,7 +170,7 @@ def test_a_split_is_what_it_was_yesterday():
 
 def test_the_split_is_that_of_the_plain_prompt_in_a_chat_template_too():
     task = TASKS["qa"]
-    plain, chat = (WorldPrompts(task, to_sample, 1, "eval") for to_sample in (task.sample, partial(as_chat, task)))
+    plain, chat = (TaskPrompts(task, to_sample, 1, "eval") for to_sample in (task.sample, partial(as_chat, task)))
     assert [plain[i].metadata for i in range(20)] == [chat[i].metadata for i in range(20)]
 
 
@@ -194,12 +194,12 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     [
         ({"task": "q"}, "unknown task 'q'; did you mean 'qa'"),
         ({"task": "qa", "split": "test"}, "unknown split 'test'. Known: eval, train"),
-        ({"task": "qa", "level": 4}, "level is 4; task 'qa' has the levels 1 to 3, and 'auto'"),
+        ({"task": "qa", "level": 4}, "level is 4; expected 1 to 3 .*'qa', or 'auto'"),
         ({"task": "qa", "level": "hard"}, "level is 'hard'"),
-        ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... says where episodes start.* level"),
+        ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... cannot be combined with level"),
         ({"task": "qa", "columns": {"context": "a"}}, "columns=... renames the columns of data"),
-        ({"task": "qa", "data": [{}], "level": 1}, "the levels are those of the built-in data"),
-        ({"task": "qa", "chat": True}, "no chat template; chat=False takes the plain prompts"),
+        ({"task": "qa", "data": [{}], "level": 1}, "level=... .* cannot be combined with data"),
+        ({"task": "qa", "chat": True}, "no chat template; chat=False"),
     ],
 )
 def test_a_wrong_keyword_is_refused(keywords, message):
@@ -266,7 +266,7 @@ def new_task(**fields):
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ValueError, match=r"there is a task 'qa' already; known: sentiment, .*, summary"):
+    with pytest.raises(ValueError, match=r"task 'qa' is registered already; known: .*qa"):
         register_task(new_task(name="qa"))
     assert register_task(TASKS["qa"]) is TASKS["qa"]
 

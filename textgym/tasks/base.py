@@ -1,12 +1,14 @@
-"""What a task is: rows of data, how a row becomes a prompt, and what a completion is worth."""
+"""Declaration of a task, and the table of tasks by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from textgym.errors import unknown_name
 from textgym.prompts import Sample
+from textgym.registration import IDS, register_env
 
-__all__ = ["Page", "Row", "Task"]
+__all__ = ["TASKS", "Page", "Row", "Task", "fill_template", "find_task", "register_task"]
 
 Row = Mapping[str, Any]
 """Columns by name."""
@@ -14,29 +16,30 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The sentences of a task's page that only its author can write."""
+    """The parts of a task's documentation page that cannot be derived from the other fields of ``Task``."""
 
     title: str = "A text-generation task."
-    """What the agent is to do, in one line."""
+    """The goal of the agent, in one line."""
     description: str = ""
-    """Where the data come from, and what is hard."""
+    """Origin of the data and difficulties of the task."""
     levels: tuple[str, ...] = ()
-    """What each level asks for, from level 1 on."""
-    rewards: str = "The scorer's number."
+    """The data of each level, from level 1 on."""
+    rewards: str = "The score of the task's scorer."
     """Formula and range of the score, and when it is given."""
     ends: str = "Terminated by EOS"
-    """What ends an episode besides the budget, as the beginning of a sentence."""
+    """End conditions besides the token budget, as the beginning of a sentence."""
     arguments: str = ""
-    """What the user has to give beside ``data``."""
+    """Keywords that are needed together with ``data``."""
     references: str = "None."
     """Papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    r"""A ready environment: where its episodes start, when they end, and what is rewarded.
+    r"""Declaration of an environment: its data, prompt, scorer and documentation.
 
-    It is data and small functions only; ``textgym.tasks.task_keywords`` makes the keywords of an environment of it.
+    A task holds data and module-level functions only, so it can be pickled. ``textgym.tasks.task_keywords`` turns it
+    into the keywords of an environment.
 
     >>> from textgym.tasks import TASKS
     >>> task = TASKS["translation"]
@@ -45,81 +48,119 @@ class Task:
     """
 
     name: str
-    """What ``task=`` calls it."""
+    """Value of ``task=``."""
     id: str | None = None
-    """Its registered id, where it has one of its own."""
+    """Registered environment id, if any."""
     rows: Callable[[int, int, int], Row]
-    """``rows(seed, index, level)``, the built-in data: an unlimited supply of rows, each decided by the three numbers
-    and nothing else. Levels count from 1."""
+    """``rows(seed, index, level)``, the built-in data: a pure function of the three integers, for any non-negative
+    index. Levels count from 1."""
     columns: Mapping[str, str]
-    """The columns that a row must have, and what each holds."""
+    """Required columns of a row and their descriptions."""
     prompt: str
-    """The prompt, with ``{column}`` in it, for a language model that continues texts."""
+    """Prompt template for a language model that continues text, with ``{column}`` placeholders."""
     instruction: str
-    """What a chat model is told instead."""
+    """Prompt template for a chat model, with the same placeholders."""
     scorer: Callable[[], Any]
-    """Makes the scorer. Each row's columns are the sample's metadata."""
+    """Factory of the scorer. The columns of a row are the sample's metadata."""
     target: str | None = None
-    """The column with the best completion, which is the sample's reference; a list of texts is several references."""
-    solve: Callable[[Row, Sequence[str]], str] | None = None
-    """``solve(row, agent_turns)``, the best next turn, where that is not simply the target."""
+    """Column of the reference completion, or of a list of references."""
+    expert: Callable[[Row, Sequence[str]], str] | None = None
+    """Expert policy ``expert(row, agent_turns)``, which returns the optimal next turn; by default it is the first
+    reference."""
     keywords: Mapping[str, Any] = field(default_factory=dict)
-    """Further keywords of the environment: the budgets, ``stop``, ``user``, ..."""
+    """Further keywords of the environment: token budgets, ``stop``, ``user``, ..."""
     chat_keywords: Mapping[str, Any] = field(default_factory=dict)
-    """Those that differ for a chat model."""
+    """Overrides of ``keywords`` for a chat model."""
     num_levels: int = 3
-    """Levels of difficulty."""
+    """Number of levels of difficulty."""
     success_score: float = 1.0
-    """The score from which on an episode counts as a success."""
+    """Least score of a successful episode, used by ``level="auto"``."""
     optimum: float = 1.0
-    """The best score there is."""
+    """Greatest possible score."""
     page: Page = Page()
-    """What its documentation says beside what follows from the other fields; see ``textgym.describe``."""
+    """Texts of the documentation page; see ``textgym.describe``."""
 
     def sample(self, row: Row, prompt: str | None = None) -> Sample:
-        """Return the sample of a row; ``prompt`` stands in the place of the task's own.
+        """Return the sample of a row.
+
+        Args:
+            row: The columns, which become the sample's metadata.
+            prompt: Replaces the prompt made from the task's template.
 
         Raises:
-            ValueError: If the row lacks a column.
-            TypeError: If a target is no text.
+            ValueError: If the row lacks a column or has an empty list of targets.
+            TypeError: If a target is not a string.
         """
         missing = [name for name in self.columns if row.get(name) is None]
         if missing:
             wanted = "; ".join(f"{name}: {self.columns[name]}" for name in missing)
             raise ValueError(
                 f"task {self.name!r} needs the columns {', '.join(self.columns)}; missing are {wanted}. The row has "
-                f"{', '.join(map(str, row))}; columns={{{missing[0]!r}: ...}} names the one to take"
+                f"{', '.join(map(str, row))}; map other names with columns={{{missing[0]!r}: ...}}"
             )
-        references = () if self.target is None else as_texts(self.target, row[self.target])
-        return Sample(filled(self.prompt, row) if prompt is None else prompt, references, dict(row))
+        references = () if self.target is None else _as_texts(self.target, row[self.target])
+        return Sample(fill_template(self.prompt, row) if prompt is None else prompt, references, dict(row))
 
-    def best_turn(self, sample: Sample, agent_turns: Sequence[str] = ()) -> str:
-        """Return the known optimum's next turn, without EOS."""
-        return self.solve(sample.metadata, agent_turns) if self.solve is not None else sample.references[0]
+    def optimal_turn(self, sample: Sample, agent_turns: Sequence[str] = ()) -> str:
+        """Return the optimal next turn, without EOS, after the agent's turns so far."""
+        return self.expert(sample.metadata, agent_turns) if self.expert is not None else sample.references[0]
 
 
-def as_texts(column: str, value: Any) -> tuple[str, ...]:
-    """Return one text or several as a tuple.
-
-    Raises:
-        TypeError: If it is something else.
-        ValueError: If there is none.
-
-    >>> as_texts("answer", "five"), as_texts("answer", ["five", "5"])
-    (('five',), ('five', '5'))
-    """
+def _as_texts(column: str, value: Any) -> tuple[str, ...]:
+    """Return one string or a list of strings as a tuple."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"the column {column!r} must be a text or a list of texts, got {value!r:.60}")
+        raise TypeError(f"the column {column!r} must be a string or a list of strings, got {value!r:.60}")
     if not texts:
         raise ValueError(f"the column {column!r} is an empty list")
     return tuple(texts)
 
 
-def filled(pattern: str, row: Row) -> str:
-    """Return a pattern with the row's columns in the places of their names in braces.
+def fill_template(template: str, row: Row) -> str:
+    """Return a template with each ``{column}`` replaced by the value of that column.
 
-    >>> filled("{a} and {b}", {"a": "{b}", "b": 2})
+    >>> fill_template("{a} and {b}", {"a": "{b}", "b": 2})
     '{b} and 2'
     """
-    return pattern.format_map(row)
+    return template.format_map(row)
+
+
+TASKS: dict[str, Task] = {}
+"""Registered tasks by name."""
+
+
+def register_task(task: Task) -> Task:
+    """Make a task available as ``task=`` in every interface, and register its id if it has one.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If another task has the name, or another environment the id; nothing is registered then.
+    """
+    if TASKS.get(task.name, task) is not task:
+        raise ValueError(f"a task {task.name!r} is registered already; known: {', '.join(TASKS)}")
+    if task.id is not None and IDS.get(task.id) != {"task": task.name}:
+        register_env(task.id, task=task.name)
+    TASKS[task.name] = task
+    return task
+
+
+def find_task(task: str | Task) -> Task:
+    """Return a task by its name or id; a ``Task`` is returned as it is.
+
+    Raises:
+        ValueError: If no task has the name or id.
+        TypeError: If ``task`` is neither a string nor a ``Task``.
+
+    >>> find_task("TextGenQA-v0").name
+    'qa'
+    """
+    if isinstance(task, Task):
+        return task
+    if not isinstance(task, str):
+        raise TypeError(f"task is {task!r:.60} of type {type(task).__name__}; expected a Task or the name of one")
+    for known in TASKS.values():
+        if task in (known.name, known.id):
+            return known
+    raise unknown_name("task", task, list(TASKS), also="A Task object is accepted too.")

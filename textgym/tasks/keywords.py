@@ -1,4 +1,4 @@
-"""From a task to the keywords of an environment."""
+"""Keywords of the environment of a task."""
 
 import json
 from collections.abc import Mapping
@@ -10,13 +10,11 @@ import numpy as np
 
 from textgym.errors import unknown_name
 from textgym.prompts import Curriculum, PromptSource, Sample
-from textgym.tasks.base import Row, Task, filled
-from textgym.tasks.chat import chat_template
-from textgym.tasks.prompts import SEEDS, Mixture, WorldPrompts, data_prompts
-from textgym.tasks.registry import find_task
-from textgym.tokenizers.chat import ChatTemplate
+from textgym.tasks.base import Row, Task, fill_template, find_task
+from textgym.tasks.prompts import SEEDS, Mixture, TaskPrompts, data_prompts
+from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 
-__all__ = ["task_keywords"]
+__all__ = ["chat_template", "score_bounds", "task_keywords"]
 
 
 def task_keywords(
@@ -29,22 +27,22 @@ def task_keywords(
     chat: bool | None = None,
     **keywords: Any,
 ) -> dict[str, Any]:
-    """Return the keywords that make an environment of a task, for any of its interfaces.
+    """Return the ``TextGenConfig`` keywords of a task.
 
     Args:
         task: A task, or the name or id of one.
-        split: ``"train"`` or ``"eval"``. By default the built-in data's ``"train"``, or all of ``data``.
-        level: 1 (the easiest) to the task's ``num_levels``; None for all of them evenly; ``"auto"`` for a curriculum
-            that begins with the first and goes on as the success rate allows. Only for the built-in data.
+        split: ``"train"`` or ``"eval"``. Default: ``"train"`` of the built-in data, all rows of ``data``.
+        level: 1 (the easiest) to the task's ``num_levels``; None for all levels in equal shares; ``"auto"`` for a
+            curriculum that starts at level 1 and advances with the success rate. Built-in data only.
         data: The user's own rows: the path of a JSONL or CSV file, a ``datasets.Dataset`` or a list of mappings.
         columns: ``{task's column: data's column}`` where the names differ.
-        chat: Whether to ask in the model's chat template; None does so where it has one.
-        **keywords: Fields of ``TextGenConfig``, which go before the task's.
+        chat: Whether to use the model's chat template; None uses it if there is one.
+        **keywords: Fields of ``TextGenConfig``, which override the task's.
 
     Raises:
-        ValueError: If there is no such task, split or level, the data do not fit, or two of the keywords exclude
-            each other.
-        TypeError: If ``data`` cannot be read.
+        ValueError: If there is no such task, split or level, the data do not fit, or two of the keywords are mutually
+            exclusive.
+        TypeError: If ``data`` is of an unsupported type.
 
     >>> from textgym import TextGenEnv
     >>> env = TextGenEnv(**task_keywords("qa", level=1, split="eval"))
@@ -68,36 +66,57 @@ def task_keywords(
         if data is not None:
             ours["prompts"] = data_prompts(data, columns or {}, to_sample, split)
         else:
-            ours["prompts"] = _world_prompts(task, to_sample, split or "train", level)
+            ours["prompts"] = _task_prompts(task, to_sample, split or "train", level)
     if data is None and not _OTHER_SCORES & {name for name in keywords if (name, keywords[name]) != ("model", "tiny")}:
         ours["score_bounds"] = score_bounds(task)
     return ours | keywords
 
 
 _OTHER_SCORES = {"model", "tokenizer", "prompts", "scorer", "user"}
-"""Keywords with which the measured scores are no bounds."""
+"""Keywords that change the scores, so that the measured bounds do not apply."""
+
+
+def chat_template(model: Any, tokenizer: Any, chat: bool | None) -> ChatTemplate | None:
+    """Return the chat template to use, or None for plain prompts.
+
+    The environment's EOS has to be the token that ends a turn in the template. Where the tokenizer's EOS is another
+    token (Gemma: ``<eos>``, turns end with ``<end_of_turn>``), ``ChatTemplate.tokenizer`` is a copy with the right one.
+
+    Args:
+        model: The environment's ``model``.
+        tokenizer: The environment's ``tokenizer``; None for the model's.
+        chat: Whether a template is required; None uses one if there is one.
+
+    Raises:
+        ValueError: If one is required and there is none, or no special token ends a turn in it.
+    """
+    if chat is False:
+        return None
+    template = find_chat_template(model if tokenizer is None else tokenizer)
+    if template is None and chat:
+        raise ValueError("the model's tokenizer has no chat template; chat=False uses the plain prompts")
+    return template
 
 
 def _check_source(has_prompts: bool, **given: Any) -> None:
-    """Raise ``ValueError`` where one keyword says where episodes start and another would be left unheard."""
+    """Raise ``ValueError`` where two keywords about the source of prompts exclude each other."""
     given = {name: value for name, value in given.items() if value is not None}
     if has_prompts and given:
-        raise ValueError(f"prompts=... says where episodes start, which leaves nothing to {', '.join(given)}")
+        raise ValueError(f"prompts=... cannot be combined with {', '.join(given)}; leave out one or the other")
     if "data" in given and "level" in given:
-        raise ValueError("the levels are those of the built-in data, data=... has none")
+        raise ValueError("level=... selects built-in data and cannot be combined with data=...")
     if "columns" in given and "data" not in given:
         raise ValueError("columns=... renames the columns of data=..., which is missing")
 
 
 def score_bounds(task: Task) -> dict[int, tuple[float, float]] | None:
-    """Return by level what the untrained embedded LM and the optimum score; None where that was not measured."""
-    levels = _measured().get(task.name)
+    """Return level -> (mean score of the untrained embedded LM, optimum), or None if the former was not measured."""
+    levels = _untrained_scores().get(task.name)
     return None if levels is None else {int(level): (score, task.optimum) for level, score in levels.items()}
 
 
 @cache
-def _measured() -> dict[str, dict[str, float]]:
-    """Return the mean scores of the untrained embedded LM by task and level."""
+def _untrained_scores() -> dict[str, dict[str, float]]:
     path = resources.files("textgym.tasks").joinpath("untrained_scores.json")
     scores: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return scores
@@ -107,15 +126,15 @@ def _sample(task: Task, template: ChatTemplate | None, row: Row) -> Sample:
     sample = task.sample(row)
     if template is None:
         return sample
-    return Sample(template.prompt(filled(task.instruction, row)), sample.references, sample.metadata)
+    return Sample(template.prompt(fill_template(task.instruction, row)), sample.references, sample.metadata)
 
 
-def _world_prompts(task: Task, to_sample: Any, split: str, level: int | str | None) -> PromptSource:
-    levels = [WorldPrompts(task, to_sample, number, split) for number in range(1, task.num_levels + 1)]
+def _task_prompts(task: Task, to_sample: Any, split: str, level: int | str | None) -> PromptSource:
+    levels = [TaskPrompts(task, to_sample, number, split) for number in range(1, task.num_levels + 1)]
     if level is None:
         return Mixture(levels)
     if level == "auto":
         return Curriculum(levels, success_score=task.success_score)
     if not isinstance(level, int | np.integer) or not 1 <= level <= task.num_levels:
-        raise ValueError(f"level is {level!r}; task {task.name!r} has the levels 1 to {task.num_levels}, and 'auto'")
+        raise ValueError(f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or 'auto'")
     return levels[level - 1]

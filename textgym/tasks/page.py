@@ -1,4 +1,4 @@
-"""The documentation page of a task: what its author says of it, and what follows from its declaration."""
+"""Documentation page of a task, derived from its declaration."""
 
 import textwrap
 
@@ -26,7 +26,7 @@ def task_page(task: Task) -> str:
     rows = [f"| {level} | {text} |" for level, text in enumerate(page.levels, start=1)]
     sections = {
         "Description": [page.description, *(["\n".join(["| level | data |", "|---|---|", *rows])] if rows else [])],
-        "Action Space": [f"``Discrete(V)``: action i writes token i; EOS ends the {'turn' if has_user else 'text'}."],
+        "Action Space": [f"``Discrete(V)``: action i appends token i; EOS ends the {'turn' if has_user else 'text'}."],
         "Observation Space": [
             f"``Box(0, V, ({window},), int64)``, the ids of the prompt, ``{' '.join(task.prompt.split())}``, and of "
             f"{'the dialogue' if has_user else 'the completion'} so far, right-padded with V."
@@ -41,9 +41,9 @@ def task_page(task: Task) -> str:
         ],
         "Information": [
             "As in ``TextGenEnv``"
-            + (": ``is_action`` says which tokens are the agent's, ``turns`` who said what" if has_user else "")
+            + (": ``is_action`` marks the agent's tokens, ``turns`` lists the turns by role" if has_user else "")
             + (
-                ". With ``score_normalised``: 0 is the untrained embedded LM, sampled, and 1 the optimum."
+                ", and ``score_normalised``: 0 is the mean score of the untrained embedded LM, 1 the optimum."
                 if score_bounds(task) is not None
                 else "."
             )
@@ -57,7 +57,7 @@ def task_page(task: Task) -> str:
     }
     blocks = [page.title]
     for heading, paragraphs in sections.items():
-        blocks.append(f"## {heading}\n" + "\n\n".join(_filled(text) for text in paragraphs if text))
+        blocks.append(f"## {heading}\n" + "\n\n".join(_wrapped(text) for text in paragraphs if text))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -65,5 +65,5 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _filled(text: str) -> str:
+def _wrapped(text: str) -> str:
     return text if text.startswith("|") else textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)

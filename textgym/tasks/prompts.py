@@ -1,4 +1,4 @@
-"""Where the episodes of a task start: the built-in world by level and split, or the user's own data."""
+"""Prompt sources of a task: its built-in data by level and split, or the user's own data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -8,27 +8,27 @@ from typing import Any
 from textgym.prompts import IndexedPrompts, ListPrompts, PromptSource, Sample, train_eval_split
 from textgym.prompts.files import csv_rows, jsonl_rows, read_utf8
 from textgym.prompts.splits import prompt_hash
-from textgym.tasks.base import Row, Task, filled
+from textgym.tasks.base import Row, Task, fill_template
 
-__all__ = ["SEEDS", "SIZES", "WorldPrompts", "data_prompts"]
+__all__ = ["SEEDS", "SIZES", "Mixture", "TaskPrompts", "data_prompts", "split_of"]
 
 SEEDS = {"train": 11, "eval": 12}
-"""World seeds of the splits. The embedded LM learned from seed 1."""
+"""Seeds of ``Task.rows`` by split. The embedded LM was trained on seed 1."""
 SIZES = {"train": 2**20, "eval": 1000}
 """Samples of the splits, per level."""
 NUM_TRIES = 32
-"""How many rows are looked at for one of the split; all of them miss it once in four billion."""
+"""Attempts to find a row of the split; the probability that all fail is 2^-32."""
 
 
-class WorldPrompts(IndexedPrompts):
-    """The samples of one level and split of a task's built-in data, made when they are asked for.
+class TaskPrompts(IndexedPrompts):
+    """The samples of one level and split of a task's built-in data, generated on demand.
 
-    The splits have scenes of their own, and no prompt in common: short ones recur from scene to scene, so a hash of the
-    plain prompt says to which split a row belongs. Only a task with a handful of prompts may have them all in one.
+    The splits have different seeds and no prompt in common: since short prompts recur, a hash of the plain prompt
+    decides the split of a row. Only a task with a handful of prompts may have some of them in both splits.
 
     Args:
-        task: Gives the rows.
-        to_sample: From a row to a sample.
+        task: Source of the rows.
+        to_sample: Function from a row to a sample.
         level: Counted from 1.
         split: ``"train"`` or ``"eval"``.
     """
@@ -48,24 +48,24 @@ class WorldPrompts(IndexedPrompts):
         return self._to_sample({**row, "level": self._level})
 
 
-@lru_cache(maxsize=4096)  # each environment reads the first 1024 of its samples to see whether they fit
+@lru_cache(maxsize=4096)  # each environment checks the length of its first 1024 samples
 def row_of_split(rows: Callable[[int, int, int], Row], prompt: str, level: int, split: str, index: int) -> Row:
-    """Return a row of the split: of those that a task has for the index, the first whose prompt belongs there."""
+    """Return the first of the rows assigned to an index whose prompt belongs to the split."""
     row: Row = {}
     for attempt in range(NUM_TRIES):
         row = rows(SEEDS[split], index + attempt * SIZES["train"], level)
-        if split_of(filled(prompt, row)) == split:
+        if split_of(fill_template(prompt, row)) == split:
             break
     return row
 
 
 def split_of(prompt: str) -> str:
-    """Return the split to which a prompt of the built-in data belongs, the same one on every machine."""
+    """Return the split of a prompt of the built-in data; platform-independent."""
     return "eval" if prompt_hash(prompt, seed=0)[0] % 2 else "train"
 
 
 class Mixture(IndexedPrompts):
-    """Several sources of equal length, drawn with equal probability and numbered in turn."""
+    """Interleaves several sources of equal length."""
 
     def __init__(self, sources: Sequence[IndexedPrompts]) -> None:
         self._sources = sources
@@ -85,15 +85,15 @@ def data_prompts(
 
     Args:
         data: The path of a JSONL or CSV file, a ``datasets.Dataset``, or an iterable of mappings.
-        columns: The task's names of columns, and the data's, where these differ; ``"translation.en"`` is the column
-            ``en`` inside the column ``translation``.
-        to_sample: From a row to a sample.
+        columns: ``{task's column: data's column}`` where the names differ; ``"translation.en"`` is the column ``en``
+            nested in the column ``translation``.
+        to_sample: Function from a row to a sample.
         split: None for all rows, ``"train"`` for nine tenths of them, ``"eval"`` for the rest.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        TypeError: If ``data`` is none of these.
-        ValueError: If there are no rows, one lacks a column, or a file is broken; the message names the row.
+        TypeError: If ``data`` is of another type.
+        ValueError: If there are no rows, one lacks a column, or a file is malformed; the message names the row.
     """
     samples = []
     for place, row in _numbered_rows(data):
@@ -102,7 +102,7 @@ def data_prompts(
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: {error}") from error
     if not samples:
-        raise ValueError(f"the data {data!r:.60} have no rows")
+        raise ValueError(f"data={data!r:.60} has no rows; expected at least one")
     prompts = ListPrompts(samples)
     return prompts if split is None else train_eval_split(prompts)[split == "eval"]
 
@@ -112,13 +112,13 @@ def _numbered_rows(data: Any) -> Iterable[tuple[str, Row]]:
         path = Path(data)
         readers = {".jsonl": jsonl_rows, ".csv": csv_rows}
         if path.suffix.lower() not in readers:
-            raise ValueError(f"data are read from {' and '.join(readers)} files, got {str(data)!r}")
+            raise ValueError(f"data must be a {' or '.join(readers)} file, got {str(data)!r}")
         try:
             return [(f"{path}, line {line}", row) for line, row in readers[path.suffix.lower()](read_utf8(path))]
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
     if isinstance(getattr(data, "column_names", None), dict):
-        raise ValueError(f"the data set is a dictionary of splits; take one of them: {', '.join(data.column_names)}")
+        raise ValueError(f"data is a dictionary of splits; pass one of them: {', '.join(data.column_names)}")
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return ((f"row {i} of the data", row) for i, row in enumerate(data))
     raise TypeError(
@@ -135,7 +135,7 @@ def _renamed(row: Any, columns: Mapping[str, str]) -> Row:
 
 def _column(row: Any, name: str) -> Any:
     if not isinstance(row, Mapping):
-        raise ValueError(f"no column {name!r} in {row!r:.60}, which is no mapping")
+        raise ValueError(f"no column {name!r} in {row!r:.60}, which is not a mapping")
     if name in row:
         return row[name]
     outer, dot, inner = name.partition(".")

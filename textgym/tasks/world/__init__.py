@@ -25,6 +25,7 @@ from textgym.tasks.world.shopping_list import Item, ShoppingGoal, shopping
 from textgym.tasks.world.summaries import Entities, Summary, entities, summary
 from textgym.tasks.world.telling import Teller
 from textgym.tasks.world.translation import SentencePair, sentence_pair
+from textgym.tasks.world.vocabulary import spots, things
 
 __all__ = [
     "Character",
@@ -54,10 +55,12 @@ __all__ = [
     "question",
     "sentence_pair",
     "shopping",
+    "spots",
     "stable_rng",
     "story",
     "summary",
     "tell",
+    "things",
 ]
 
 
