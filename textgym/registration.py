@@ -113,7 +113,7 @@ def describe(env_id: str) -> str:
 
     >>> import textgym
     >>> print(textgym.describe("TextGenQA-v0"))  # doctest: +ELLIPSIS
-    Answer a question on a passage in a few words.
+    Answer a question about a passage in a few words.
     ...
     ## Observation Space
     ``Box(0, V, (96,), int64)``, ...

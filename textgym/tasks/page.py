@@ -13,7 +13,7 @@ def task_page(task: Task) -> str:
 
     >>> from textgym.tasks import TASKS
     >>> print(task_page(TASKS["qa"]).splitlines()[0])
-    Answer a question on a passage in a few words.
+    Answer a question about a passage in a few words.
     """
     page, budgets = task.page, dict(task.keywords)
     has_user = "user" in budgets
