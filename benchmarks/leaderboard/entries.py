@@ -242,7 +242,7 @@ class OptimalPolicy(Planner):
     Args:
         policy: Only the size of its vocabulary is used.
         env: The environment in which it acts.
-        task: Name of the task, which must have a target or a ``solve`` function.
+        task: Name of the task, which must have a target or an ``expert``.
 
     Raises:
         ValueError: If there is no such task, it has no best turn, or the tokenizer has no EOS.
@@ -255,7 +255,7 @@ class OptimalPolicy(Planner):
             raise ValueError("the optimal policy ends its turns with EOS, but the tokenizer has none")
         self._eos = self.env.eos_token_id
         if self.task.expert is None and self.task.target is None:
-            raise ValueError(f"task {task!r} has no best turn: it has neither a target nor a solve function")
+            raise ValueError(f"task {task!r} has no best turn: it has neither a target nor an expert")
 
     def plan(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
         """Plan each text up to the end of its current turn; see ``Planner.plan``."""
