@@ -16,16 +16,15 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from embedded_lm_corpus import EOS, KIND_SHARES, document, plan
 from textgym.tasks import TASKS
 from textgym.tasks.world import build_scene, story
 from textgym.tasks.world.cast import MEN, SURNAMES, WOMEN
-from textgym.tasks.world.corpus import KIND_SHARES, document, plan
 from textgym.tasks.world.plots import all_plots
 
 if TYPE_CHECKING:
     from train_embedded_lm import Settings
 
-EOS = "<|endoftext|>"
 HELD_OUT_START = 1_000_000_000
 OPENINGS_START = 2_000_000_000
 EVAL_SEED = 12
@@ -213,7 +212,7 @@ def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_cha
         "by `textgym.tasks.world`, rules and word lists of this project; no other text",
         "Kinds": ", ".join(f"{kind} {share:.0%}" for kind, share in KIND_SHARES.items()) + " of the documents",
         "Flaws": "more than half of the translations, answers, summaries and helpers' turns are flawed on purpose, in "
-        "the shares of `textgym.tasks.world.corpus.FLAWS`, so that there is something to learn from rewards",
+        "the shares of `FLAWS` in `tools/embedded_lm_corpus.py`, so that there is something to learn from rewards",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
         f"then {settings.num_refinements} times {settings.num_refining_steps:,} steps on "

@@ -9,11 +9,9 @@ Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report als
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,11 +22,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from textgym.tasks.world import stable_rng
-from textgym.tasks.world.corpus import document, plan
-from textgym.tasks.world.questions import question
+from embedded_lm_corpus import EOS, document, refining_documents
 
-EOS = "<|endoftext|>"
 Optimizers = tuple[torch.optim.Optimizer, ...]
 STAGES = ("corpus", "tokenizer", "train", "refine", "openings", "report", "samples")
 
@@ -76,16 +71,6 @@ class Settings:
     """Share of the windows that begin with the end-of-text token; the others begin with a document's first word."""
 
 
-REFINING = {
-    ("qa", 3): 1.0, ("qa", 2): 0.22, ("qa", 1): 0.06, ("translation", 3): 0.03, ("translation", 2): 0.03,
-    ("translation", 1): 0.015, "story": 0.006, "summary": 0.006, "dialogue": 0.006,
-}  # fmt: skip
-"""How likely a document is taken for the last steps, by kind and level: above all sums and questions on two persons,
-which take the most practice, and of all else enough that it is not forgotten."""
-FLAWED_SHARE = 0.4
-"""How likely a sum or a question on two persons with a flawed answer is taken, relative to one that is right."""
-
-
 def write_corpus(settings: Settings, folder: Path) -> None:
     """Write the training documents, one a line, as JSON strings."""
     path = folder / "corpus.jsonl"
@@ -95,25 +80,6 @@ def write_corpus(settings: Settings, folder: Path) -> None:
         for index in range(settings.num_documents):
             file.write(json.dumps(document(settings.seed, index), ensure_ascii=False) + "\n")
     path.with_suffix(".part").rename(path)
-
-
-def refining_documents(settings: Settings) -> Iterator[str]:
-    """Yield the documents of the last steps, which come after the others in the world."""
-    num_found = 0
-    for index in itertools.count(settings.num_documents):
-        kind, level, _ = plan(settings.seed, index)
-        # Not drawn by the plan's own generator, whose next number decides on the flaw.
-        draw = stable_rng(settings.seed, index, 30).random() / REFINING.get((kind, level), REFINING.get(kind, 1.0))
-        if draw >= 1.0:
-            continue
-        text = document(settings.seed, index)
-        is_rare = kind == "qa" and level > 1 and draw >= FLAWED_SHARE
-        if is_rare and not text.endswith(f"\nAnswer: {question(settings.seed, index, level).answer}"):
-            continue
-        yield text
-        num_found += 1
-        if num_found == settings.num_refining_documents:
-            return
 
 
 def read_corpus(folder: Path) -> list[str]:
@@ -282,7 +248,8 @@ def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
 def refine(settings: Settings, folder: Path, model: GPT2LMHeadModel, number: int = 0) -> GPT2LMHeadModel:
     """Train on with fresh optimizers on the documents that take the most practice, and return the network."""
     if not (folder / "refining_starts.npy").exists():
-        encode(list(refining_documents(settings)), folder, "refining_")
+        documents = refining_documents(settings.seed, settings.num_documents, settings.num_refining_documents)
+        encode(list(documents), folder, "refining_")
     ids, starts = np.load(folder / "refining_ids.npy"), np.load(folder / "refining_starts.npy")
     optimizers = build_optimizers(settings, model.train())
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]

@@ -2,13 +2,12 @@
 
 A scene says who, where and when (`build_scene`); `story` tells it. The tasks share the facts of an errand that fits the
 scene (`build_facts`): `sentence_pair` says them in English and French, `question` asks about them, `summary` tells them
-with details that do not matter, and in `shopping` somebody has a list. `document` writes what the embedded LM learns.
+with details that do not matter, and in `shopping` somebody has a list.
 """
 
 from __future__ import annotations
 
 from textgym.tasks.world.cast import Person
-from textgym.tasks.world.corpus import document
 from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
 from textgym.tasks.world.hearing import Heard, hear
 from textgym.tasks.world.lexicon import Place
@@ -48,7 +47,6 @@ __all__ = [
     "build_scene",
     "customer_opening",
     "customer_reply",
-    "document",
     "entities",
     "hear",
     "progress",

@@ -1,9 +1,16 @@
-"""What the embedded LM learns from: stories and the tasks' texts, good ones and, on purpose, bad ones."""
+"""The training corpus of the embedded LM: stories and task texts, many of them flawed on purpose.
+
+A document is a function of the seed of the world and its index. The flaws leave room for reinforcement learning: a
+model that has learned the corpus answers correctly now and then, but its most likely answer is often a mediocre one.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from random import Random
 
+from textgym.tasks import TASKS
 from textgym.tasks.world.facts import Facts, build_facts
 from textgym.tasks.world.french import FLUENT, LEARNER, Habits
 from textgym.tasks.world.grammar import capitalise
@@ -24,7 +31,7 @@ from textgym.tasks.world.vocabulary import shops, weathers
 
 EOS = "<|endoftext|>"
 KIND_SHARES = {"story": 0.36, "translation": 0.16, "qa": 0.16, "summary": 0.16, "dialogue": 0.16}
-"""Shares of the kinds among the documents; of the tokens, stories are nearly half."""
+"""Shares of the documents; nearly half of the tokens belong to stories."""
 LEVEL_SHARES = {1: 0.40, 2: 0.35, 3: 0.25}
 FLAWS: dict[str, dict[int, dict[str, float]]] = {
     "translation": {
@@ -48,42 +55,54 @@ FLAWS: dict[str, dict[int, dict[str, float]]] = {
         3: {"good": 0.34, "chatty": 0.56, "wrong": 0.10},
     },
 }
-"""Shares of the ways to answer, by kind of document and level; in dialogues, of every turn of the helper.
+"""Probability of each flaw, by kind of document and level; in dialogues, of each turn of the helper.
 
-translation  learner: French words in English order, without agreement, gender, contraction or auxiliary; mixed: one
-             of these flaws; untranslated: an English noun; omitted: a word is missing
-qa           rambling: a sentence around the answer; other: another entity of the passage; told: a number of the
-             passage; off by one: a wrong sum
-summary      copied: the first sentence, with the weather; long: most of the passage; foreign: a place, thing or
-             colour that the passage lacks; person: somebody else did it
-dialogue     chatty: small talk; wrong: the wrong number or thing, or nothing asked where something must be asked
+| kind | flaw | text |
+| --- | --- | --- |
+| translation | learner | French words in English order; no agreement, gender, contraction or auxiliary |
+| | mixed | one of these faults |
+| | untranslated | an English noun |
+| | omitted | a missing word |
+| qa | rambling | a sentence around the answer |
+| | other | another entity of the passage |
+| | told | a number of the passage |
+| | off by one | a wrong sum |
+| summary | copied | the first sentence, with the weather |
+| | long | most of the passage |
+| | foreign | a place, thing or colour that the passage lacks |
+| | person | the wrong person |
+| dialogue | chatty | small talk |
+| | wrong | the wrong number or thing, or no question where one is needed |
 
-A learner's French is right where no rule was broken, and then counts as good, too. So a model that has learned the
-corpus answers well now and then, but its likeliest answer often is a mediocre one.
+Where a learner's habits change nothing, the French is correct.
 """
 USUAL_CHATTER = "What a lovely day it is!"
-"""What 85 % of the chatty turns say, so that one chatty reply is likelier than any that serves."""
+"""85 % of the chatty turns: more likely than any single useful reply."""
 CHATTER = (
     "Good morning! How are you today?", "Hello! Nice to see you.", "Have you seen the weather?",
     "How is your mother?", "I was at the lake with my brother on Sunday.", "Let me tell you about my garden.",
     "My sister was here this morning.", "I am a little tired today.", "We had so many people here today.",
     "You look very happy today.", "Do you live near here?",
 )  # fmt: skip
-"""What the others say."""
+"""The other chatty turns, equally likely."""
 _MIXED = (
     Habits(agrees=False), Habits(knows_genders=False), Habits(puts_adjectives_after=False), Habits(contracts=False),
     Habits(writes_ne=False), Habits(uses_auxiliaries=False),
 )  # fmt: skip
 
 
-def way(kind: str, level: int, rng: Random) -> str:
-    """Draw how something is answered, from the shares in `FLAWS`."""
-    shares = FLAWS[kind][level]
-    return rng.choices(list(shares), list(shares.values()))[0]
+REFINING = {
+    ("qa", 3): 1.0, ("qa", 2): 0.22, ("qa", 1): 0.06, ("translation", 3): 0.03, ("translation", 2): 0.03,
+    ("translation", 1): 0.015, "story": 0.006, "summary": 0.006, "dialogue": 0.006,
+}  # fmt: skip
+"""Probability that a document is kept for the refining steps, by kind and level: mostly sums and questions on two
+persons, which take the most practice, and enough of the rest to prevent forgetting."""
+FLAWED_SHARE = 0.4
+"""Relative probability of keeping a sum or a question on two persons whose answer is flawed."""
 
 
 def plan(seed: int, index: int) -> tuple[str, int, Random]:
-    """Return kind and level of a document, and the source of its other draws."""
+    """Return the kind and level of a document and the generator of its other draws."""
     rng = stable_rng(seed, index, 20)
     kind = rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()))[0]
     return kind, rng.choices(list(LEVEL_SHARES), list(LEVEL_SHARES.values()))[0], rng
@@ -92,13 +111,11 @@ def plan(seed: int, index: int) -> tuple[str, int, Random]:
 def document(seed: int, index: int) -> str:
     """Return training document number `index`.
 
-    `KIND_SHARES` says how many are stories, translations, questions, summaries and dialogues; levels 1, 2 and 3 have
-    40, 35 and 25 % of them. Inside dialogues `<|endoftext|>` follows each turn of the helper; at the end of a document
-    there is none.
+    Inside dialogues `<|endoftext|>` follows each turn of the helper; no document ends with it.
 
     Args:
-        seed: seed of the world.
-        index: number of the document and of its scene.
+        seed: Seed of the world.
+        index: Number of the document and of its scene.
     """
     kind, level, rng = plan(seed, index)
     if kind == "story":
@@ -107,76 +124,100 @@ def document(seed: int, index: int) -> str:
         return _translation(seed, index, level, rng)
     if kind == "qa":
         found = question(seed, index, level)
-        answer = _answer(found, way(kind, level, rng), rng)
-        return f"{question_prompt(found.passage, found.question)} {answer}"
+        return f"{question_prompt(found)} {_answer(found, _draw_flaw(kind, level, rng), rng)}"
     if kind == "summary":
         told = summary(seed, index, level)
-        return f"{summary_prompt(told.passage)} {_summary(told, build_facts(seed, index), way(kind, level, rng), rng)}"
+        flaw = _draw_flaw(kind, level, rng)
+        return f"{summary_prompt(told)} {_summary(told, build_facts(seed, index), flaw, rng)}"
     return _dialogue(shopping(seed, index, level), rng)
+
+
+def refining_documents(seed: int, start: int, count: int) -> Iterator[str]:
+    """Yield `count` documents from index `start` on, kept with the probabilities in `REFINING`."""
+    num_found = 0
+    for index in itertools.count(start):
+        kind, level, _ = plan(seed, index)
+        # Not drawn by the plan's own generator, whose next number decides on the flaw.
+        draw = stable_rng(seed, index, 30).random() / REFINING.get((kind, level), REFINING.get(kind, 1.0))
+        if draw >= 1.0:
+            continue
+        text = document(seed, index)
+        must_be_right = kind == "qa" and level > 1 and draw >= FLAWED_SHARE
+        if must_be_right and not text.endswith(f"\nAnswer: {question(seed, index, level).answer}"):
+            continue
+        yield text
+        num_found += 1
+        if num_found == count:
+            return
 
 
 def translation_prompt(english: str) -> str:
     """Return the prompt of the translation task."""
-    return f"English: {english}\nFrench:"
+    return TASKS["translation"].prompt.format(source=english)
 
 
-def question_prompt(passage: str, asked: str) -> str:
+def question_prompt(asked: Question) -> str:
     """Return the prompt of the question task."""
-    return f"{passage}\nQuestion: {asked}\nAnswer:"
+    return TASKS["qa"].prompt.format(context=asked.passage, question=asked.question)
 
 
-def summary_prompt(passage: str) -> str:
+def summary_prompt(told: Summary) -> str:
     """Return the prompt of the summary task."""
-    return f"{passage}\nSummary:"
+    return TASKS["summary"].prompt.format(document=told.passage)
 
 
 def dialogue_prompt(goal: ShoppingGoal) -> str:
     """Return the prompt of the dialogue task."""
-    return f"{goal.setting}{customer_turn(customer_opening(goal))}"
+    return TASKS["dialogue"].prompt.format(setting=goal.setting, opening=customer_opening(goal))
 
 
 def customer_turn(text: str) -> str:
-    """Return what follows a helper's turn: the customer's line and the helper's name."""
-    return f"\nCustomer: {text}\nHelper:"
+    """Return the customer's line that follows a turn of the helper, and the start of the helper's next one."""
+    return TASKS["dialogue"].keywords["reply_format"].format(reply=text)
+
+
+def _draw_flaw(kind: str, level: int, rng: Random) -> str:
+    shares = FLAWS[kind][level]
+    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def _translation(seed: int, index: int, level: int, rng: Random) -> str:
-    chosen = way("translation", level, rng)
+    flaw = _draw_flaw("translation", level, rng)
     habits = {"learner": LEARNER, "untranslated": Habits(translates_nouns=False), "mixed": rng.choice(_MIXED)}
-    pair = sentence_pair(seed, index, level, habits.get(chosen, FLUENT))
+    pair = sentence_pair(seed, index, level, habits.get(flaw, FLUENT))
     french = pair.french
-    if chosen == "omitted":
+    if flaw == "omitted":
         words = french.split(" ")
         del words[rng.randrange(1, len(words) - 1)]
         french = " ".join(words)
     return f"{translation_prompt(pair.english)} {french}"
 
 
-def _answer(asked: Question, chosen: str, rng: Random) -> str:
-    if chosen == "off by one":
+def _answer(asked: Question, flaw: str, rng: Random) -> str:
+    if flaw == "off by one":
         right = int(asked.answer)
         return str(right - 1 if right and rng.random() < 0.5 else right + 1)
-    if chosen == "told":
+    if flaw == "told":
         return asked.decoys[0] if asked.decoys else asked.answer
-    if chosen == "other":
+    if flaw == "other":
         return rng.choice(asked.decoys)
-    if chosen == "rambling":
+    if flaw == "rambling":
         reply = rng.choice((asked.answer, *asked.decoys[:1]))
         start = "I think it was" if rng.random() < 0.9 else "It was, I believe,"
         return f"{start} {reply}."
     return asked.answer
 
 
-def _summary(told: Summary, facts: Facts, chosen: str, rng: Random) -> str:
+def _summary(told: Summary, facts: Facts, flaw: str, rng: Random) -> str:
     weather = f"{capitalise(weathers()[facts.weather][0])}."
-    if chosen == "copied":
+    if flaw == "copied":
         return f"{told.sentences[0]} {weather}" if weather in told.sentences else told.sentences[0]
-    if chosen == "long":
+    if flaw == "long":
         return " ".join(told.sentences[:-1])
-    if chosen == "person":
+    if flaw == "person":
         mine, theirs = capitalise(facts.hero.name), facts.friend.name
         return told.summary.replace(theirs, facts.hero.name).replace(mine, theirs, 1)
-    if chosen == "foreign":
+    if flaw == "foreign":
         if rng.random() < 0.5:
             return told.summary.replace(facts.errand.where, facts.other.place.english(facts.errand.deed.relation))
         count = facts.errand.count
@@ -185,7 +226,7 @@ def _summary(told: Summary, facts: Facts, chosen: str, rng: Random) -> str:
 
 
 def _wrong_turn(goal: ShoppingGoal, turns: list[str], rng: Random) -> str:
-    """Hand over something that is not wanted, or something before all of it was asked for."""
+    """Hand over an item with the wrong number, quality or thing."""
     item = present_item(goal, turns)
     count, quality, thing = item.count, item.quality, item.thing
     fault = rng.choice(("count", "count", "quality", "thing"))
@@ -202,11 +243,11 @@ def _wrong_turn(goal: ShoppingGoal, turns: list[str], rng: Random) -> str:
 def _dialogue(goal: ShoppingGoal, rng: Random) -> str:
     text, turns = dialogue_prompt(goal), list[str]()
     while True:
-        chosen = way("dialogue", goal.level, rng)
+        flaw = _draw_flaw("dialogue", goal.level, rng)
         reply = best_helper_reply(goal, turns)
-        if chosen == "chatty":
+        if flaw == "chatty":
             reply = USUAL_CHATTER if rng.random() < 0.85 else rng.choice(CHATTER)
-        elif chosen == "wrong":
+        elif flaw == "wrong":
             reply = _wrong_turn(goal, turns, rng)
         elif rng.random() < 0.3:
             reply = reply.removesuffix(" Anything else?")
