@@ -371,9 +371,11 @@ class Core:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
         before = self.reward_state[slots]
+        final_scores.flags.writeable = before.flags.writeable = False
         rewards, state = reward(self._score, batch, final_scores, before)
+        final_scores.flags.writeable = True
         if state is not before or rewards is not final_scores:  # as in most rewards but the terminal one
-            rewards, state = np.asarray(rewards, dtype=np.float64), np.asarray(state)
+            rewards, state = np.array(rewards, dtype=np.float64), np.asarray(state)
             if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
                 raise ValueError(
                     f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape "
@@ -410,8 +412,7 @@ class Core:
         if self.components.observes_episodes:
             seen: set[int] = set()
             observe_episodes(self.components.scorer, end.batch, scores, seen)
-            for scorer in self.components.reward.scorers:
-                observe_episodes(scorer, end.batch, seen=seen)
+            self.components.reward.observe(end.batch, seen)
         if (
             self.components.observes_episodes or self.components.prompts.get_state() is not None
         ):  # of which a clone has a copy

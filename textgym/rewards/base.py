@@ -1,4 +1,4 @@
-"""The contract of rewards: how the scores of texts become the rewards of steps."""
+"""The contract of rewards, and the terminal reward."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
@@ -7,46 +7,45 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import Scorer
+from textgym.scorers import Scorer, observe_episodes
 
-__all__ = ["Reward", "RewardState", "ScoreFunction"]
+__all__ = ["Reward", "RewardState", "ScoreFunction", "Terminal"]
 
 FloatArray = npt.NDArray[np.float64]
 RewardState = npt.NDArray[Any]
-"""(B,) floats, or (B,) objects, none of which is ever changed in place."""
+"""(B,) floats, or (B,) objects that are never changed in place."""
 
 
 class ScoreFunction(Protocol):
-    """The environment's scorer, checked and under its error policy."""
+    """The environment's scorer, with checked results and the environment's error policy."""
 
     def __call__(self, batch: TextBatch, scorer: Scorer | None = None) -> FloatArray:
-        """Return (B,) float64, NaN only where the error policy is ``"invalid"``; by ``scorer`` instead, if given."""
+        """Return (B,) float64 scores, by ``scorer`` if given; NaN only under the error policy ``"invalid"``."""
         ...
 
 
 class Reward(ABC):
-    """Turns the scores of B episodes into rewards. ``__call__`` is the one method to fill in.
+    """Turns the scores of B episodes into step rewards. ``__call__`` is the one method to fill in.
 
-    A reward has no state of its own: what it has to remember of an episode is one value, which the environment keeps,
-    snapshots and hands back.
+    A reward keeps one value of state per episode, which the environment stores, snapshots and passes back.
     """
 
     per_token: bool = False
-    """Whether each token gets its own reward, in its step or afterwards by ``on_episode_end``. Those of a simulated
-    user have none, so such a reward cannot be combined with ``user=...``."""
+    """Whether each token gets its own reward, in its step or afterwards by ``on_episode_end``. The tokens of a
+    simulated user have none, so such a reward cannot be combined with ``user=...``."""
     scorers: tuple[Scorer, ...] = ()
-    """Scorers of its own, besides the environment's. Progress, observation and saved states reach them through it."""
+    """The reward's own scorers, besides the environment's. Progress and saved states reach them through it."""
 
     def for_scorer(self, scorer: Scorer) -> "Reward":
-        """Return the reward of an environment with this scorer, called when it is made; by default this very one.
+        """Return the reward for an environment with this scorer; by default ``self``.
 
         Raises:
-            ValueError: If the reward cannot be had from this scorer.
+            ValueError: If the reward does not support this scorer.
         """
         return self
 
     def start(self, score: ScoreFunction, batch: TextBatch) -> RewardState:
-        """Return (B,) values, the state of B episodes that begin; by default zeros."""
+        """Return the (B,) initial states of B new episodes; by default zeros."""
         return np.zeros(len(batch))
 
     @abstractmethod
@@ -58,20 +57,20 @@ class Reward(ABC):
         Args:
             score: Scores any batch.
             batch: The B episodes after their action.
-            final_scores: (B,) float64, the score where ``batch.done``, else 0; NaN where the scorer failed under the
-                policy ``"invalid"``, for which the environment gives 0.
-            state: (B,) values, what the step before returned. It must not be changed in place.
+            final_scores: (B,) float64, read-only: the score where ``batch.done``, else 0; NaN where the scorer failed
+                under the policy ``"invalid"``, for which the environment gives 0.
+            state: (B,) states from the step before, read-only.
 
         Returns:
-            (B,) float64 rewards and (B,) state.
+            (B,) float64 rewards and (B,) states.
         """
 
     def on_episode_end(
         self, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray
     ) -> list[FloatArray] | None:
-        """Return what each token of K ended episodes earned, for ``info["token_rewards"]``; by default None.
+        """Return the token rewards of K ended episodes for ``info["token_rewards"]``; by default None.
 
-        Only called where ``per_token``.
+        Only called if ``per_token``.
 
         Args:
             score: Scores any batch.
@@ -83,7 +82,35 @@ class Reward(ABC):
         """
         return None
 
+    def observe(self, batch: TextBatch, seen: set[int]) -> None:
+        """Let ``scorers`` learn from episodes that ended; by default they observe the whole texts.
+
+        Called once per episode, after its last step has succeeded, and not in clones.
+
+        Args:
+            batch: B finished episodes.
+            seen: ``id`` of the scorers that have observed these episodes, for
+                :func:`textgym.scorers.observe_episodes`.
+        """
+        for scorer in self.scorers:
+            observe_episodes(scorer, batch, seen=seen)
+
     def set_progress(self, progress: float) -> None:
-        """Take note of the share of training that is done, 0 to 1; by default it is passed on to ``scorers``."""
+        """Receive the fraction of training that is done, 0 to 1; by default passed on to ``scorers``."""
         for scorer in self.scorers:
             scorer.set_progress(progress)
+
+
+class Terminal(Reward):
+    """The final score at the end of an episode, 0 before.
+
+    >>> batch = TextBatch.from_texts(["done"])
+    >>> Terminal()(lambda batch: np.ones(len(batch)), batch, np.array([0.7]), np.array([0.0]))[0]
+    array([0.7])
+    """
+
+    def __call__(
+        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+    ) -> tuple[FloatArray, RewardState]:
+        """Return ``final_scores`` and ``state`` unchanged."""
+        return final_scores, state

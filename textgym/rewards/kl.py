@@ -1,4 +1,4 @@
-"""The KL penalty: a coefficient times the per-token KL to a reference language model."""
+"""The KL penalty to a reference language model, its estimators and its adaptive coefficient."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
@@ -12,14 +12,14 @@ from textgym.rewards.base import FloatArray
 __all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "Reference", "kl_estimate", "kl_penalty"]
 
 KL_ESTIMATORS = ("k1", "k3")
-"""The estimates of KL(policy || reference) from one chosen token that a reward can be made of."""
+"""The single-token estimators of KL(policy || reference) that a reward can use."""
 
 
 class Reference(Protocol):
-    """The language model that the KL penalty compares the policy with.
+    """The reference language model of the KL penalty.
 
-    A method ``clear()``, where there is one, is called whenever all slots of a vector environment are reset: a run that
-    continues from a checkpoint then computes to the last bit what an uninterrupted one does.
+    An optional method ``clear()`` is called whenever all episodes of a vector environment are reset, so that a run
+    resumed from a checkpoint is bit-equal to an uninterrupted one.
     """
 
     def log_probs(
@@ -37,18 +37,18 @@ class Reference(Protocol):
             ids: (N, L) int64, each text left-aligned.
             lengths: (N,) int64 tokens of each text, at least 1.
             actions: (N,) int64, the next tokens.
-            token_masks: (N, V) bool, True where a token is legal: the probabilities are renormalised over these, as
-                those of the policy are. None if all are.
-            active: (N,) bool, texts that are asked about; what is returned for the others is ignored. None means all.
+            token_masks: (N, V) bool, the legal tokens, over which probabilities are renormalised as those of the policy
+                are. None if all are legal.
+            active: (N,) bool, the texts whose results are used; None for all.
 
         Returns:
-            (N,) float64 in nats; ``-inf`` for a token that the reference never writes, never NaN or ``inf``.
+            (N,) float64 in nats; ``-inf`` for a token of probability 0, never NaN or ``inf``.
         """
         ...
 
 
 def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = np.expm1) -> Any:
-    """Return an estimate of KL(policy || reference) in nats from the token that the policy chose, elementwise.
+    """Return an elementwise estimate of KL(policy || reference) in nats from tokens sampled by the policy.
 
     With ``d = log(policy / reference)`` of the token: k1 = d is unbiased; k2 = d^2 / 2 is biased and never negative;
     k3 = exp(-d) - 1 + d is both unbiased and never negative.
@@ -57,8 +57,8 @@ def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = n
 
     Args:
         estimator: ``"k1"``, ``"k2"`` or ``"k3"``.
-        log_ratios: d, an array or, with its own ``expm1``, a tensor.
-        expm1: exp(x) - 1 of the library that ``log_ratios`` are of.
+        log_ratios: d, an array or a tensor.
+        expm1: The array library's exp(x) - 1.
 
     Raises:
         ValueError: If the estimator is unknown.
@@ -81,35 +81,33 @@ def kl_penalty(
     log_probs: npt.NDArray[np.floating] | None = None,
     estimator: Literal["k1", "k3"] = "k1",
 ) -> FloatArray:
-    """Return what the KL term takes from the reward of each chosen token.
+    """Return the KL penalty of each chosen token, to be subtracted from its reward.
 
     Formula, with ``d = log_probs - reference_log_probs``::
 
-        k1: coef * d                      unbiased; negative where the reference likes the token better
-        k3: coef * (exp(-d) - 1 + d)      unbiased too, never negative, and of less variance near the reference
+        k1: coef * d                      unbiased; negative where the reference prefers the token
+        k3: coef * (exp(-d) - 1 + d)      unbiased, never negative, lower variance near the reference
 
-    A policy gradient on k1 lowers the KL. On k3 as a reward it does not in general, since the gradient of its
-    expectation does not come from the score function alone: k3, and the exact KL of two distributions, belong into an
-    agent's loss (``kl_estimator`` of the agents' configs). As a reward k3 serves value-based agents and reports.
+    A policy gradient with k1 as reward minimises the KL; with k3 it does not in general, since the score function alone
+    does not give the gradient of its expectation: k3 and the exact KL belong in an agent's loss (``kl_estimator`` of
+    the agents' configs). As a reward, k3 serves value-based agents and diagnostics.
 
-    An agent that does not report its policy's log-probabilities, such as one of stock Stable-Baselines3, leaves out
-    ``log_probs``, which then count as 0 for k1. That penalises the cross-entropy ``H(policy, reference) = KL +
-    H(policy)``: besides the KL, the policy's entropy. An entropy bonus of the same size cancels the extra part.
+    Without ``log_probs``, as with stock Stable-Baselines3 agents, k1 penalises the cross-entropy ``H(policy, reference)
+    = KL + H(policy)``. An entropy bonus of the same size cancels the extra term.
 
     Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
 
     Args:
-        coef: Reward per nat.
-        reference_log_probs: (N,) natural logarithms of the reference's probabilities; where one is ``-inf``, the
-            reference would never write that token, and the penalty is infinite.
-        log_probs: (N,) those of the policy.
+        coef: Coefficient, in reward per nat.
+        reference_log_probs: (N,) log-probabilities of the reference, in nats; ``-inf`` gives an infinite penalty.
+        log_probs: (N,) log-probabilities of the policy.
         estimator: ``"k1"`` or ``"k3"``.
 
     Returns:
         (N,) float64.
 
     Raises:
-        ValueError: If the shapes differ, the estimator is unknown, or it is k3 and ``log_probs`` are missing.
+        ValueError: If the shapes differ, the estimator is unknown, or k3 is given without ``log_probs``.
 
     >>> kl_penalty(0.5, np.log([0.25, 0.5]), np.log([0.5, 0.5])).round(4)
     array([0.3466, 0.    ])
@@ -131,20 +129,19 @@ def kl_penalty(
 
 
 class AdaptiveCoefficient:
-    """A KL coefficient that rises while the policy is farther from the reference than wanted, and falls else.
+    """Adaptive KL coefficient, a proportional controller towards a target KL.
 
-    Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * min(num_steps / horizon, 1)``, so that no update, of however
-    many steps, moves it by more than a fifth.
+    Rule: ``coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * min(num_steps / horizon, 1)``, at most a fifth per update.
 
     Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
 
     Args:
-        coef: The coefficient at the start, in reward per nat.
-        target: The wanted KL per token, in nats; None keeps the coefficient fixed.
+        coef: Initial coefficient, in reward per nat.
+        target: Target KL per token, in nats; None keeps the coefficient fixed.
         horizon: Steps over which the coefficient changes by a factor of about 1.2 at most.
 
     Raises:
-        ValueError: If ``coef`` is negative, or ``target`` or ``horizon`` not above 0, or ``coef`` is 0 and has to move.
+        ValueError: If ``coef`` is negative, ``target`` or ``horizon`` is not positive, or ``coef`` is 0 with a target.
 
     >>> coefficient = AdaptiveCoefficient(0.1, target=0.05, horizon=10)
     >>> coefficient.update(kl=0.5)
@@ -158,7 +155,7 @@ class AdaptiveCoefficient:
         if target is not None and not target > 0:
             raise ValueError(f"the KL target must be above 0, got {target!r}")
         if target is not None and coef == 0:
-            raise ValueError("a KL target moves the coefficient from where it starts, which must be above 0")
+            raise ValueError("coef must be above 0 with a KL target, got 0")
         if not horizon > 0:
             raise ValueError(f"horizon must be above 0, got {horizon!r}")
         self.coef = coef
@@ -166,7 +163,7 @@ class AdaptiveCoefficient:
         self.horizon = horizon
 
     def update(self, kl: float, num_steps: int = 1) -> None:
-        """Move the coefficient after ``num_steps`` more steps, whose mean KL per token was ``kl`` nats."""
+        """Update the coefficient after ``num_steps`` steps with a mean KL of ``kl`` nats per token."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coef *= 1 + error * min(num_steps / self.horizon, 1.0)

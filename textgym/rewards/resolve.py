@@ -1,4 +1,4 @@
-"""How a reward is given: by name, or as an object."""
+"""``as_reward``: rewards by name, as objects or as plain functions."""
 
 import inspect
 from collections.abc import Callable
@@ -6,12 +6,9 @@ from typing import Any
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
-from textgym.rewards.per_token import PerToken
-from textgym.rewards.per_turn import PerTurn
-from textgym.rewards.potential import Potential
+from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction, Terminal
+from textgym.rewards.dense import PerToken, PerTurn, Potential
 from textgym.rewards.redistributed import Redistributed
-from textgym.rewards.terminal import Terminal
 from textgym.scorers import Scorer
 
 __all__ = ["as_reward"]
@@ -23,20 +20,20 @@ _REWARDS: dict[str, Callable[[], Reward]] = {
     "redistributed": Redistributed,
     "terminal": Terminal,
 }
+_HOOKS = ("for_scorer", "observe", "on_episode_end", "per_token", "scorers", "set_progress", "start")
 
 
 def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
-    """Return the reward that ``spec`` describes: a name, a :class:`Reward`, or a function called as one.
-
-    The names are ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"`` and ``"redistributed"`` (evenly).
+    """Return ``spec`` as a reward.
 
     Args:
-        spec: The name or object.
-        scorer: The environment's, for a reward that needs it.
+        spec: A name (``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``, ``"redistributed"``), a
+            :class:`Reward`, or a function ``f(score, batch, final_scores, state) -> (rewards, state)``.
+        scorer: The environment's scorer, for a reward that needs it.
 
     Raises:
-        ValueError: If a name is unknown, or the reward cannot be had from this scorer.
-        TypeError: If ``spec`` is no reward.
+        ValueError: If the name is unknown, or the reward does not support the scorer.
+        TypeError: If ``spec`` is not a reward.
     """
     if isinstance(spec, str):
         if spec not in _REWARDS:
@@ -69,7 +66,7 @@ def _plain_reward(spec: Any) -> Reward:
         inspect.signature(spec).bind(None, None, None, None)
     except (TypeError, ValueError):
         raise TypeError(f"reward is {spec!r} of type {type(spec).__name__}; {expected}") from None
-    for hook in ("for_scorer", "on_episode_end", "per_token", "scorers", "set_progress", "start"):
+    for hook in _HOOKS:
         if hasattr(spec, hook):
             raise TypeError(f"reward is a {type(spec).__name__} with {hook}: inherit from textgym.rewards.Reward")
     return _PlainReward(spec)
