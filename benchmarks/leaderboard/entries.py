@@ -272,7 +272,7 @@ class OptimalPolicy(Planner):
     def _agent_turns(self, slot: int) -> Sequence[str]:
         """Return the agent's previous turns of a dialogue."""
         core = self.env.core
-        if core.conversation is None:
+        if core.user_turns is None:
             return ()
         one = slice(slot, slot + 1)
         text = TextBatch(
@@ -282,7 +282,7 @@ class OptimalPolicy(Planner):
             core.prompt_lengths[one],
             core.samples[one],
             ~core.running[one],
-            is_action=core.conversation.is_action[one],
-            replies=core.conversation.replies[one],
+            is_action=core.user_turns.is_action[one],
+            replies=core.user_turns.replies[one],
         )
         return text.agent_turns[0]

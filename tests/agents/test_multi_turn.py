@@ -693,7 +693,7 @@ def test_snapshots_of_dialogues_are_mixed_slot_by_slot():
     assert state["ids"].tolist() == [after["ids"][0].tolist(), before["ids"][1].tolist()]
     assert state["rngs"] == [after["rngs"][0], before["rngs"][1]]
     for name in ("replies", "is_action"):
-        one, other, both = (list(part["conversation"][name]) for part in (after, before, state))
+        one, other, both = (list(part["user_turns"][name]) for part in (after, before, state))
         assert np.array_equal(both[0], one[0])
         assert np.array_equal(both[1], other[1])
         assert not np.array_equal(one[1], other[1])

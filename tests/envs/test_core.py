@@ -465,7 +465,7 @@ def test_where_the_constraints_leave_nothing_eos_is_legal():
 
 def test_where_there_is_no_eos_either_the_error_says_so():
     env = started(constraints=AllowTokens(["a"], allow_eos=False), actions=Subset(["b", "c"], eos=False))
-    with pytest.raises(InvalidActionError, match="leave no legal action"):
+    with pytest.raises(InvalidActionError, match="no valid action"):
         env.action_masks()
 
 

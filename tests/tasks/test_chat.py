@@ -121,7 +121,7 @@ def test_what_ends_a_turn_in_the_template_is_the_environments_eos(gemma):
     *_, terminated, _, _ = env.step(gemma.eos_token_id)
     assert not terminated
     env.step(env.eos_token_id)
-    assert len(env.core.conversation.replies[0]) == 1
+    assert len(env.core.user_turns.replies[0]) == 1
 
 
 def test_the_space_that_a_template_puts_before_the_end_of_a_turn_is_not_the_environments():

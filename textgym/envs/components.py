@@ -1,20 +1,25 @@
-"""The objects an environment is assembled from, each behind its contract."""
+"""The objects that an environment is built of, and the ones among them that learn from episodes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import copy
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from textgym.actions import Actions
+from textgym.batch import TextBatch
 from textgym.constraints import Constraint
 from textgym.endings import Ending
+from textgym.envs.step import EpisodeEnd, ScoreBounds
+from textgym.envs.user_turns import Dialogue
 from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource
-from textgym.rewards import AdaptiveCoefficient, Reference, Reward
-from textgym.scorers import Scorer
+from textgym.rewards import AdaptiveCoefficient, Reference, Reward, kl_penalty
+from textgym.scorers import Scorer, observe_episodes
 from textgym.tokenizers import Tokenizer
-from textgym.users import User
 
-__all__ = ["Dialogue", "EnvComponents", "KLTerm", "ScoreBounds"]
+__all__ = ["EnvComponents", "KLTerm"]
 
 
 @dataclass(frozen=True)
@@ -26,30 +31,56 @@ class KLTerm:
     estimator: Literal["k1", "k3"]
 
     def clear(self) -> None:
-        """Clear what the reference has cached, where it has a method for that."""
+        """Clear the caches of the reference, where it has a method for that."""
         if (clear := getattr(self.reference, "clear", None)) is not None:
             clear()
 
+    def penalty(
+        self,
+        batch: TextBatch,
+        slots: slice | npt.NDArray[np.int64],
+        tokens: npt.NDArray[np.int64],
+        log_probs: npt.NDArray[np.float64] | None,
+        token_masks: npt.NDArray[np.bool_] | None,
+        invalid: npt.NDArray[np.bool_] | None,
+    ) -> npt.NDArray[np.float64]:
+        """Return (n,) float64, the penalty of n actions; 0 where no token is written.
 
-@dataclass(frozen=True)
-class Dialogue:
-    """Who answers the agent's turns, how often and how."""
+        Args:
+            batch: All N episodes before the step.
+            slots: The n slots that step.
+            tokens: (n,) int64, the tokens that the actions write.
+            log_probs: (N,) float64, log pi(a|s), or None where the agent does not report it.
+            token_masks: (N, V) bool, the support on which policy and reference are compared; None for all tokens.
+            invalid: (n,) bool, actions that write nothing, or None.
 
-    user: User
-    max_turns: int
-    max_reply_tokens: int
-    """The most tokens of one reply with its frame."""
-    reply_format: str
-    """What is written, with ``{reply}`` in it; what stands behind it invites the agent to go on."""
-
-
-ScoreBounds = tuple[float, float] | Mapping[Any, tuple[float, float]]
-"""The scores that count as 0 and as 1, for all samples or by their metadata's ``level``."""
+        Raises:
+            ValueError: If the reference or the agent gives something that is not one log-probability per action.
+        """
+        everyone, active = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.bool_)
+        everyone[slots], active[slots] = tokens, True
+        lengths = np.maximum(batch.lengths, 1)
+        reference = np.asarray(
+            self.reference.log_probs(batch.ids, lengths, everyone, token_masks=token_masks, active=active),
+            dtype=np.float64,
+        )
+        if reference.shape != active.shape:
+            raise ValueError(f"the KL reference returned shape {reference.shape}, expected {active.shape}")
+        reference = reference[slots]
+        log_probs = None if log_probs is None else log_probs[slots]
+        if invalid is not None:
+            reference = np.where(invalid, 0.0, reference)
+            log_probs = None if log_probs is None else np.where(invalid, 0.0, log_probs)
+        # A reference may rule a token out, which makes the penalty infinite; the policy has drawn it.
+        for name, values, least in (("the KL reference", reference, -np.inf), ("set_log_probs", log_probs, -1e30)):
+            if values is not None and (wrong := ~((values >= least) & (values <= 1e-4))).any():
+                raise ValueError(f"{name} gave the log-probability {values[wrong][0]} for token {tokens[wrong][0]}")
+        return kl_penalty(self.coefficient.coef, reference, log_probs, self.estimator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvComponents:
-    """Everything the core calls. Built by ``TextGenConfig.build``."""
+    """Everything that the core calls. Built by ``TextGenConfig.build``."""
 
     tokenizer: Tokenizer
     prompts: PromptSource
@@ -74,4 +105,38 @@ class EnvComponents:
     dialogue: Dialogue | None
     score_bounds: ScoreBounds | None
     observes_episodes: bool = True
-    """Whether shared components, the scorers, observe the episodes that end; False in clones."""
+    """Whether the shared components, such as scorers, observe the episodes that end; False in clones."""
+
+    def observe(self, end: EpisodeEnd) -> None:
+        """Let the scorers, the prompt source and the KL coefficient observe the episodes that ended."""
+        scores = end.scores.without_replacements()
+        if self.observes_episodes:
+            seen: set[int] = set()
+            observe_episodes(self.scorer, end.batch, scores, seen)
+            self.reward.observe(end.batch, seen)
+        if self.observes_episodes or self.prompts.get_state() is not None:  # of which a clone has a copy
+            self.prompts.observe(end.batch.samples, scores.total)
+        if self.kl is not None and end.kl is not None:
+            num_tokens = max(int(end.batch.num_actions.sum()), 1)  # an invalid first action writes none
+            self.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
+
+    def set_progress(self, progress: float) -> None:
+        """Set the completed share of training, 0 to 1, for the scorer and the reward.
+
+        Raises:
+            ValueError: If it is outside of that.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
+        self.scorer.set_progress(progress)
+        self.reward.set_progress(progress)
+
+    def clone(self) -> "EnvComponents":
+        """Return the components of a clone: the same objects, but for copies of those that its episodes change."""
+        clone = replace(self, observes_episodes=False)
+        if clone.kl is not None:
+            clone = replace(clone, kl=replace(clone.kl, coefficient=copy.copy(clone.kl.coefficient)))
+        if (state := clone.prompts.get_state()) is not None:
+            clone = replace(clone, prompts=copy.copy(clone.prompts))
+            clone.prompts.set_state(copy.deepcopy(state))
+        return clone

@@ -13,8 +13,9 @@ import numpy as np
 from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.endings import as_endings
-from textgym.envs.components import Dialogue, EnvComponents, KLTerm, ScoreBounds
-from textgym.envs.info import FINAL_INFO, FinalInfo
+from textgym.envs.components import EnvComponents, KLTerm
+from textgym.envs.step import FINAL_INFO, FinalInfo, ScoreBounds
+from textgym.envs.user_turns import Dialogue
 from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation
 from textgym.prompts import PromptEncoder, PromptSource, as_prompts, builtin_prompts

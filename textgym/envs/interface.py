@@ -8,7 +8,6 @@ A ``TimeLimit`` shorter than the token budget would cut each text before it is s
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +77,12 @@ class CoreInterface:
     @property
     def has_turns(self) -> bool:
         """Whether a simulated user writes into the text, so that not all tokens after the prompt are actions."""
-        return self.core.conversation is not None
+        return self.core.user_turns is not None
 
     @property
     def has_invalid_actions(self) -> bool:
         """Whether an action can be invalid in some state, so that ``action_masks()`` is worth asking for."""
-        return not self.core.legality.all_legal
+        return not self.core.masking.all_valid
 
     @property
     def running(self) -> npt.NDArray[np.bool_]:
@@ -106,7 +105,7 @@ class CoreInterface:
         Raises:
             ValueError: If ``progress`` is outside of that.
         """
-        self.core.set_progress(progress)
+        self.core.components.set_progress(progress)
 
     def get_training_state(self) -> dict[str, Any]:
         """Return what has moved in the course of training and outlives episodes, as JSON can hold it.
@@ -168,15 +167,7 @@ class CoreInterface:
         for name in ("action_space", "single_action_space", "reset_infos"):
             if name in twin.__dict__:
                 twin.__dict__[name] = copy.deepcopy(twin.__dict__[name])
-        components = replace(self.core.components, observes_episodes=False)
-        if components.kl is not None:  # its coefficient moves as episodes end
-            components = replace(
-                components, kl=replace(components.kl, coefficient=copy.copy(components.kl.coefficient))
-            )
-        if (prompts_state := components.prompts.get_state()) is not None:
-            components = replace(components, prompts=copy.copy(components.prompts))
-            components.prompts.set_state(copy.deepcopy(prompts_state))
-        twin.core = Core(components, self.core.num_envs, max_reward=self.core.max_reward)
+        twin.core = Core(self.core.components.clone(), self.core.num_envs, max_reward=self.core.max_reward)
         twin.set_state(self.get_state())
         if self.core._log_probs is not None:  # given for the next step, which a snapshot does not belong to
             twin.core.set_log_probs(self.core._log_probs.copy())
@@ -210,7 +201,7 @@ def combine_snapshots(
     made = {}
     for name, first in snapshots[0].items():
         values = [snapshot[name] for snapshot in snapshots]
-        if name == "conversation" and first is not None:
+        if name == "user_turns" and first is not None:
             made[name] = combine_snapshots(function, values)
         elif name != "prompts" and isinstance(first, np.ndarray | list):
             made[name] = function(values)

@@ -12,7 +12,6 @@ from textgym.errors import unknown_name
 from textgym.prompts import Sample
 
 __all__ = [
-    "PreparedReset",
     "PromptAssignment",
     "ResetRequest",
     "num_episodes_of",
@@ -46,21 +45,6 @@ class ResetRequest(NamedTuple):
     """Whether all slots start anew: a new group begins, and ``num_episodes`` takes the place of an earlier one."""
     num_episodes: int | None = None
     """Episodes that start from here on, this request's included, before slots are parked; None for no limit."""
-
-
-class PreparedReset(NamedTuple):
-    """A validated reset: applying it cannot raise."""
-
-    slots: npt.NDArray[np.int64]
-    """(n,) int64 slots that start an episode; fewer than requested where no more are to start."""
-    texts: TextBatch
-    """The n texts they start with."""
-    groups: Sequence[int]
-    """n numbers of groups."""
-    reward_state: npt.NDArray[Any]
-    """(n,) values, the reward's state of the new episodes."""
-    scorer_errors: dict[int, str]
-    """Errors of a reward that scores the prompts alone, by slot, where the policy is not to raise."""
 
 
 class Start(NamedTuple):

@@ -11,10 +11,9 @@ from gymnasium.vector import AutoresetMode
 
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
-from textgym.envs.episode_end import Column
-from textgym.envs.info import infos, reset_columns, row_of, step_columns
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
+from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
 from textgym.errors import install_hint
 
 try:

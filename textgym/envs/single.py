@@ -10,10 +10,9 @@ from gymnasium.utils import seeding
 
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
-from textgym.envs.episode_end import Column
-from textgym.envs.info import infos, reset_columns, row_of, step_columns
 from textgym.envs.interface import CoreInterface, make_time_limit, settle_time_limits
 from textgym.envs.reset import ResetRequest, option_rows
+from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
 
 __all__ = ["TextGenEnv"]
 

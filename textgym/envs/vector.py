@@ -12,10 +12,10 @@ from gymnasium.vector.utils import batch_space
 
 from textgym.envs.config import TextGenConfig, check_render_mode
 from textgym.envs.core import Core
-from textgym.envs.info import reset_columns, row_of, step_columns, vector_info
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
+from textgym.envs.step import reset_columns, row_of, step_columns, vector_info
 from textgym.errors import unknown_name
 
 __all__ = ["TextGenVectorEnv"]
@@ -112,7 +112,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         """
         step = self.core.step(actions, self.autoreset_mode)
         final, now = step_columns(step, self.config.final_info)
-        info = vector_info(now, self.num_envs)
+        info = vector_info(now, self.num_envs) if now else {}
         if step.final is not None and step.episode_end is not None:
             ended = step.terminated | step.truncated
             last = np.full(self.num_envs, None, dtype=object)

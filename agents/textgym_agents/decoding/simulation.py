@@ -56,7 +56,7 @@ class Simulation:
 
     def masks(self) -> npt.NDArray[np.bool_] | None:
         """Return (M, V) bool, the legal tokens; None where all always are."""
-        if self._core.legality.all_legal:
+        if self._core.masking.all_valid:
             return None
         return self._core.action_masks() | ~self._core.running[:, None]  # an ended text may have no legal token left
 
@@ -77,7 +77,7 @@ class Simulation:
         if not which.any():
             return np.zeros(len(actions))
         self._core.set_log_probs(log_probs)
-        return self._core.step(actions, which=which).rewards
+        return self._core.step(actions, where=which).rewards
 
 
 def text_episodes(env: Any, policy: Policy) -> CoreInterface:
