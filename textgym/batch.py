@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.prompts.base import Sample
 from textgym.tokenizers import ByteTokenizer, Tokenizer
-from textgym.tokenizers.pieces import TokenPieces
+from textgym.tokenizers.base import TokenPieces
 
 __all__ = ["TextBatch", "Turn"]
 

@@ -115,7 +115,7 @@ AUTO_MAP = {
 LOADERS = {
     "load_lm": "from textgym.lm import load_lm; load_lm(folder)",
     "as_tokenizer": "from textgym.tokenizers import as_tokenizer; as_tokenizer(folder)",
-    "chat template": "from textgym.tokenizers import transformers_tokenizer; transformers_tokenizer(folder)",
+    "chat template": "from textgym.tokenizers import find_chat_template; find_chat_template(folder)",
     "RewardModel": "from textgym.scorers import RewardModel; RewardModel(folder)",
     "EmbeddingSimilarity": "from textgym.scorers import EmbeddingSimilarity; EmbeddingSimilarity(folder)",
     "LMPolicy": "from textgym_agents import LMPolicy; LMPolicy(folder)",

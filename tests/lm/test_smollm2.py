@@ -20,7 +20,7 @@ import torch
 import textgym
 from textgym.lm import load_lm
 from textgym.tasks import TASKS
-from textgym.tokenizers.chat import ChatTemplate
+from textgym.tokenizers import ChatTemplate
 from textgym_agents import GRPO, PPO, GRPOConfig, LMPolicy, PPOConfig, collect
 
 torch.set_num_threads(1)

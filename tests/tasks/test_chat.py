@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 import textgym
 from textgym.tasks import TASKS
 from textgym.tasks.keywords import chat_template
-from textgym.tokenizers.chat import ChatTemplate
+from textgym.tokenizers import ChatTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -1,4 +1,4 @@
-"""The tokenizer contract, held against our own tokenizers and against each family of Hugging Face's."""
+"""The tokenizer contract for our own tokenizers and for each family of Hugging Face tokenizers."""
 
 import json
 import pickle
@@ -71,7 +71,7 @@ def unigram() -> LibraryTokenizer:
 
 
 def sentence_piece_bpe() -> LibraryTokenizer:
-    """Build what Llama 2 has: a space before the text, bytes for unknown characters."""
+    """Build a tokenizer like Llama 2's: a space before the text, byte fallback."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *sorted(set("".join(CORPUS[:1])) | {"▁"})]
     merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("▁", "c"), ("a", "t"), ("▁c", "at")]
     vocabulary = {piece: i for i, piece in enumerate([*pieces, *("".join(pair) for pair in merges)])}
@@ -117,7 +117,7 @@ def in_transformers(tokenizer: LibraryTokenizer, **options: str) -> transformers
 
 
 def slow_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
-    """Build CTRL's tokenizer, which is written in Python only; ``@@`` says that the word goes on."""
+    """Build CTRL's tokenizer, which is implemented in Python only; ``@@`` marks a word that continues."""
     pieces = [
         "<unk>",
         "the</w>",
@@ -156,7 +156,7 @@ all_tokenizers = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=T
 
 
 @all_tokenizers
-def test_every_tokenizer_fits_the_protocol(tokenizer: Tokenizer) -> None:
+def test_every_tokenizer_satisfies_the_protocol(tokenizer: Tokenizer) -> None:
     assert isinstance(tokenizer, Tokenizer)
     assert tokenizer.token_mask.shape == (tokenizer.vocab_size,)
     assert tokenizer.token_mask.dtype == np.bool_
@@ -165,7 +165,7 @@ def test_every_tokenizer_fits_the_protocol(tokenizer: Tokenizer) -> None:
 
 
 @all_tokenizers
-def test_encoding_gives_ids_that_are_tokens_as_plain_integers(tokenizer: Tokenizer) -> None:
+def test_encode_returns_tokens_as_python_integers(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("the cat")
     assert type(ids) is list
     assert {type(i) for i in ids} == {int}
@@ -173,7 +173,7 @@ def test_encoding_gives_ids_that_are_tokens_as_plain_integers(tokenizer: Tokeniz
 
 
 @all_tokenizers
-def test_the_texts_of_two_parts_are_the_text_of_the_whole(tokenizer: Tokenizer) -> None:
+def test_the_texts_of_two_parts_concatenate_to_the_whole(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(SENTENCE)
     whole = tokenizer.decode(ids)
     for cut in range(len(ids) + 1):
@@ -182,7 +182,7 @@ def test_the_texts_of_two_parts_are_the_text_of_the_whole(tokenizer: Tokenizer) 
 
 
 @all_tokenizers
-def test_no_ids_are_no_text(tokenizer: Tokenizer) -> None:
+def test_empty_ids_and_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([]) == ""
     assert tokenizer.encode("") == []
 
@@ -199,12 +199,12 @@ def test_eos_and_ids_without_a_token_decode_to_nothing(tokenizer: Tokenizer) -> 
 
 
 @all_tokenizers
-def test_every_id_can_be_shown(tokenizer: Tokenizer) -> None:
+def test_every_id_has_a_display_text(tokenizer: Tokenizer) -> None:
     assert all(isinstance(tokenizer.token_text(i), str) for i in range(tokenizer.vocab_size))
 
 
 @all_tokenizers
-def test_numpy_integers_are_ids_too(tokenizer: Tokenizer) -> None:
+def test_numpy_integers_can_be_decoded(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("the cat")
     assert tokenizer.decode(np.array(ids)) == tokenizer.decode(ids)  # type: ignore[arg-type]
 
@@ -227,7 +227,7 @@ def test_a_lone_surrogate_is_encoded_without_an_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["byte", "padded", "byte_level_bpe", "transformers_byte_level_bpe", "byt5"])
-def test_a_character_that_is_not_finished_is_left_out_at_every_cut(name: str) -> None:
+def test_an_incomplete_character_is_left_out_at_every_cut(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode(EMOJI)
     assert tokenizer.decode(ids) == EMOJI
@@ -236,7 +236,7 @@ def test_a_character_that_is_not_finished_is_left_out_at_every_cut(name: str) ->
     assert texts == sorted(texts, key=len)
 
 
-def test_bytes_for_unknown_characters_are_joined_and_cut_in_the_same_way() -> None:
+def test_byte_fallback_is_decoded_in_the_same_way() -> None:
     tokenizer = TOKENIZERS["sentence_piece_bpe"]
     ids = tokenizer.encode("the 😀")
     assert tokenizer.decode(ids) == " the 😀"
@@ -250,7 +250,7 @@ def test_invalid_bytes_inside_a_text_are_replacement_characters() -> None:
     assert tokenizer.decode([start, *letter]) in ("\ufffdb", "éb")
 
 
-def test_a_lone_surrogate_is_written_as_one_replacement_character() -> None:
+def test_a_lone_surrogate_is_encoded_as_one_replacement_character() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode("a\ud800b\udc00")) == "a\ufffdb\ufffd"
 
@@ -281,12 +281,12 @@ def test_the_byte_table_decodes_as_the_library_does(ids: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 256)), st.integers(0, 40))
-def test_a_text_only_grows_by_further_bytes(ids: list[int], cut: int) -> None:
+def test_further_bytes_only_append_to_a_text(ids: list[int], cut: int) -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(ids).startswith(tokenizer.decode(ids[:cut]))
 
 
-def test_the_byte_alphabet_is_the_one_of_the_library() -> None:
+def test_the_byte_alphabet_equals_the_librarys() -> None:
     assert {chr(i) for i in BYTE_OF_CHARACTER} == set(pre_tokenizers.ByteLevel.alphabet())
     assert sorted(BYTE_OF_CHARACTER.values()) == list(range(256))
 
@@ -294,12 +294,12 @@ def test_the_byte_alphabet_is_the_one_of_the_library() -> None:
 # Our own --------------------------------------------------------------------------------------------------------
 
 
-def test_a_character_outside_the_alphabet_is_named_with_its_position() -> None:
+def test_a_character_outside_the_alphabet_is_reported_with_its_position() -> None:
     with pytest.raises(ValueError, match=r"character 'é' at position 3 .* alphabet of 96 characters"):
         CharTokenizer().encode("café")
 
 
-def test_an_alphabet_must_not_be_empty_nor_hold_a_character_twice() -> None:
+def test_an_empty_alphabet_or_a_duplicate_character_is_rejected() -> None:
     with pytest.raises(ValueError, match="empty"):
         CharTokenizer("")
     with pytest.raises(ValueError, match="'a' 2 times"):
@@ -314,18 +314,18 @@ def test_an_unknown_word_is_unk() -> None:
 
 
 @pytest.mark.parametrize("vocabulary", [[], ["a", "a"], ["a b"], [""], ["<unk>"], ["<eos>"]])
-def test_a_vocabulary_that_cannot_be_is_refused(vocabulary: list[str]) -> None:
+def test_an_invalid_vocabulary_is_rejected(vocabulary: list[str]) -> None:
     with pytest.raises(ValueError, match="vocabulary"):
         WordTokenizer(vocabulary)
 
 
-def test_words_are_taken_from_texts_by_frequency() -> None:
+def test_from_texts_orders_words_by_frequency() -> None:
     assert WordTokenizer.from_texts(["b a", "c a <unk>"], max_words=2).vocabulary == ("a", "b")
     with pytest.raises(ValueError, match="empty"):
         WordTokenizer.from_texts([" "])
 
 
-def test_special_tokens_and_bytes_are_shown_visibly() -> None:
+def test_special_tokens_and_bytes_have_visible_display_texts() -> None:
     assert ByteTokenizer().token_text(256) == "<eos>"
     assert ByteTokenizer().token_text(0xC3) == r"\xc3"
     assert CharTokenizer().token_text(96) == "<eos>"
@@ -336,7 +336,7 @@ def test_special_tokens_and_bytes_are_shown_visibly() -> None:
 # Width ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_wider_vocabulary_is_masked() -> None:
+def test_padding_of_the_vocabulary_is_masked() -> None:
     tokenizer = as_tokenizer("char", vocab_size=128)
     assert tokenizer.vocab_size == 128
     assert tokenizer.token_mask.sum() == 97
@@ -344,12 +344,12 @@ def test_a_wider_vocabulary_is_masked() -> None:
     assert as_tokenizer("char", vocab_size=97).vocab_size == 97
 
 
-def test_a_narrower_vocabulary_is_refused_with_both_numbers() -> None:
+def test_a_vocabulary_too_small_for_the_tokenizer_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"of 100 ids .* highest id is 256"):
         as_tokenizer("byte", vocab_size=100)
 
 
-def test_a_hole_in_the_vocabulary_is_masked() -> None:
+def test_gaps_in_the_vocabulary_are_masked() -> None:
     library = LibraryTokenizer(models.WordLevel({"<unk>": 0, "the": 3}, unk_token="<unk>"))
     assert as_tokenizer(library).token_mask.tolist() == [True, False, False, True]
     assert as_tokenizer(library).token_text(1) == "<unused 1>"
@@ -367,7 +367,7 @@ def test_both_adapters_agree(name: str) -> None:
         assert through.decode(ids) == direct.decode(ids)
 
 
-def test_a_completion_keeps_the_space_that_its_first_token_has() -> None:
+def test_a_completion_keeps_the_leading_space_of_its_first_token() -> None:
     tokenizer = TOKENIZERS["word_piece"]
     prompt, completion = tokenizer.encode("the cat"), tokenizer.encode("sat")
     assert tokenizer.decode(prompt + completion) == " the cat sat"
@@ -375,7 +375,7 @@ def test_a_completion_keeps_the_space_that_its_first_token_has() -> None:
     assert tokenizer.decode(tokenizer.encode("unaffable")[1:])[:1] != " "
 
 
-def test_a_slow_tokenizer_keeps_the_space_too(tmp_path: Path) -> None:
+def test_a_slow_tokenizer_keeps_the_leading_space_too(tmp_path: Path) -> None:
     tokenizer = as_tokenizer(slow_tokenizer(tmp_path))
     assert type(tokenizer) is TransformersTokenizer
     ids = tokenizer.encode("the cat")
@@ -383,7 +383,7 @@ def test_a_slow_tokenizer_keeps_the_space_too(tmp_path: Path) -> None:
     assert tokenizer.decode(ids[-1:]) == " cat"
 
 
-def test_special_tokens_of_a_transformers_tokenizer_are_taken_over() -> None:
+def test_special_tokens_of_a_transformers_tokenizer_are_kept() -> None:
     spec = in_transformers(FAMILIES["byte_level_bpe"], eos_token="<|endoftext|>", bos_token="<|begin|>")
     tokenizer = as_tokenizer(spec)
     assert type(tokenizer) is TokenizersTokenizer
@@ -396,17 +396,17 @@ def test_truncation_and_padding_of_a_library_tokenizer_are_not_applied() -> None
     library.enable_truncation(2)
     library.enable_padding(length=50)
     assert as_tokenizer(library).encode("the cat sat") == TOKENIZERS["byte_level_bpe"].encode("the cat sat")
-    assert library.truncation is not None, "the caller's object is left as it was"
+    assert library.truncation is not None, "the caller's object is unchanged"
 
 
-def test_an_added_token_that_is_not_special_is_text() -> None:
+def test_an_added_token_that_is_not_special_is_decoded() -> None:
     library = byte_level_bpe()
     library.add_tokens([AddedToken("<tool é>", special=False)])
     tokenizer = as_tokenizer(library)
     assert tokenizer.decode(tokenizer.encode("a<tool é>b")) == "a<tool é>b"
 
 
-def test_an_eos_that_is_not_in_the_vocabulary_is_refused() -> None:
+def test_an_eos_outside_the_vocabulary_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"eos_token_id 999 .* highest id is 319"):
         TokenizersTokenizer(FAMILIES["byte_level_bpe"], eos_token_id=999)
     with pytest.raises(ValueError, match="vocabulary is empty"):
@@ -423,7 +423,7 @@ def folder_with(folder: Path, **files: dict[str, object]) -> Path:
     return folder
 
 
-def test_a_folder_says_width_eos_and_bos_in_its_config(tmp_path: Path) -> None:
+def test_width_eos_and_bos_are_read_from_the_folders_config(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, config={"vocab_size": 384, "eos_token_id": [0, 5], "bos_token_id": 0})
     for spec in (folder, str(folder), folder / "tokenizer.json"):
         tokenizer = as_tokenizer(spec)
@@ -434,19 +434,19 @@ def test_a_folder_says_width_eos_and_bos_in_its_config(tmp_path: Path) -> None:
         as_tokenizer(folder, vocab_size=256)
 
 
-def test_the_eos_of_the_tokenizer_comes_before_the_one_of_the_model(tmp_path: Path) -> None:
+def test_the_tokenizers_eos_has_priority_over_the_models(tmp_path: Path) -> None:
     config = {"text_config": {"vocab_size": 320}, "eos_token_id": 7}
     folder = folder_with(tmp_path, config=config, tokenizer_config={"eos_token": {"content": "<|endoftext|>"}})
     assert as_tokenizer(folder).eos_token_id == 0
     assert as_tokenizer(folder).vocab_size == 320
 
 
-def test_a_folder_without_config_has_the_tokenizers_width_and_the_usual_eos(tmp_path: Path) -> None:
+def test_a_folder_without_config_uses_the_tokenizers_width_and_the_usual_eos(tmp_path: Path) -> None:
     tokenizer = as_tokenizer(folder_with(tmp_path))
     assert (tokenizer.vocab_size, tokenizer.eos_token_id) == (320, 0)
 
 
-def test_a_folder_is_read_without_transformers(tmp_path: Path) -> None:
+def test_a_folder_is_loaded_without_transformers(tmp_path: Path) -> None:
     code = (
         "import sys; from textgym.tokenizers import as_tokenizer;"
         f"as_tokenizer({str(folder_with(tmp_path))!r}).encode('a');"
@@ -455,7 +455,7 @@ def test_a_folder_is_read_without_transformers(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_folder_of_a_slow_tokenizer_is_read_through_transformers(tmp_path: Path) -> None:
+def test_a_folder_of_a_slow_tokenizer_is_loaded_with_transformers(tmp_path: Path) -> None:
     transformers.ByT5Tokenizer().save_pretrained(tmp_path)
     transformers.T5Config(vocab_size=400).save_pretrained(tmp_path)
     tokenizer = as_tokenizer(tmp_path)
@@ -464,28 +464,28 @@ def test_a_folder_of_a_slow_tokenizer_is_read_through_transformers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["bite", "no/such-model", "no_such_folder/"])
-def test_an_unknown_name_lists_what_exists(name: str) -> None:
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown tokenizer .* Known: byte, char, tiny\. Also accepted: a folder"):
         as_tokenizer(name)
 
 
 @pytest.mark.parametrize("spec", [None, 5, ["a"], {"a": 1}, object()])
-def test_what_is_no_tokenizer_is_refused(spec: object) -> None:
+def test_as_tokenizer_rejects_other_objects(spec: object) -> None:
     with pytest.raises(TypeError, match="expected a tokenizer or the name of one"):
         as_tokenizer(spec)
 
 
-def test_a_class_in_place_of_a_tokenizer_is_refused() -> None:
+def test_a_class_instead_of_a_tokenizer_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"write ByteTokenizer\(\)"):
         as_tokenizer(ByteTokenizer)
 
 
-def test_an_object_of_the_protocol_is_taken_as_it_is() -> None:
+def test_an_object_of_the_protocol_is_returned_unchanged() -> None:
     tokenizer = CharTokenizer("ab")
     assert as_tokenizer(tokenizer) is tokenizer
 
 
-def test_an_unknown_embedded_model_is_named() -> None:
+def test_an_unknown_embedded_model_suggests_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"unknown embedded language model 'tinny'; did you mean 'tiny'\?"):
         embedded_lm_path("tinny")
 
@@ -493,35 +493,35 @@ def test_an_unknown_embedded_model_is_named() -> None:
 # Single tokens --------------------------------------------------------------------------------------------------
 
 
-def test_single_tokens_are_found_by_the_text_that_they_are_shown_as() -> None:
+def test_token_ids_finds_tokens_by_their_display_text() -> None:
     tokenizer = TOKENIZERS["word_piece"]
     assert [tokenizer.decode([i]) for i in token_ids(tokenizer, [" the", " cat"])] == [" the", " cat"]
     assert token_ids(ByteTokenizer(), ["a", "<eos>", r"\xff", 97]).tolist() == [97, 256, 255]
     assert token_ids(ByteTokenizer(), []).shape == (0,)
 
 
-def test_a_text_of_several_tokens_is_refused_with_its_tokens() -> None:
+def test_a_text_of_several_tokens_is_rejected_with_its_tokens() -> None:
     with pytest.raises(ValueError, match=r"'ab' is not a single token; it is encoded as \['a', 'b'\]"):
         token_ids(ByteTokenizer(), ["ab"])
     with pytest.raises(ValueError, match="'é' is not a single token of this tokenizer"):
         token_ids(CharTokenizer(), ["é"])
 
 
-def test_an_id_that_is_not_a_token_is_refused() -> None:
+def test_an_id_that_is_not_a_token_is_rejected() -> None:
     with pytest.raises(ValueError, match="id 257 is not a token of the vocabulary of 300 ids"):
         token_ids(PaddedTokenizer(ByteTokenizer(), 300), [257])
     with pytest.raises(ValueError, match="id -1 is not"):
         token_ids(ByteTokenizer(), [-1])
 
 
-def test_single_tokens_are_a_list_of_integers_and_texts() -> None:
+def test_token_ids_rejects_one_text_and_other_types() -> None:
     with pytest.raises(TypeError, match=r"write \['abc'\]"):
         token_ids(ByteTokenizer(), "abc")
     with pytest.raises(TypeError, match="float"):
         token_ids(ByteTokenizer(), [1.5])  # type: ignore[list-item]
 
 
-def test_exported_names_are_sorted_and_there() -> None:
+def test_exported_names_are_sorted_and_importable() -> None:
     names = textgym.tokenizers.__all__
     assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert all(hasattr(textgym.tokenizers, name) for name in names)
@@ -534,5 +534,5 @@ def test_environments_of_one_model_share_its_tokenizer(tmp_path):
         shutil.copy(textgym.tokenizers.embedded_lm_path("tiny") / name, tmp_path / name)
     before = as_tokenizer(tmp_path)
     assert as_tokenizer(tmp_path) is before
-    (tmp_path / "config.json").write_text('{"vocab_size": 2000}')  # another file is another tokenizer
+    (tmp_path / "config.json").write_text('{"vocab_size": 2000}')  # a changed file gives a new tokenizer
     assert as_tokenizer(tmp_path).vocab_size == 2000

@@ -26,8 +26,14 @@ from textgym.prompts import Sample
 from textgym.rewards import PerTurn, as_reward
 from textgym.scorers import Scorer
 from textgym.testing import check_text_env
-from textgym.tokenizers import ByteTokenizer, CharTokenizer, as_tokenizer, embedded_lm_path
-from textgym.tokenizers.chat import ChatTemplate, find_chat_template
+from textgym.tokenizers import (
+    ByteTokenizer,
+    CharTokenizer,
+    ChatTemplate,
+    as_tokenizer,
+    embedded_lm_path,
+    find_chat_template,
+)
 from textgym.users import FunctionUser, LMUser, Reply, ScriptedUser, User, as_user
 from textgym.users.language_model import exchanged_roles, plain_dialogue
 

@@ -22,7 +22,7 @@ class _StaticMask:
         self.tokens = tuple(tokens)
         for token in self.tokens:
             if not isinstance(token, int | str | np.integer):
-                raise TypeError(f"a token is named by its id or its text, got {type(token).__name__} {token!r}")
+                raise TypeError(f"a token is given by its id or its text, got {type(token).__name__} {token!r}")
         self._legal = legal
         self._allow_eos = allow_eos
         self._tokenizer: Tokenizer | None = None

@@ -12,7 +12,7 @@ from textgym.errors import unknown_name
 from textgym.prompts import Curriculum, PromptSource, Sample
 from textgym.tasks.base import Row, Task, fill_template, find_task
 from textgym.tasks.prompts import SEEDS, Mixture, TaskPrompts, data_prompts
-from textgym.tokenizers.chat import ChatTemplate, find_chat_template
+from textgym.tokenizers import ChatTemplate, find_chat_template
 
 __all__ = ["chat_template", "score_bounds", "task_keywords"]
 

@@ -1,15 +1,16 @@
-"""How token ids are viewed as text, and where tokenizers come from."""
+"""Tokenizers, which map text to token ids and back."""
 
 from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
+from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
-from textgym.tokenizers.lookup import token_ids
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer, WordTokenizer
-from textgym.tokenizers.resolve import EMBEDDED_LMS, as_tokenizer, embedded_lm_path, transformers_tokenizer
+from textgym.tokenizers.resolve import EMBEDDED_LMS, as_tokenizer, embedded_lm_path, token_ids
 
 __all__ = [
     "EMBEDDED_LMS",
     "ByteTokenizer",
     "CharTokenizer",
+    "ChatTemplate",
     "PaddedTokenizer",
     "Tokenizer",
     "TokenizersTokenizer",
@@ -17,6 +18,6 @@ __all__ = [
     "WordTokenizer",
     "as_tokenizer",
     "embedded_lm_path",
+    "find_chat_template",
     "token_ids",
-    "transformers_tokenizer",
 ]

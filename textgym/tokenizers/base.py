@@ -1,29 +1,30 @@
-"""The contract of tokenizers: how token ids, which are the state, are viewed as text."""
+"""The contract of tokenizers, padding to a model's vocabulary, and incremental decoding."""
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary, proxy
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BytePieces", "PaddedTokenizer", "Tokenizer", "as_utf8", "unused_text"]
+__all__ = ["BytePieces", "PaddedTokenizer", "TokenPieces", "Tokenizer", "as_utf8", "unused_text"]
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Turns text into token ids, and ids into the text that they add to what stands before them.
+    """Maps text to token ids, and ids to the text that they append.
 
-    ``decode`` is a view of a *continuation*: cut a sequence of ids anywhere between two characters, and the texts of
-    the parts together are the text of the whole. A token that begins a word therefore keeps the space before it, also
-    where it comes first, so that prompt + completion reads right with every tokenizer.
+    ``decode`` decodes a *continuation*: if a sequence of ids is cut anywhere between two characters, the texts of the
+    parts concatenate to the text of the whole. A token that starts a word therefore keeps its leading space even if it
+    is the first one, so that prompt + completion is the whole text with every tokenizer.
 
-    A tokenizer may also have ``bos_token_id: int | None``, the id that stands for an empty prompt.
+    A tokenizer may also have ``bos_token_id: int | None``, the id used for an empty prompt.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Width of the action space, which is the width of the model's logits where there is a model."""
+        """Size of the action space; with a model, the width of its logits."""
         ...
 
     @property
@@ -33,7 +34,7 @@ class Tokenizer(Protocol):
 
     @property
     def token_mask(self) -> npt.NDArray[np.bool_]:
-        """(vocab_size,) bool, True where the id is a token, False where it only pads the vocabulary's width."""
+        """(vocab_size,) bool, False for ids that are not tokens (padding of the vocabulary)."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -43,21 +44,21 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``.
 
-        Special tokens and ids without a token add nothing. Bytes that are not UTF-8 become U+FFFD, but a character
-        that is not finished at the end is left out.
+        Special tokens and ids that are not tokens add nothing. Bytes that are not UTF-8 become U+FFFD, but an
+        incomplete character at the end is left out.
         """
         ...
 
     def token_text(self, token_id: int) -> str:
-        """Return how one token is shown to a person; special tokens have a visible name (``"<eos>"``)."""
+        """Return one token for display; special tokens have a visible name (``"<eos>"``)."""
         ...
 
 
 class PaddedTokenizer:
-    """A tokenizer whose vocabulary is as wide as a model's logits; the ids that this adds are no tokens.
+    """A tokenizer padded to the width of a model's logits with ids that are not tokens.
 
     Args:
-        tokenizer: Any object of the tokenizer contract.
+        tokenizer: Any :class:`Tokenizer`.
         vocab_size: The width of the logits.
 
     Raises:
@@ -88,18 +89,18 @@ class PaddedTokenizer:
         return self.tokenizer.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``; the ids that only pad add nothing."""
+        """Return the text of ``ids``; padding ids add nothing."""
         return self.tokenizer.decode(ids)
 
     def token_text(self, token_id: int) -> str:
-        """Return how one token is shown to a person."""
+        """Return one token for display."""
         if 0 <= token_id < self.vocab_size and not self.token_mask[token_id]:
             return unused_text(token_id)
         return self.tokenizer.token_text(token_id)
 
 
 class BytePieces(dict[int, bytes]):
-    r"""The bytes that each id adds to a text; an id that is not in the table adds none.
+    r"""Table of the bytes of each id, for tokenizers whose tokens are bytes; unknown ids have none.
 
     >>> BytePieces({0: b"a", 1: b"\xff", 2: b"\xe2\x82"}).decode([0, 1, 0, 9, 2])
     'a\ufffda'
@@ -109,11 +110,11 @@ class BytePieces(dict[int, bytes]):
         return b""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Read the bytes of ``ids`` as UTF-8: U+FFFD for invalid ones, nothing for an unfinished end."""
+        """Decode the bytes of ``ids`` as UTF-8: invalid ones as U+FFFD, an incomplete end left out."""
         return codecs.utf_8_decode(b"".join(map(self.__getitem__, ids)), "replace", False)[0]
 
     def token_text(self, token_id: int, special: Mapping[int, str]) -> str:
-        r"""Return a special token's name, else the token's text with ``\xc3`` for a byte that is no character."""
+        r"""Return a special token's name, else the token's text with ``\xc3`` for a byte that is not a character."""
         if token_id in special:
             return special[token_id]
         if token_id not in self:
@@ -121,8 +122,70 @@ class BytePieces(dict[int, bytes]):
         return self[token_id].decode("utf-8", "backslashreplace")
 
 
+_TABLES: "WeakKeyDictionary[Tokenizer, TokenPieces]" = WeakKeyDictionary()
+_MAX_CONTEXT = 16
+"""Maximum tokens decoded again for one piece. A character of UTF-8 spans four bytes."""
+
+
+class TokenPieces(dict[int, str | None]):
+    r"""Table of the text that each token appends in any context; None for tokens that may split a character.
+
+    >>> from textgym.tokenizers import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> pieces = TokenPieces.of(tokenizer)
+    >>> pieces[97], pieces[256], pieces[0xC3], pieces.last(reversed([97, 0xC3, 256, 0xA9]))
+    ('a', '', None, 'é')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+        ids = np.flatnonzero(tokenizer.token_mask)[:1000].tolist()
+        self._neighbour = next((i for i in ids if self._is_context_free(i)), None)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "TokenPieces":
+        """Return the table of ``tokenizer``, cached if the tokenizer is hashable."""
+        try:
+            table = _TABLES.get(tokenizer)
+            if table is None:
+                table = _TABLES[tokenizer] = cls(proxy(tokenizer))  # a strong reference would keep the key alive
+        except TypeError:  # not hashable, or without weak references
+            table = cls(tokenizer)
+        return table
+
+    def last(self, newest_first: Iterable[int]) -> str:
+        """Return the text that the last token appends, given the ids from the last one backwards."""
+        tail: list[int] = []
+        for i in newest_first:
+            piece = self[i]
+            if not tail and piece == "":
+                return ""
+            if piece != "":
+                tail.append(i)
+            if (piece and len(tail) > 1) or len(tail) == _MAX_CONTEXT:  # earlier tokens make no difference
+                break
+        tail.reverse()
+        decode = self._tokenizer.decode
+        return decode(tail)[len(decode(tail[:-1])) :]
+
+    def __missing__(self, key: int) -> str | None:
+        piece: str | None = None
+        if self._neighbour is not None:
+            decode, near = self._tokenizer.decode, self._neighbour
+            around, text = decode([near]), decode([key])
+            if "\ufffd" not in text and decode([near, key, near]) == around + text + around:
+                piece = text
+        self[key] = piece
+        return piece
+
+    def _is_context_free(self, key: int) -> bool:
+        text = self._tokenizer.decode([key])
+        return bool(text.strip()) and "\ufffd" not in text and self._tokenizer.decode([key, key]) == 2 * text
+
+
 def as_utf8(text: str) -> str:
-    """Return ``text`` with each lone surrogate, which UTF-8 cannot hold, replaced by U+FFFD."""
+    """Return ``text`` with each lone surrogate, which UTF-8 cannot encode, replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -131,5 +194,5 @@ def as_utf8(text: str) -> str:
 
 
 def unused_text(token_id: int) -> str:
-    """Return how an id without a token is shown to a person."""
+    """Return an id that is not a token for display."""
     return f"<unused {token_id}>"

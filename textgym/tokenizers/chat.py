@@ -1,53 +1,54 @@
-"""The chat template of a tokenizer: messages as the text that a chat model reads."""
+"""Chat templates of Hugging Face tokenizers."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from textgym.tokenizers.resolve import transformers_tokenizer
+from textgym.tokenizers.huggingface import load_transformers_tokenizer
+from textgym.tokenizers.resolve import BUILTIN_TOKENIZERS
 
 __all__ = ["ChatTemplate", "find_chat_template"]
 
 _AGENT, _USER = "\u2402agent\u2403", "\u2402user\u2403"
-"""Stand-ins that no template changes, to find where the messages go."""
+"""Placeholders that no template changes, to locate the messages."""
 
 
 class ChatTemplate:
     """The chat template of a Hugging Face tokenizer.
 
     Args:
-        tokenizer: A tokenizer of ``transformers`` that has a ``chat_template``.
+        tokenizer: A ``transformers`` tokenizer with a ``chat_template``.
 
     Raises:
-        ValueError: If it has none; and from ``reply_format`` and ``tokenizer`` if no special token ends a turn.
+        ValueError: If it has none; from ``reply_format`` and ``tokenizer``, if no special token ends a turn.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         if not getattr(tokenizer, "chat_template", None):
-            raise ValueError("the model's tokenizer has no chat template; chat=False takes the plain prompts")
+            raise ValueError("the model's tokenizer has no chat template; chat=False uses plain prompts")
         self._tokenizer = tokenizer
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """Return messages as the text that a model reads, up to where it is to answer unless told otherwise."""
+        """Render messages as the model's input, by default up to the start of its reply."""
         text: str = self._tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return text
 
     def prompt(self, message: str) -> str:
-        """Return the text with which a model is asked to answer a message."""
+        """Render a single user message, up to the start of the model's reply."""
         return self.render([{"role": "user", "content": message}])
 
     @property
     def reply_format(self) -> str:
-        """What goes between the agent's EOS and its next turn, with ``{reply}`` in it."""
+        """The text between the agent's EOS and its next turn, with the placeholder ``{reply}``."""
         return self._between_turns[1]
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer with the token that ends a turn as its EOS, where it had another; else None."""
+        """A copy of the tokenizer whose EOS is the token that ends a turn; None if its EOS already is."""
         end = self._between_turns[0]
         if end == self._tokenizer.eos_token:
             return None
@@ -57,7 +58,7 @@ class ChatTemplate:
 
     @cached_property
     def _between_turns(self) -> tuple[str, str]:
-        """Return the token that ends the agent's turn, and what follows it up to the agent's next turn."""
+        """Return the token that ends the agent's turn, and the text from there to its next turn."""
         messages = [("user", "Hello."), ("assistant", _AGENT), ("user", _USER)]
         text = self.render([{"role": role, "content": content} for role, content in messages])
         between = text.partition(_AGENT)[2].lstrip()
@@ -65,20 +66,31 @@ class ChatTemplate:
         ends = [token for token in special if between.startswith(token)]
         if not ends or _USER not in between:
             raise ValueError(
-                f"no special token ends a turn in the model's chat template, where {between[:40]!r} does; give prompts "
-                "of your own, with stop=..., or chat=False for the plain ones"
+                f"no special token ends a turn in the model's chat template, but {between[:40]!r}; pass your own "
+                "prompts with stop=..., or chat=False for plain prompts"
             )
         end = max(ends, key=len)
         return end, between.removeprefix(end).replace(_USER, "{reply}")
 
 
 def find_chat_template(source: Any) -> ChatTemplate | None:
-    """Return the chat template of a tokenizer of transformers, or of what a name leads to; None if it has none.
+    """Return the chat template of a ``transformers`` tokenizer, or None if it has none.
 
     Args:
-        source: A tokenizer, or the name, folder or GGUF file of one.
+        source: A tokenizer object, or a name, folder or GGUF file.
     """
     if isinstance(source, str | Path):
-        source = transformers_tokenizer(source)
+        source = _loaded(source)
     has_template = callable(getattr(source, "apply_chat_template", None)) and getattr(source, "chat_template", None)
     return ChatTemplate(source) if has_template else None
+
+
+@cache
+def _loaded(name: str | Path) -> Any:
+    """Return the ``transformers`` tokenizer of a name; None if there is none."""
+    if str(name) in BUILTIN_TOKENIZERS:
+        return None
+    try:
+        return load_transformers_tokenizer(name)
+    except (ImportError, OSError, ValueError):
+        return None

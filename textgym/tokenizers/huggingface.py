@@ -1,8 +1,9 @@
-"""Hugging Face tokenizers behind the tokenizer contract: those of ``tokenizers``, and any of ``transformers``."""
+"""Adapters for Hugging Face tokenizers: those of ``tokenizers``, and any of ``transformers``."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +18,18 @@ __all__ = ["TokenizersTokenizer", "TransformersTokenizer"]
 
 
 class TokenizersTokenizer:
-    """A ``tokenizers.Tokenizer``, such as one read from a ``tokenizer.json``.
+    """Adapter for a ``tokenizers.Tokenizer``, such as one loaded from a ``tokenizer.json``.
 
     Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM) is decoded from a table of bytes, every other kind by the library.
-    Truncation and padding that the tokenizer is set to are not applied: a prompt is never cut silently.
+    The tokenizer's truncation and padding settings are not applied: a prompt is never cut silently.
 
     Args:
-        tokenizer: The tokenizer; it is copied.
+        tokenizer: The tokenizer, which is copied.
         eos_token_id: The id that ends a text.
-        bos_token_id: The id that stands for an empty prompt.
+        bos_token_id: The id used for an empty prompt.
 
     Raises:
-        ValueError: If the vocabulary is empty or one of the two ids is not in it.
+        ValueError: If the vocabulary is empty or lacks one of the two ids.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class TokenizersTokenizer:
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.token_mask = mask_of_ids(vocabulary.values())
         self.vocab_size = len(self.token_mask)
-        self.eos_token_id = known_id("eos_token_id", eos_token_id, self.token_mask)
-        self.bos_token_id = known_id("bos_token_id", bos_token_id, self.token_mask)
+        self.eos_token_id = checked_id("eos_token_id", eos_token_id, self.token_mask)
+        self.bos_token_id = checked_id("bos_token_id", bos_token_id, self.token_mask)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {i: token.content for i, token in added.items() if token.special}
         ordinary = {i: token for token, i in vocabulary.items() if i not in self._special}
@@ -57,25 +58,25 @@ class TokenizersTokenizer:
             self._decoder = AnchoredDecoder(self._tokenizer.decode, self.encode("the"), ordinary)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``; the name of a special token within the text becomes that token."""
+        """Return the ids of ``text``; the name of a special token in the text is encoded as that token."""
         return self._tokenizer.encode(as_utf8(text), add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text that ``ids`` add to the text before them."""
+        """Return the text that ``ids`` append."""
         return self._decoder.decode(ids)
 
     def token_text(self, token_id: int) -> str:
-        r"""Return a special token's own name, else the token's text with ``\xe2`` for a byte that is no character."""
+        r"""Return a special token's name, else the token's text with ``\xe2`` for a byte that is not a character."""
         return self._decoder.token_text(token_id, self._special)
 
 
 class TransformersTokenizer:
-    """Any tokenizer object of ``transformers``, fast or slow, through its own ``encode`` and ``decode``.
+    """Adapter for any ``transformers`` tokenizer, fast or slow, through its own ``encode`` and ``decode``.
 
-    :func:`~textgym.tokenizers.as_tokenizer` takes :class:`TokenizersTokenizer` for fast ones, which is quicker.
+    :func:`~textgym.tokenizers.as_tokenizer` prefers :class:`TokenizersTokenizer` for fast tokenizers.
 
     Args:
-        tokenizer: A tokenizer that is not changed while this object is in use.
+        tokenizer: A tokenizer that must not be changed while the adapter is in use.
 
     Raises:
         ValueError: If the vocabulary is empty.
@@ -86,36 +87,36 @@ class TransformersTokenizer:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.token_mask = mask_of_ids(vocabulary.values())
         self.vocab_size = len(self.token_mask)
-        self.eos_token_id = known_id("eos_token_id", tokenizer.eos_token_id, self.token_mask)
-        self.bos_token_id = known_id("bos_token_id", tokenizer.bos_token_id, self.token_mask)
+        self.eos_token_id = checked_id("eos_token_id", tokenizer.eos_token_id, self.token_mask)
+        self.bos_token_id = checked_id("bos_token_id", tokenizer.bos_token_id, self.token_mask)
         self._special = {int(i): str(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer.all_special_ids}
         ordinary = {i: token for token, i in vocabulary.items() if i not in self._special}
         decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         self._decoder = AnchoredDecoder(decode, self.encode("the"), ordinary)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``; the name of a special token within the text becomes that token."""
+        """Return the ids of ``text``; the name of a special token in the text is encoded as that token."""
         return list(self._tokenizer.encode(as_utf8(text), add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text that ``ids`` add to the text before them."""
+        """Return the text that ``ids`` append."""
         return self._decoder.decode(ids)
 
     def token_text(self, token_id: int) -> str:
-        """Return a special token's own name, else the token's text, else its name in the vocabulary."""
+        """Return a special token's name, else the token's text, else its name in the vocabulary."""
         return self._decoder.token_text(token_id, self._special)
 
 
 class AnchoredDecoder:
-    """Decodes through a library that treats the first token of a text in a special way.
+    """Decoder for libraries that treat the first token of a text specially.
 
-    SentencePiece and WordPiece decoders drop the space before the first word, so a completion decoded alone would run
-    into its prompt. The anchor, a word put in front and taken off the text again, prevents that.
+    SentencePiece and WordPiece drop the space before the first word, so a completion decoded alone would lose it. An
+    anchor word is decoded in front and then removed.
 
     Args:
         decode: The library's function from ids to text.
         word: Ids of a short word.
-        ordinary: The tokens by id, without special ones.
+        ordinary: Id -> token, without special tokens.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], word: list[int], ordinary: dict[int, str]) -> None:
@@ -125,15 +126,15 @@ class AnchoredDecoder:
         self._anchor_text = decode(self._anchor)
 
     def _find_anchor(self, word: list[int]) -> list[int]:
-        # Best is what another word follows after a space: in BPE with "</w>" not every token is. Where there is none,
-        # as with tokenizers of characters, any letter will do.
+        # Prefer an anchor that is followed by a space: in BPE with "</w>" not every token is. Character tokenizers
+        # have none; any letter works for them.
         candidates = [[i for i in word if i in self._ordinary], *([i] for i in islice(self._ordinary, 1000))]
         letters = [ids for ids in candidates if self._decode(ids).strip().isalnum()]
         spaced = (ids for ids in letters if " " in self._decode(ids + ids).strip())
         return next(spaced, letters[0] if letters else [])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text that ``ids`` add to the text before them, without U+FFFD at its end."""
+        """Return the text that ``ids`` append, without U+FFFD at its end."""
         known = [int(i) for i in ids if i in self._ordinary]
         text = self._decode(self._anchor + known)
         text = text[len(self._anchor_text) :] if text.startswith(self._anchor_text) else self._decode(known)
@@ -148,6 +149,15 @@ class AnchoredDecoder:
         return self.decode([token_id]) or self._ordinary[token_id]
 
 
+def load_transformers_tokenizer(name: str | Path) -> Any:
+    """Load a tokenizer with ``transformers`` from a folder, a Hugging Face name or a GGUF file."""
+    from transformers import AutoTokenizer
+
+    path = Path(name)
+    folder, options = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(name), {})
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+
+
 def mask_of_ids(ids: Any) -> npt.NDArray[np.bool_]:
     """Return (highest id + 1,) bool, True at ``ids``."""
     index = np.fromiter(ids, dtype=np.int64)
@@ -158,17 +168,17 @@ def mask_of_ids(ids: Any) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def known_id(name: str, token_id: int | None, mask: npt.NDArray[np.bool_]) -> int | None:
-    """Return ``token_id`` if it is None or a token."""
+def checked_id(name: str, token_id: int | None, mask: npt.NDArray[np.bool_]) -> int | None:
+    """Return ``token_id`` if it is None or a token, else raise ``ValueError``."""
     if token_id is not None and not (0 <= token_id < len(mask) and mask[token_id]):
         raise ValueError(f"{name} {token_id} is not in the tokenizer's vocabulary, whose highest id is {len(mask) - 1}")
     return token_id
 
 
 def byte_alphabet() -> dict[int, int]:
-    """Map the characters that byte-level BPE writes for bytes to the bytes.
+    """Return character -> byte of byte-level BPE.
 
-    Printable Latin-1 characters stand for themselves, the other 68 bytes are written as U+0100 to U+0143
+    Printable Latin-1 characters map to themselves, the other 68 bytes are written as U+0100 to U+0143
     (https://github.com/openai/gpt-2/blob/master/src/encoder.py).
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -180,7 +190,7 @@ BYTE_OF_CHARACTER = byte_alphabet()
 
 
 def bytes_of_token(token: str) -> bytes:
-    """Return the bytes that a token of byte-level BPE stands for; one that is not written in bytes is taken as text.
+    """Return the bytes of a byte-level BPE token; a token outside the byte alphabet is encoded as UTF-8.
 
     >>> bytes_of_token("Ġcaf\u00c3\u00a9").decode()
     ' café'

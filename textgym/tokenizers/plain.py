@@ -1,4 +1,4 @@
-"""Tokenizers that need no file and no library: characters, bytes and words."""
+"""Tokenizers of bytes, characters and words, which need no file and no library."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ PRINTABLE_ASCII = "\n" + "".join(map(chr, range(32, 127)))
 
 
 class ByteTokenizer:
-    """Every UTF-8 byte is a token; id 256 is EOS.
+    """Byte-level tokenizer: the ids are UTF-8 bytes, 256 is EOS.
 
     >>> tokenizer = ByteTokenizer()
     >>> tokenizer.encode("né"), tokenizer.decode([110, 195, 169, 256])
@@ -34,7 +34,7 @@ class ByteTokenizer:
         return list(as_utf8(text).encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``; invalid bytes become U+FFFD, an unfinished character at the end is left out."""
+        """Return the text of ``ids``; invalid bytes become U+FFFD, an incomplete character at the end is left out."""
         return self._pieces.decode(ids)
 
     def token_text(self, token_id: int) -> str:
@@ -43,13 +43,13 @@ class ByteTokenizer:
 
 
 class CharTokenizer:
-    """Every character of an alphabet is a token; the last id is EOS.
+    """Character-level tokenizer over an alphabet; the last id is EOS.
 
     Args:
-        alphabet: The characters, in the order of their ids. Newline and printable ASCII by default: 96 of them.
+        alphabet: The characters, in the order of their ids; by default newline and printable ASCII (96).
 
     Raises:
-        ValueError: If the alphabet is empty or holds a character twice.
+        ValueError: If the alphabet is empty or contains a character twice.
 
     >>> tokenizer = CharTokenizer("abc")
     >>> tokenizer.encode("cab"), tokenizer.decode([2, 0, 1, 3]), tokenizer.vocab_size
@@ -64,7 +64,7 @@ class CharTokenizer:
         self._ids = {character: i for i, character in enumerate(alphabet)}
         if len(self._ids) < len(alphabet):
             character, count = Counter(alphabet).most_common(1)[0]
-            raise ValueError(f"the alphabet holds {character!r} {count} times")
+            raise ValueError(f"the alphabet contains {character!r} {count} times, expected each character once")
         self.alphabet = alphabet
         self.vocab_size = len(alphabet) + 1
         self.eos_token_id = len(alphabet)
@@ -83,8 +83,8 @@ class CharTokenizer:
             character = error.args[0]
             raise ValueError(
                 f"character {character!r} at position {text.index(character)} of the text is not in the alphabet "
-                f"of {len(self.alphabet)} characters; CharTokenizer(alphabet=...) takes another alphabet, "
-                "ByteTokenizer encodes any text"
+                f"of {len(self.alphabet)} characters; pass CharTokenizer(alphabet=...) another alphabet, or use "
+                "ByteTokenizer for any text"
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -97,16 +97,16 @@ class CharTokenizer:
 
 
 class WordTokenizer:
-    """Every word between white space is a token; after the words come ``<unk>`` and EOS.
+    """Word-level tokenizer, split at white space; the last two ids are ``<unk>`` and EOS.
 
-    A word that is not in the vocabulary is encoded as ``<unk>``, which is decoded as ``<unk>``. Decoding puts a space
-    before each word, also before the first: the text continues another one.
+    Unknown words are encoded as ``<unk>``. Decoding puts a space before each word, including the first, because the
+    text is a continuation.
 
     Args:
         vocabulary: The words, in the order of their ids.
 
     Raises:
-        ValueError: If the vocabulary is empty, or a word is empty, holds white space or is there twice.
+        ValueError: If the vocabulary is empty, or a word is empty, contains white space or is duplicated.
 
     >>> tokenizer = WordTokenizer(["a", "cat", "sat"])
     >>> tokenizer.encode("a dog sat"), tokenizer.decode([0, 1, 3, 4])
@@ -121,9 +121,11 @@ class WordTokenizer:
             raise ValueError("the vocabulary is empty")
         for word, count in Counter(self.vocabulary).items():
             if word.split() != [word]:
-                raise ValueError(f"{word!r} in the vocabulary is not one word without white space")
+                raise ValueError(f"{word!r} in the vocabulary is not a single word without white space")
             if count > 1 or word in ("<unk>", "<eos>"):
-                raise ValueError(f"the vocabulary holds {word!r} {count} times; <unk> and <eos> are added to it")
+                raise ValueError(
+                    f"the vocabulary contains {word!r} {count} times, expected once; <unk> and <eos> are added"
+                )
         self.unk_token_id = len(self.vocabulary)
         self.eos_token_id = len(self.vocabulary) + 1
         self.vocab_size = len(self.vocabulary) + 2
@@ -133,14 +135,14 @@ class WordTokenizer:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], max_words: int | None = None) -> "WordTokenizer":
-        """Take the words of ``texts``, the most frequent first and equally frequent ones in alphabetical order.
+        """Build the vocabulary from ``texts``, by descending frequency, then alphabetically.
 
         Args:
             texts: Any number of texts.
-            max_words: Keep at most so many words.
+            max_words: Maximum number of words.
 
         Raises:
-            ValueError: If there is no word in the texts.
+            ValueError: If the texts contain no word.
 
         >>> WordTokenizer.from_texts(["the cat", "the dog"]).vocabulary
         ('the', 'cat', 'dog')
@@ -149,7 +151,7 @@ class WordTokenizer:
         return cls(sorted(counts, key=lambda word: (-counts[word], word))[:max_words])
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of the words of ``text``, ``<unk>`` for the unknown."""
+        """Return the ids of the words of ``text``, ``<unk>`` for unknown ones."""
         return [self._ids.get(word, self.unk_token_id) for word in text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -157,5 +159,5 @@ class WordTokenizer:
         return self._pieces.decode(ids)
 
     def token_text(self, token_id: int) -> str:
-        """Return the word with the space before it, ``<unk>`` and ``<eos>`` as such."""
+        """Return the word with its leading space, ``<unk>`` or ``<eos>``."""
         return self._pieces.token_text(token_id, {self.unk_token_id: "<unk>", self.eos_token_id: "<eos>"})

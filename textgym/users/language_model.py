@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from textgym.batch import TextBatch, Turn
 from textgym.errors import unknown_name
 from textgym.lm import LMStream, load_lm, sample
-from textgym.tokenizers import as_tokenizer
-from textgym.tokenizers.chat import ChatTemplate, find_chat_template
+from textgym.tokenizers import ChatTemplate, as_tokenizer, find_chat_template
 from textgym.users.base import Reply
 
 __all__ = ["LMUser", "exchanged_roles", "plain_dialogue"]

@@ -15,8 +15,8 @@ from textgym.errors import ScorerError, foreign_code, install_hint, unknown_name
 from textgym.scorers.base import FloatArray, Range, Scorer
 from textgym.scorers.evaluation import as_values
 from textgym.scorers.learned.arguments import as_config
+from textgym.tokenizers import ChatTemplate
 from textgym.tokenizers.base import as_utf8
-from textgym.tokenizers.chat import ChatTemplate
 
 __all__ = ["Classifier", "RewardModel", "RewardModelConfig", "load_classifier"]
 
