@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 # Small models are fastest on one thread, and two programs with two threads each slow each other down tenfold.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test slow check bench clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 """The repository."""
 TOKENIZER = CharTokenizer("abcdefg")
 """Seven letters and EOS: V = 8."""
+
+ONE_SEED_AND_TWO_SLOW = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+"""Seeds of a learning test: the default run makes the first, the slow tests the others."""
 
 
 def small_lm(seed: int = 0) -> GPT2LMHeadModel:

@@ -11,6 +11,8 @@ import pytest
 from fixtures import ROOT
 from textgym_agents import PPO
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = {
     "compare_agents.py": ["--timesteps", "1024", "--seeds", "1", "--out"],
     "custom_scorer.py": ["--timesteps", "2000"],

@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from probe_ladder import AGENTS, STOCK, climb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*AGENTS, *STOCK])
 def test_the_ladder_is_climbed(name):
     report, _ = climb(name, (0,))

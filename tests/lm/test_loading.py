@@ -144,6 +144,7 @@ def folder_with_code(path: Path, config: dict[str, object]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_folder_with_code_of_its_own_is_refused_and_the_code_does_not_run(tmp_path: Path, loader: str) -> None:
     folder = folder_with_code(tmp_path / "own", {"model_type": "own"})

@@ -251,6 +251,7 @@ def test_an_invalid_letter_ends_the_episode_and_costs_one():
     assert reward == pytest.approx(1 / 3 - 1)
 
 
+@pytest.mark.slow
 def test_no_constant_answer_survives_the_traps_without_masks():
     for action in range(6):
         assert returns_of(TRAP, always(action)).mean() < 0
@@ -427,6 +428,7 @@ def reinforce(rung, seed):
     return Reinforce(policy, env, ReinforceConfig(num_episodes=64, learning_rate=3e-3, kl_coef=0.0, seed=seed))
 
 
+@pytest.mark.slow
 def test_reinforce_climbs_the_ladder():
     ladder = probe(reinforce)
     assert ladder.passed, str(ladder)

@@ -58,6 +58,7 @@ def test_a_small_model_keeps_the_contract(scale):
     assert "the same token by token" in [check.name for check in report.checks]
 
 
+@pytest.mark.slow
 def test_the_embedded_model_is_the_default_and_keeps_the_contract():
     check_scorer("fluency")
 

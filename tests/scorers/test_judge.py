@@ -339,6 +339,7 @@ def test_a_request_has_one_deadline_whatever_the_server_drips(server, drips):
 
 
 def test_an_interrupt_does_not_wait_for_retries_or_answers(server):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs pytest in the background ignores it
     main, interrupted = threading.main_thread().ident, threading.Event()
 
     def interrupt(handler):

@@ -11,7 +11,10 @@ def lengths(batch):
     return np.array([len(text) for text in batch.completions], dtype=np.float64)
 
 
-@pytest.mark.parametrize("name", scorer_names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "fluency" else name for name in scorer_names()],
+)
 def test_every_registered_scorer_passes(name):
     check_scorer(name)
 

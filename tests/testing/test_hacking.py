@@ -136,6 +136,7 @@ def test_a_hack_scores_as_high_as_the_best_tenth_and_reads_badly():
     assert not search(samples, [(0.95, 5.0)]).fooled
 
 
+@pytest.mark.slow
 def test_the_search_hacks_the_naive_sentiment():
     found = find_hack("sentiment", max_new_tokens=16, timesteps=12_288, learning_rate=2e-3)
     assert len(found.hacks) > 32
@@ -143,11 +144,13 @@ def test_the_search_hacks_the_naive_sentiment():
     assert math.isclose(found.typical_perplexity, 1.5, abs_tol=0.2)
 
 
+@pytest.mark.slow
 def test_the_search_does_not_hack_the_composite():
     found = find_hack(composite(), max_new_tokens=24, timesteps=12_288, learning_rate=1e-3)
     assert found.hacks == ()
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_searches():
     first, second = (find_hack(length, max_new_tokens=4, timesteps=300, num_texts=4, seed=3) for _ in range(2))
     assert first == second
