@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource
 from textgym.rewards import AdaptiveCoefficient, Reference, Reward, kl_penalty
 from textgym.scorers import Scorer, observe_episodes
+from textgym.scorers.base import observes
 from textgym.tokenizers import Tokenizer
 
 __all__ = ["EnvComponents", "KLTerm"]
@@ -106,6 +108,16 @@ class EnvComponents:
     score_bounds: ScoreBounds | None
     observes_episodes: bool = True
     """Whether the shared components, such as scorers, observe the episodes that end; False in clones."""
+
+    @cached_property
+    def learns(self) -> bool:
+        """Whether any component observes the episodes that end, so that ``observe`` has to be called."""
+        if self.kl is not None or self.prompts.get_state() is not None:
+            return True
+        classes_differ = (
+            type(self.prompts).observe is not PromptSource.observe or type(self.reward).observe is not Reward.observe
+        )
+        return self.observes_episodes and (classes_differ or any(map(observes, (self.scorer, *self.reward.scorers))))
 
     def observe(self, end: EpisodeEnd) -> None:
         """Let the scorers, the prompt source and the KL coefficient observe the episodes that ended."""

@@ -277,12 +277,6 @@ def _is_empty(constraints: object) -> bool:
     return isinstance(constraints, Sequence) and len(constraints) == 0
 
 
-def check_render_mode(mode: str | None, known: Sequence[str]) -> None:
-    """Raise ``ValueError`` if an interface cannot render in this mode."""
-    if mode is not None:
-        _choose("render_mode", mode, known)
-
-
 def _choose(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise unknown_name(name, value, choices)

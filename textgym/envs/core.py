@@ -218,7 +218,7 @@ class Core:
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
         step = self._atomically(self._step, actions, autoreset, where)
-        if step.episode_end is not None:
+        if step.episode_end is not None and self.components.learns:
             self.components.observe(step.episode_end)
         return step
 
@@ -278,7 +278,7 @@ class Core:
             )
         array = array.astype(np.int64, copy=False)[slots]
         # One reduction finds both ends: a negative number is huge as an unsigned one.
-        if array.view(np.uint64).max(initial=0) >= self.num_actions:
+        if np.maximum.reduce(array.view(np.uint64), initial=0) >= self.num_actions:
             outside = array[(array < 0) | (array >= self.num_actions)]
             raise ValueError(f"actions {outside.tolist()} are outside Discrete({self.num_actions})")
         return array
@@ -402,9 +402,10 @@ class Core:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
         before = self.reward_state[slots]
-        final_scores.flags.writeable = before.flags.writeable = False
+        final_scores.setflags(write=False)
+        before.setflags(write=False)
         rewards, state = reward(self._score, batch, final_scores, before)
-        final_scores.flags.writeable = True
+        final_scores.setflags(write=True)
         if state is not before or rewards is not final_scores:  # as in most rewards but the terminal one
             rewards, state = np.array(rewards, dtype=np.float64), np.asarray(state)
             if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
@@ -461,7 +462,7 @@ class Core:
                 self.lengths,
                 self.prompt_lengths,
                 self.samples,
-                ~self.running,
+                np.zeros(self.num_envs, dtype=np.bool_) if self._all_running else ~self.running,
                 self._rows,
                 None if self.user_turns is None else self.user_turns.is_action,
                 None if self.user_turns is None else self.user_turns.replies,

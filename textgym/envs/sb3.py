@@ -9,8 +9,6 @@ import numpy.typing as npt
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from textgym.envs.config import TextGenConfig, check_render_mode
-from textgym.envs.core import Core
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
@@ -43,16 +41,10 @@ class TextGenVecEnv(CoreInterface, VecEnv):
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Stable-Baselines3's own declaration)
 
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
-        self.config = TextGenConfig.from_kwargs(kwargs)
-        self.core = Core(self.config.build(), num_envs, max_reward=float(np.finfo(np.float32).max))
-        self.render_mode = render_mode
-        components = self.core.components
-        observation_space = components.observation.space(
-            components.tokenizer, components.window, components.max_new_tokens
-        )
+        limit = float(np.finfo(np.float32).max)
+        spaces = self._build(kwargs, num_envs, render_mode, self.metadata["render_modes"], max_reward=limit)
         self._actions: Any = None
-        super().__init__(num_envs, observation_space, gym.spaces.Discrete(self.core.num_actions))
+        super().__init__(num_envs, *spaces)
 
     def reset(self) -> Any:
         """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``.
@@ -101,14 +93,6 @@ class TextGenVecEnv(CoreInterface, VecEnv):
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (N, num_actions) bool, True where an action is legal now."""
-        return self.core.action_masks()
-
-    def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
-        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats; else cross-entropy stands for the KL."""
-        self.core.set_log_probs(log_probs)
-
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
         """Return N times None: a text has no picture."""
         return [None] * self.num_envs
@@ -148,7 +132,7 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         Raises:
             AttributeError: If there is no such method.
         """
-        answers = self._per_slot(method_name, *method_args, **method_kwargs)
+        answers = self._per_env(method_name, *method_args, **method_kwargs)
         return [answers[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(

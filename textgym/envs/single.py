@@ -1,6 +1,8 @@
 """The single environment: the core at N = 1."""
 
+import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -8,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 
-from textgym.envs.config import TextGenConfig, check_render_mode
-from textgym.envs.core import Core
-from textgym.envs.interface import CoreInterface, make_time_limit, settle_time_limits
+from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, option_rows
 from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
 
@@ -101,15 +101,9 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
-        check_render_mode(render_mode, [*self.metadata["render_modes"], "rgb_array"])
-        self.config = TextGenConfig.from_kwargs({"max_episode_steps": make_time_limit(self), **kwargs})
-        self.core = Core(self.config.build(), num_envs=1)
-        components = self.core.components
-        self.action_space = gym.spaces.Discrete(self.core.num_actions)
-        self.observation_space = components.observation.space(
-            components.tokenizer, components.window, components.max_new_tokens
-        )
-        self.render_mode = render_mode
+        modes = [*self.metadata["render_modes"], "rgb_array"]
+        kwargs = {"max_episode_steps": _make_time_limit(self), **kwargs}
+        self.observation_space, self.action_space = self._build(kwargs, 1, render_mode, modes)
         self.np_random = self.core.assignment.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
         self._was_reset = False
@@ -120,7 +114,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         Raises:
             ValueError: If an option does not fit, or a ``TimeLimit`` wrapper is shorter than the budget.
         """
-        settle_time_limits(self, self.max_new_tokens, whole_stack=not self._was_reset)
+        _settle_time_limits(self, self.max_new_tokens, whole_stack=not self._was_reset)
         self._was_reset = True
         rng, np_random_seed = (None, None) if seed is None else seeding.np_random(seed)
         state = self.core.reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
@@ -154,12 +148,12 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         return self._text(0) if self.render_mode == "ansi" else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (num_actions,) bool, as sb3-contrib's MaskablePPO asks for it."""
+        """Return (num_actions,) bool, True where an action is valid, as sb3-contrib's MaskablePPO asks for it."""
         return self.core.action_masks()[0]
 
-    def set_log_probs(self, log_prob: float) -> None:
-        """Tell the KL term log pi(a|s) of the next action, in nats; without it, cross-entropy stands for the KL."""
-        self.core.set_log_probs([log_prob])
+    def set_log_probs(self, log_probs: float) -> None:
+        """Set log pi(a|s) of the next action, in nats; without it, the KL term is the cross-entropy."""
+        self.core.set_log_probs([log_probs])
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot of this or an equally configured environment."""
@@ -168,3 +162,51 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     def _info(self, columns: Mapping[str, Column]) -> dict[str, Any]:
         return infos(columns, 1, self.config.final_info)[0]
+
+
+def _make_time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """Return ``max_episode_steps`` of the ``gym.make`` call that is constructing ``env``; None without one.
+
+    ``gym.make`` puts a ``TimeLimit`` around the finished environment without passing the limit on.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_locals.get("self") is env:
+        frame = frame.f_back
+    if frame is None or frame.f_code is not gym.make.__code__:
+        return None
+    limit: int | None = frame.f_locals.get("max_episode_steps")
+    return getattr(frame.f_locals.get("env_spec"), "max_episode_steps", None) if limit is None else limit
+
+
+def _settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: bool) -> None:
+    """Check the ``TimeLimit`` wrappers through which ``env`` is being reset, and switch off those equal to the budget.
+
+    A shorter limit would cut each text before it is scored, and so remove the reward; an equal one would report a text
+    that ends at its last token as truncated, whatever ``time_limit`` is.
+
+    Args:
+        env: The environment, whose ``reset`` calls this.
+        budget: Tokens.
+        whole_stack: Whether to look beyond the first caller that is no wrapper of ``env``. Gymnasium's checker, a plain
+            function that stands between wrappers in the first reset, is one.
+
+    Raises:
+        ValueError: If a wrapper's limit is shorter than the budget.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if caller is not env and not (isinstance(caller, gym.Wrapper) and caller.unwrapped is env):
+            if not whole_stack:
+                return
+        elif isinstance(caller, gym.wrappers.TimeLimit):
+            limit = caller._max_episode_steps
+            if limit < budget:
+                raise ValueError(
+                    f"a TimeLimit of {limit} steps is around an environment whose budget is {budget} tokens: its texts "
+                    f"would be cut before they are scored. Give max_new_tokens={limit} to the environment instead"
+                )
+            if limit == budget:
+                _ = caller.spec  # cached by the wrapper before its limit changes
+                caller._max_episode_steps = sys.maxsize
+        frame = frame.f_back

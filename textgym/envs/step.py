@@ -127,7 +127,9 @@ class EpisodeEnd:
 
     def _known(self, values: npt.NDArray[np.float64]) -> Column:
         """Return the column of values that are not NaN, and of NaN where the scorer failed."""
-        known = ~np.isnan(values) | self.scores.failed
+        known = ~np.isnan(values)
+        if self.scores.errors:
+            known |= self.scores.failed
         return Column(self.slots[known], values[known])
 
     def _normalised(self, bounds: ScoreBounds) -> npt.NDArray[np.float64]:

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from textgym.envs.config import TextGenConfig, check_render_mode
-from textgym.envs.core import Core
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
@@ -52,20 +49,12 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
-        self.config = TextGenConfig.from_kwargs(kwargs)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.core = Core(self.config.build(), num_envs)
-        components = self.core.components
+        space, action_space = self._build(kwargs, num_envs, render_mode, self.metadata["render_modes"])
         self.num_envs = num_envs
-        self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_action_space = gym.spaces.Discrete(self.core.num_actions)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = components.observation.space(
-            components.tokenizer, components.window, components.max_new_tokens
-        )
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_observation_space, self.single_action_space = space, action_space
+        self.observation_space, self.action_space = batch_space(space, num_envs), batch_space(action_space, num_envs)
         self._all_slots = np.arange(num_envs)
 
     def reset(
@@ -136,7 +125,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         """
         if name in ("action_space", "observation_space"):
             name = f"single_{name}"
-        return tuple(self._per_slot(name, *args, **kwargs))
+        return tuple(self._per_env(name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Return an attribute once per slot; ``action_space`` and ``observation_space`` are those of one slot.
@@ -158,14 +147,6 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
                 f"{name!r} can only be set to one value for all {self.num_envs} slots, which are one object; got {each}"
             )
         setattr(self, name, each[0])
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (N, num_actions) bool, True where an action is legal now."""
-        return self.core.action_masks()
-
-    def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
-        """Tell the KL term log pi(a|s) of the (N,) next actions, in nats; else cross-entropy stands for the KL."""
-        self.core.set_log_probs(log_probs)
 
     def _masked_slots(self, mask: Any) -> npt.NDArray[np.int64]:
         if mask is None:
