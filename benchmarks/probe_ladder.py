@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/probe_ladder.py
 
-An agent passes a rung where its greedy texts reach 90 % of the known optimum within the probe's budget of tokens. The
-language model is a random one of two layers of width 32. Agents take turns on two processes.
+An agent passes a probe if its greedy texts reach 90 % of the known optimum within the probe's budget of tokens. The
+language model is a random one with two layers of width 32. Two processes share the agents.
 """
 
 import argparse
@@ -18,30 +18,30 @@ import torch
 
 from textgym.lm import random_lm
 from textgym.probes import PROBES, Probe
-from textgym.testing import Ladder, probe
+from textgym.testing import ProbeReport, probe_agent
 
 GROUP_SIZE = 8
 
 
-def language_model(rung: Probe, seed: int) -> Any:
+def language_model(probe: Probe, seed: int) -> Any:
     """Return a random model as wide as the probe's vocabulary."""
-    return random_lm(gym.make_vec(rung.id, num_envs=1).unwrapped.num_actions, seed=seed)
+    return random_lm(gym.make_vec(probe.id, num_envs=1).unwrapped.num_actions, seed=seed)
 
 
-def vector_env(rung: Probe, group_size: int = 1) -> gym.vector.VectorEnv:
-    keywords = {**rung.keywords, "group_size": group_size}
+def vector_env(probe: Probe, group_size: int = 1) -> gym.vector.VectorEnv:
+    keywords = {**probe.keywords, "group_size": group_size}
     return gym.make_vec("TextGen-v0", num_envs=64, autoreset_mode="SameStep", **keywords)
 
 
 def ours(name: str, policy: str = "LMPolicy", group_size: int = 1, **settings: Any) -> Callable[[Probe, int], Any]:
     """Return what makes one of our agents, with its defaults but for `settings`."""
 
-    def make(rung: Probe, seed: int) -> Any:
+    def make(probe: Probe, seed: int) -> Any:
         import textgym_agents
 
         config = getattr(textgym_agents, f"{name}Config")(seed=seed, **settings)
-        lm = getattr(textgym_agents, policy)(language_model(rung, seed))
-        return getattr(textgym_agents, name)(lm, vector_env(rung, group_size), config)
+        lm = getattr(textgym_agents, policy)(language_model(probe, seed))
+        return getattr(textgym_agents, name)(lm, vector_env(probe, group_size), config)
 
     return make
 
@@ -64,7 +64,7 @@ AGENTS: dict[str, Callable[[Probe, int], Any]] = {
 def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], Any]:
     """Return what makes an unmodified algorithm of Stable-Baselines3 or sb3-contrib on our policy and buffer."""
 
-    def make(rung: Probe, seed: int) -> Any:
+    def make(probe: Probe, seed: int) -> Any:
         import sb3_contrib
         import stable_baselines3
 
@@ -83,11 +83,11 @@ def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], A
             parts = {"policy": sb3.LMActorCriticPolicy, "rollout_buffer_class": sb3.EpisodeRolloutBuffer}
         algorithm = getattr(sb3_contrib if name == "MaskablePPO" else stable_baselines3, name)
         model = {
-            "policy_kwargs": {"model": language_model(rung, seed)},
+            "policy_kwargs": {"model": language_model(probe, seed)},
             "seed": textgym_agents.env_seed(seed),
             "device": "cpu",
         }
-        return algorithm(env=TextGenVecEnv(num_envs, **rung.keywords), gamma=1.0, **parts, **model, **settings)
+        return algorithm(env=TextGenVecEnv(num_envs, **probe.keywords), gamma=1.0, **parts, **model, **settings)
 
     return make
 
@@ -106,13 +106,13 @@ STOCK: dict[str, Callable[[Probe, int], Any]] = {
 }  # fmt: skip
 
 
-def climb(name: str, seeds: tuple[int, ...]) -> tuple[Ladder, float]:
+def run(name: str, seeds: tuple[int, ...]) -> tuple[ProbeReport, float]:
     """Run one agent on the probes that apply to it; return the report and the seconds that it took."""
     torch.set_num_threads(1)
     takes_masks = name in AGENTS or name == "SB3 MaskablePPO"
-    rungs = [rung for rung in PROBES.values() if takes_masks or not rung.needs_masks]
+    probes = [probe for probe in PROBES.values() if takes_masks or not probe.needs_masks]
     start = time.perf_counter()
-    return probe((AGENTS | STOCK)[name], probes=rungs, seeds=seeds), time.perf_counter() - start
+    return probe_agent((AGENTS | STOCK)[name], probes=probes, seeds=seeds), time.perf_counter() - start
 
 
 def main() -> None:
@@ -123,12 +123,12 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        reports = pool.map(climb, args.agents, [tuple(args.seeds)] * len(args.agents))
+        reports = pool.map(run, args.agents, [tuple(args.seeds)] * len(args.agents))
         for name, (report, seconds) in zip(args.agents, reports, strict=True):
-            passed = sum(rung.passed for rung in report.rungs)
-            lowest = min(rung.mean_return / rung.probe.optimal_return for rung in report.rungs)
+            passed = sum(result.passed for result in report.results)
+            lowest = min(result.mean_return / result.probe.optimal_return for result in report.results)
             print(
-                f"{name:16} {passed} of {len(report.rungs)} runs reach 90 % of the optimum, the lowest {lowest:.0%}, "
+                f"{name:16} {passed} of {len(report.results)} runs reach 90 % of the optimum, the lowest {lowest:.0%}, "
                 f"in {seconds:5.1f} s",
                 flush=True,
             )

@@ -168,12 +168,12 @@ class OtherRewardThanTheVector(textgym.TextGenEnv):
         (UndocumentedKey, "undocumented key 'surprise'"),
         (LosesTheScore, r"lacks \['score'\]"),
         (Unseeded, "np_random|random generat|same seed differ"),
-        (ForgetsWhenCloned, "the cloned environment does not go on as the original did"),
-        (HalfASnapshot, "the (cloned|restored elsewhere|restored) environment does not go on"),
+        (ForgetsWhenCloned, "the cloned environment does not continue as the original"),
+        (HalfASnapshot, "the (cloned|restored elsewhere|restored) environment does not continue"),
         (AllowsEverything, "InvalidActionError"),
         (NeverRefuses, "a step before the first reset raises InvalidActionError"),
         (OtherRewardThanTheVector, r"vector and single environments differ \(NextStep\).*rewards"),
-        (gym.make("CartPole-v1").unwrapped.__class__, "makes a CartPoleEnv, which is no TextGenEnv"),
+        (gym.make("CartPole-v1").unwrapped.__class__, "makes a CartPoleEnv, expected a TextGenEnv"),
     ],
 )
 def test_a_broken_environment_is_caught_and_the_message_says_how(broken, message):

@@ -7,7 +7,7 @@ from gymnasium.error import ResetNeeded
 from textgym import InvalidActionError, PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVectorEnv
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens, BanTokens
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 from textgym.tokenizers import ByteTokenizer, CharTokenizer
 
 CHAR = CharTokenizer()

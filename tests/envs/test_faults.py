@@ -10,7 +10,7 @@ from textgym import PromptsExhaustedError, ScorerError, TextGenEnv, TextGenVecEn
 from textgym.batch import TextBatch
 from textgym.observations import TokenWindow
 from textgym.scorers import TimeLimit, as_scorer, evaluate
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 from textgym.tokenizers import CharTokenizer
 
 CHAR = CharTokenizer()

@@ -18,7 +18,7 @@ from textgym.constraints import AllowTokens
 from textgym.registration import IDS
 from textgym.tasks import find_task
 from textgym.testing import check_text_env
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 from textgym.tokenizers import CharTokenizer
 
 CHAR = CharTokenizer()

@@ -15,7 +15,7 @@ from textgym.envs.interface import select_slots
 from textgym.prompts import PromptSource, Sample, as_prompts
 from textgym.rewards import Potential, Reward, as_reward
 from textgym.scorers import Scorer
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 from textgym.tokenizers import CharTokenizer
 from textgym_agents.decoding.simulation import Simulation
 

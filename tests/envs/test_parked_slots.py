@@ -11,7 +11,7 @@ from fixtures import make_env, small_lm
 from textgym import TextGenVecEnv, TextGenVectorEnv
 from textgym.constraints import AllowTokens
 from textgym.prompts import Curriculum, ListPrompts
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 from textgym.tokenizers import CharTokenizer
 from textgym_agents import LMPolicy, collect
 

@@ -18,7 +18,7 @@ from textgym.lm import random_lm
 from textgym.probes import PROBES, solve
 from textgym.prompts import as_sample
 from textgym.registration import IDS
-from textgym.testing import Rung, probe
+from textgym.testing import ProbeResult, probe_agent
 from textgym_agents import LMPolicy, Reinforce, ReinforceConfig
 
 EVERY = pytest.mark.parametrize("rung", PROBES.values(), ids=PROBES)
@@ -268,15 +268,17 @@ def test_the_trap_may_raise_instead():
 
 
 def test_a_solver_passes_the_whole_ladder_at_the_first_evaluation():
-    ladder = probe(lambda rung, seed: Solver(rung), seeds=(0, 1))
-    assert ladder.passed
-    assert ladder.first_failure is None
-    assert [(rung.probe.id, rung.seed) for rung in ladder.rungs] == [(name, seed) for name in PROBES for seed in (0, 1)]
-    for rung in ladder.rungs:
+    report = probe_agent(lambda rung, seed: Solver(rung), seeds=(0, 1))
+    assert report.passed
+    assert report.first_failure is None
+    assert [(rung.probe.id, rung.seed) for rung in report.results] == [
+        (name, seed) for name in PROBES for seed in (0, 1)
+    ]
+    for rung in report.results:
         assert rung.timesteps == rung.probe.timesteps / 10
         if rung.probe.id != "ProbeBandit-v0":
             assert rung.mean_return == 1.0
-    assert str(ladder).endswith("Every rung was passed.")
+    assert str(report).endswith("Every probe was passed.")
 
 
 def test_an_agent_that_always_stops_fails_everything_and_the_report_says_what_that_means():
@@ -286,24 +288,24 @@ def test_an_agent_that_always_stops_fails_everything_and_the_report_says_what_th
         agents.append(Constant(rung.keywords["tokenizer"].eos_token_id))
         return agents[-1]
 
-    ladder = probe(make, seeds=[7], num_episodes=16, num_envs=8)
-    assert not ladder.passed
-    assert not any(rung.passed for rung in ladder.rungs)
-    failure = ladder.first_failure
+    report = probe_agent(make, seeds=[7], num_episodes=16, num_envs=8)
+    assert not report.passed
+    assert not any(rung.passed for rung in report.results)
+    failure = report.first_failure
     assert (failure.probe, failure.seed, failure.mean_return) == (PROBES["ProbeConstant-v0"], 7, 0.0)
     assert [agent.learned for agent in agents] == [rung.timesteps for rung in PROBES.values()]
-    lines = str(ladder).splitlines()
+    lines = str(report).splitlines()
     assert len(lines) == 1 + len(PROBES) + 1
     assert lines[1].split()[:6] == ["ProbeConstant-v0", "7", "0.000", "1.000", "0.148", "4000"]
     assert lines[1].endswith("FAILED")
-    assert lines[-1] == f"The first failure is ProbeConstant-v0 with seed 7. {failure.probe.failing_means}"
+    assert lines[-1] == f"The first failure is ProbeConstant-v0 with seed 7. {failure.probe.diagnosis}"
 
 
 def test_an_agent_that_ignores_its_observation_fails_where_that_first_matters():
     best = {"ProbeConstant-v0": 1, "ProbeBandit-v0": 0}
-    ladder = probe(lambda rung, seed: Constant(best.get(rung.id, 1)), probes=list(PROBES)[:3])
-    assert ladder.first_failure.probe.id == "ProbePrompt-v0"
-    assert "does not read its observation" in str(ladder)
+    report = probe_agent(lambda rung, seed: Constant(best.get(rung.id, 1)), probes=list(PROBES)[:3])
+    assert report.first_failure.probe.id == "ProbePrompt-v0"
+    assert "does not read its observation" in str(report)
 
 
 class Blind(Constant):
@@ -319,10 +321,10 @@ class TakesWhatComes(Solver):
 
 
 def test_an_agent_that_knows_no_masks_fails_the_trap_and_nothing_breaks():
-    ladder = probe(lambda rung, seed: Blind(0), probes=["ProbeTrap-v0"])
-    assert ladder.first_failure.mean_return < 0
-    assert "without the masks" in str(ladder)
-    assert probe(lambda rung, seed: TakesWhatComes(rung), probes=["ProbeTrap-v0"]).passed
+    report = probe_agent(lambda rung, seed: Blind(0), probes=["ProbeTrap-v0"])
+    assert report.first_failure.mean_return < 0
+    assert "without the masks" in str(report)
+    assert probe_agent(lambda rung, seed: TakesWhatComes(rung), probes=["ProbeTrap-v0"]).passed
 
 
 def test_masks_are_given_as_arrays_of_the_agents_own():
@@ -332,26 +334,26 @@ def test_masks_are_given_as_arrays_of_the_agents_own():
             action_masks[:] = False
             return actions, state
 
-    assert probe(lambda rung, seed: Writes(rung), probes=["ProbeTrap-v0"]).passed
+    assert probe_agent(lambda rung, seed: Writes(rung), probes=["ProbeTrap-v0"]).passed
 
 
 @pytest.mark.parametrize("num_envs", [1, 8, 64, 128])
 @pytest.mark.parametrize("num_episodes", [32, 128, 512])
 def test_the_better_arm_passes_and_the_worse_fails_whatever_the_coins(num_envs, num_episodes):
     settings = {"probes": ["ProbeBandit-v0"], "num_envs": num_envs, "num_episodes": num_episodes}
-    assert probe(lambda rung, seed: Constant(0), **settings).passed
-    assert not probe(lambda rung, seed: Constant(1), **settings).passed
+    assert probe_agent(lambda rung, seed: Constant(0), **settings).passed
+    assert not probe_agent(lambda rung, seed: Constant(1), **settings).passed
 
 
 def test_the_report_can_be_pickled():
-    ladder = probe(lambda rung, seed: Solver(rung), probes=["ProbePrompt-v0"])
-    assert str(pickle.loads(pickle.dumps(ladder))) == str(ladder)
-    assert isinstance(ladder.rungs[0], Rung)
+    report = probe_agent(lambda rung, seed: Solver(rung), probes=["ProbePrompt-v0"])
+    assert str(pickle.loads(pickle.dumps(report))) == str(report)
+    assert isinstance(report.results[0], ProbeResult)
 
 
 def test_a_probe_of_ones_own_is_taken():
     easy = replace(PROBES["ProbePrompt-v0"], id="Mine-v0", optimal_return=0.1, timesteps=10)
-    assert probe(lambda rung, seed: Constant(1), probes=[easy]).passed
+    assert probe_agent(lambda rung, seed: Constant(1), probes=[easy]).passed
 
 
 class CountsAsSB3(Constant):
@@ -365,7 +367,7 @@ class CountsAsSB3(Constant):
 
 
 def test_an_agent_that_counts_its_tokens_is_believed_and_keeps_counting():
-    rung = probe(lambda rung, seed: CountsAsSB3(4), probes=["ProbeConstant-v0"]).rungs[0]
+    rung = probe_agent(lambda rung, seed: CountsAsSB3(4), probes=["ProbeConstant-v0"]).results[0]
     assert rung.timesteps == 10 * 432  # ten times 400, each rounded up to whole batches
 
 
@@ -379,8 +381,10 @@ class MeanOfStarts(Constant):
 
 @pytest.mark.parametrize(("num_episodes", "expected"), [(8, 1.0), (16, 0.5), (12, 8 / 12), (3, 1.0)])
 def test_the_evaluation_counts_the_first_episodes_of_each_slot(num_episodes, expected):
-    ladder = probe(lambda rung, seed: MeanOfStarts(0), probes=["ProbePrompt-v0"], num_envs=8, num_episodes=num_episodes)
-    assert ladder.rungs[0].mean_return == pytest.approx(expected)
+    report = probe_agent(
+        lambda rung, seed: MeanOfStarts(0), probes=["ProbePrompt-v0"], num_envs=8, num_episodes=num_episodes
+    )
+    assert report.results[0].mean_return == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -402,18 +406,18 @@ def test_the_evaluation_counts_the_first_episodes_of_each_slot(num_episodes, exp
 )
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
-        probe(**{"agent_factory": lambda rung, seed: Solver(rung)} | arguments)
+        probe_agent(**{"agent_factory": lambda rung, seed: Solver(rung)} | arguments)
 
 
 def test_probing_imports_no_torch():
     code = """
 import sys
-from textgym.testing import probe
+from textgym.testing import probe_agent
 class Idle:
     def learn(self, total_timesteps): ...
     def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
         return observation[:, 0] * 0, state
-print(probe(lambda probe, seed: Idle(), num_episodes=8).passed, "torch" in sys.modules)
+print(probe_agent(lambda probe, seed: Idle(), num_episodes=8).passed, "torch" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("False False\n", "")
@@ -430,8 +434,8 @@ def reinforce(rung, seed):
 
 @pytest.mark.slow
 def test_reinforce_climbs_the_ladder():
-    ladder = probe(reinforce)
-    assert ladder.passed, str(ladder)
+    report = probe_agent(reinforce)
+    assert report.passed, str(report)
 
 
 def test_a_random_lm_is_decided_by_its_seed_and_leaves_the_global_generator_alone():

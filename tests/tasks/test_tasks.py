@@ -13,7 +13,7 @@ from textgym.registration import IDS, TASK_KEYWORDS
 from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
 from textgym.tasks.prompts import SIZES, TaskPrompts, split_of
 from textgym.testing import check_text_env
-from textgym.testing.transcripts import check_same
+from textgym.testing.traces import check_same
 
 TASK_LEVELS = [(name, level) for name, task in TASKS.items() for level in range(1, task.num_levels + 1)]
 SOLVABLE = [(name, level) for name, level in TASK_LEVELS if TASKS[name].target or TASKS[name].expert]

@@ -1,4 +1,4 @@
-"""All texts of a small MDP, written out step by step by copies of its environment."""
+"""Breadth-first enumeration of the states of a small text MDP, stepped by a copy of its environment."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -14,7 +14,7 @@ from textgym.prompts import as_prompts
 from textgym.rewards import as_reward
 from textgym.scorers import as_scorer
 
-__all__ = ["Level", "Simulator", "levels_of"]
+__all__ = ["Layer", "Simulator", "layers_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -22,32 +22,32 @@ IntArray = npt.NDArray[np.int64]
 Snapshot = dict[str, Any]
 
 NUM_ENVS = 256
-"""Texts that are stepped together."""
+"""Batch size of the copy."""
 
 
-class Level(NamedTuple):
-    """The S states after equally many actions, of which A are possible."""
+class Layer(NamedTuple):
+    """The S states after the same number of actions; A is the number of actions."""
 
     ids: IntArray
     """(S, L)."""
     masks: BoolArray
     """(S, A)."""
     parents: IntArray
-    """(S,) the state before, numbered from 0 within its level; -1 at the start."""
+    """(S,) index of the predecessor within the layer before; -1 in the first layer."""
     actions: IntArray
-    """(S,) the action that led here; -1 at the start."""
+    """(S,) action taken in the predecessor; -1 in the first layer."""
     probs: FloatArray
-    """(S,) probability of the state, given parent and action; that of starting in it at the start."""
+    """(S,) P(state | parent, action); in the first layer the probability of starting there."""
     rewards: FloatArray
-    """(S, A) expected reward of each legal action, 0 elsewhere."""
+    """(S, A) expected reward of each valid action, 0 elsewhere."""
     policy: FloatArray | None
-    """(S, A) probabilities, where there is a policy."""
+    """(S, A) action probabilities; None without a policy."""
     logits: Any
-    """(S, A), as the policy returned them."""
+    """(S, A) as returned by the policy."""
 
 
 class _Texts(NamedTuple):
-    """R unfinished texts, each of one sample."""
+    """R unfinished episodes, each of one sample."""
 
     snapshot: Snapshot
     masks: BoolArray
@@ -62,32 +62,35 @@ class _Texts(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Results of the P pairs of one of R texts and an action that is legal in it."""
+    """Results of all P pairs (text, valid action) of R texts."""
 
     rows: IntArray
     actions: IntArray
     rewards: FloatArray
     alive: IntArray
-    """(R',) int64, the pairs after which the episode goes on."""
+    """(R',) int64, the pairs that do not end the episode."""
     texts: _Texts
     """The R' texts after them."""
 
 
-def levels_of(simulator: "Simulator", policy: Any, max_transitions: int) -> Iterator[Level]:
-    """Yield the states level by level.
+def layers_of(simulator: "Simulator", policy: Any, max_transitions: int) -> Iterator[Layer]:
+    """Yield the states layer by layer.
 
     Raises:
         ValueError: If there are more than ``max_transitions`` pairs of a text and an action.
     """
     texts = simulator.starts()
-    origins, given = np.full((len(texts.weights), 2), -1), texts.weights  # state and action before, and P(text | them)
+    origins, given = (
+        np.full((len(texts.weights), 2), -1),
+        texts.weights,
+    )  # (parent, action), P(text | them)
     num_transitions = num_steps = 0
     while len(texts.weights):
         num_transitions += int(texts.masks.sum())
         if num_transitions > max_transitions:
             raise ValueError(
                 f"more than max_transitions={max_transitions} pairs of a text and an action within {num_steps + 1} "
-                "steps: take a smaller vocabulary, budget or set of prompts, or raise it"
+                "steps: use a smaller vocabulary, budget or set of prompts, or raise max_transitions"
             )
         keys = np.hstack([origins, texts.ids, texts.masks])
         _, first, states = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -96,11 +99,11 @@ def levels_of(simulator: "Simulator", policy: Any, max_transitions: int) -> Iter
         logits = None if policy is None else _logits_of(policy, texts.ids[first])
         log_probs = None if logits is None else _log_probs(logits, masks)
         outcome = simulator.expand(texts, None if log_probs is None else log_probs[states])
-        # The agent does not know which of its samples it plays: each is as likely as before, among those left.
+        # Belief over the samples that are consistent with what the agent has observed.
         belief = texts.weights / _totals(states, texts.weights)[states]
         rewards = np.zeros(masks.shape)
         np.add.at(rewards, (states[outcome.rows], outcome.actions), belief[outcome.rows] * outcome.rewards)
-        yield Level(
+        yield Layer(
             ids=texts.ids[first],
             masks=masks,
             parents=origins[first, 0],
@@ -121,13 +124,13 @@ def _totals(states: IntArray, values: FloatArray) -> FloatArray:
 
 
 class Simulator:
-    """Steps texts of an environment, in batches, apart from it."""
+    """Steps episodes in batches in a copy of an environment, which itself is not changed."""
 
     def __init__(self, env: Any) -> None:
         base = getattr(env, "unwrapped", env)
         config = getattr(base, "config", None)
         if not isinstance(config, TextGenConfig):
-            raise TypeError(f"solve needs an environment of the TextGen family, got {type(base).__name__}")
+            raise TypeError(f"env must be an environment of the TextGen family, got {type(base).__name__}")
         scorer = as_scorer(config.scorer)
         for one in (scorer, *as_reward(config.reward, scorer).scorers):
             if not one.deterministic:
@@ -135,22 +138,22 @@ class Simulator:
         self.prompts = as_prompts(config.prompts)
         if not (hasattr(self.prompts, "__len__") and hasattr(self.prompts, "__getitem__")):
             raise TypeError(
-                f"prompts from {type(self.prompts).__name__} cannot be enumerated: give a list, each entry of which is "
-                "equally likely"
+                f"prompts from {type(self.prompts).__name__} cannot be enumerated; pass a list, whose entries "
+                "are equally likely"
             )
         keywords = {field.name: getattr(config, field.name) for field in fields(config)} | {
             "scorer": scorer, "prompts": self.prompts, "observation": "tokens", "group_size": 1, "step_info": (),
             "kl_penalty_target": None,
         }  # fmt: skip
         simulated = TextGenVectorEnv(NUM_ENVS, autoreset_mode="Disabled", **keywords)
-        self.env = simulated.clone()  # in which no scorer learns
+        self.env = simulated.clone()  # stateful scorers do not observe in a clone
         training = base.get_training_state()
         self.env.set_training_state(training)
         self.kl_penalty: float = training["kl_penalty"] or 0.0
         self.kl_estimator = config.kl_penalty_estimator
 
     def starts(self) -> _Texts:
-        """Return the prompts of all samples."""
+        """Return the initial texts of all samples."""
         num = len(self.prompts)  # type: ignore[arg-type]
         parts = []
         for index in _chunks(num):
@@ -159,21 +162,21 @@ class Simulator:
         return _joined(parts)
 
     def expand(self, texts: _Texts, log_probs: FloatArray | None) -> _Outcome:
-        """Take every legal action in each of R texts, with (R, A) log-probabilities for the KL term."""
+        """Take every valid action in each of R texts; ``log_probs`` (R, A) are needed for the KL term."""
         rows, actions = texts.masks.nonzero()
         rewards, alive, parts = np.zeros(len(rows)), [], []
         for index in _chunks(len(rows)):
             padded = _padded(index)
             before = select_slots(texts.snapshot, rows[padded])
-            told = None if log_probs is None else log_probs[rows[padded], actions[padded]]
-            if index[0] == 0:  # beforehand, fewer of them in another order
+            chosen = None if log_probs is None else log_probs[rows[padded], actions[padded]]
+            if index[0] == 0:  # repeat some in another order, to detect random rewards
                 other = np.arange(NUM_ENVS)[::-1] // 2
                 again, _ = self._step(
-                    select_slots(before, other), actions[padded][other], None if told is None else told[other]
+                    select_slots(before, other), actions[padded][other], None if chosen is None else chosen[other]
                 )
-            result, running = self._step(before, actions[padded], told)
+            result, running = self._step(before, actions[padded], chosen)
             if index[0] == 0 and not np.allclose(result[other], again, rtol=1e-5, atol=1e-6, equal_nan=True):
-                raise ValueError("the same step was rewarded differently a second time: there is no exact value")
+                raise ValueError("the same step gave another reward when repeated: there is no exact value")
             rewards[index] = result[: len(index)]
             goes_on = np.flatnonzero(running[: len(index)])
             alive.append(index[goes_on])
@@ -187,7 +190,7 @@ class Simulator:
         rngs = self.env.get_rng_states() if self.env.has_turns else None
         _, rewards, terminated, truncated, _ = self.env.step(actions)
         if rngs is not None and rngs != self.env.get_rng_states():
-            raise ValueError("the user drew random numbers: there is no exact value")
+            raise ValueError("the user is random: there is no exact value")
         return rewards, ~(terminated | truncated)
 
     def _texts(self, slots: IntArray, weights: FloatArray) -> _Texts:
@@ -217,9 +220,7 @@ def _log_probs(logits: Any, masks: BoolArray) -> FloatArray:
         raise ValueError(f"the policy returned logits of shape {array.shape} for {masks.shape} states and actions")
     array = np.where(masks, array, -np.inf)
     if (wrong := ~np.isfinite(array.max(axis=1))).any():
-        raise ValueError(
-            f"the policy gave no probabilities for {wrong.sum()} of {len(masks)} states: its logits are NaN or infinite"
-        )
+        raise ValueError(f"the policy returned NaN or infinite logits for {wrong.sum()} of {len(masks)} states")
     array = array - array.max(axis=1, keepdims=True)
     return array - np.log(np.exp(array).sum(axis=1, keepdims=True))
 
@@ -231,8 +232,7 @@ def _logits_of(policy: Any, ids: IntArray) -> Any:
             raise TypeError(f"policy must be f(ids) -> logits or have evaluate_states, got {type(policy).__name__}")
         if getattr(getattr(policy, "forward", None), "__name__", "") == "_forward_unimplemented":
             raise TypeError(
-                f"{type(policy).__name__} has neither evaluate_states nor a forward of its own: give an LMPolicy, or "
-                "f(ids) -> logits"
+                f"{type(policy).__name__} has neither evaluate_states nor forward; pass an LMPolicy or f(ids) -> logits"
             )
         return policy(ids)
     import torch

@@ -8,34 +8,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from textgym.probes.enumeration import BoolArray, FloatArray, IntArray, Simulator, levels_of
+from textgym.probes.enumeration import BoolArray, FloatArray, IntArray, Simulator, layers_of
 
 __all__ = ["Solution", "solve"]
 
 TIE = 1e-9
-"""Optimal actions are those whose Q-values are within this of the greatest."""
+"""Tolerance within which the Q-values of optimal actions are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
     """Values of all S states of a text MDP under one policy; A actions, window L.
 
-    A state is what the agent can know: the ids, and where constraints depend on what the ids do not show, the masks so
+    A state is what the agent can distinguish: the ids and, where constraints depend on hidden metadata, the masks so
     far. States are ordered by step, those of one step by their predecessors.
 
     Attributes:
         ids: (S, L) int64, prompt and completion, right-padded as the environment pads them.
-        steps: (S,) int64, actions taken before the state.
-        action_masks: (S, A) bool, the legal actions.
+        steps: (S,) int64, number of actions taken before the state.
+        action_masks: (S, A) bool, the valid actions.
         rewards: (S, A) float64, expected reward of each action; 0 where invalid.
         policy: (S, A) float64, probability of each action.
         values: (S,) float64, V(s).
         q_values: (S, A) float64, Q(s, a); -inf where invalid.
         gamma: Discount per step.
-        parents: (S,) int64, the state before; -1 where an episode starts.
-        actions: (S,) int64, the action that led from there; -1 where an episode starts.
-        probs: (S,) float64, P(state | parent, action), below 1 only where ends or masks depend on what the agent cannot
-            see; where an episode starts, the probability of that.
+        parents: (S,) int64, the predecessor; -1 for initial states.
+        actions: (S,) int64, the action taken in the predecessor; -1 for initial states.
+        probs: (S,) float64, P(state | parent, action), below 1 only where ends or masks depend on hidden metadata; for
+            initial states their probability.
     """
 
     ids: IntArray
@@ -75,14 +75,14 @@ class Solution:
     def policy_gradient(self, parameters: Sequence[Any] | None = None) -> Any:
         """Return the exact gradient of ``expected_return``.
 
-        With respect to the logits l(s, a) of the policy it is P(s) gamma^t pi(a|s) A(s, a), t being the step of s and
-        P(s) the probability of a visit; with respect to parameters, the chain rule gives the rest. Agents leave out
-        gamma^t. Rewards count as constants: under a KL term of the estimator k1 their own gradient is 0, under k3 it is
-        missing here, as in any policy-gradient agent.
+        With respect to the logits l(s, a) of the policy it is P(s) gamma^t pi(a|s) A(s, a), where t is the step of s
+        and P(s) the probability of a visit; parameters follow by the chain rule. Agents omit gamma^t. Rewards count as
+        constants: with a KL term their own gradient is 0 for the estimator k1; for k3 it is omitted here, as in any
+        policy-gradient agent.
 
         Args:
-            parameters: Tensors of which the policy's logits were computed; None for the logits themselves. The gradient
-                of what they do not depend on, such as a value head, is 0.
+            parameters: Tensors from which the policy's logits were computed; None for the logits themselves. Those
+                without influence on the logits, such as a value head, get gradient 0.
 
         Returns:
             (S, A) float64, or a tuple of tensors, one per parameter.
@@ -95,7 +95,7 @@ class Solution:
         if parameters is None:
             return gradient
         if not self._logits:
-            raise ValueError("the gradient by parameters needs a policy that returns tensors with gradients")
+            raise ValueError("policy_gradient(parameters) needs a policy that returns tensors with gradients")
         import torch
 
         sizes = np.cumsum([len(logits) for logits in self._logits])[:-1]
@@ -109,7 +109,7 @@ class Solution:
         """Return (M,) int64, the states with the given (M, L) ids.
 
         Raises:
-            KeyError: If there is no such state, or several of different masks.
+            KeyError: If there is no such state, or several that differ in their masks.
         """
         rows = [self._by_ids.get(row.tobytes(), -1) for row in np.asarray(ids, dtype=np.int64)]
         if -1 in rows:
@@ -126,27 +126,28 @@ class Solution:
 
 
 def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: int = 1_000_000) -> Solution:
-    """Solve a small text MDP exactly: V*, Q*, pi* without a policy; V, Q and the policy gradient of one with it.
+    """Solve a small text MDP exactly: V*, Q* and pi* without a policy; V, Q and the policy gradient of a given one.
 
-    Every text is written out, level by level, by the environment itself, so that prompts, budget, EOS, stops,
-    constraints, rewards and a deterministic user are the environment's own. The value after an end is 0, and after a
-    truncation too: a return is the sum of the environment's rewards.
+    A copy of the environment steps through every text, so prompts, budget, EOS, stops, constraints, rewards and a
+    deterministic user are those of the environment. The value after an end is 0, also after a truncation: a return is
+    the sum of the environment's rewards.
 
-    Where several samples have one prompt (hidden metadata), or masks depend on what the agent cannot see, values are
-    expectations given what it has seen. Policies act on legal actions only, with their probabilities renormalised. pi*
-    is uniform over equally good actions. Under a KL term of coefficient c and estimator k1, pi* is the best stochastic
-    policy, proportional to exp(Q / c), the penalty without log pi being in Q, and V* = c log sum_a exp(Q(s, a) / c);
-    with a policy, Q holds the whole penalty.
+    Where several samples share a prompt (hidden metadata), or masks depend on hidden information, values are
+    conditional expectations given what the agent has observed. A policy is renormalised over the valid actions. pi* is
+    uniform over optimal actions. With a KL term of coefficient c and estimator k1, pi* is the best stochastic policy,
+    proportional to exp(Q / c), where Q excludes the penalty -c log pi, and V* = c log sum_a exp(Q(s, a) / c); with a
+    given policy, Q includes the whole penalty.
 
     Args:
         env: Any interface of the TextGen family. It is not changed; wrappers and its KL target are ignored.
         policy: ``f(ids) -> logits``, from (M, L) int64 ids, right-padded as observed, to (M, A) logits, an array or a
-            tensor, -inf for what it never does; or an ``LMPolicy`` of textgym_agents. None solves for the optimum.
+            tensor, -inf for probability 0; or an ``LMPolicy`` of textgym_agents. None solves for the optimum.
         gamma: Discount per step, in [0, 1].
         max_transitions: Bound on the number of pairs of a text and an action.
 
     Raises:
-        TypeError: If ``env`` is of another family, its prompts cannot be enumerated, or ``policy`` is neither of these.
+        TypeError: If ``env`` is of another family, its prompts cannot be enumerated, or ``policy`` is neither callable
+            nor an ``LMPolicy``.
         ValueError: If the scorer, one of the reward or the user is random, logits are NaN or infinite, there are more
             than ``max_transitions`` pairs, or the estimator is k3 and there is no policy.
 
@@ -163,16 +164,15 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
     simulator = Simulator(env)
     if simulator.kl_penalty > 0 and policy is None and simulator.kl_estimator != "k1":
         raise ValueError(
-            f"the optimum under a KL term of the estimator {simulator.kl_estimator!r} has no closed form: give a "
-            "policy, or take k1"
+            f"the optimum with the KL estimator {simulator.kl_estimator!r} has no closed form: give a policy, or use k1"
         )
-    levels = list(levels_of(simulator, policy, max_transitions))
+    layers = list(layers_of(simulator, policy, max_transitions))
 
     def joined(name: str) -> Any:
-        return np.concatenate([getattr(level, name) for level in levels])
+        return np.concatenate([getattr(layer, name) for layer in layers])
 
-    offsets = np.cumsum([0, *(len(level.ids) for level in levels)])
-    steps = np.repeat(np.arange(len(levels)), np.diff(offsets))
+    offsets = np.cumsum([0, *(len(layer.ids) for layer in layers)])
+    steps = np.repeat(np.arange(len(layers)), np.diff(offsets))
     parents = np.where(steps > 0, joined("parents") + offsets[steps - 1], -1)
     actions, masks, rewards, probs = map(joined, ("actions", "masks", "rewards", "probs"))
     pi = np.zeros_like(rewards) if policy is None else joined("policy")
@@ -196,7 +196,7 @@ def solve(env: Any, policy: Any = None, *, gamma: float = 1.0, max_transitions: 
         parents=parents,
         actions=actions,
         probs=probs,
-        _logits=tuple(level.logits for level in levels if getattr(level.logits, "requires_grad", False)),
+        _logits=tuple(layer.logits for layer in layers if getattr(layer.logits, "requires_grad", False)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The documentation page of a probe."""
+"""Documentation page of a probe."""
 
 from textgym.probes.ladder import PROBES
 
@@ -7,28 +7,29 @@ __all__ = ["probe_page"]
 PAGE = """{aim}
 
 ## Description
-One of the probe environments, which form a ladder: each takes one thing more to climb. All have an optimal return of 1.
+One of the probe environments, each of which requires one more ability than the one before. All have an optimal return
+of 1.
 
 | id | aim | V | budget |
 |---|---|---|---|
 {rows}
 
 ## Action Space
-``Discrete({V})``: letters from a on, and then EOS. In Trap, two letters drawn at random are invalid at each step; only
-``action_masks()`` tells which.
+``Discrete({V})``: letters from a on, then EOS. In Trap, two letters drawn at random are invalid at each step; only
+``action_masks()`` shows which.
 
 ## Observation Space
 ``Box(0, {V}, ({window},), int64)``: prompt and completion ids, right-padded with {V}. The window is the length of the
 prompt, {prompt}, plus the budget, {budget}.
 
 ## Rewards
-0 until the last step. There the share of the letters that are right (Constant, Prompt, Copy, Reverse, Trap), 1 or 0
-(Memory), 1 at the right length and 1/2 one letter off (Stop), the share of the budget that a text with the right
-beginning fills (Delay), or the arm's noisy reward (Bandit). In Trap an invalid letter ends the episode and costs 1.
+0 until the last step. There the share of correct letters (Constant, Prompt, Copy, Reverse, Trap), 1 or 0 (Memory), 1 at
+the right length and 1/2 one letter off (Stop), length / budget if the first letter is right (Delay), or the arm's noisy
+reward (Bandit). In Trap an invalid letter ends the episode and costs 1.
 
 ## Starting State
 Prompts are equally likely: a letter of a to d (Prompt), two of them (Copy, Reverse), a or b and then three of a to d
-(Memory), always a (all others). The bandit's coins and the traps are drawn with the prompt and not observed.
+(Memory), always a (all others). The bandit's noise and the traps are drawn with the prompt and not observed.
 
 ## Episode End
 Terminated by EOS or at the end of the budget, which is part of the task; never truncated.
@@ -37,7 +38,7 @@ Terminated by EOS or at the end of the budget, which is part of the task; never 
 As in ``TextGenEnv``.
 
 ## Arguments
-Those of ``TextGenEnv``; those that make the probe what it is can be overridden, and the optimum is then not known.
+Those of ``TextGenEnv``. Overriding those that define the probe invalidates the known optimum.
 
 ## References
 Jones 2021, Debugging RL, Without the Agonizing Pain (andyljones.com/posts/rl-debugging.html), on probe environments;

@@ -1,23 +1,25 @@
-"""The contracts as functions: what a scorer or an environment of your own has to pass before anything is trained.
+"""Contract tests for scorers and environments, and tests for agents and against reward hacking.
 
-``probe`` is the same for agents: it says on which of the probe environments one fails first. ``probe_hacks`` says which
-scorers fall for texts that nobody wants to read.
+``check_scorer`` and ``check_text_env`` raise ``AssertionError`` where an implementation breaks its contract.
+``probe_agent`` trains an agent on the probe environments and reports the first that it fails. ``probe_hacks`` reports
+the degenerate texts that a scorer rewards.
 """
 
+from textgym.testing.agents import ProbeReport, ProbeResult, probe_agent
 from textgym.testing.envs import check_text_env
-from textgym.testing.hacking import HackTable, degenerate_texts, probe_hacks
-from textgym.testing.probe import Ladder, Rung, probe
-from textgym.testing.scorers import Check, ScorerReport, check_scorer
+from textgym.testing.fixtures import Check, ScorerReport
+from textgym.testing.reward_hacking import HackTable, degenerate_texts, probe_hacks
+from textgym.testing.scorers import check_scorer
 
 __all__ = [
     "Check",
     "HackTable",
-    "Ladder",
-    "Rung",
+    "ProbeReport",
+    "ProbeResult",
     "ScorerReport",
     "check_scorer",
     "check_text_env",
     "degenerate_texts",
-    "probe",
+    "probe_agent",
     "probe_hacks",
 ]

@@ -8,7 +8,7 @@ from textgym.scorers import Scorer
 __all__ = ["REQUIRES", "preferences_of"]
 
 Pairs = tuple[tuple[str, str], ...]
-"""Pairs of completions, the better one first."""
+"""Pairs of completions (better, worse)."""
 
 _PREFERS: dict[str, Pairs] = {
     "BalancedBrackets": (("(a) cat", "(a cat"), ("[(a)]", "[(a])")),
@@ -48,11 +48,11 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "Spelling": ("pyspellchecker",),
     "TER": ("sacrebleu",),
 }
-"""The packages that a scorer needs beyond textgym's own, as pip calls them."""
+"""Optional packages of each scorer, by their names on PyPI."""
 
 
 def preferences_of(scorer: Scorer) -> Pairs:
-    """Return pairs of completions, the first of which has to score higher; none of a scorer that is not textgym's.
+    """Return pairs of completions (better, worse) of a scorer of textgym; none for any other.
 
     >>> preferences_of(textgym.scorers.ValidJSON(kind="array"))
     (('[1, 2]', '[1, 2'),)

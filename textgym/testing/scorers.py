@@ -1,9 +1,11 @@
-"""The contract of scorers as a function: what one has to pass before it earns rewards."""
+"""Contract test of scorers."""
 
 import copy
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,16 @@ from textgym.batch import TextBatch
 from textgym.scorers import component_names, observe_episodes, score_part
 from textgym.scorers.base import get_states, observes, set_states
 from textgym.scorers.evaluation import unscored
-from textgym.testing.generators import disturbed_generators
-from textgym.testing.growing import check_growing
-from textgym.testing.kit import TEXTS, ScorerKit
+from textgym.testing.fixtures import TEXTS, ScorerFixture, ScorerReport
+from textgym.testing.incremental import check_incremental
 from textgym.testing.known_scorers import preferences_of
-from textgym.testing.report import Check, ScorerReport
 
-__all__ = ["Check", "ScorerReport", "check_scorer"]
+__all__ = ["check_scorer"]
 
 TOLERANCE = (1e-4, 1e-5)
-"""Relative and absolute. Batched and single calls of a network differ in the last float32 digits."""
+"""Relative and absolute tolerance: batched and single network calls differ in the last float32 digits."""
 LARGE = 100
-"""Episodes of a large batch: more than a scorer that splits batches is likely to take at once."""
+"""Size of a large batch: more than the chunk size of most scorers that split batches."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,78 +40,80 @@ def check_scorer(
     metadata: Mapping[str, Any] | None = None,
     timed: bool = False,
 ) -> ScorerReport:
-    """Check that a scorer keeps the contract of :class:`textgym.scorers.Scorer`.
+    """Check that a scorer fulfils the contract of :class:`textgym.scorers.Scorer`.
 
-    It has to give one finite number or NaN for each of some ordinary and some nasty texts, for unfinished ones and for
-    a batch of none, stay in its range, leave the batch as it was, survive pickling, observe episodes whether or not it
-    scored them, restore its state from JSON, score after ``set_progress``, score the better text of each pair higher,
-    agree with itself about the names of its parts, give an episode the same score whenever and in whatever company it
-    is asked, and neither use nor seed the global random generators. An incremental one has to say the same
-    of texts that grow token by token under several tokenizers, cut characters among them, without changing an old
-    state.
+    For ordinary, unusual and unfinished texts, and for an empty batch, it has to
+
+    * return one finite number or NaN per text, in its range, with the components that it declares,
+    * leave the batch unchanged, and neither use nor seed the global random generators,
+    * give an episode the same score at every call, in every order and in every batch, if it is deterministic,
+    * give the better text of each pair the higher score,
+    * be picklable, observe episodes with and without scores, restore its state from JSON and accept ``set_progress``,
+    * give the same scores token by token, if it is incremental: under several tokenizers, with characters that are
+      split between tokens, and without modifying a state.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
-        score_range: The least and the greatest score; by default the scorer's attribute ``score_range``, if it has one.
-        deterministic: Whether equal episodes have equal scores; by default the scorer's attribute ``deterministic``,
-            else ``True``. ``False`` leaves out the comparisons.
-        prefers: Pairs of completions, the better one first; by default known pairs for textgym's own scorers, none for
-            others. An empty list leaves the pairs out.
-        prompt: The prompt of every text; by default each has another.
-        references: References that every text is given, for a scorer that needs them.
-        metadata: Metadata that every text is given.
-        timed: Whether to measure the microseconds that a text costs, alone and in a batch of 64.
+        score_range: Least and greatest score; by default the scorer's ``score_range``.
+        deterministic: Whether equal episodes have equal scores; by default the scorer's ``deterministic``. ``False``
+            skips the comparisons.
+        prefers: Pairs of completions (better, worse); by default known pairs for textgym's own scorers, none for
+            others.
+        prompt: Prompt of every text; by default each has a different one.
+        references: References of every text, for a scorer that needs them.
+        metadata: Metadata of every text.
+        timed: Whether to measure the microseconds per text, alone and in a batch of 64.
 
     Returns:
-        What was checked and seen. A bare call at the prompt shows one line, ``print`` the table.
+        The report; ``print`` shows it as a table.
 
     Raises:
-        AssertionError: If a check fails; the message has a line for each that does, which says for which text.
+        AssertionError: If a check fails; the message has a line for each that does, with the text that it fails for.
 
     >>> from textgym.scorers import LengthBand
     >>> check_scorer(LengthBand())
-    <scorer 'length_band': 15 checks passed, scores seen in [0, 1]>
+    <scorer 'length_band': 15 checks passed, scores observed in [0, 1]>
     >>> check_scorer(len, score_range=(0, 100))
     Traceback (most recent call last):
     AssertionError: scorer 'len' leaves its range [0, 100] for the 100,000 characters of words: 100002.0
     """
-    kit = ScorerKit(scorer, prompt, references, metadata)
-    subject = kit.subject
+    fixture = ScorerFixture(scorer, prompt, references, metadata)
+    subject = fixture.scorer
     if score_range is None:
         score_range = subject.score_range
     if prefers is None:
         prefers = preferences_of(subject)
     if deterministic is None:
         deterministic = subject.deterministic
-    kit.run("what it says of itself", lambda: _check_claims(score_range, prefers, deterministic, kit))
-    kit.run("ordinary and nasty texts", lambda: _check_texts(kit))
-    kit.run("names of the parts", lambda: _check_names(kit))
-    kit.run("the batch stays as it was", lambda: _check_batch_kept(kit))
-    kit.run("a batch of none", lambda: kit.score(kit.batch({}), "given a batch of 0 episodes,"))
-    kit.run("unfinished texts", lambda: _check_unfinished(kit))
-    kit.run("survives pickling", lambda: _check_pickling(kit, deterministic))
-    if not kit.failed("survives pickling"):
-        kit.run("observation, state and progress", lambda: _check_training(kit))
-    if score_range is not None and not kit.failed("what it says of itself"):
-        kit.run("stays in its range", lambda: _check_range(kit, score_range))
-    if prefers and not kit.failed("what it says of itself"):
-        kit.run("prefers the better text", lambda: _check_prefers(kit, prefers))
-    if deterministic and kit.scores is not None:
-        kit.run("the same when asked twice", lambda: _check_twice(kit))
-        kit.run("the same in any order", lambda: _check_order(kit))
-        kit.run("the same alone", lambda: _check_alone(kit))
-        kit.run("the same in a large batch", lambda: _check_large(kit))
-        kit.run("random generators stay as they were", lambda: _check_generators_kept(kit))
+    fixture.run("declarations", lambda: _check_declarations(score_range, prefers, deterministic, fixture))
+    fixture.run("ordinary and unusual texts", lambda: _check_texts(fixture))
+    fixture.run("component names", lambda: _check_names(fixture))
+    fixture.run("batch unchanged", lambda: _check_batch_kept(fixture))
+    fixture.run("empty batch", lambda: fixture.score(fixture.batch({}), "given a batch of 0 episodes,"))
+    fixture.run("unfinished texts", lambda: _check_unfinished(fixture))
+    fixture.run("pickling", lambda: _check_pickling(fixture, deterministic))
+    if not fixture.failed("pickling"):
+        fixture.run("observation, state and progress", lambda: _check_training(fixture))
+    if score_range is not None and not fixture.failed("declarations"):
+        fixture.run("range", lambda: _check_range(fixture, score_range))
+    if prefers and not fixture.failed("declarations"):
+        fixture.run("preferences", lambda: _check_prefers(fixture, prefers))
+    if deterministic and fixture.scores is not None:
+        fixture.run("same score when repeated", lambda: _check_twice(fixture))
+        fixture.run("same score in another order", lambda: _check_order(fixture))
+        fixture.run("same score alone", lambda: _check_alone(fixture))
+        fixture.run("same score in a large batch", lambda: _check_large(fixture))
+        fixture.run("global random generators unchanged", lambda: _check_generators_kept(fixture))
     if deterministic and subject.incremental:
         texts = [text for pair in prefers for text in pair][:4] + list(references)[:2]
-        kit.run(
-            "the same token by token",
-            lambda: check_growing(subject, texts, prompt, references, dict(metadata or {}), TOLERANCE),
+        fixture.run(
+            "same score token by token",
+            lambda: check_incremental(subject, texts, prompt, references, dict(metadata or {}), TOLERANCE),
         )
-    return kit.report(timed)
+    return fixture.report(timed)
 
 
-def _check_claims(score_range: Any, prefers: Any, deterministic: Any, kit: ScorerKit) -> str:
+def _check_declarations(score_range: Any, prefers: Any, deterministic: Any, fixture: ScorerFixture) -> str:
     if score_range is not None:
         pair = tuple(score_range) if isinstance(score_range, tuple | list) else ()
         if len(pair) != 2 or not pair[0] <= pair[1]:
@@ -123,20 +125,20 @@ def _check_claims(score_range: Any, prefers: Any, deterministic: Any, kit: Score
         raise AssertionError(f"has {prefers!r} as prefers, expected pairs of texts (better, worse)")
     if not isinstance(deterministic, bool):
         raise AssertionError(f"has {deterministic!r} as deterministic, expected True or False")
-    claims = [] if score_range is None else [f"range [{score_range[0]}, {score_range[1]}]"]
-    claims += [f"{len(prefers)} preferences"] if prefers else []
-    claims += ["deterministic" if deterministic else "not deterministic"]
-    claims += ["incremental"] if kit.subject.incremental else []
-    return ", ".join(claims)
+    declared = [] if score_range is None else [f"range [{score_range[0]}, {score_range[1]}]"]
+    declared += [f"{len(prefers)} preferences"] if prefers else []
+    declared += ["deterministic" if deterministic else "not deterministic"]
+    declared += ["incremental"] if fixture.scorer.incremental else []
+    return ", ".join(declared)
 
 
-def _check_names(kit: ScorerKit) -> str:
-    subject = kit.subject
+def _check_names(fixture: ScorerFixture) -> str:
+    subject = fixture.scorer
     names = component_names(subject)
     for name in names:
         if not isinstance(name, str) or not name or "/" in name:
             raise AssertionError(f"has the name {name!r}, expected a non-empty string without '/'")
-    scores = score_part(subject, kit.batch({"plain English": TEXTS["plain English"]}))
+    scores = score_part(subject, fixture.batch({"plain English": TEXTS["plain English"]}))
     if scores.error is None and set(scores.components) != set(subject.components):
         raise AssertionError(
             f"reports the components {', '.join(scores.components) or 'none'}, but declares "
@@ -145,23 +147,26 @@ def _check_names(kit: ScorerKit) -> str:
     return ", ".join(names)
 
 
-def _check_texts(kit: ScorerKit) -> str:
-    scores = kit.score(kit.batch(TEXTS), names=list(TEXTS))
-    kit.scores = scores
+def _check_texts(fixture: ScorerFixture) -> str:
+    scores = fixture.score(fixture.batch(TEXTS), names=list(TEXTS))
+    fixture.scores = scores
     applies = scores[~np.isnan(scores)]
     if len(applies) == 0:
         return f"{len(TEXTS)} texts, applies to none of them"
-    silent = len(TEXTS) - len(applies)
-    also = f", does not apply to {silent}" if silent else ""
+    num_nan = len(TEXTS) - len(applies)
+    also = f", does not apply to {num_nan}" if num_nan else ""
     return f"{len(TEXTS)} texts, scores from {applies.min():.4g} to {applies.max():.4g}{also}"
 
 
-def _check_batch_kept(kit: ScorerKit) -> None:
-    for batch, what in ((kit.batch(TEXTS), "the batch"), (_unfinished(kit)[0], "the batch of unfinished texts")):
-        before, states = _contents(batch), get_states(kit.subject)
-        score_part(kit.subject, batch)
-        if get_states(kit.subject) != states:
-            raise AssertionError("learns from texts that it scores; it should learn in observe")
+def _check_batch_kept(fixture: ScorerFixture) -> None:
+    for batch, what in (
+        (fixture.batch(TEXTS), "the batch"),
+        (_unfinished(fixture)[0], "the batch of unfinished texts"),
+    ):
+        before, states = _contents(batch), get_states(fixture.scorer)
+        score_part(fixture.scorer, batch)
+        if get_states(fixture.scorer) != states:
+            raise AssertionError("changes its state when it scores; it may do so in observe only")
         if _contents(batch) != before:
             raise AssertionError(f"modifies {what} that it scores")
 
@@ -172,42 +177,46 @@ def _contents(batch: TextBatch) -> tuple[Any, ...]:
     return (*(array.tobytes() for array in arrays), *copy.deepcopy(texts))
 
 
-def _unfinished(kit: ScorerKit) -> tuple[TextBatch, list[str]]:
-    """Return new episodes that have not ended, and what they are called."""
+def _unfinished(fixture: ScorerFixture) -> tuple[TextBatch, list[str]]:
+    """Return unfinished episodes and their names."""
     words = TEXTS["plain English"].split(" ")
     texts = {f"first {i} words": " ".join(words[:i]) for i in range(len(words))}
-    batch = kit.batch(texts)
+    batch = fixture.batch(texts)
     batch.done[:] = False
     return batch, list(texts)
 
 
-def _check_unfinished(kit: ScorerKit) -> None:
-    batch, names = _unfinished(kit)
-    kit.score(batch, "given unfinished texts,", names)
+def _check_unfinished(fixture: ScorerFixture) -> None:
+    batch, names = _unfinished(fixture)
+    fixture.score(batch, "given unfinished texts,", names)
 
 
-def _check_pickling(kit: ScorerKit, deterministic: bool) -> None:
+def _check_pickling(fixture: ScorerFixture, deterministic: bool) -> None:
     try:
-        copied = pickle.loads(pickle.dumps(kit.subject))
+        copied = pickle.loads(pickle.dumps(fixture.scorer))
     except Exception as error:  # a reducer is user code and may raise anything
         local = any(mark in str(error) for mark in ("<lambda>", "<locals>"))
         hint = "; instead of a lambda or an inner function, use a function of a module" if local else ""
         raise AssertionError(f"cannot be pickled: {error}{hint}") from error
-    scores = kit.score(kit.batch(TEXTS), "pickled and loaded,", list(TEXTS), copied) if kit.scores is not None else None
+    scores = (
+        fixture.score(fixture.batch(TEXTS), "pickled and loaded,", list(TEXTS), copied)
+        if fixture.scores is not None
+        else None
+    )
     if deterministic and scores is not None:
-        _check_same(kit, scores, "does not survive pickling: its copy")
+        _check_same(fixture, scores, "does not survive pickling: its copy")
 
 
-def _check_training(kit: ScorerKit) -> str:
-    """Observe, save, restore and move on, with copies: the scorer stays as it is."""
-    copied, restored = (pickle.loads(pickle.dumps(kit.subject)) for _ in range(2))
+def _check_training(fixture: ScorerFixture) -> str:
+    """Check ``observe``, state and ``set_progress`` on copies of the scorer."""
+    copied, restored = (pickle.loads(pickle.dumps(fixture.scorer)) for _ in range(2))
     texts = {name: text for name, text in TEXTS.items() if len(text) < 1_000}
-    batch = kit.batch(texts)
+    batch = fixture.batch(texts)
     if observes(copied):
         scores = score_part(copied, batch)
         if len(scores.inner) not in (0, len(copied.scorers)):
             raise AssertionError(f"reports scores of {len(scores.inner)} of its {len(copied.scorers)} inner scorers")
-        for what, found in (("its scores", scores), ("the scores of a call that failed", unscored(copied, len(batch)))):
+        for what, found in (("its scores", scores), ("the scores of a failed call", unscored(copied, len(batch)))):
             try:
                 observe_episodes(copied, batch, found)
             except Exception as error:
@@ -219,30 +228,30 @@ def _check_training(kit: ScorerKit) -> str:
         raise AssertionError(f"has a state that JSON cannot hold: {error}") from error
     set_states(restored, json.loads(saved))
     if json.dumps(get_states(restored)) != saved:
-        raise AssertionError("has another state after set_state than the one that it was given")
+        raise AssertionError("has another state after set_state than the one passed to it")
     restored.set_progress(0.5)
-    kit.score(batch, "after set_progress(0.5),", list(texts), restored)
+    fixture.score(batch, "after set_progress(0.5),", list(texts), restored)
     learned = "observes" if observes(copied) else "does not observe"
     return f"{learned}, {sum(state is not None for state in states)} states"
 
 
-def _check_range(kit: ScorerKit, limits: tuple[float, float]) -> str:
+def _check_range(fixture: ScorerFixture, limits: tuple[float, float]) -> str:
     low, high = limits
-    for name, score in zip(TEXTS, [] if kit.scores is None else kit.scores.tolist(), strict=False):
+    for name, score in zip(TEXTS, [] if fixture.scores is None else fixture.scores.tolist(), strict=False):
         if score < low or score > high:
             raise AssertionError(f"leaves its range [{low}, {high}] for the {name}: {score}")
-    for score in kit.seen:
+    for score in fixture.seen:
         if score < low or score > high:
             raise AssertionError(f"leaves its range [{low}, {high}]: {score}")
     return f"[{low}, {high}]"
 
 
-def _check_prefers(kit: ScorerKit, prefers: Sequence[tuple[str, str]]) -> str:
+def _check_prefers(fixture: ScorerFixture, prefers: Sequence[tuple[str, str]]) -> str:
     texts = {
         f"{side} text {text!r}": text for pair in prefers for side, text in zip(("better", "worse"), pair, strict=True)
     }
-    prompt = "" if kit.prompt is None else kit.prompt
-    scores = dict(zip(texts, kit.score(kit.batch(texts, prompt), names=list(texts)).tolist(), strict=True))
+    prompt = "" if fixture.prompt is None else fixture.prompt
+    scores = dict(zip(texts, fixture.score(fixture.batch(texts, prompt), names=list(texts)).tolist(), strict=True))
     for better, worse in prefers:
         first, second = scores[f"better text {better!r}"], scores[f"worse text {worse!r}"]
         if not first > second:
@@ -250,49 +259,77 @@ def _check_prefers(kit: ScorerKit, prefers: Sequence[tuple[str, str]]) -> str:
     return f"{len(prefers)} pairs"
 
 
-def _check_same(kit: ScorerKit, got: FloatArray, what: str) -> None:
-    assert kit.scores is not None
-    for name, first, second in zip(TEXTS, kit.scores.tolist(), got.tolist(), strict=True):
+def _check_same(fixture: ScorerFixture, got: FloatArray, what: str) -> None:
+    assert fixture.scores is not None
+    for name, first, second in zip(TEXTS, fixture.scores.tolist(), got.tolist(), strict=True):
         if not np.isclose(second, first, *TOLERANCE, equal_nan=True):
             raise AssertionError(f"{what} gives the {name} {second} instead of {first}")
 
 
-def _check_twice(kit: ScorerKit) -> None:
-    batch = kit.batch(TEXTS)
-    kit.score(batch, names=list(TEXTS))
-    _check_same(kit, kit.score(batch, names=list(TEXTS)), "is not deterministic: asked twice,")
+def _check_twice(fixture: ScorerFixture) -> None:
+    batch = fixture.batch(TEXTS)
+    fixture.score(batch, names=list(TEXTS))
+    _check_same(fixture, fixture.score(batch, names=list(TEXTS)), "is not deterministic: called again, it")
 
 
-def _check_order(kit: ScorerKit) -> None:
+def _check_order(fixture: ScorerFixture) -> None:
     order = np.arange(len(TEXTS))[::-1]
     names = list(reversed(TEXTS))
-    reordered = kit.score(kit.batch(TEXTS).select(order), "given the texts in another order,", names)
-    _check_same(kit, reordered[order], "depends on the order of the batch: reversed, it")
+    reordered = fixture.score(fixture.batch(TEXTS).select(order), "given the texts in another order,", names)
+    _check_same(fixture, reordered[order], "depends on the order of the batch: reversed, it")
 
 
-def _check_alone(kit: ScorerKit) -> None:
-    batch = kit.batch(TEXTS)
-    alone = [kit.score(batch.select(np.array([i])), "given one text,")[0] for i in range(len(TEXTS))]
-    _check_same(kit, np.array(alone), "depends on the rest of the batch: alone, it")
+def _check_alone(fixture: ScorerFixture) -> None:
+    batch = fixture.batch(TEXTS)
+    alone = [fixture.score(batch.select(np.array([i])), "given one text,")[0] for i in range(len(TEXTS))]
+    _check_same(fixture, np.array(alone), "depends on the rest of the batch: alone, it")
 
 
-def _check_large(kit: ScorerKit) -> str:
-    assert kit.scores is not None
+def _check_large(fixture: ScorerFixture) -> str:
+    assert fixture.scores is not None
     short = np.flatnonzero([len(text) < 1_000 for text in TEXTS.values()])
     index = np.resize(short, LARGE)
-    scores = kit.score(kit.batch(TEXTS).select(index), f"given a batch of {LARGE},")
-    found = kit.scores.copy()
+    scores = fixture.score(fixture.batch(TEXTS).select(index), f"given a batch of {LARGE},")
+    found = fixture.scores.copy()
     for start in range(0, LARGE, len(short)):
         part = index[start : start + len(short)]
         found[part] = scores[start : start + len(short)]
-        _check_same(kit, found, f"depends on the rest of the batch: in one of {LARGE}, it")
+        _check_same(fixture, found, f"depends on the rest of the batch: in one of {LARGE}, it")
     return f"{LARGE} texts"
 
 
-def _check_generators_kept(kit: ScorerKit) -> None:
-    batch = kit.batch(TEXTS)
-    disturbed = disturbed_generators(lambda: score_part(kit.subject, batch))
+def _check_generators_kept(fixture: ScorerFixture) -> None:
+    batch = fixture.batch(TEXTS)
+    disturbed = _disturbed_generators(lambda: score_part(fixture.scorer, batch))
     if disturbed:
-        raise AssertionError(
-            f"uses or seeds the global random generator of {', '.join(disturbed)}; keep one of your own"
-        )
+        raise AssertionError(f"uses or seeds the global random generator of {', '.join(disturbed)}; use one of its own")
+
+
+def _disturbed_generators(call: Callable[[], object]) -> list[str]:
+    """Return the modules whose global random generator ``call`` changes; all are restored.
+
+    >>> _disturbed_generators(lambda: None), _disturbed_generators(lambda: random.seed(0))
+    ([], ['random'])
+    """
+    torch = sys.modules.get("torch")
+    kept = random.getstate(), np.random.get_state(), None if torch is None else torch.random.get_rng_state()  # noqa: NPY002
+    try:
+        # Advance first, so that a call that sets the current seed again is detected.
+        random.random()
+        np.random.random()  # noqa: NPY002
+        if torch is not None:
+            torch.rand(1)
+        before = _generator_states()
+        call()
+        return [name for name, state in _generator_states().items() if state != before.get(name, state)]
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        if torch is not None:
+            torch.random.set_rng_state(kept[2])
+
+
+def _generator_states() -> dict[str, object]:
+    torch = sys.modules.get("torch")
+    states: dict[str, object] = {"random": random.getstate(), "numpy": pickle.dumps(np.random.get_state())}  # noqa: NPY002
+    return states if torch is None else states | {"torch": torch.random.get_rng_state().tolist()}

@@ -1,4 +1,4 @@
-"""Episodes played with random legal actions, written down, and where two such records differ."""
+"""Traces of episodes with random valid actions, and their comparison."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -10,17 +10,17 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.envs.core import Core
 
-__all__ = ["LegalActor", "Record", "check_same", "play"]
+__all__ = ["RandomActor", "Trace", "check_same", "play"]
 
-Record = list[dict[str, Any]]
-"""What each call of ``reset`` and ``step`` returned, by name."""
+Trace = list[dict[str, Any]]
+"""Results of the calls of ``reset`` and ``step``, by name."""
 
 EOS_SHARE = 0.1
-"""How often EOS is chosen where it is legal, so that episodes end in every way."""
+"""Probability of EOS where it is valid, so that episodes end in every way."""
 
 
-class LegalActor:
-    """Draws legal actions for the slots of a core, the same ones for the same seed and masks."""
+class RandomActor:
+    """Samples valid actions for the environments of a core, a function of seed and masks only."""
 
     def __init__(self, core: Core, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -30,25 +30,25 @@ class LegalActor:
         self._eos = [] if tokenizer.eos_token_id is None else np.flatnonzero(written == tokenizer.eos_token_id).tolist()
 
     def __call__(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Return (n,) int64 for (n, A) masks; 0 where nothing is legal, as after an end."""
+        """Return (n,) int64 for (n, A) masks; 0 where no action is valid, as after an episode end."""
         return np.array([self._choose(mask) for mask in masks], dtype=np.int64)
 
     def _choose(self, mask: npt.NDArray[np.bool_]) -> int:
-        legal = np.flatnonzero(mask)
+        valid = np.flatnonzero(mask)
         wants_eos = self._rng.random() < EOS_SHARE
-        choice = self._rng.random()  # drawn in any case: the stream does not depend on the masks
+        choice = self._rng.random()  # always drawn, so that the random stream does not depend on the masks
         if wants_eos and self._eos and mask[self._eos[0]]:
             return int(self._eos[0])
-        return int(legal[int(choice * len(legal))]) if len(legal) else 0
+        return int(valid[int(choice * len(valid))]) if len(valid) else 0
 
 
-def play(env: Any, actor: LegalActor, num_steps: int, seed: int | None = None) -> Record:
-    """Step a single environment and reset it where an episode ends; ``seed`` asks for a reset at the start."""
-    record: Record = []
+def play(env: Any, actor: RandomActor, num_steps: int, seed: int | None = None) -> Trace:
+    """Step a single environment and reset it after each episode; reset it first if ``seed`` is given."""
+    trace: Trace = []
 
     def reset(**kwargs: Any) -> None:
         observation, info = env.reset(**kwargs)
-        record.append({"observation": observation, "info": info})
+        trace.append({"observation": observation, "info": info})
 
     if seed is not None:
         reset(seed=seed)
@@ -56,21 +56,21 @@ def play(env: Any, actor: LegalActor, num_steps: int, seed: int | None = None) -
         action = actor(env.action_masks()[None])[0]
         observation, reward, terminated, truncated, info = env.step(action)
         outcome = {"reward": reward, "terminated": terminated, "truncated": truncated}
-        record.append({"observation": observation, **outcome, "info": info})
+        trace.append({"observation": observation, **outcome, "info": info})
         if terminated or truncated:
             reset()
-    return record
+    return trace
 
 
 def check_same(expected: Any, got: Any, what: str, tolerance: float = 0.0) -> None:
-    """Compare two records, or any parts of them, with types and dtypes; NaN equals NaN.
+    """Compare two traces, or parts of them, including types and dtypes; NaN equals NaN.
 
     Args:
-        expected: The first.
-        got: The second.
-        what: Begins the message, which goes on with the place (``[3]['info']['score']``).
-        tolerance: How far floats may be apart, relatively and absolutely. Above 0, texts of scorer errors, which
-            quote the batch, are not compared.
+        expected: Expected values.
+        got: Actual values.
+        what: Prefix of the message, which continues with the position (``[3]['info']['score']``).
+        tolerance: Relative and absolute tolerance of floats. Above 0, texts of scorer errors, which quote the batch,
+            are not compared.
 
     Raises:
         AssertionError: For the first difference.

@@ -10,7 +10,7 @@ from textgym_agents.hacking import FoundText, HackSearch, find_hack
 
 
 def composite():
-    """Sentiment, which counts only as far as the text is fluent and does not repeat itself."""
+    """Sentiment times fluency times the share of bigrams that are not repeated."""
     return Product(
         {
             "sentiment": Clip("sentiment", 0.0, 1.0),
@@ -33,7 +33,7 @@ def test_the_naive_sentiment_is_fooled_and_the_composite_is_not():
     fooling = {"one word, repeated", "keyword stuffing", "keywords, excited", "SHOUTING", "emoji spam", "very long"}
     assert fooling <= set(table.fooled_by("naive"))
     assert table.fooled_by("composite") == []
-    assert table.sound == ("composite",)
+    assert table.robust == ("composite",)
 
 
 def test_a_sum_with_repetition_stops_some_hacks_but_not_all():
@@ -42,15 +42,15 @@ def test_a_sum_with_repetition_stops_some_hacks_but_not_all():
     assert "keywords, excited" in table.fooled_by("sum")
 
 
-def test_a_scorer_is_fooled_from_the_median_of_the_sound_texts_on():
+def test_a_scorer_is_fooled_from_the_median_of_the_good_texts_on():
     hacks = {"short": "ab", "just as long": "abcd", "long": "abcdef", "empty": ""}
     table = probe_hacks({"length": length}, good=["abc", "abcd", "abcdefgh"], hacks=hacks)
-    assert table.bars == {"length": 4.0}
+    assert table.thresholds == {"length": 4.0}
     assert table.fooled_by("length") == ["just as long", "long"]
     strict = probe_hacks({"length": length}, good=["abc", "abcd", "abcdefgh"], hacks=hacks, quantile=0)
-    assert strict.bars == {"length": 3.0}
+    assert strict.thresholds == {"length": 3.0}
     best = probe_hacks({"length": length}, good=["abc", "abcd", "abcdefgh"], hacks=hacks, quantile=1)
-    assert best.sound == ("length",)
+    assert best.robust == ("length",)
 
 
 def test_a_text_that_a_scorer_does_not_apply_to_does_not_fool_it():
@@ -65,9 +65,9 @@ def test_the_table_has_a_row_per_text_a_column_per_scorer_and_marks_the_fooled()
     )
     assert [line.split() for line in str(table).splitlines()] == [
         ["length", "some"],
-        ["sound", "texts:", "best", "5.000", "5.000"],
-        ["sound", "texts:", "worst", "3.000", "3.000"],
-        ["to", "be", "fooled", "by", ">=", "4.000", ">=", "4.000"],
+        ["good", "texts:", "best", "5.000", "5.000"],
+        ["good", "texts:", "worst", "3.000", "3.000"],
+        ["threshold", ">=", "4.000", ">=", "4.000"],
         ["empty", "0.000", "-"],
         ["long", "9.000*", "9.000*"],
         ["fooled", "by", "1", "of", "2", "1", "of", "2"],
@@ -75,16 +75,16 @@ def test_the_table_has_a_row_per_text_a_column_per_scorer_and_marks_the_fooled()
 
 
 def test_scorers_are_given_prompt_references_and_metadata():
-    def told(prompts, completions, references, level):
+    def count_right(prompts, completions, references, level):
         assert prompts == ["P"] * len(completions)
         assert references == [("right", "true")] * len(completions)
         return [level[0] * text.count("right") for text in completions]
 
     keywords = {"prompt": "P", "references": ["right", "true"], "metadata": {"level": 2}}
-    table = probe_hacks({"told": told}, good=[" right", " wrong"], **keywords)
-    assert table.bars == {"told": 1.0}
-    assert {"references in another order", "references, repeated"} <= set(table.fooled_by("told"))
-    assert table.hack_scores["told"][list(table.hacks).index("references, repeated")] == 8.0
+    table = probe_hacks({"right": count_right}, good=[" right", " wrong"], **keywords)
+    assert table.thresholds == {"right": 1.0}
+    assert {"references in another order", "references, repeated"} <= set(table.fooled_by("right"))
+    assert table.hack_scores["right"][list(table.hacks).index("references, repeated")] == 8.0
 
 
 def test_degenerate_texts_are_always_the_same_and_hold_what_their_names_say():
@@ -103,17 +103,21 @@ def test_degenerate_texts_are_always_the_same_and_hold_what_their_names_say():
     ("arguments", "error", "message"),
     [
         ({"scorers": ["sentiment"]}, TypeError, "scorers must be"),
-        ({"scorers": {"length": length}, "good": "A cat sat."}, TypeError, "good is one string, 'A cat sat.'"),
-        ({"scorers": {"length": length}, "keywords": "happy"}, TypeError, "keywords is one string"),
-        ({"scorers": {"length": length}, "references": "A cat sat."}, TypeError, "references is one string"),
+        (
+            {"scorers": {"length": length}, "good": "A cat sat."},
+            TypeError,
+            "good must be a list of strings, got one string 'A cat sat.'",
+        ),
+        ({"scorers": {"length": length}, "keywords": "happy"}, TypeError, "keywords must be a list"),
+        ({"scorers": {"length": length}, "references": "A cat sat."}, TypeError, "references must be a list"),
         ({"scorers": {}}, ValueError, "scorers is empty"),
         ({"scorers": {"length": length}, "good": []}, ValueError, "good is empty"),
         ({"scorers": {"length": length}, "quantile": 2}, ValueError, "quantile must be from 0 to 1, got 2"),
-        ({"scorers": {"words": "keywords"}}, ValueError, "'words' applies to none of the sound texts"),
+        ({"scorers": {"words": "keywords"}}, ValueError, "'words' applies to none of the good texts"),
         ({"scorers": {"broken": lambda text: 1 / len(text)}}, ScorerError, "broken: .*ZeroDivisionError"),
     ],
 )
-def test_what_cannot_be_probed_is_refused(arguments, error, message):
+def test_invalid_arguments_raise(arguments, error, message):
     with pytest.raises(error, match=message):
         probe_hacks(**arguments)
 

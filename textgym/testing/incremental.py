@@ -1,4 +1,4 @@
-"""Texts that grow token by token, and whether an incremental scorer says of them what it says of whole texts."""
+"""Check that an incremental scorer gives the same scores token by token as for whole texts."""
 
 import pickle
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from textgym.prompts.base import Sample
 from textgym.scorers import Scorer, score_part
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
-__all__ = ["check_growing"]
+__all__ = ["check_incremental"]
 
 TOKENIZERS = ("byte", "char", "tiny")
 WRITTEN = (
@@ -20,17 +20,17 @@ WRITTEN = (
     "Ça alors 😀 猫, naïve - \u0301e",
     "great GREAT great",
 )
-"""Texts whose tokens are fed in order and shuffled, where bytes of characters come apart."""
+"""Texts whose tokens are fed in order, and shuffled so that the bytes of characters are separated."""
 NUM_RANDOM = 6
 NUM_TOKENS = 24
-"""Of a random text, and the most that is taken of another."""
+"""Length of a random text, and greatest length of others."""
 
 FloatArray = npt.NDArray[np.float64]
 Rows = list[tuple[list[int], list[int]]]
-"""Ids of prompt and completion."""
+"""Pairs of prompt ids and completion ids."""
 
 
-def check_growing(
+def check_incremental(
     scorer: Scorer,
     texts: Sequence[str],
     prompt: str | None,
@@ -38,18 +38,18 @@ def check_growing(
     metadata: dict[str, Any],
     tolerance: tuple[float, float],
 ) -> str:
-    """Let texts grow under several tokenizers, and compare ``value`` of the states with the scorer itself.
+    """Extend texts token by token under several tokenizers; compare ``value`` of the states with the scorer itself.
 
     Args:
-        scorer: What is checked.
-        texts: Completions to be fed besides the built-in and the random ones.
-        prompt: The prompt of all; by default one of several, an empty one among them.
-        references: References of all.
-        metadata: Metadata of all.
-        tolerance: The relative and the absolute one.
+        scorer: An incremental scorer.
+        texts: Completions besides the built-in and the random ones.
+        prompt: Prompt of all texts; by default one of several, including an empty one.
+        references: References of all texts.
+        metadata: Metadata of all texts.
+        tolerance: Relative and absolute tolerance.
 
     Returns:
-        What was compared, in words.
+        A summary for the report.
 
     Raises:
         AssertionError: For the first difference.
@@ -60,8 +60,8 @@ def check_growing(
         rng = np.random.default_rng(0)
         rows = _rows(tokenizer, texts, prompt, rng)
         sample = Sample(prompt or "", tuple(references), metadata)
-        compared += _Growth(scorer, tokenizer, sample, rows, tolerance, f"with the tokenizer {name!r}").run(rng)
-    return f"{compared} states of growing texts, tokenizers {', '.join(TOKENIZERS)}"
+        compared += _TokenByToken(scorer, tokenizer, sample, rows, tolerance, f"with the tokenizer {name!r}").run(rng)
+    return f"{compared} states of unfinished texts, tokenizers {', '.join(TOKENIZERS)}"
 
 
 def _rows(tokenizer: Tokenizer, texts: Sequence[str], prompt: str | None, rng: np.random.Generator) -> Rows:
@@ -87,8 +87,8 @@ def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
         return []
 
 
-class _Growth:
-    """Some texts under one tokenizer."""
+class _TokenByToken:
+    """Texts under one tokenizer, extended by one token at a time."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _Growth:
         self.where = where
 
     def run(self, rng: np.random.Generator) -> int:
-        """Return how many states were compared."""
+        """Run the comparison; return the number of states compared."""
         usable = np.flatnonzero(self.tokenizer.token_mask)
         longest = max(len(ids) for _, ids in self.rows)
         alive = np.arange(len(self.rows))
@@ -126,17 +126,19 @@ class _Growth:
             others = self._states(self.scorer.advance(list(states), other), other, "advance")
             compared += self._compare(others, other, "advance and value")
             batch = self._batch(alive, length)
-            grown = self._states(self.scorer.advance(list(states), batch), batch, "advance")
-            compared += self._compare(grown, batch, "advance from states that were advanced before")
-            self._same(at_first, self._values(states, before), before, "states change in place: value of an old one")
+            extended = self._states(self.scorer.advance(list(states), batch), batch, "advance")
+            compared += self._compare(extended, batch, "advance from states used before")
+            self._same(
+                at_first, self._values(states, before), before, "modifies states in place: value of an old state"
+            )
             if length % 8 == 5:
                 again = self._states(self.scorer.begin(batch), batch, "begin")
                 compared += self._compare(again, batch, "begin in the middle")
-            states = grown
+            states = extended
         return compared
 
     def _batch(self, alive: npt.NDArray[np.int64], length: int, last: npt.NDArray[np.int64] | None = None) -> TextBatch:
-        """Return the texts ``alive`` cut to ``length`` tokens, optionally with other last tokens."""
+        """Return the texts ``alive``, cut to ``length`` tokens, optionally with other last tokens."""
         chosen = [self.rows[i] for i in alive.tolist()]
         prompts = [prompt for prompt, _ in chosen]
         completions = [ids[:length] for _, ids in chosen]
@@ -145,7 +147,7 @@ class _Growth:
         samples = [Sample(self.tokenizer.decode(p), self.sample.references, self.sample.metadata) for p in prompts]
         batch = TextBatch.from_ids(self.tokenizer, prompts, completions, samples)
         batch.done = np.array([len(ids) == length for _, ids in chosen], dtype=np.bool_)
-        batch.slots = None if length % 4 == 3 else alive  # a batch need not come from an environment
+        batch.slots = None if length % 4 == 3 else alive  # batches need not come from an environment
         return batch
 
     def _states(self, states: Any, batch: TextBatch, method: str) -> list[Any]:
@@ -160,8 +162,8 @@ class _Growth:
     def _compare(self, states: list[Any], batch: TextBatch, what: str) -> int:
         whole = score_part(self.scorer, batch)
         if whole.error is not None:
-            raise AssertionError(f"fails for a growing text, {self.where}: {whole.error}") from whole.cause
-        self._same(whole.total, self._values(states, batch), batch, f"is not the same incrementally: {what}")
+            raise AssertionError(f"fails for an unfinished text, {self.where}: {whole.error}") from whole.cause
+        self._same(whole.total, self._values(states, batch), batch, f"gives another score incrementally: {what}")
         return len(batch)
 
     def _same(self, expected: FloatArray, got: FloatArray, batch: TextBatch, what: str) -> None:

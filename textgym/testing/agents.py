@@ -1,4 +1,4 @@
-"""The ladder of probe environments as a function: which rung is the first that an agent does not climb."""
+"""Test of an agent on the probe environments."""
 
 import inspect
 import time
@@ -14,19 +14,19 @@ from textgym.envs import TextGenVectorEnv
 from textgym.errors import unknown_name
 from textgym.probes import PROBES, Probe
 
-__all__ = ["Ladder", "Rung", "probe"]
+__all__ = ["ProbeReport", "ProbeResult", "probe_agent"]
 
 HELD_OUT_SEED = 20_000_003
-"""Of the evaluation. It makes the bandit's coins nearly fair in as few as 32 episodes: the better arm always passes."""
+"""Seed of the evaluation, with which the bandit's noise averages out over as few as 32 episodes."""
 NUM_CHUNKS = 10
-"""Evaluations of an agent that does not pass earlier."""
+"""Greatest number of evaluations per probe."""
 
 
 class ProbeAgent(Protocol):
-    """What an agent needs to be probed: two of the methods that textgym's and Stable-Baselines3's agents have."""
+    """Interface of an agent, which those of textgym and Stable-Baselines3 implement."""
 
     def learn(self, total_timesteps: int) -> Any:
-        """Train for so many further tokens."""
+        """Train for this many further tokens."""
         ...
 
     def predict(
@@ -36,65 +36,63 @@ class ProbeAgent(Protocol):
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
-        """Return (N,) actions and a state.
-
-        Where the probe needs masks, ``action_masks`` is given too, if there is such a parameter.
-        """
+        """Return (N,) actions and a state; ``action_masks`` is passed too where the probe needs masks."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
-    """How one agent did on one probe."""
+class ProbeResult:
+    """Result of one agent on one probe."""
 
     probe: Probe
-    """The environment."""
+    """The probe."""
     seed: int
-    """What the agent was made with."""
+    """Seed of the agent."""
     mean_return: float
-    """Of greedy episodes, at the last evaluation."""
+    """Mean return of greedy episodes in the last evaluation."""
     timesteps: int
-    """Tokens until then."""
+    """Tokens of training up to it."""
     seconds: float
     """Time spent in ``learn``."""
     passed: bool
-    """Whether the return came near enough to the optimum."""
+    """Whether the return reached the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """The report of :func:`probe`; ``str()`` makes a table of it."""
+class ProbeReport:
+    """Report of :func:`probe_agent`; ``str()`` formats it as a table."""
 
-    rungs: tuple[Rung, ...]
-    """In ladder order, the seeds of a probe side by side."""
+    results: tuple[ProbeResult, ...]
+    """In order of difficulty, the seeds of a probe adjacent."""
 
     @property
     def passed(self) -> bool:
-        """Whether every rung was passed."""
+        """Whether every probe was passed."""
         return self.first_failure is None
 
     @property
-    def first_failure(self) -> Rung | None:
-        """The easiest rung that was not passed, which is where to look first."""
-        return next((rung for rung in self.rungs if not rung.passed), None)
+    def first_failure(self) -> ProbeResult | None:
+        """The easiest probe that was not passed: start debugging here."""
+        return next((result for result in self.results if not result.passed), None)
 
     def __str__(self) -> str:
         row = "{:<18} {:>4} {:>7} {:>7} {:>7} {:>9} {:>8}  {}"
         lines = [row.format("probe", "seed", "return", "optimum", "random", "timesteps", "seconds", "").rstrip()]
-        for rung in self.rungs:
-            goals = [
-                f"{value:.3f}" for value in (rung.mean_return, rung.probe.optimal_return, rung.probe.random_return)
-            ]
-            verdict = "passed" if rung.passed else "FAILED"
-            lines.append(row.format(rung.probe.id, rung.seed, *goals, rung.timesteps, f"{rung.seconds:.2f}", verdict))
+        for result in self.results:
+            probe = result.probe
+            returns = [f"{value:.3f}" for value in (result.mean_return, probe.optimal_return, probe.random_return)]
+            verdict = "passed" if result.passed else "FAILED"
+            lines.append(
+                row.format(probe.id, result.seed, *returns, result.timesteps, f"{result.seconds:.2f}", verdict)
+            )
         failure = self.first_failure
         if failure is None:
-            return "\n".join([*lines, "Every rung was passed."])
-        meaning = failure.probe.failing_means
-        return "\n".join([*lines, f"The first failure is {failure.probe.id} with seed {failure.seed}. {meaning}"])
+            return "\n".join([*lines, "Every probe was passed."])
+        where = f"The first failure is {failure.probe.id} with seed {failure.seed}."
+        return "\n".join([*lines, f"{where} {failure.probe.diagnosis}"])
 
 
-def probe(
+def probe_agent(
     agent_factory: Callable[[Probe, int], ProbeAgent],
     *,
     probes: Sequence[str | Probe] | None = None,
@@ -102,33 +100,33 @@ def probe(
     threshold: float = 0.9,
     num_envs: int = 64,
     num_episodes: int = 128,
-) -> Ladder:
-    """Train an agent on every probe environment, and say on which one it fails first.
+) -> ProbeReport:
+    """Train an agent on every probe environment and report which it solves.
 
-    The agent learns a tenth of the probe's ``timesteps`` at a time. After each, greedy episodes of an environment of
-    their own, which start the same each time, decide whether it has passed.
+    The agent trains in steps of a tenth of the probe's ``timesteps``. After each, greedy episodes of a separate
+    environment with fixed seed decide whether it has passed.
 
     Args:
-        agent_factory: ``f(probe, seed)``, which makes a new agent and the environment that it trains on:
-            ``gym.make_vec(probe.id, num_envs=...)``, or ``TextGenVecEnv(n, **probe.keywords)`` for one of
-            Stable-Baselines3. Where the probe needs masks, ``predict`` is given ``action_masks`` ((N, V) bool);
-            an agent whose ``predict`` has no such parameter goes without, and fails.
-        probes: Ids or probes, the whole ladder by default.
-        seeds: Given to the factory, one agent each.
-        threshold: Share of the optimal return that is enough.
-        num_envs: Slots of the evaluation.
-        num_episodes: Episodes of an evaluation.
+        agent_factory: ``f(probe, seed)``, which returns a new agent with its training environment:
+            ``gym.make_vec(probe.id, num_envs=...)``, or ``TextGenVecEnv(n, **probe.keywords)`` for an agent of
+            Stable-Baselines3. If the probe needs masks and ``predict`` has a parameter ``action_masks``, it gets
+            (N, V) bool; an agent without it fails such a probe.
+        probes: Ids or probes; all by default.
+        seeds: Seeds passed to the factory, one agent each.
+        threshold: Share of the optimal return required to pass.
+        num_envs: Number of environments in an evaluation.
+        num_episodes: Number of episodes in an evaluation.
 
     Raises:
         ValueError: If ``probes`` or ``seeds`` are empty, a probe is unknown, or a number is out of range.
-        TypeError: If ``agent_factory`` cannot be called, or what it makes lacks ``learn`` or ``predict``.
+        TypeError: If ``agent_factory`` is not callable, or its result lacks ``learn`` or ``predict``.
 
     >>> class AlwaysB:
     ...     def learn(self, total_timesteps): ...
     ...     def predict(self, observation, state=None, episode_start=None, deterministic=False):
     ...         return np.ones(len(observation), dtype=np.int64), state
-    >>> ladder = probe(lambda probe, seed: AlwaysB(), probes=["ProbeConstant-v0", "ProbePrompt-v0"])
-    >>> ladder.first_failure.probe.id
+    >>> report = probe_agent(lambda probe, seed: AlwaysB(), probes=["ProbeConstant-v0", "ProbePrompt-v0"])
+    >>> report.first_failure.probe.id
     'ProbePrompt-v0'
     """
     if not callable(agent_factory):
@@ -139,9 +137,9 @@ def probe(
     for name, number in (("num_envs", num_envs), ("num_episodes", num_episodes)):
         if not isinstance(number, int | np.integer) or number < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
-    slots = min(num_envs, num_episodes)
-    every = [(each, seed) for each in chosen for seed in _listed("seeds", seeds)]
-    return Ladder(rungs=tuple(_climb(agent_factory, *one, threshold, slots, num_episodes) for one in every))
+    num_envs = min(num_envs, num_episodes)
+    runs = [(each, seed) for each in chosen for seed in _listed("seeds", seeds)]
+    return ProbeReport(results=tuple(_run(agent_factory, *run, threshold, num_envs, num_episodes) for run in runs))
 
 
 def _listed(name: str, values: Any) -> Sequence[Any]:
@@ -160,19 +158,21 @@ def _as_probe(spec: Any) -> Probe:
     return PROBES[spec]
 
 
-def _climb(
+def _run(
     agent_factory: Callable[[Probe, int], ProbeAgent],
     probe: Probe,
     seed: int,
     threshold: float,
     num_envs: int,
     num_episodes: int,
-) -> Rung:
+) -> ProbeResult:
     agent = agent_factory(probe, seed)
     for method in ("learn", "predict"):
         if not callable(getattr(agent, method, None)):
-            raise TypeError(f"agent_factory must make an agent with learn and predict, got {agent!r} without {method}")
-    # Stable-Baselines3 would count from 0 again at each call.
+            raise TypeError(
+                f"agent_factory must return an agent with learn and predict, got {agent!r} without {method}"
+            )
+    # Without it, Stable-Baselines3 restarts its step count at each call.
     known = inspect.signature(agent.learn).parameters
     continuing = {"reset_num_timesteps": False} if "reset_num_timesteps" in known else {}
     chunk = -(-probe.timesteps // NUM_CHUNKS)
@@ -182,11 +182,13 @@ def _climb(
         start = time.perf_counter()
         agent.learn(chunk, **continuing)
         seconds += time.perf_counter() - start
-        # An agent may learn from whole batches and so go beyond the chunk.
+        # An agent may train on whole batches and so exceed the chunk.
         timesteps = max(timesteps + chunk, getattr(agent, "num_timesteps", 0) - before)
         mean_return = _mean_return(agent, probe, num_envs, num_episodes)
         passed = mean_return >= threshold * probe.optimal_return
-    return Rung(probe=probe, seed=seed, mean_return=mean_return, timesteps=timesteps, seconds=seconds, passed=passed)
+    return ProbeResult(
+        probe=probe, seed=seed, mean_return=mean_return, timesteps=timesteps, seconds=seconds, passed=passed
+    )
 
 
 def _takes_masks(predict: Callable[..., Any]) -> bool:
@@ -195,7 +197,10 @@ def _takes_masks(predict: Callable[..., Any]) -> bool:
 
 
 def _mean_return(agent: ProbeAgent, probe: Probe, num_envs: int, num_episodes: int) -> float:
-    """Play greedily; each slot counts its first few episodes, or short ones would be counted too often."""
+    """Return the mean return of greedy episodes.
+
+    Each environment counts the same number of episodes, since otherwise short ones would be over-represented.
+    """
     env = TextGenVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **probe.keywords)
     wanted = (num_episodes + np.arange(num_envs)) // num_envs
     ended = np.zeros(num_envs, dtype=np.int64)
@@ -204,7 +209,7 @@ def _mean_return(agent: ProbeAgent, probe: Probe, num_envs: int, num_episodes: i
     state, starts = None, np.ones(num_envs, dtype=np.bool_)
     masked = probe.needs_masks and _takes_masks(agent.predict)
     while (ended < wanted).any():
-        masks = {"action_masks": env.action_masks().copy()} if masked else {}  # torch warns of read-only arrays
+        masks = {"action_masks": env.action_masks().copy()} if masked else {}  # torch warns about read-only arrays
         actions, state = agent.predict(observations, state=state, episode_start=starts, deterministic=True, **masks)
         observations, rewards, terminated, truncated, _ = env.step(actions)
         total += float(rewards[ended < wanted].sum())
