@@ -15,7 +15,7 @@ from textgym.tasks import find_task
 from textgym_agents import DQN, GRPO, PPO, LMPolicy, QPolicy, Reinforce, env_seed
 from textgym_agents.agent import Agent
 from textgym_agents.decoding import BestOfN, Greedy, RandomPolicy
-from textgym_agents.decoding.planner import Planner, Plans, empty_plans
+from textgym_agents.decoding.planning import Planner, Plans
 from textgym_agents.policy import Policy
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
@@ -257,24 +257,24 @@ class OptimalPolicy(Planner):
         if self.task.expert is None and self.task.target is None:
             raise ValueError(f"task {task!r} has no best turn: it has neither a target nor an expert")
 
-    def plan(self, slots: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
+    def plan(self, active: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
         """Plan each text up to the end of its current turn; see ``Planner.plan``."""
         core = self.env.core
-        plans = empty_plans(core.ids.shape, self.env.pad_token_id)
+        plans = Plans.empty(core.ids.shape, self.env.pad_token_id)
         plans.ids[:] = core.ids
-        for slot in np.flatnonzero(slots).tolist():
-            text = self.task.optimal_turn(core.samples[slot], self._agent_turns(slot))
+        for index in np.flatnonzero(active).tolist():
+            text = self.task.optimal_turn(core.samples[index], self._agent_turns(index))
             turn = [*self.env.tokenizer.encode(" " + text), self._eos]
-            columns = slice(core.lengths[slot], core.lengths[slot] + len(turn))
-            plans.ids[slot, columns], plans.is_action[slot, columns] = turn, True
+            columns = slice(core.lengths[index], core.lengths[index] + len(turn))
+            plans.ids[index, columns], plans.is_action[index, columns] = turn, True
         return plans
 
-    def _agent_turns(self, slot: int) -> Sequence[str]:
+    def _agent_turns(self, index: int) -> Sequence[str]:
         """Return the agent's previous turns of a dialogue."""
         core = self.env.core
         if core.user_turns is None:
             return ()
-        one = slice(slot, slot + 1)
+        one = slice(index, index + 1)
         text = TextBatch(
             self.env.tokenizer,
             core.ids[one],

@@ -1,4 +1,4 @@
-"""The decoding baselines choose what they promise and leave the environment as it was."""
+"""Decoders follow their rule and do not change the environment."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def completions(episodes):
 
 
 def generated(prompt_ids, **keywords):
-    """What transformers' generate writes after a prompt, up to EOS."""
+    """Return the completion of transformers' generate, up to EOS."""
     model = small_lm()
     settings = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 7, "eos_token_id": 7}
     text = model.generate(torch.tensor([prompt_ids]), **settings | keywords)[0, len(prompt_ids) :].tolist()
@@ -56,22 +56,22 @@ def log_prob_of(prompt_ids, completion_ids):
 # Token by token --------------------------------------------------------------------------------------------------
 
 
-def test_random_reaches_every_legal_token_equally_often_and_tells_their_probability():
+def test_random_policy_is_uniform_over_valid_tokens():
     masks = np.repeat(np.array([[True] * 4 + [False] * 4]), 4000, axis=0)
-    choice = RandomPolicy(8).act(np.zeros((4000, 1), dtype=np.int64), masks)
-    counts = np.bincount(choice.actions, minlength=8)
+    output = RandomPolicy(8).act(np.zeros((4000, 1), dtype=np.int64), masks)
+    counts = np.bincount(output.actions, minlength=8)
     assert (counts[:4] > 900).all()
     assert (counts[4:] == 0).all()
-    assert np.allclose(choice.log_probs, np.log(1 / 4))
+    assert np.allclose(output.log_probs, np.log(1 / 4))
 
 
-def test_greedy_is_what_generate_writes(policy):
+def test_greedy_agrees_with_generate(policy):
     episodes = played(make_env(), Greedy(policy), 8)
     for b, completion in enumerate(completions(episodes)):
         assert completion == generated(episodes.ids[b, : episodes.prompt_lengths[b]].tolist())
 
 
-def test_top_k_and_top_p_never_pick_outside(policy):
+def test_top_k_and_top_p_restrict_the_tokens(policy):
     ids = np.array([[2, 0, 1, 8, 8]] * 500)
     logits = policy.step(ids)[0][0]
     order = logits.argsort(descending=True)
@@ -80,11 +80,11 @@ def test_top_k_and_top_p_never_pick_outside(policy):
     assert set(Sampling(policy, top_p=0.5).act(ids).actions.tolist()) == set(order[:nucleus].tolist())
 
 
-def test_sampling_tells_the_log_probabilities_of_what_it_draws_from(policy):
+def test_sampling_returns_the_log_probabilities_of_the_warped_distribution(policy):
     ids = np.array([[2, 0, 1, 8, 8]])
-    choice = Sampling(policy, temperature=0.5).act(ids)
-    expected = (policy.step(ids)[0] / 0.5).log_softmax(-1)[0, choice.actions[0]]
-    assert choice.log_probs[0] == pytest.approx(expected.item(), abs=1e-6)
+    output = Sampling(policy, temperature=0.5).act(ids)
+    expected = (policy.step(ids)[0] / 0.5).log_softmax(-1)[0, output.actions[0]]
+    assert output.log_probs[0] == pytest.approx(expected.item(), abs=1e-6)
     assert Sampling(policy, top_k=1).act(ids).log_probs.tolist() == [0.0]
 
 
@@ -97,7 +97,7 @@ def test_a_low_temperature_is_nearly_greedy(policy):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
-def test_beam_search_finds_what_generate_finds(policy, num_beams):
+def test_beam_search_agrees_with_generate(policy, num_beams):
     env = make_env(time_limit="truncated")
     episodes = played(env, BeamSearch(policy, env, num_beams), 8)
     for b, completion in enumerate(completions(episodes)):
@@ -107,7 +107,7 @@ def test_beam_search_finds_what_generate_finds(policy, num_beams):
         assert episodes.log_probs[b].sum().item() == pytest.approx(log_prob_of(prompt, theirs), abs=1e-4)
 
 
-def test_a_beam_over_everything_finds_the_likeliest_of_all_completions(policy):
+def test_a_beam_over_all_prefixes_finds_the_most_likely_completion(policy):
     env = make_env(max_new_tokens=2)
     episodes = played(env, BeamSearch(policy, env, 64), 8)
     everything = [[7], *([a, b] for a in range(7) for b in range(8))]
@@ -122,30 +122,30 @@ def test_beam_search_stops_at_the_stop_strings_of_the_environment(policy):
     assert all("e" not in text[:-1] for text in texts)
 
 
-def test_best_of_n_scores_clearly_better_than_sampling(policy):
+def test_best_of_n_scores_more_than_twice_as_much_as_sampling(policy):
     env = make_env()
     sampled = played(env, policy, 64).returns.mean().item()
     assert played(env, BestOfN(policy, env, 16), 64).returns.mean().item() > 2 * sampled
 
 
-def test_best_of_one_plays_a_sample(policy):
+def test_best_of_one_is_sampling(policy):
     env = make_env()
     assert completions(played(env, BestOfN(policy, env, 1), 8)) == completions(played(env, policy, 8))
 
 
-def test_best_of_n_counts_the_rewards_on_the_way(policy):
+def test_best_of_n_compares_returns_not_last_rewards(policy):
     env = make_env(reward="potential", scorer=lambda completion: completion.count("b") - completion.count("d"))
     assert played(env, BestOfN(policy, env, 16), 32).returns.mean().item() > 0.5
 
 
-def test_any_policy_can_propose(policy):
+def test_best_of_n_accepts_any_policy(policy):
     env = make_env()
     assert played(env, BestOfN(RandomPolicy(8), env, 16)).returns.mean().item() > 0.2
 
 
 @pytest.mark.parametrize("evaluation", ["rollout", "value"])
-def test_mcts_beats_greedy(policy, evaluation):
-    """With two tokens the search reaches the ends of texts, so that even a value head that knows nothing will do."""
+def test_mcts_scores_more_than_greedy(policy, evaluation):
+    """With two tokens the search reaches the ends of the texts, so an untrained value head suffices."""
     env = make_env(max_new_tokens=2, scorer=lambda completion: completion.count("b") / 2)
     config = MCTSConfig(num_simulations=80, top_k=8, evaluation=evaluation)
     searched = played(env, MCTS(policy, env, config), 8, deterministic=True)
@@ -153,18 +153,18 @@ def test_mcts_beats_greedy(policy, evaluation):
     assert played(env, Greedy(policy), 8).returns.mean().item() < 0.8
 
 
-def test_mcts_with_rollouts_beats_greedy_where_it_cannot_see_the_end(policy):
+def test_mcts_with_rollouts_scores_more_than_greedy_on_longer_texts(policy):
     env = make_env()
     searched = played(env, MCTS(policy, env), 8, deterministic=True).returns.mean().item()
     assert searched > played(env, Greedy(policy), 8).returns.mean().item() + 0.2
 
 
-def test_mcts_draws_in_proportion_to_visits_and_tells_their_share(policy):
+def test_mcts_draws_in_proportion_to_visits(policy):
     env = make_env()
     observations, _ = env.reset(seed=0)
     decoder = MCTS(policy, env, SMALL_SEARCH)
-    choice = decoder.act(observations)
-    shares = np.exp(choice.log_probs) * SMALL_SEARCH.num_simulations
+    output = decoder.act(observations)
+    shares = np.exp(output.log_probs) * SMALL_SEARCH.num_simulations
     assert np.allclose(shares, shares.round(), atol=1e-4)
     assert (shares.round() >= 1).all()
 
@@ -212,7 +212,7 @@ def test_the_same_seed_gives_the_same_texts(policy, name):
 
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("keywords", [{}, {"group_size": 3}, {"kl_penalty": 0.1, "reference": small_lm(1)}])
-def test_looking_ahead_leaves_the_environment_as_it_was(policy, name, keywords):
+def test_looking_ahead_does_not_change_the_environment(policy, name, keywords):
     env = make_env(**keywords)
     observations, _ = env.reset(seed=0)
     before = repr(env.unwrapped.get_state())
@@ -222,7 +222,7 @@ def test_looking_ahead_leaves_the_environment_as_it_was(policy, name, keywords):
 
 
 def test_looking_ahead_draws_no_prompts(policy):
-    """An iterator of prompts would lose those that a copy drew."""
+    """Prompts that a copy drew from an iterator would be lost."""
     texts = [f"{a}{b}" for a in "abcdefg" for b in "abcdefg"]
     env = make_env(4, prompts=iter(texts))
     episodes = played(env, BestOfN(policy, env), 12)
@@ -230,23 +230,23 @@ def test_looking_ahead_draws_no_prompts(policy):
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_a_text_of_another_environment_is_refused(policy, name):
+def test_an_observation_of_another_environment_raises(policy, name):
     env, other = make_env(), make_env(prompts=["gag"])
     env.reset(seed=0)
     observations, _ = other.reset(seed=0)
-    with pytest.raises(ValueError, match="not the present state of the environment"):
+    with pytest.raises(ValueError, match="not the current state of the environment"):
         DECODERS[name](policy, env).act(observations)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_another_vocabulary_and_another_family_are_refused(policy, name):
+def test_another_vocabulary_and_another_family_raise(policy, name):
     with pytest.raises(ValueError, match="the environment has 257 actions, the model a vocabulary of 8"):
         DECODERS[name](policy, make_env(tokenizer="byte"))
     with pytest.raises(TypeError, match="needs an environment of the TextGen family, got int"):
         DECODERS[name](policy, 3)
 
 
-def test_a_plan_that_is_not_followed_is_made_anew(policy):
+def test_a_text_that_deviates_from_its_plan_is_planned_anew(policy):
     env = make_env(2)
     observations, _ = env.reset(seed=0)
     planner = BestOfN(policy, env, 8)
@@ -258,14 +258,14 @@ def test_a_plan_that_is_not_followed_is_made_anew(policy):
         assert (plan[:length] == text[:length]).all()
 
 
-def test_a_prompt_that_comes_again_is_planned_anew(policy):
+def test_a_new_episode_of_the_same_prompt_is_planned_anew(policy):
     env = make_env(2, prompts=["a"])
     texts = {info["completion"] for info in played(env, BestOfN(policy, env, 1), 32).infos}
     assert len(texts) > 10
 
 
 @pytest.mark.parametrize("name", ["beam", "mcts by value"])
-def test_a_diverged_model_is_an_error_not_a_text(name):
+def test_a_diverged_model_raises(name):
     env, policy = make_env(), LMPolicy(small_lm())
     decoder = DECODERS[name](policy, env)
     played(env, decoder, 8)
@@ -276,7 +276,7 @@ def test_a_diverged_model_is_an_error_not_a_text(name):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_every_decoder_has_the_predict_that_sb3_evaluates(policy, name):
+def test_sb3_evaluates_every_decoder(policy, name):
     env = TextGenVecEnv(
         4, tokenizer=TOKENIZER, prompts=["a", "cab"], scorer=share_of_b, max_new_tokens=6, max_prompt_tokens=4
     )
@@ -284,7 +284,7 @@ def test_every_decoder_has_the_predict_that_sb3_evaluates(policy, name):
     assert 0 <= mean <= 1
 
 
-def test_predict_takes_one_text_as_well(policy):
+def test_predict_accepts_a_single_text(policy):
     actions, state = Greedy(policy).predict(np.array([2, 0, 1, 8, 8]), state="kept")
     assert actions.shape == ()
     assert state == "kept"
@@ -303,6 +303,6 @@ def test_predict_takes_one_text_as_well(policy):
         (lambda policy, env: MCTSConfig(evaluation="rollouts"), "did you mean 'rollout'"),
     ],
 )
-def test_settings_out_of_range_are_refused(policy, make, message):
+def test_settings_out_of_range_raise(policy, make, message):
     with pytest.raises(ValueError, match=message):
         make(policy, make_env())

@@ -50,7 +50,7 @@ from textgym_agents import (
     read_episodes,
 )
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, Greedy, MCTSConfig, RandomPolicy, Sampling
-from textgym_agents.decoding.simulation import mixed
+from textgym_agents.decoding.mcts import select_snapshots
 from textgym_agents.losses import policy_gradient_loss
 from textgym_agents.policy import ActionOutput
 from textgym_agents.replay import EpisodeReplay
@@ -683,13 +683,13 @@ def test_looking_ahead_hears_the_replies_that_the_environment_will_give():
     assert sum(plans) == 3
 
 
-def test_snapshots_of_dialogues_are_mixed_slot_by_slot():
+def test_snapshots_of_dialogues_are_combined_by_episode():
     env = make_env(2)
     env.reset(seed=0)
     before = env.unwrapped.get_state()
     env.step(np.array([EOS, EOS]))
     after = env.unwrapped.get_state()
-    state = mixed([before, after], np.array([1, 0]))
+    state = select_snapshots([before, after], np.array([1, 0]))
     assert state["ids"].tolist() == [after["ids"][0].tolist(), before["ids"][1].tolist()]
     assert state["rngs"] == [after["rngs"][0], before["rngs"][1]]
     for name in ("replies", "is_action"):

@@ -17,7 +17,7 @@ from textgym.rewards import Potential, Reward, as_reward
 from textgym.scorers import Scorer
 from textgym.testing.traces import check_same
 from textgym.tokenizers import CharTokenizer
-from textgym_agents.decoding.simulation import Simulation
+from textgym_agents.decoding.base import Simulation
 
 CHAR = CharTokenizer()
 EOS = CHAR.eos_token_id

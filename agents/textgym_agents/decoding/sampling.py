@@ -1,4 +1,4 @@
-"""Choosing token by token: at random, the likeliest, or from a sharpened or truncated distribution."""
+"""Decoders that choose token by token: uniform, greedy, and temperature, top-k and top-p sampling."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ import numpy.typing as npt
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from textgym_agents.decoding.decoder import Decoder, as_lm_policy
+from textgym_agents.decoding.base import Decoder, as_lm_policy
 from textgym_agents.policy import ActionOutput, Policy, choose
 
 __all__ = ["Greedy", "RandomPolicy", "Sampling"]
 
 
 class RandomPolicy(Decoder):
-    """Each legal token is as likely as any other: what chance gets.
+    """Uniform distribution over the valid tokens.
 
     Args:
         vocab_size: V.
-        seed: Of its own generator.
+        seed: Seed of its own generator.
 
     >>> RandomPolicy(8).act(np.array([[0, 8]]), np.eye(8, dtype=bool)[[3]]).actions
     array([3])
@@ -36,7 +36,7 @@ class RandomPolicy(Decoder):
         deterministic: bool = False,
         generator: torch.Generator | None = None,
     ) -> ActionOutput:
-        """Choose the next token of N texts; ``deterministic`` changes nothing, since no token is the best."""
+        """Draw the next token of N texts; ``deterministic`` has no effect."""
         generator = generator or self.generator
         logits = torch.zeros(len(ids), self.vocab_size, device=generator.device)
         actions, log_probs = choose(logits, action_masks, generator=generator)
@@ -44,10 +44,10 @@ class RandomPolicy(Decoder):
 
 
 class Greedy(Decoder):
-    """Always the best token of a policy, as ``deterministic=True`` gives it.
+    """Greedy decoding: the policy's action with ``deterministic=True``.
 
     Args:
-        policy: Any policy, of Q-values too.
+        policy: Any policy, including Q-functions.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -63,26 +63,26 @@ class Greedy(Decoder):
         deterministic: bool = True,
         generator: torch.Generator | None = None,
     ) -> ActionOutput:
-        """Choose the next token of N texts, whatever ``deterministic`` says."""
+        """Choose the best next token of N texts; ``deterministic`` has no effect."""
         return self.policy.act(ids, action_masks, active=active, deterministic=True, generator=generator)
 
 
 class Sampling(Decoder):
-    """Draws from softmax(logits / temperature), restricted to the likeliest tokens.
+    """Sampling from softmax(logits / temperature), restricted by top-k and top-p.
 
-    First the temperature, then ``top_k``, then ``top_p``, in transformers' order and by its code; invalid tokens are
-    left out before. The log-probabilities are those of the distribution that is drawn from.
+    Masks, temperature, ``top_k`` and ``top_p`` are applied in this order, the last three with transformers' own
+    processors. The log-probabilities are those of the resulting distribution.
 
     Args:
         policy: An ``LMPolicy`` or what it takes, such as ``"tiny"`` or a loaded model.
         temperature: Above 0; below 1 sharpens.
-        top_k: Only so many tokens. None keeps all.
-        top_p: Only the fewest tokens whose probabilities add up to so much (Holtzman et al. 2020, The curious case of
-            neural text degeneration, arXiv:1904.09751). None keeps all.
-        seed: Of its own generator.
+        top_k: Number of most likely tokens to keep; None keeps all.
+        top_p: Keep the smallest set of tokens whose probabilities add up to at least this (Holtzman et al. 2020, The
+            curious case of neural text degeneration, arXiv:1904.09751); None keeps all.
+        seed: Seed of its own generator.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a setting is out of range.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Sampling(Decoder):
         deterministic: bool = False,
         generator: torch.Generator | None = None,
     ) -> ActionOutput:
-        """Choose the next token of N texts; ``deterministic`` takes the likeliest."""
+        """Choose the next token of N texts; ``deterministic`` takes the most likely one."""
         logits, values = self.policy.step(ids, action_masks, active=active)
         logits = self.warp(torch.from_numpy(ids), logits)  # type: ignore[arg-type]
         actions, log_probs = choose(logits, deterministic=deterministic, generator=generator or self.generator)

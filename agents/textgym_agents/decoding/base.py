@@ -1,0 +1,156 @@
+"""Base class of the decoders, and simulation of an environment's episodes for those that look ahead."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from textgym.envs.core import Core
+from textgym.envs.interface import CoreInterface, select_slots
+from textgym_agents.policy import ActionOutput, LMPolicy, Policy
+from textgym_agents.rollout import check_fit, token_window
+
+__all__ = ["Decoder", "Simulation", "as_lm_policy", "check_current", "look_ahead_env"]
+
+
+class Decoder(ABC):
+    """Base class of the decoders; a subclass implements ``act`` of the protocol ``Policy``.
+
+    Args:
+        vocab_size: V.
+        seed: Seed of the generator used when ``act`` is given none.
+        device: Device of the generator and of the logits.
+    """
+
+    def __init__(self, vocab_size: int, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        if vocab_size < 1:
+            raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
+        self.vocab_size = vocab_size
+        self.device = torch.device(device)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    @abstractmethod
+    def act(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> ActionOutput:
+        """Choose the next token of N texts; see ``Policy.act``."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """Choose actions, with SB3's signature; see ``Agent.predict``."""
+        ids = token_window(observation)
+        masks = None if action_masks is None else np.atleast_2d(action_masks)
+        actions = self.act(np.atleast_2d(ids), masks, deterministic=deterministic).actions
+        return (actions[0] if ids.ndim == 1 else actions), state
+
+
+def as_lm_policy(policy: Any) -> LMPolicy:
+    """Return an ``LMPolicy`` unchanged, or make one of a name, a folder or a model."""
+    return policy if isinstance(policy, LMPolicy) else LMPolicy(policy)
+
+
+class Simulation:
+    """M copies of an environment's N running episodes, which are never reset.
+
+    Neither the environment's state nor its generators change, and no prompt is drawn. Scorer, constraints, endings and
+    simulated user are shared with the environment; generators are copied, so the user replies as it would there.
+
+    Args:
+        env: The environment, of any of the three interfaces.
+        env_indices: (M,) int64, the episode that each copy starts from.
+    """
+
+    def __init__(self, env: CoreInterface, env_indices: npt.NDArray[np.int64]) -> None:
+        self._core = Core(env.clone().core.components, len(env_indices))  # the clone has copies of what changes
+        self.state = select_slots(env.get_state(), env_indices)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A snapshot; assigning one restores it."""
+        return self._core.get_state()
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._core.set_state(state)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """(M, L) int64 texts, right-padded with V; modified in place by ``step``."""
+        return self._core.ids
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(M,) int64 number of tokens of each text; a copy."""
+        return self._core.lengths.copy()
+
+    @property
+    def running(self) -> npt.NDArray[np.bool_]:
+        """(M,) bool, True for episodes that have not ended; a copy."""
+        return self._core.running.copy()
+
+    def masks(self) -> npt.NDArray[np.bool_] | None:
+        """Return (M, V) bool action masks, or None if all actions are always valid."""
+        if self._core.masking.all_valid:
+            return None
+        return self._core.action_masks() | ~self._core.running[:, None]  # an ended episode may have no valid action
+
+    def reorder(self, sources: npt.NDArray[np.int64]) -> None:
+        """Replace copy i by copy ``sources[i]``; (M,) int64."""
+        self.state = select_slots(self.state, sources)
+
+    def step(
+        self, actions: npt.NDArray[np.int64], log_probs: npt.NDArray[np.floating], active: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Take a step in the active episodes and return (M,) float64 rewards, 0 elsewhere.
+
+        Args:
+            actions: (M,) tokens.
+            log_probs: (M,) log pi(a|s), for a KL term in the reward.
+            active: (M,) bool.
+        """
+        if not active.any():
+            return np.zeros(len(actions))
+        self._core.set_log_probs(log_probs)
+        return self._core.step(actions, where=active).rewards
+
+
+def look_ahead_env(env: Any, policy: Policy) -> CoreInterface:
+    """Return the unwrapped TextGen environment.
+
+    Raises:
+        TypeError: If the environment is not of the TextGen family.
+        ValueError: If its actions are not the policy's tokens.
+    """
+    base = getattr(env, "unwrapped", env)
+    if not isinstance(base, CoreInterface):
+        raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
+    check_fit(base, policy)  # type: ignore[arg-type]  # all three interfaces have the attributes that it reads
+    return base
+
+
+def check_current(env: CoreInterface, ids: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
+    """Check that the active rows of an observation are the environment's running episodes.
+
+    Raises:
+        ValueError: If they are not, because the observation is of another environment.
+    """
+    core = env.core
+    if ids.shape != core.ids.shape or (ids != core.ids)[active].any() or not core.running[active].all():
+        raise ValueError(
+            "the observation is not the current state of the environment that this decoder looks ahead in; construct "
+            "the decoder with the environment that it acts in"
+        )
