@@ -223,8 +223,6 @@ def test_the_parts_know_nothing_of_the_environment(part):
 
 IMPORTED_WHEN_BUILT = (
     "scorers/fluency/language_model",
-    "scorers/fluency/token_stream",
-    "scorers/learned/preference_model",
     "scorers/learned/preference_model",
     "users/language_model",
 )

@@ -1,6 +1,8 @@
-"""Writes docs/scorers.md: what each scorer measures, costs, needs, and says of five fixed texts.
+"""Write docs/scorers.md: what each scorer measures, costs and needs, and its scores of five fixed texts.
 
-Run it alone, with nothing else on the machine: python tools/scorer_table.py
+``python tools/scorer_table.py`` keeps the times that are in the page and measures only those of new scorers;
+``--all-times`` measures all of them anew, on a machine that does nothing else. The row of a scorer whose package is not
+installed is kept as it is.
 """
 
 from __future__ import annotations
@@ -30,10 +32,21 @@ from textgym.scorers import Scorer
 from textgym.scorers.catalogue import CATALOGUE, FOLDERS
 from textgym.scorers.text import ends_with_mark
 from textgym.tasks.world import story
-from textgym.testing.known_scorers import REQUIRES
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
-__all__ = ["PAGE", "TEXTS", "TIMES", "Row", "built", "facts_of", "groups_of_scorers", "page", "row_of", "scores_of"]
+__all__ = [
+    "PAGE",
+    "TEXTS",
+    "TIMES",
+    "Row",
+    "built",
+    "facts_of",
+    "groups_of_scorers",
+    "page",
+    "row_of",
+    "rows_of",
+    "scores_of",
+]
 
 PAGE = Path(__file__).parent.parent / "docs" / "scorers.md"
 TEXTS = {
@@ -58,7 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Novelty": ([TEXTS["good"]],),
     "Regex": ("(?i)dog",),
 }
-"""What is given to those that cannot be built without arguments, or would say the same of all texts."""
+"""Arguments of scorers that cannot be built without, or would give all texts the same score."""
 PAIRS = [
     {"prompt": PROMPT, "chosen": f"The {who} was {good}.", "rejected": f"The {who} was {bad}."}
     for who in ("dog", "cat", "man")
@@ -66,28 +79,31 @@ PAIRS = [
 ]
 UNMEASURED = {"Judge": "depends on the endpoint", "RewardModel": "depends on the model"}
 OWN_PROCESS = ("Checker", "MathAnswer")
-"""Those that work in another process, whose CPU time is not this one's."""
+"""Scorers that work in another process, so that wall time is measured instead of CPU time."""
 
 FACTS = ("Scorer", "What it measures", "Range", "Deterministic", "Incremental", "Empty text")
 TIMES = ("µs alone", f"µs in {NUM_TIMED}")
 PACKAGES = ("Package", "Licence")
 SCORES = ("Scorer", *TEXTS, "Built as")
 
+Cells = dict[str, str]
+"""A row of a table by column."""
+
 _FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
 _LICENCES = {"Apache 2.0": "Apache-2.0", "Apache Software License": "Apache-2.0", "Apache 2.0 License": "Apache-2.0"}
 _LICENCES |= {"MIT License": "MIT"}
 _BUNDLED = "BSD-3-Clause and others"
-"""Of torch, which lists those of all that is bundled with it."""
+"""The licence of torch, whose metadata list those of all bundled software."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the page says of one scorer."""
+    """One scorer's row in the tables."""
 
     name: str
     """The class."""
     id: str | None
-    """What users may type instead, where it can be built without arguments."""
+    """The registered id, if it has one."""
     built_as: str
     """The expression that was measured."""
     measures: str
@@ -98,24 +114,29 @@ class Row:
     packages: tuple[str, ...]
     scores: dict[str, float] | str
     """By text, the empty one under ``""``, NaN where the scorer does not apply; or why there are none."""
-    microseconds: tuple[float, float] | None = None
-    """Per text, alone and in a batch; None where they were not measured."""
+    times: tuple[str, str] | None = None
+    """Microseconds per text, alone and in a batch, as written in the page; None if not measured."""
 
 
 def groups_of_scorers() -> dict[str, list[type]]:
-    """Return the scorers of each folder, without those that are made of others."""
+    """Return the scorers of each folder but ``combine``."""
     return {folder: scorers_in(folder) for folder in FOLDERS if folder != "combine"}
 
 
 def scorers_in(folder: str) -> list[type]:
     """Return the scorers that a folder exports."""
-    names = sorted((name for name, (module, _) in CATALOGUE.items() if module.startswith(f"{folder}.")), key=str.lower)
+    names = sorted((name for name, entry in CATALOGUE.items() if entry.module.startswith(f"{folder}.")), key=str.lower)
     exported = [getattr(textgym.scorers, name) for name in names]
     return [kind for kind in exported if inspect.isclass(kind) and issubclass(kind, Scorer)]
 
 
-def row_of(kind: type, *, timed: bool) -> Row:
-    """Build a scorer and ask it.
+def row_of(kind: type, *, timed: bool, times: tuple[str, str] | None = None) -> Row:
+    """Build a scorer and score the fixed texts.
+
+    Args:
+        kind: Its class.
+        timed: Whether to measure times, unless they are given.
+        times: Known times.
 
     Raises:
         ImportError: If a package that it needs is missing.
@@ -123,17 +144,19 @@ def row_of(kind: type, *, timed: bool) -> Row:
     name = kind.__name__
     scorer, built_as = built(kind)
     try:
+        if times is None and timed and name not in UNMEASURED:
+            times = _times(scorer, name in OWN_PROCESS)
         return Row(
             name=name,
-            id=CATALOGUE[name][1],
+            id=CATALOGUE[name].id,
             built_as=built_as,
             measures=_first_sentence(kind),
             range=_range(scorer, kind),
             deterministic=scorer.deterministic,
             incremental=scorer.incremental,
-            packages=REQUIRES.get(name, ()),
+            packages=CATALOGUE[name].packages,
             scores=UNMEASURED[name] if name in UNMEASURED else _scores(scorer),
-            microseconds=_microseconds(scorer, name in OWN_PROCESS) if timed and name not in UNMEASURED else None,
+            times=times,
         )
     finally:
         if hasattr(scorer, "close"):
@@ -141,7 +164,7 @@ def row_of(kind: type, *, timed: bool) -> Row:
 
 
 def built(kind: Any) -> tuple[Any, str]:
-    """Return a scorer of a class, and the expression that stands for it.
+    """Return a scorer of a class, and the expression that built it.
 
     Raises:
         ImportError: If a package that it needs is missing.
@@ -195,21 +218,26 @@ def _tokenizer() -> Tokenizer:
 
 
 def _scores(scorer: Any) -> dict[str, float]:
-    """Return what it says of the fixed texts and of the empty one, all in one batch."""
+    """Return the scores of the fixed texts and of the empty one, all in one batch."""
     found = scorer(_batch([*TEXTS.values(), ""]))
     return dict(zip((*TEXTS, ""), map(float, found), strict=True))
 
 
-def _microseconds(scorer: Any, is_elsewhere: bool) -> tuple[float, float]:
+def _times(scorer: Any, is_elsewhere: bool) -> tuple[str, str]:
     clock = time.perf_counter if is_elsewhere else time.process_time
     costs: list[tuple[float, float]] = []
     for i in range(ROUNDS + 1):
-        # No text comes twice, for the sake of scorers and libraries that remember what they have seen.
+        # No text occurs twice, because some scorers and libraries cache results.
         first, second, references = ([_words_of_story(3 * i + k, j) for j in range(NUM_TIMED)] for k in range(3))
         ones = [_batch([text], [reference]) for text, reference in zip(first, references, strict=True)]
         costs.append((_seconds(clock, scorer, ones), _seconds(clock, scorer, [_batch(second, references)])))
     alone, in_batch = (statistics.median(column) for column in zip(*costs[1:], strict=True))  # the first one warms up
-    return 1e6 * alone / NUM_TIMED, 1e6 * in_batch / NUM_TIMED
+    return _microseconds(alone), _microseconds(in_batch)
+
+
+def _microseconds(seconds: float) -> str:
+    value = 1e6 * seconds / NUM_TIMED
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 @cache
@@ -219,7 +247,7 @@ def _words_of_story(seed: int, index: int) -> str:
 
 def _seconds(clock: Callable[[], float], scorer: Any, batches: list[TextBatch]) -> float:
     gc.collect()
-    gc.disable()  # as timeit does: the heap of this process is not the scorer's
+    gc.disable()  # as timeit does
     try:
         start = clock()
         for batch in batches:
@@ -230,15 +258,15 @@ def _seconds(clock: Callable[[], float], scorer: Any, batches: list[TextBatch]) 
 
 
 def licence_of(package: str) -> str:
-    """Return what an installed package says of its licence, as SPDX calls it where that is known.
+    """Return the licence in an installed package's metadata, as an SPDX id where that is known.
 
     Raises:
         PackageNotFoundError: If it is not installed.
     """
     found = metadata(package)
     kinds = [entry.rpartition(" :: ")[2] for entry in found.get_all("Classifier") or [] if entry.startswith("License")]
-    said = found.get("License-Expression") or (found.get("License") or "").strip().split("\n")[0] or ", ".join(kinds)
-    return _BUNDLED if package == "torch" else _LICENCES.get(said, said) or "not said"
+    name = found.get("License-Expression") or (found.get("License") or "").strip().split("\n")[0] or ", ".join(kinds)
+    return _BUNDLED if package == "torch" else _LICENCES.get(name, name) or "unknown"
 
 
 def facts_of(row: Row) -> dict[str, str]:
@@ -247,24 +275,19 @@ def facts_of(row: Row) -> dict[str, str]:
     empty = row.scores if isinstance(row.scores, str) else _number(row.scores[""])
     flags = ["yes" if flag else "no" for flag in (row.deterministic, row.incremental)]
     cells = [name, row.measures, row.range, *flags, empty]
-    times = ("-", "-") if row.microseconds is None else tuple(map(_time, row.microseconds))
     licences = ", ".join(dict.fromkeys(map(licence_of, row.packages)))
-    cells += [*times, ", ".join(row.packages), licences]
+    cells += [*(row.times or ("-", "-")), ", ".join(row.packages), licences]
     return dict(zip((*FACTS, *TIMES, *PACKAGES), cells, strict=True))
 
 
 def scores_of(row: Row) -> dict[str, str]:
     """Return the cells of a row of scores by column."""
-    said = ["-"] * len(TEXTS) if isinstance(row.scores, str) else [_number(row.scores[name]) for name in TEXTS]
-    return dict(zip(SCORES, (f"`{row.name}`", *said, row.built_as.replace("|", r"\|")), strict=True))
+    scores = ["-"] * len(TEXTS) if isinstance(row.scores, str) else [_number(row.scores[name]) for name in TEXTS]
+    return dict(zip(SCORES, (f"`{row.name}`", *scores, row.built_as.replace("|", r"\|")), strict=True))
 
 
 def _number(value: float) -> str:
     return "does not apply" if math.isnan(value) else f"{value + 0.0:.2f}".replace("-0.00", "0.00")
-
-
-def _time(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _table(columns: tuple[str, ...], rows: list[Mapping[str, str]]) -> str:
@@ -274,49 +297,72 @@ def _table(columns: tuple[str, ...], rows: list[Mapping[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def page(groups: Mapping[str, list[Row]]) -> str:
-    """Return the whole page for the rows of each folder."""
-    parts = [_introduction()]
+def rows_of(text: str) -> dict[str, list[Cells]]:
+    """Return the rows of all tables in a page: the cells by column, grouped by the class in the first cell."""
+    rows: dict[str, list[Cells]] = {}
+    columns: list[str] = []
+    for line in text.splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        if len(cells) < 3 or cells[0]:
+            columns = []
+            continue
+        cells = [cell.strip() for cell in cells[1:-1]]
+        name = re.match(r"`(\w+)`", cells[0])
+        if not columns:
+            columns = cells
+        elif name is not None:
+            rows.setdefault(name[1], []).append(dict(zip(columns, cells, strict=True)))
+    return rows
+
+
+def page(groups: Mapping[str, list[tuple[Cells, Cells]]], machine: str | None = None) -> str:
+    """Return the page.
+
+    Args:
+        groups: By folder, the rows of facts and of scores of each scorer.
+        machine: A sentence about the machine on which the times were measured, by default this one.
+    """
+    parts = [_introduction(_machine() if machine is None else machine)]
     for folder, rows in groups.items():
         about = inspect.getdoc(importlib.import_module(f"textgym.scorers.{folder}")) or ""
         parts += [f"## {folder.capitalize()}", f"`textgym.scorers.{folder}`: {about.splitlines()[0]}"]
-        parts += [_table((*FACTS, *TIMES, *PACKAGES), [facts_of(row) for row in rows])]
-        parts += [_table(SCORES, [scores_of(row) for row in rows])]
+        parts += [_table((*FACTS, *TIMES, *PACKAGES), [facts for facts, _ in rows])]
+        parts += [_table(SCORES, [scores for _, scores in rows])]
     return "\n\n".join([*parts, _combinations()]) + "\n"
 
 
-def _introduction() -> str:
+def _introduction(machine: str) -> str:
     examples = "\n".join(f"- {name}: `{text}`" for name, text in TEXTS.items())
     return f"""\
 # Scorers
 
-Written by `python tools/scorer_table.py`; a test compares all but the times with what the scorers say now.
+Generated by `python tools/scorer_table.py`; a test compares everything but the times with the current scorers.
 
-A scorer is given to an environment as an object of its class or, where one is shown, by name:
-`scorer=LengthBand(4, 8)`, `scorer="sentiment"`, `scorer={{"sentiment": 1.0, "repetition": -0.5}}`. Formula, arguments,
-source and known ways to hack it are in the docstring of its class: `help(textgym.scorers.Rhyme)`.
+A scorer is passed to an environment as an object or, where one is shown, by name: `scorer=LengthBand(4, 8)`,
+`scorer="sentiment"`, `scorer={{"sentiment": 1.0, "repetition": -0.5}}`. Formula, arguments, source and known ways to
+hack it are in the docstring of its class: `help(textgym.scorers.Rhyme)`.
 
-**Scores** are what these five completions get, in one batch with an empty one:
+**Scores** are those of five completions, in one batch with an empty one:
 
 {examples}
 
-For the scorers that want more, all have the prompt `{PROMPT}`, the reference
+All have the prompt `{PROMPT}`, the reference
 `{REFERENCE}` and the metadata
 `{METADATA}`. Their ids are those of the embedded language model.
-"Built as" is the expression that was asked.
+"Built as" is the expression that built the scorer.
 
-**Times** are microseconds for a text of {NUM_WORDS} words from the story world. {NUM_TIMED} of them were scored one by
-one, {NUM_TIMED} others in one batch; what is shown is the median of {ROUNDS} rounds, each with new texts. Texts were
-decoded before. What was measured is CPU time of the process; {" and ".join(OWN_PROCESS)} work in another one,
-so theirs is wall time. {_machine()}
+**Times** are microseconds per text of {NUM_WORDS} words from the story world: {NUM_TIMED} texts scored one by one, and
+{NUM_TIMED} others in one batch; medians of {ROUNDS} rounds, each with new texts, without the time of decoding. They are
+CPU time, but wall time for {" and ".join(OWN_PROCESS)}, which work in another process.
+{machine}
 
-**Incremental** scorers can reward each token (`reward="per_token"`). **Licences** are what the installed packages say;
-a scorer without a package needs nothing but textgym. The extra `scorers` brings all of them but torch and
-transformers, which are in `textgym[agents]`, and reasoning-gym, which is in `textgym[reasoning]`."""
+**Incremental** scorers can reward each token (`reward="per_token"`). **Licences** are those in the metadata of the
+installed packages; a scorer without a package needs only textgym. The extra `scorers` includes all packages but torch
+and transformers, which are in `textgym[agents]`, and reasoning-gym, which is in `textgym[reasoning]`."""
 
 
 def _machine() -> str:
-    """Return a sentence about where the times were measured."""
+    """Return a sentence about the machine on which the times were measured."""
     try:
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -332,12 +378,30 @@ def _combinations() -> str:
 
 
 def main() -> None:
-    """Measure all scorers and write the page."""
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--all-times", action="store_true", help="measure all times, not only those of new scorers")
     arguments = parser.parse_args()
-    rows = {folder: [row_of(kind, timed=True) for kind in kinds] for folder, kinds in groups_of_scorers().items()}
-    arguments.out.write_text(page(rows), encoding="utf-8")
+    old = "" if arguments.all_times or not PAGE.exists() else PAGE.read_text(encoding="utf-8")
+    old_rows = rows_of(old)
+    groups = {
+        folder: [_cells(kind, old_rows.get(kind.__name__)) for kind in kinds]
+        for folder, kinds in groups_of_scorers().items()
+    }
+    machine = re.search(r"Measured on .*", old)
+    arguments.out.write_text(page(groups, None if machine is None else machine[0]), encoding="utf-8")
+
+
+def _cells(kind: type, old: list[Cells] | None) -> tuple[Cells, Cells]:
+    """Return the two rows of a scorer, with the times of the old ones, or the old ones where its package is missing."""
+    try:
+        row = row_of(kind, timed=True, times=None if old is None else (old[0][TIMES[0]], old[0][TIMES[1]]))
+    except ImportError:
+        if old is None:
+            raise
+        return old[0] | {"What it measures": _first_sentence(kind)}, old[1]
+    return facts_of(row), scores_of(row)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from textgym.batch import TextBatch
 from textgym.constraints import BanTokens
 from textgym.rewards import AdaptiveCoefficient, Potential, Redistributed, kl_penalty
 from textgym.scorers import Constrained, GroupPercentile, Novelty, RunningNormalization, Schedule, Scorer, SelfBLEU
-from textgym.scorers.base import get_states
+from textgym.scorers.evaluation import get_states
 from textgym_agents import (
     GRPO,
     ExpertIteration,
@@ -294,7 +294,7 @@ def test_a_scorer_that_remembers_texts_goes_on_from_its_saved_state(make):
 
 def test_the_state_of_another_scorer_is_refused():
     state = make_env(scorer=moving_scorer()).unwrapped.get_training_state()
-    with pytest.raises(ValueError, match="the saved states are of another scorer: of 6 scorers"):
+    with pytest.raises(ValueError, match="another scorer: they are of 6 scorers"):
         make_env(scorer="length_band").unwrapped.set_training_state(state)
 
 

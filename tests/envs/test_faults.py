@@ -52,7 +52,7 @@ SAID = {
     "NaN": "scorer 'faulty' gave no score",
     "too few": "scorer 'faulty' returned 0 scores for 1 episodes",
     "text": "scorer 'faulty' returned \\['good'\\], expected 1 numbers",
-    "infinity": "scorer 'faulty' gave inf for episode 0 of the 1 scored, whose completion is 'a'",
+    "infinity": "scorer 'faulty' gave inf for episode 0 of 1, completion 'a'",
     "hangs": "scorer 'faulty' raised TimeoutError: no scores for 1 texts within 0.02 seconds",
 }
 
@@ -209,7 +209,7 @@ def test_the_error_names_the_texts_that_failed_and_no_others():
     def short(batch):
         return [1.0 if len(text) < 3 else None for text in batch.completions]
 
-    with pytest.raises(ScorerError, match="episode 1 of the 3 scored, whose completion is 'long'") as caught:
+    with pytest.raises(ScorerError, match="episode 1 of 3, completion 'long'") as caught:
         evaluate(as_scorer(short), TextBatch.from_texts(["a", "long", "longer"]))
     assert caught.value.completions == ("long", "longer")
 

@@ -26,12 +26,12 @@ from textgym.scorers import (
     as_scorer,
     evaluate,
     register_scorer,
-    score_part,
+    score_batch,
     scorer_name,
     scorer_names,
 )
-from textgym.scorers.base import observes
 from textgym.scorers.catalogue import CATALOGUE
+from textgym.scorers.evaluation import observes
 
 NAN = float("nan")
 
@@ -84,15 +84,15 @@ def test_any_sequence_of_numbers_becomes_float64(result):
         ([[1.0], [1.0, 2.0]], "'returns' returned .*, expected 2 numbers"),
         ({"a": 1.0, "b": 2.0}, "'returns' returned .*, expected 2 numbers"),
         (None, "'returns' returned .*, expected 2 numbers"),
-        ([0.0, float("inf")], "'returns' gave inf for episode 1 of the 2 scored, whose completion is 'second'"),
-        ([-np.inf, 0.0], "'returns' gave -inf for episode 0 of the 2 scored, whose completion is 'first'"),
+        ([0.0, float("inf")], "'returns' gave inf for episode 1 of 2, completion 'second'"),
+        ([-np.inf, 0.0], "'returns' gave -inf for episode 0 of 2, completion 'first'"),
         (
             [0.0, NAN],
-            r"'returns' gave no score \(None or NaN\) for episode 1 of the 2 scored, whose completion is 'second'",
+            r"'returns' gave no score \(None or NaN\) for episode 1 of 2, completion 'second'",
         ),
         (
             [None, 1.0],
-            r"'returns' gave no score \(None or NaN\) for episode 0 of the 2 scored, whose completion is 'first'",
+            r"'returns' gave no score \(None or NaN\) for episode 0 of 2, completion 'first'",
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_every_failed_episode_has_its_own_message():
     assert "could not convert string to float: 'one'" in scores.errors[0]
     assert "could not convert string to float: 'three'" in scores.errors[2]
     missing = evaluate(as_scorer(lambda completion: None), batch_of("a", "b"), -1.0)
-    assert [missing.errors[i].partition("whose completion is ")[2][:3] for i in (0, 1)] == ["'a'", "'b'"]
+    assert [missing.errors[i].partition("completion ")[2][:3] for i in (0, 1)] == ["'a'", "'b'"]
     infinite = evaluate(Returns([1.0, np.inf, -np.inf]), batch_of("a", "b", "c"), "invalid")
     assert "gave inf for episode 1" in infinite.errors[1]
     assert "gave -inf for episode 2" in infinite.errors[2]
@@ -210,14 +210,14 @@ def test_a_scorer_with_the_call_alone_has_all_defaults():
     assert (scorer.scorers, scorer.components, scorer.get_state()) == ((), (), None)
     assert not observes(scorer)
     batch = batch_of("a")
-    scores = score_part(scorer, batch)
+    scores = score_batch(scorer, batch)
     assert (scores.total.tolist(), scores.components, scores.errors) == ([1.0], {}, {})
     scorer.set_progress(0.5)
     scorer.observe(batch, scores)
     for call, arguments in ((scorer.begin, ()), (scorer.advance, ([None],)), (scorer.value, ([None],))):
         with pytest.raises(NotImplementedError, match="Returns is not incremental"):
             call(*arguments, batch)
-    with pytest.raises(NotImplementedError, match="no set_state"):
+    with pytest.raises(NotImplementedError, match="set_state"):
         scorer.set_state({})
 
 
@@ -302,10 +302,10 @@ def test_an_episode_to_which_no_part_applies_has_no_score():
 
 def test_a_failing_part_is_not_mistaken_for_one_that_does_not_apply():
     scorer = WeightedSum({"broken": (Raises(), 1.0), "fine": (Returns([3.0]), 1.0)})
-    with pytest.raises(ScorerError, match="part 'broken': scorer 'raises' raised KeyError: 'lost'") as caught:
+    with pytest.raises(ScorerError, match="component 'broken': scorer 'raises' raised KeyError: 'lost'") as caught:
         evaluate(scorer, batch_of("a"))
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(ScorerError, match="part 'broken'"):
+    with pytest.raises(ScorerError, match="component 'broken'"):
         scorer(batch_of("a"))
     scores = evaluate(scorer, batch_of("a"), "invalid")
     np.testing.assert_array_equal(scores.total, [NAN])
@@ -335,12 +335,12 @@ def test_nested_parts_have_readable_names():
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ({}, ValueError, "at least one part"),
+        ({}, ValueError, "at least one scorer"),
         ({"repetition": NAN}, ValueError, "weight of 'repetition' is nan"),
         ({"repetition": "1"}, TypeError, "weight of 'repetition' is '1'"),
         ({"repetition": True}, TypeError, "weight of 'repetition' is True"),
-        ({"": (len, 1.0)}, ValueError, "cannot name a part"),
-        ({"a/b": (len, 1.0)}, ValueError, "cannot name a part"),
+        ({"": (len, 1.0)}, ValueError, "cannot name a component"),
+        ({"a/b": (len, 1.0)}, ValueError, "cannot name a component"),
         ({"repetitoin": 1.0}, ValueError, "did you mean 'repetition'"),
         ({"len": (len, 1.0), len: 1.0}, ValueError, "two scorers are named 'len'"),
     ],
@@ -352,7 +352,7 @@ def test_wrong_weights_are_refused(weights, error, message):
 
 def test_a_key_may_be_a_scorer_that_keeps_its_name_and_a_value_may_be_a_list_as_json_gives_it():
     scorer = as_scorer({Keywords(["cat"]): 1.0, "size": ["length_band", 0.5]})
-    assert list(scorer.parts) == ["keywords", "size"]
+    assert list(scorer.named_scorers) == ["keywords", "size"]
 
 
 # Plain functions
@@ -489,7 +489,7 @@ async def slow(completion):
     [
         (3, "scorer is 3 of type int; expected a registered name"),
         (None, "scorer is None of type NoneType; expected"),
-        (Sentiment, r"scorer is the class Sentiment; give an object of it, such as Sentiment\(...\)"),
+        (Sentiment, r"scorer is the class Sentiment; pass an instance, such as Sentiment\(...\)"),
         (no_argument, r"'no_argument' has the signature \(\); expected"),
         (two_arguments, r"'two_arguments' has the signature \(completion, prompt\); expected"),
         (keyword_only, "'keyword_only' has the signature"),
@@ -665,7 +665,7 @@ def test_every_leaf_stays_in_its_declared_range(text):
 
 
 def test_a_part_reports_its_error_and_does_not_raise():
-    assert score_part(Raises(), batch_of("a")).error == "scorer 'raises' raised KeyError: 'lost'"
+    assert score_batch(Raises(), batch_of("a")).error == "scorer 'raises' raised KeyError: 'lost'"
 
 
 def test_a_named_function_without_a_weight_is_refused_with_the_cure():
@@ -753,7 +753,7 @@ def test_a_class_that_is_asked_for_by_name_is_named(name, known):
 
 def test_a_scorer_that_does_not_apply_is_told_with_what_the_sample_has():
     batch = batch_of("4", metadata=[{"level": 1}])
-    with pytest.raises(ScorerError, match=r"this sample has 0 references .* the further columns are: 'level'"):
+    with pytest.raises(ScorerError, match=r"this sample has 0 references .* other columns: 'level'"):
         evaluate(as_scorer("exact_match"), batch)
 
 
@@ -770,9 +770,9 @@ def test_type_checkers_see_the_names_of_the_catalogue():
     tree = ast.parse(Path(textgym.scorers.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
-    assert seen == {name: f"textgym.scorers.{module}" for name, (module, _) in CATALOGUE.items()}
+    assert seen == {name: f"textgym.scorers.{entry.module}" for name, entry in CATALOGUE.items()}
 
 
 def test_weights_name_the_part_that_is_no_scorer():
-    with pytest.raises(TypeError, match=r"the part 's': scorer is 1\.0 of type float"):
+    with pytest.raises(TypeError, match=r"component 's': scorer is 1\.0 of type float"):
         as_scorer({"s": (1.0, "sentiment")})

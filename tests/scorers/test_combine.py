@@ -32,11 +32,11 @@ from textgym.scorers import (
     component_names,
     evaluate,
     observe_episodes,
-    score_part,
+    score_batch,
     scorer_name,
 )
-from textgym.scorers.base import get_states
 from textgym.scorers.catalogue import CATALOGUE
+from textgym.scorers.evaluation import get_states
 from textgym.testing import check_scorer
 
 NAN = float("nan")
@@ -139,24 +139,28 @@ def test_parts_that_apply_are_pooled_and_shown_as_they_were(combine, expected):
 
 @pytest.mark.parametrize("combine", [Product, Minimum, Maximum])
 def test_parts_may_be_a_list_of_whatever_describes_a_scorer(combine):
-    assert list(combine(["repetition", len, {"length_band": 0.5}]).parts) == ["repetition", "len", "weighted_sum"]
+    assert list(combine(["repetition", len, {"length_band": 0.5}]).named_scorers) == [
+        "repetition",
+        "len",
+        "weighted_sum",
+    ]
 
 
 @pytest.mark.parametrize("combine", [Product, Minimum, Maximum])
 @pytest.mark.parametrize(
     ("parts", "error", "message"),
     [
-        ({}, ValueError, "at least one part"),
-        ([], ValueError, "at least one part"),
+        ({}, ValueError, "at least one scorer"),
+        ([], ValueError, "at least one scorer"),
         ("repetition", TypeError, "expected {name: scorer} or a list"),
         (len, TypeError, "expected {name: scorer} or a list"),
         ([len, len], ValueError, "two scorers are named 'len'"),
-        ({"a/b": len}, ValueError, "cannot name a part"),
-        ({"repetition": 1.0}, TypeError, "the part 'repetition': scorer is 1.0, a number, but .* takes no weights"),
-        ({"a": ("sentiment", 1.0)}, TypeError, "the part 'a' is .*, expected a scorer alone: .* takes no weights"),
-        ([("sentiment", 1.0)], TypeError, "the part 0 is .* takes no weights"),
-        ({"a": "repetitoin"}, ValueError, "the part 'a': unknown scorer 'repetitoin'"),
-        ({"a": None}, TypeError, "the part 'a': scorer is None"),
+        ({"a/b": len}, ValueError, "cannot name a component"),
+        ({"repetition": 1.0}, TypeError, "component 'repetition': scorer is 1.0, a number, but .* takes no weights"),
+        ({"a": ("sentiment", 1.0)}, TypeError, "component 'a' is .*, expected a scorer alone: .* takes no weights"),
+        ([("sentiment", 1.0)], TypeError, "component 0 is .* takes no weights"),
+        ({"a": "repetitoin"}, ValueError, "component 'a': unknown scorer 'repetitoin'"),
+        ({"a": None}, TypeError, "component 'a': scorer is None"),
     ],
 )
 def test_parts_that_are_none_are_refused(combine, parts, error, message):
@@ -165,7 +169,7 @@ def test_parts_that_are_none_are_refused(combine, parts, error, message):
 
 
 def test_a_part_of_a_sum_that_is_no_pair_is_refused():
-    with pytest.raises(TypeError, match=r"the part 'a' is .*, expected \(scorer, weight\)"):
+    with pytest.raises(TypeError, match=r"component 'a' is .*, expected \(scorer, weight\)"):
         WeightedSum({"a": len})
 
 
@@ -176,20 +180,20 @@ def test_a_combination_says_its_own_name_where_it_takes_no_weights():
 
 @pytest.mark.parametrize(("combine", "what"), [(WeightedSum, "weight"), (Sequential, "threshold")])
 def test_parts_that_come_with_a_number_are_a_mapping_of_pairs(combine, what):
-    with pytest.raises(TypeError, match=rf"parts is \[.*, expected {{name: \(scorer, {what}\)}}"):
+    with pytest.raises(TypeError, match=rf"scorers is \[.*, expected {{name: \(scorer, {what}\)}}"):
         combine([(len, 1.0)])
-    with pytest.raises(TypeError, match=rf"the part 's' is .*, expected \(scorer, {what}\); the two seem swapped"):
+    with pytest.raises(TypeError, match=rf"component 's' is .*, expected \(scorer, {what}\); the two seem swapped"):
         combine({"s": (1.0, "sentiment")})
-    with pytest.raises(TypeError, match="the part 's': scorer is None"):
+    with pytest.raises(TypeError, match="component 's': scorer is None"):
         combine({"s": (None, 1.0)})
-    with pytest.raises(ValueError, match="at least one part"):
+    with pytest.raises(ValueError, match="at least one scorer"):
         combine({})
 
 
 def test_a_gate_and_a_constraint_name_the_part_that_is_no_scorer():
-    with pytest.raises(TypeError, match=r"the part 'condition': scorer is 0\.5"):
+    with pytest.raises(TypeError, match=r"component 'condition': scorer is 0\.5"):
         Gate(0.5, 0.5, len)
-    with pytest.raises(ValueError, match="the part 'constraint': unknown scorer"):
+    with pytest.raises(ValueError, match="component 'constraint': unknown scorer"):
         Constrained(len, "no_such", 0.5)
 
 
@@ -209,7 +213,7 @@ POOLED = {WeightedSum: 3.0, Product: 1.0, Minimum: 1.0, Maximum: 1.0, Sequential
 @pytest.mark.parametrize("kind", POOLED)
 def test_a_part_that_fails_in_the_middle_takes_only_its_episodes_with_it(kind):
     batch = batch_of("a", "b")
-    with pytest.raises(ScorerError, match="part 'middle': scorer 'fails_for' gave inf"):
+    with pytest.raises(ScorerError, match="component 'middle': scorer 'fails_for' gave inf"):
         evaluate(with_a_failing_middle(kind, FailsFor("b"), FailsFor()), batch)
     scores = evaluate(with_a_failing_middle(kind, FailsFor("b"), FailsFor()), batch, "invalid")
     np.testing.assert_array_equal(scores.total, [POOLED[kind], NAN])
@@ -222,12 +226,12 @@ def test_a_part_that_fails_in_the_middle_takes_only_its_episodes_with_it(kind):
 
 @pytest.mark.parametrize("kind", POOLED)
 def test_a_part_that_raises_is_named_with_its_exception_as_the_cause(kind):
-    with pytest.raises(ScorerError, match="part 'middle': scorer 'table' raised KeyError: 'a'") as caught:
+    with pytest.raises(ScorerError, match="component 'middle': scorer 'table' raised KeyError: 'a'") as caught:
         with_a_failing_middle(kind, Table(), FailsFor())(batch_of("a", "b"))
     assert isinstance(caught.value.__cause__, KeyError)
     scores = evaluate(with_a_failing_middle(kind, Table(), FailsFor("a")), batch_of("a", "b"), "invalid")
     assert np.isnan(scores.total).all()
-    assert "part 'middle'" in scores.error
+    assert "component 'middle'" in scores.error
 
 
 @pytest.mark.parametrize(
@@ -265,10 +269,10 @@ def test_each_episode_that_fails_keeps_the_message_of_the_first_part_that_failed
     np.testing.assert_array_equal(scores.total, [NAN, NAN, 3.0])
     assert scores.failed.tolist() == [True, True, False]
     assert list(scores.errors) == [0, 1]
-    assert "part 'first'" in scores.errors[0]
-    assert "whose completion is 'a'" in scores.errors[0]
-    assert "part 'second'" in scores.errors[1]
-    assert "whose completion is 'b'" in scores.errors[1]
+    assert "component 'first'" in scores.errors[0]
+    assert "completion 'a'" in scores.errors[0]
+    assert "component 'second'" in scores.errors[1]
+    assert "completion 'b'" in scores.errors[1]
 
 
 # Names
@@ -342,7 +346,7 @@ def test_a_gate_that_nothing_passes_asks_nothing_and_shows_the_same_names():
     assert score.asked == []
     assert values(scorer, "a") == [0.0]
     assert list(shown) == ["condition", "score", "score/x", "score/x/table", "score/y"]
-    open_gate = Gate(Table(a=1.0), 0.5, scorer.parts["score"])
+    open_gate = Gate(Table(a=1.0), 0.5, scorer.named_scorers["score"])
     assert list(components(open_gate, "a")) == list(shown)
 
 
@@ -794,7 +798,7 @@ def test_how_texts_come_in_batches_does_not_change_the_multiplier():
     for text in texts:
         played(alone, text)
     assert whole.get_state() == alone.get_state()
-    assert whole.get_state()["waiting"] == [0.2]
+    assert whole.get_state()["pending"] == [0.2]
     assert whole.multiplier > 0
 
 
@@ -821,7 +825,7 @@ def test_the_multiplier_survives_json_and_pickle():
         played(one, "a")
     assert scorer.get_state() == other.get_state() == copied.get_state()
     with pytest.raises(ValueError, match="multiplier is -1"):
-        other.set_state({"multiplier": -1.0, "waiting": []})
+        other.set_state({"multiplier": -1.0, "pending": []})
 
 
 # A time limit
@@ -848,7 +852,10 @@ def test_a_scorer_that_hangs_fails_with_a_timeout_that_says_so():
     scorer = TimeLimit(inner, 0.01)
     scores = evaluate(WeightedSum({"slow": (scorer, 1.0), "len": (len, 1.0)}), batch_of("a", "b"), "invalid")
     assert isinstance(scores.cause, TimeoutError)
-    assert "part 'slow': scorer 'waits' raised TimeoutError: no scores for 2 texts within 0.01 seconds" in scores.error
+    assert (
+        "component 'slow': scorer 'waits' raised TimeoutError: no scores for 2 texts within 0.01 seconds"
+        in scores.error
+    )
     assert np.isnan(scores.total).all()
     assert scores.failed.all()
     assert list(scores.components) == ["slow", "slow/waits", "len"]
@@ -864,8 +871,8 @@ def test_a_scorer_that_hangs_fails_with_a_timeout_that_says_so():
 
 def test_a_scorer_in_time_is_as_it_is_without_a_limit():
     inner = Product({"x": Table(a=2.0, b=None), "y": Table(a=3.0, b=4.0)})
-    limited = score_part(TimeLimit(inner, 60), batch_of("a", "b"))
-    plain = score_part(inner, batch_of("a", "b"))
+    limited = score_batch(TimeLimit(inner, 60), batch_of("a", "b"))
+    plain = score_batch(inner, batch_of("a", "b"))
     np.testing.assert_array_equal(limited.total, plain.total)
     assert list(limited.components) == list(plain.components)
 
@@ -881,7 +888,7 @@ def test_a_wrapped_scorer_that_raises_keeps_its_names():
             raise KeyError("lost")
 
     for scorer in (Clip(Broken(), 0), Cached(Broken())):
-        assert list(score_part(scorer, batch_of("a")).components) == ["x", "y"]
+        assert list(score_batch(scorer, batch_of("a")).components) == ["x", "y"]
 
 
 def test_what_is_no_failure_of_a_scorer_comes_through_the_time_limit():
@@ -929,7 +936,7 @@ class LearnsQuietly(Scorer):
         (lambda: Gate(len, NAN, len), ValueError, "at_least is nan"),
         (lambda: Gate(len, 1, len, float("inf")), ValueError, "otherwise is inf"),
         (lambda: Gate(len, 1, len, None), TypeError, "otherwise is None"),
-        (lambda: Sequential({}), ValueError, "at least one part"),
+        (lambda: Sequential({}), ValueError, "at least one scorer"),
         (lambda: Sequential({"a": (len, "1")}), TypeError, "the threshold of 'a' is '1'"),
         (lambda: Sequential({"a": len}), TypeError, r"expected \(scorer, threshold\)"),
         (lambda: RunningNormalization(len, clip=0), ValueError, "clip is 0"),
@@ -942,8 +949,8 @@ class LearnsQuietly(Scorer):
             r"put Cached inside it: RunningNormalization\(Cached\(\.\.\.\)\)",
         ),
         (lambda: Cached({"a": (Clip(GroupPercentile(len), 0), 1.0)}), ValueError, r"GroupPercentile\(Cached\("),
-        (lambda: Cached(LearnsQuietly()), ValueError, "LearnsQuietly changes with the texts .* leave it out of Cached"),
-        (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* leave it out of Cached"),
+        (lambda: Cached(LearnsQuietly()), ValueError, "LearnsQuietly changes with the texts .* do not cache it"),
+        (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* do not cache it"),
         (lambda: Constrained(len, len, NAN), ValueError, "at_least is nan"),
         (lambda: Constrained(len, len, 0, learning_rate=0), ValueError, "learning_rate is 0"),
         (lambda: Constrained(len, len, 0, texts_per_update=0.5), ValueError, "texts_per_update is 0.5"),
@@ -1002,5 +1009,5 @@ def test_no_episodes_have_no_scores(kind):
 
 
 def test_every_exported_combination_is_checked_here():
-    exported = {name for name, (module, _) in CATALOGUE.items() if module.startswith("combine.")}
+    exported = {name for name, entry in CATALOGUE.items() if entry.module.startswith("combine.")}
     assert {type(scorer).__name__ for scorer in all_kinds().values()} == exported

@@ -216,7 +216,7 @@ def test_logits_of_minus_infinity_leave_a_finite_score():
     [
         (lambda: Fluency(scale="log"), ValueError, "unknown scale 'log'"),
         (lambda: Fluency("tinny"), ValueError, "unknown model 'tinny'; did you mean 'tiny'"),
-        (lambda: Fluency("tiny", tokenizer=ABC), TypeError, "brings its own tokenizer"),
+        (lambda: Fluency("tiny", tokenizer=ABC), TypeError, "has its own tokenizer"),
         (lambda: Fluency(load_lm("tiny")), TypeError, "a loaded causal LM and tokenizer="),
         (lambda: Fluency(7, tokenizer=ABC), TypeError, "got model of type int"),
     ],
@@ -231,7 +231,7 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
     tokenizer.eos_token_id = None
     scorer = Fluency(random_lm(8), tokenizer=tokenizer)
     assert np.isfinite(scorer(TextBatch.from_texts(["a"], ["b"], tokenizer=tokenizer))).all()
-    with pytest.raises(ValueError, match="neither a BOS nor an EOS"):
+    with pytest.raises(ValueError, match="neither BOS nor EOS"):
         scorer(TextBatch.from_texts(["a"], tokenizer=tokenizer))
 
 
@@ -389,11 +389,11 @@ def test_an_empty_text_scores_0_and_is_no_reference():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Novelty(n=0), ValueError, "n is 0, expected a whole number from 1 on"),
-        (lambda: Novelty(memory_size=0), ValueError, "memory_size is 0, expected a whole number from 1 on"),
+        (lambda: Novelty(n=0), ValueError, "n is 0, expected an integer >= 1"),
+        (lambda: Novelty(memory_size=0), ValueError, "memory_size is 0, expected an integer >= 1"),
         (lambda: Novelty("a text"), TypeError, "past is one string, 'a text'"),
-        (lambda: SelfBLEU(n=1.5), ValueError, "n is 1.5, expected a whole number from 1 on"),
-        (lambda: SelfBLEU(memory_size=-1), ValueError, "memory_size is -1, expected a whole number from 0 on"),
+        (lambda: SelfBLEU(n=1.5), ValueError, "n is 1.5, expected an integer >= 1"),
+        (lambda: SelfBLEU(memory_size=-1), ValueError, "memory_size is -1, expected an integer >= 0"),
         (lambda: SelfBLEU("a text"), TypeError, "past is one string, 'a text'"),
     ],
 )

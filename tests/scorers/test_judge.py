@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import Judge, JudgeConfig, JudgeUsage, evaluate, score_part
+from textgym.scorers import Judge, JudgeConfig, JudgeUsage, evaluate, score_batch
 from textgym.scorers.learned.judge import question_key
 from textgym.testing import check_scorer
 
@@ -258,12 +258,12 @@ def test_a_score_is_found_in_json(answer, score):
 )
 def test_an_answer_without_a_score_is_an_error_that_shows_it(server, options, answer, message):
     server.answer = lambda body: say(answer)
-    assert message in score_part(judge_of(server, **options), batch_of("text")).error
+    assert message in score_batch(judge_of(server, **options), batch_of("text")).error
 
 
 def test_an_answer_without_a_score_fails_its_episode_alone(server):
     server.answer = lambda body: say("Hm." if asked(body) == "b" else "Score: 10")
-    scores = score_part(judge_of(server, template="{completion}"), batch_of("a", "b", "c"))
+    scores = score_batch(judge_of(server, template="{completion}"), batch_of("a", "b", "c"))
     np.testing.assert_array_equal(scores.total, [1.0, NAN, 1.0])
     assert scores.failed.tolist() == [False, True, False]
 
@@ -331,7 +331,7 @@ DRIPS = {
 @pytest.mark.parametrize("drips", DRIPS)
 def test_a_request_has_one_deadline_whatever_the_server_drips(server, drips):
     server.answer = lambda body: DRIPS[drips]
-    scores = score_part(judge_of(server, request_timeout=0.4, retries=1), batch_of("a"))
+    scores = score_batch(judge_of(server, request_timeout=0.4, retries=1), batch_of("a"))
     assert scores.error is not None
     assert "took longer than 0.4 s" in scores.error or "RemoteProtocolError" in scores.error
     assert len(server.requests) == 2
@@ -375,13 +375,13 @@ def test_the_waits_are_those_of_the_server_or_double_each_time(server):
 
 def test_a_wait_that_is_too_long_is_an_error(server):
     server.script.append(fail(429, Retry_After="3600"))
-    scores = score_part(judge_of(server), batch_of("a"))
+    scores = score_batch(judge_of(server), batch_of("a"))
     assert "answered 429 Too Many Requests: broken; it asks to wait 3600 s, which is too long" in scores.error
 
 
 def test_a_server_that_stays_broken_fails_its_episode_alone(server):
     server.answer = lambda body: fail(500) if asked(body) == "a" else say("Score: 10")
-    scores = score_part(judge_of(server, template="{completion}", retries=1), batch_of("a", "b"))
+    scores = score_batch(judge_of(server, template="{completion}", retries=1), batch_of("a", "b"))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert scores.failed.tolist() == [True, False]
     assert "answered 500 Internal Server Error: broken (asked 2 times), for the completion 'a'" in scores.error
@@ -392,7 +392,7 @@ def test_a_server_that_stays_broken_fails_its_episode_alone(server):
 def test_a_refusal_is_not_tried_again_and_does_not_show_the_key(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     server.answer = lambda body: fail(401, f"wrong key {KEY}")
-    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
+    error = score_batch(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
     assert "answered 401 Unauthorized: wrong key ***" in error
     assert len(server.requests) == 1
 
@@ -436,7 +436,7 @@ ECHOES = {
 def test_a_key_that_the_server_repeats_is_shown_nowhere(server, monkeypatch, echo):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     server.answer = lambda body: ECHOES[echo]
-    scores = score_part(judge_of(server, api_key_env="JUDGE_KEY", retries=1), batch_of("a"))
+    scores = score_batch(judge_of(server, api_key_env="JUDGE_KEY", retries=1), batch_of("a"))
     assert scores.error is not None
     shown = "".join(traceback.format_exception(scores.cause)) + repr(chain_of(scores.cause)) + scores.error
     assert KEY[:6] not in shown.lower()
@@ -469,7 +469,7 @@ def test_a_key_that_an_answer_repeats_is_not_kept(server, monkeypatch, tmp_path)
 def test_an_escaped_key_is_not_shown_either(server, monkeypatch, key, escaped):
     monkeypatch.setenv("JUDGE_KEY", key)
     server.answer = lambda body: say(f"I was sent {escaped(key)}, and that is all.")
-    error = score_part(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
+    error = score_batch(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
     assert "I was sent ***, and that is all." in error
 
 
@@ -478,7 +478,7 @@ def test_a_key_too_short_to_be_secret_changes_no_message(server, monkeypatch):
     server.answer = lambda body: fail(400)
     judge = judge_of(server, api_key_env="JUDGE_KEY")
     judge._client.url = judge._client.url.replace("127.0.0.1", "localhost")
-    error = score_part(judge, batch_of("a")).error
+    error = score_batch(judge, batch_of("a")).error
     assert "***" not in error
     assert "localhost" in error
 
@@ -503,7 +503,7 @@ def test_a_wait_that_is_no_number_fails_at_most_its_episode(server, seconds):
     server.answer = lambda body: (
         fail(503, Retry_After=seconds.encode().decode("latin-1")) if asked(body) == "b" else say("Score: 10")
     )
-    scores = score_part(judge_of(server, template="{completion}", retries=1), batch_of("a", "b", "c"))
+    scores = score_batch(judge_of(server, template="{completion}", retries=1), batch_of("a", "b", "c"))
     np.testing.assert_array_equal(scores.total, [1.0, NAN, 1.0])
     assert "answered 503" in scores.error
 
@@ -563,7 +563,7 @@ def test_a_key_that_has_gone_fails_the_episode(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     judge = judge_of(server, api_key_env="JUDGE_KEY")
     monkeypatch.delenv("JUDGE_KEY")
-    assert isinstance(score_part(judge, batch_of("a")).cause, ScorerError)
+    assert isinstance(score_batch(judge, batch_of("a")).cause, ScorerError)
     assert server.requests == []
 
 
@@ -592,20 +592,20 @@ def test_tokens_of_an_answer_without_text_are_counted(server):
     reply = {"choices": [{"message": {"content": None}}], "usage": {"total_tokens": 512}}
     server.script.append(raw(json.dumps(reply).encode()))
     judge = judge_of(server, max_total_tokens=512)
-    assert "no chat completion" in score_part(judge, batch_of("a")).error
+    assert "no chat completion" in score_batch(judge, batch_of("a")).error
     assert judge.usage.tokens == 512
-    assert "is spent" in score_part(judge, batch_of("b")).error
+    assert "is spent" in score_batch(judge, batch_of("b")).error
 
 
 def test_a_redirect_is_not_followed(server):
     server.answer = lambda body: fail(302, Location=f"{server.url}/elsewhere")
-    assert "answered 302" in score_part(judge_of(server), batch_of("a")).error
+    assert "answered 302" in score_batch(judge_of(server), batch_of("a")).error
     assert len(server.requests) == 1
 
 
 def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
     server.answer = lambda body: raw(b"[" * 100_000)
-    assert "no chat completion" in score_part(judge_of(server), batch_of("a")).error
+    assert "no chat completion" in score_batch(judge_of(server), batch_of("a")).error
 
 
 @pytest.mark.parametrize(
@@ -613,14 +613,14 @@ def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
 )
 def test_what_is_no_chat_completion_is_an_error_that_shows_it(server, payload):
     server.answer = lambda body: raw(payload)
-    error = score_part(judge_of(server), batch_of("a")).error
+    error = score_batch(judge_of(server), batch_of("a")).error
     assert f"answered something that is no chat completion: {payload.decode()!r}" in error
     assert len(server.requests) == 1
 
 
 def test_a_server_that_is_not_there_is_an_error(server):
     judge = Judge("m", "http://127.0.0.1:9/v1", JudgeConfig(retries=1), sleep=no_wait)
-    assert "did not answer" in score_part(judge, batch_of("a")).error
+    assert "did not answer" in score_batch(judge, batch_of("a")).error
 
 
 # Budgets and rates
@@ -636,7 +636,7 @@ def test_the_budget_of_requests_is_an_error_when_it_is_spent(server):
 
 def test_retries_are_paid_from_the_budget(server):
     server.answer = lambda body: fail(500)
-    assert "max_requests=2 is spent" in score_part(judge_of(server, max_requests=2), batch_of("a")).error
+    assert "max_requests=2 is spent" in score_batch(judge_of(server, max_requests=2), batch_of("a")).error
     assert len(server.requests) == 2
 
 
@@ -644,9 +644,9 @@ def test_the_budget_of_tokens_is_an_error_when_it_is_spent(server):
     server.answer = lambda body: say("Score: 10", usage=60)
     judge = judge_of(server, max_total_tokens=100, concurrency=1)
     assert judge(batch_of("a", "b")).tolist() == [1.0, 1.0]
-    assert "max_total_tokens=100 is spent: 120" in score_part(judge, batch_of("c")).error
+    assert "max_total_tokens=100 is spent: 120" in score_batch(judge, batch_of("c")).error
     server.answer = lambda body: say("Score: 10", usage=None)
-    assert "reports no usage" in score_part(judge_of(server, max_total_tokens=100), batch_of("a")).error
+    assert "reports no usage" in score_batch(judge_of(server, max_total_tokens=100), batch_of("a")).error
     assert judge_of(server)(batch_of("a")).tolist() == [1.0]
 
 
@@ -694,14 +694,14 @@ def test_other_parameters_and_messages_are_other_questions(server, tmp_path, oth
 def test_an_answer_without_a_score_is_not_kept(server, tmp_path):
     server.script.append(say("Hm."))
     judge = judge_of(server, cache=tmp_path / "answers.sqlite")
-    assert score_part(judge, batch_of("a")).error is not None
+    assert score_batch(judge, batch_of("a")).error is not None
     assert judge(batch_of("a")).tolist() == [1.0]
     assert len(server.requests) == 2
 
 
 def test_what_was_answered_before_a_failure_is_kept(server, tmp_path):
     judge = judge_of(server, cache=tmp_path / "answers.sqlite", max_requests=2, concurrency=1)
-    scores = score_part(judge, batch_of("a", "b", "c"))
+    scores = score_batch(judge, batch_of("a", "b", "c"))
     assert scores.failed.tolist() == [False, False, True]
     assert judge(batch_of("a", "b")).tolist() == [1.0, 1.0]
 
@@ -733,7 +733,7 @@ def test_a_cache_that_is_damaged_later_fails_the_episodes_and_says_so(server, tm
     judge = judge_of(server, cache=tmp_path / "answers.sqlite")
     judge(batch_of("a"))
     (tmp_path / "answers.sqlite").write_bytes(b"no database" * 1_000)
-    scores = score_part(judge, batch_of("a"))
+    scores = score_batch(judge, batch_of("a"))
     assert isinstance(scores.cause, ScorerError)
     assert "cannot use" in scores.error
 
@@ -747,7 +747,7 @@ def test_a_name_of_ones_own_is_copied_and_shown_in_errors(server):
     server.answer = lambda body: fail(400)
     copied = pickle.loads(pickle.dumps(judge))
     assert copied.name == "style"
-    assert score_part(copied, batch_of("a")).error.startswith("scorer 'style' ")
+    assert score_batch(copied, batch_of("a")).error.startswith("scorer 'style' ")
 
 
 def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):

@@ -25,7 +25,7 @@ from textgym.scorers import (
     Syllables,
     WordShape,
     as_scorer,
-    score_part,
+    score_batch,
 )
 from textgym.scorers.lexical.rhyme import rhyme_ending
 from textgym.scorers.lexical.syllables import count_syllables
@@ -119,7 +119,9 @@ def test_two_banned_words_that_begin_at_one_place_are_one_hit():
 @pytest.mark.parametrize("cell", [5, {"cat": 1}, b"cat"])
 def test_a_column_that_holds_no_words_is_an_error_that_shows_it(cell):
     for scorer in (Keywords(), BannedWords()):
-        error = score_part(scorer, TextBatch.from_texts(["a cat"], metadata=[{"keywords": cell, "banned_words": cell}]))
+        error = score_batch(
+            scorer, TextBatch.from_texts(["a cat"], metadata=[{"keywords": cell, "banned_words": cell}])
+        )
         assert f"of a sample are {cell!r}, expected a list" in error.error
 
 

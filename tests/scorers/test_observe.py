@@ -29,9 +29,9 @@ from textgym.scorers import (
     as_reward_func,
     as_scorer,
     evaluate,
-    score_part,
+    score_batch,
 )
-from textgym.scorers.base import get_states, set_states
+from textgym.scorers.evaluation import get_states, set_states
 from textgym_agents import LMPolicy, collect
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, MCTSConfig
 
@@ -261,9 +261,9 @@ def test_a_cancelled_task_is_no_failure_of_a_scorer():
 def test_states_of_another_scorer_are_refused_by_name_and_change_nothing():
     scorer = as_scorer({"a": (RunningNormalization(len), 1.0), "b": (Novelty(n=1), 1.0)})
     before = get_states(scorer)
-    with pytest.raises(ValueError, match="of 1 scorers, while 'weighted_sum' is made of 4"):
+    with pytest.raises(ValueError, match="of 1 scorers, but 'weighted_sum' consists of 4"):
         set_states(scorer, [None])
-    with pytest.raises(ValueError, match="they hold a state for 'len', which has none"):
+    with pytest.raises(ValueError, match="a state for 'len', which has none"):
         set_states(scorer, [None, {"count": 1}, {}, {"texts": []}])
     good = {"count": 1, "mean": 2.0, "sum_of_squares": 0.0}
     with pytest.raises(KeyError):
@@ -375,7 +375,7 @@ class Everything(Scorer):
         return self.score_components(batch).checked_total()
 
     def score_components(self, batch):
-        inner = score_part(self.scorers[0], batch)
+        inner = score_batch(self.scorers[0], batch)
         letters = np.array([float(text.count("b")) for text in batch.completions])
         errors = {i: "no score for c" for i, text in enumerate(batch.completions) if text == "c"}
         total = self.weight * (letters - self.mean)

@@ -125,7 +125,7 @@ def test_a_missing_package_is_an_error_at_construction_with_the_command_that_ins
     expected = [
         f"the scorer {name!r} needs the package {pip}: pip install {pip!r}" for name, (pip, _) in PACKAGES.items()
     ]
-    assert [line.split(" (the extra")[0] for line in done.stdout.splitlines()] == expected
+    assert [line.split(" (included in the extra")[0] for line in done.stdout.splitlines()] == expected
 
 
 def test_importing_the_group_imports_none_of_the_packages():

@@ -18,7 +18,7 @@ from transformers import (
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import RewardModel, RewardModelConfig, evaluate, score_part
+from textgym.scorers import RewardModel, RewardModelConfig, evaluate, score_batch
 from textgym.testing import check_scorer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<eos>", "the", "cat", "dog", "sat", "on", "a", "mat", "happy"]
@@ -194,7 +194,7 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
 def test_a_model_that_gives_nan_fails():
     model, tokenizer = bert()
     model.classifier.bias.data[:] = float("nan")
-    assert "got NaN from the model for 4 of 4 texts" in score_part(RewardModel(model, tokenizer), BATCH).error
+    assert "got NaN from the model for 4 of 4 texts" in score_batch(RewardModel(model, tokenizer), BATCH).error
 
 
 # Functions

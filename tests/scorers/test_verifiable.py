@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import Checker, JSONSchema, MathAnswer, NumericAnswer, ValidJSON, evaluate, score_part
+from textgym.scorers import Checker, JSONSchema, MathAnswer, NumericAnswer, ValidJSON, evaluate, score_batch
 from textgym.testing import check_scorer
 
 NAN = float("nan")
@@ -149,7 +149,7 @@ def test_a_sample_without_an_answer_does_not_apply(math_answer):
 
 
 def test_an_answer_that_cannot_be_read_fails_its_episode_alone(math_answer):
-    scores = score_part(math_answer, batch_of("4", "4", references=[["$$"], ["4"]]))
+    scores = score_batch(math_answer, batch_of("4", "4", references=[["$$"], ["4"]]))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert scores.failed.tolist() == [True, False]
     assert "math-verify finds no expression in the right answer '$$'" in scores.error
@@ -158,7 +158,7 @@ def test_an_answer_that_cannot_be_read_fails_its_episode_alone(math_answer):
 def test_an_endless_expression_is_wrong_and_those_after_it_are_scored():
     scorer = MathAnswer(time_limit=0.5)
     assert scores_for(scorer, "4", "9**9**9**9", "2 + 2") == [0.0, 1.0]
-    scores = score_part(MathAnswer(time_limit=0.2, on_timeout=None), batch_of("9**9**9**9", references=[["4"]]))
+    scores = score_batch(MathAnswer(time_limit=0.2, on_timeout=None), batch_of("9**9**9**9", references=[["4"]]))
     assert "'math_answer' took longer than 0.2 s" in scores.error
 
 
@@ -252,7 +252,7 @@ def test_what_is_too_deep_or_too_large_to_be_compared_is_not_valid(partial):
 
 
 def test_a_schema_without_an_end_is_an_error_and_not_a_score():
-    assert "RecursionError" in score_part(JSONSchema({"$ref": "#"}), batch_of("1")).error
+    assert "RecursionError" in score_batch(JSONSchema({"$ref": "#"}), batch_of("1")).error
 
 
 def test_the_schema_is_copied():
@@ -263,7 +263,7 @@ def test_the_schema_is_copied():
 
 
 def test_a_reference_to_another_document_fails_and_is_not_fetched():
-    scores = score_part(JSONSchema({"$ref": "http://127.0.0.1:9/schema.json"}), batch_of("{}"))
+    scores = score_batch(JSONSchema({"$ref": "http://127.0.0.1:9/schema.json"}), batch_of("{}"))
     assert "127.0.0.1:9/schema.json" in scores.error
 
 
@@ -328,7 +328,7 @@ def hanging_check():
 
 def test_an_endless_loop_ends_and_fails_its_episode_alone():
     scorer = checker_of(hanging_check(), time_limit=0.5)
-    scores = score_part(scorer, batch_of("a", "loop", "bb", "loop", "ccc"))
+    scores = score_batch(scorer, batch_of("a", "loop", "bb", "loop", "ccc"))
     np.testing.assert_array_equal(scores.total, [1.0, NAN, 2.0, NAN, 3.0])
     assert scores.failed.tolist() == [False, True, False, True, False]
     assert scores.error == "scorer 'check' took longer than 0.5 s, for the completion 'loop'"
@@ -378,16 +378,16 @@ def test_the_process_is_kept_between_batches_and_ends_with_the_scorer():
 
 
 def test_what_the_function_raises_fails_its_episode_alone():
-    scores = score_part(checker_of(lambda completion: float(completion)), batch_of("1.5", "x"))
+    scores = score_batch(checker_of(lambda completion: float(completion)), batch_of("1.5", "x"))
     np.testing.assert_array_equal(scores.total, [1.5, NAN])
     assert "'lambda' raised ValueError: could not convert string to float: 'x', for the completion 'x'" in scores.error
 
 
 def test_a_result_that_is_no_number_fails_its_episode_alone():
-    scores = score_part(checker_of(lambda completion: "1.0" if completion else 1), batch_of("a", ""))
+    scores = score_batch(checker_of(lambda completion: "1.0" if completion else 1), batch_of("a", ""))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert "returned '1.0', expected a number" in scores.error
-    assert "gave inf" in score_part(checker_of(lambda completion: float("inf")), batch_of("a")).error
+    assert "gave inf" in score_batch(checker_of(lambda completion: float("inf")), batch_of("a")).error
 
 
 def test_a_function_that_ends_its_process_fails_its_episode_alone():
@@ -400,11 +400,11 @@ def test_a_function_that_ends_its_process_fails_its_episode_alone():
             sys.exit(4)
         return 1.0
 
-    scores = score_part(checker_of(check), batch_of("exit", "a", "crash"))
+    scores = score_batch(checker_of(check), batch_of("exit", "a", "crash"))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0, NAN])
     assert "'check' ended its process (exit status 3), for the completion 'exit'" in scores.error
-    assert "signal SIGABRT" in score_part(checker_of(check), batch_of("crash")).error
-    assert "exit status 4" in score_part(checker_of(check), batch_of("sys.exit")).error
+    assert "signal SIGABRT" in score_batch(checker_of(check), batch_of("crash")).error
+    assert "exit status 4" in score_batch(checker_of(check), batch_of("sys.exit")).error
 
 
 # Hostile completions, which the checked function runs
@@ -424,8 +424,8 @@ PROGRAMS = ["1", "1 + 1", "1 + 1 + 1"]
 def scores_around(program, **options):
     """Return the scores of honest programs before and after a hostile one, whose own score is left out."""
     scorer = checker_of(run_check(), **options)
-    first = score_part(scorer, batch_of("1", program, *PROGRAMS)).total.tolist()
-    second = score_part(scorer, batch_of(*PROGRAMS)).total.tolist()
+    first = score_batch(scorer, batch_of("1", program, *PROGRAMS)).total.tolist()
+    second = score_batch(scorer, batch_of(*PROGRAMS)).total.tolist()
     scorer.close()
     return [first[0], *first[2:], *second], first[1]
 
@@ -530,7 +530,7 @@ def test_what_a_completion_leaves_behind_does_not_change_later_scores(program):
         return float(len(completion))
 
     scorer = checker_of(check, time_limit=10.0)
-    scores = score_part(scorer, batch_of(program, "a", "bc"))
+    scores = score_batch(scorer, batch_of(program, "a", "bc"))
     scorer.close()
     assert (scores.total.tolist(), scores.errors) == ([float(len(program)), 1.0, 2.0], {})
 
@@ -541,7 +541,7 @@ def test_the_name_survives_pickling_and_is_the_one_in_errors(name):
     scorer.name = name
     copied = pickle.loads(pickle.dumps(scorer))
     assert copied.name == name
-    assert f"scorer {name!r} raised" in score_part(copied, TextBatch.from_texts(["1"], references=[["no sum"]])).error
+    assert f"scorer {name!r} raised" in score_batch(copied, TextBatch.from_texts(["1"], references=[["no sum"]])).error
     copied.close()
 
 
@@ -561,7 +561,7 @@ def test_a_function_that_closes_descriptors_disturbs_no_other_episode(program):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space hold on Linux")
 def test_a_function_that_takes_too_much_memory_fails_its_episode_alone():
     scorer = checker_of(run_check(), memory_limit=1 << 30)
-    scores = score_part(scorer, batch_of("1", "x = b'1' * (1 << 31)", "1 + 1"))
+    scores = score_batch(scorer, batch_of("1", "x = b'1' * (1 << 31)", "1 + 1"))
     np.testing.assert_array_equal(scores.total, [1.0, NAN, 5.0])
     assert "raised MemoryError" in scores.error
 
@@ -590,9 +590,9 @@ def test_a_function_that_cannot_be_loaded_there_is_an_error_and_not_a_loop():
             return int, ("no number",)
 
     thing = Unloadable()
-    error = score_part(checker_of(lambda completion: thing is None), batch_of("a", "b")).error
+    error = score_batch(checker_of(lambda completion: thing is None), batch_of("a", "b")).error
     assert "the function could not be loaded in another process: raised ValueError" in error
-    error = score_part(checker_of(lambda completion, sample: 1), batch_of("a", metadata=[{"x": thing}])).error
+    error = score_batch(checker_of(lambda completion, sample: 1), batch_of("a", metadata=[{"x": thing}])).error
     assert "the arguments could not be loaded in another process: raised ValueError" in error
 
 

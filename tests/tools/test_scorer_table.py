@@ -1,4 +1,4 @@
-"""docs/scorers.md says of every scorer what it says now; one whose package is missing says how to install it."""
+"""docs/scorers.md is up to date, and a scorer whose package is missing raises an error that tells how to install it."""
 
 import importlib.util
 import inspect
@@ -11,7 +11,7 @@ import pytest
 
 import textgym.scorers
 from fixtures import ROOT
-from textgym.testing.known_scorers import REQUIRES
+from textgym.scorers.catalogue import CATALOGUE
 
 SCRIPT = ROOT / "tools" / "scorer_table.py"
 
@@ -27,41 +27,24 @@ def load_table():
 table = load_table()
 WRITTEN = table.PAGE.read_text(encoding="utf-8")
 LEAVES = [kind for kinds in table.groups_of_scorers().values() for kind in kinds]
-BROUGHT = {"ReasoningGym", "RewardModel"}
-"""Those that are given an object of the package that they need, or of their own."""
-NEEDY = [kind for kind in LEAVES if kind.__name__ in REQUIRES and kind.__name__ not in BROUGHT]
+GIVEN = {"ReasoningGym", "RewardModel"}
+"""Scorers that are built from an object instead of importing their package."""
+REQUIRING = [kind for kind in LEAVES if CATALOGUE[kind.__name__].packages and kind.__name__ not in GIVEN]
 
 
-def rows_of(text):
-    """Return the cells of all tables, by the class in the first cell and then by column."""
-    rows, columns = {}, []
-    for line in text.splitlines():
-        cells = re.split(r"(?<!\\)\|", line)
-        if len(cells) < 3 or cells[0]:
-            columns = []
-            continue
-        cells = [cell.strip() for cell in cells[1:-1]]
-        if not columns:
-            columns = cells
-        elif not cells[0].startswith("---"):
-            name = re.match(r"`(\w+)`", cells[0])[1]
-            rows.setdefault(name, []).append(dict(zip(columns, cells, strict=True)))
-    return rows
-
-
-ROWS = rows_of(WRITTEN)
+ROWS = table.rows_of(WRITTEN)
 
 
 def exported(*, made_of_others):
     for name in textgym.scorers.__all__:
         value = getattr(textgym.scorers, name)
-        folder = value.__module__.split(".")[2]
-        if inspect.isclass(value) and (folder == "combine") == made_of_others and "__call__" in dir_of_instances(value):
+        is_combination = value.__module__.startswith("textgym.scorers.combine.")
+        if inspect.isclass(value) and is_combination == made_of_others and "__call__" in attributes_of_leaves(value):
             yield name
 
 
-def dir_of_instances(kind):
-    is_leaf = kind.__module__.count(".") > 2  # the contracts stand beside the folders
+def attributes_of_leaves(kind):
+    is_leaf = kind.__module__.count(".") > 2  # the base classes lie beside the folders
     return {name for base in kind.__mro__[:-1] for name in vars(base)} if is_leaf else set()
 
 
@@ -73,20 +56,20 @@ def test_every_exported_scorer_has_a_row_of_facts_and_one_of_scores():
     assert {name: len(rows) for name, rows in ROWS.items() if len(rows) != 2} == {}
 
 
-def test_every_exported_scorer_made_of_others_is_listed():
+def test_every_exported_combination_is_listed():
     names = set(exported(made_of_others=True))
     assert {"WeightedSum", "Cached"} <= names
     assert set(re.findall(r"^- `(\w+)`: ", WRITTEN, re.MULTILINE)) == names
 
 
-def test_all_that_stands_around_the_tables_is_what_the_script_writes_now():
+def test_the_text_around_the_tables_is_up_to_date():
     for paragraph in table.page({}).split("\n\n"):
         if not paragraph.startswith("**Times**"):
             assert paragraph.rstrip() in WRITTEN
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
-def test_a_row_says_what_the_scorer_says_now(kind):
+def test_a_row_agrees_with_the_scorer(kind):
     try:
         row = table.row_of(kind, timed=False)
     except ImportError as error:
@@ -133,32 +116,32 @@ for name, make in makers.items():
 """
 
 
-def as_pip_does(package):
+def normalised(package):
     return package.lower().replace("_", "-")
 
 
 @pytest.fixture(scope="module")
-def said_without_packages():
-    packages = {as_pip_does(package) for kind in NEEDY for package in REQUIRES[kind.__name__]}
+def errors_without_packages():
+    packages = {normalised(package) for kind in REQUIRING for package in CATALOGUE[kind.__name__].packages}
     installed = packages_distributions()
-    modules = [name for name, found in installed.items() if packages & set(map(as_pip_does, found))]
+    modules = [name for name, found in installed.items() if packages & set(map(normalised, found))]
     code = WITHOUT_PACKAGES.format(modules=sorted(modules), folder=str(SCRIPT.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return dict(line.split("\t") for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("kind", NEEDY, ids=lambda kind: kind.__name__)
-def test_without_its_package_a_scorer_says_how_to_install_it(kind, said_without_packages):
-    packages = REQUIRES[kind.__name__]
+@pytest.mark.parametrize("kind", REQUIRING, ids=lambda kind: kind.__name__)
+def test_without_its_package_a_scorer_raises_the_command_that_installs_it(kind, errors_without_packages):
+    packages = CATALOGUE[kind.__name__].packages
     wanted = ["textgym[agents]"] if "torch" in packages else packages
-    said = said_without_packages[kind.__name__]
-    assert all(f"pip install '{package}'" in said for package in wanted), said
+    message = errors_without_packages[kind.__name__]
+    assert all(f"pip install '{package}'" in message for package in wanted), message
 
 
-def test_a_reward_model_by_name_says_what_it_needs(said_without_packages):
-    assert "pip install 'textgym[agents]'" in said_without_packages["RewardModel"]
+def test_a_reward_model_by_name_raises_the_command_that_installs_torch(errors_without_packages):
+    assert "pip install 'textgym[agents]'" in errors_without_packages["RewardModel"]
 
 
-def test_without_any_package_all_other_scorers_are_built(said_without_packages):
-    assert set(said_without_packages) - BROUGHT == {kind.__name__ for kind in NEEDY}
+def test_without_any_package_all_other_scorers_are_built(errors_without_packages):
+    assert set(errors_without_packages) - GIVEN == {kind.__name__ for kind in REQUIRING}

@@ -18,7 +18,7 @@ from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource
 from textgym.rewards import AdaptiveCoefficient, Reference, Reward, kl_penalty
 from textgym.scorers import Scorer, observe_episodes
-from textgym.scorers.base import observes
+from textgym.scorers.evaluation import observes
 from textgym.tokenizers import Tokenizer
 
 __all__ = ["EnvComponents", "KLTerm"]

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from textgym.envs.config import TextGenConfig
 from textgym.envs.core import Core
 from textgym.errors import unknown_name
-from textgym.scorers.base import get_states, set_states
+from textgym.scorers.evaluation import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
-from textgym.scorers import Scorer, as_scorer, evaluate, observe_episodes, score_part, scorer_names
-from textgym.scorers.base import observes
+from textgym.scorers import Scorer, as_scorer, evaluate, observe_episodes, score_batch, scorer_names
+from textgym.scorers.evaluation import observes
 from textgym.scorers.registry import scorer_factory
 
 __all__ = ["PerToken", "PerTurn", "Potential"]
@@ -206,7 +206,7 @@ def _turn_scores(scorer: Scorer, batch: TextBatch, num_scored: RewardState) -> t
     if is_new.any():
         num_scored[ended] = num_turns
         part = part.select(is_new)
-        scores = score_part(scorer, _single_turns(part, [turns[-1:] for turns in part.agent_turns]))
+        scores = score_batch(scorer, _single_turns(part, [turns[-1:] for turns in part.agent_turns]))
         if scores.error is not None:
             raise ScorerError(scores.error) from scores.cause
         result[ended[is_new]] = np.nan_to_num(scores.total, nan=0.0)

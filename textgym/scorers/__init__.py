@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any
 from textgym.scorers.base import Scorer, Scores, component_names, scorer_name
 from textgym.scorers.catalogue import CATALOGUE as _CATALOGUE
 from textgym.scorers.catalogue import FOLDERS as _FOLDERS
-from textgym.scorers.evaluation import evaluate, observe_episodes, score_part
+from textgym.scorers.evaluation import evaluate, observe_episodes, score_batch
 from textgym.scorers.registry import as_scorer, register_scorer, scorer_names
 
-if TYPE_CHECKING:  # the catalogue once more, for type checkers
-    from textgym.scorers.combine.agent_turns import AgentTurns as AgentTurns
-    from textgym.scorers.combine.cached import Cached as Cached
-    from textgym.scorers.combine.constrained import Constrained as Constrained
-    from textgym.scorers.combine.gate import Gate as Gate
-    from textgym.scorers.combine.group_percentile import GroupPercentile as GroupPercentile
-    from textgym.scorers.combine.pooled import Maximum as Maximum
-    from textgym.scorers.combine.pooled import Minimum as Minimum
-    from textgym.scorers.combine.pooled import Product as Product
-    from textgym.scorers.combine.rescaled import Affine as Affine
-    from textgym.scorers.combine.rescaled import Clip as Clip
-    from textgym.scorers.combine.running_normalization import RunningNormalization as RunningNormalization
-    from textgym.scorers.combine.schedule import Schedule as Schedule
-    from textgym.scorers.combine.sequential import Sequential as Sequential
-    from textgym.scorers.combine.time_limit import TimeLimit as TimeLimit
-    from textgym.scorers.combine.weighted_sum import WeightedSum as WeightedSum
+if TYPE_CHECKING:  # the names of the catalogue, for type checkers
+    from textgym.scorers.combine.adaptive import Constrained as Constrained
+    from textgym.scorers.combine.adaptive import GroupPercentile as GroupPercentile
+    from textgym.scorers.combine.adaptive import RunningNormalization as RunningNormalization
+    from textgym.scorers.combine.composition import Gate as Gate
+    from textgym.scorers.combine.composition import Maximum as Maximum
+    from textgym.scorers.combine.composition import Minimum as Minimum
+    from textgym.scorers.combine.composition import Product as Product
+    from textgym.scorers.combine.composition import Sequential as Sequential
+    from textgym.scorers.combine.composition import WeightedSum as WeightedSum
+    from textgym.scorers.combine.transforms import Affine as Affine
+    from textgym.scorers.combine.transforms import Clip as Clip
+    from textgym.scorers.combine.transforms import Schedule as Schedule
+    from textgym.scorers.combine.wrappers import AgentTurns as AgentTurns
+    from textgym.scorers.combine.wrappers import Cached as Cached
+    from textgym.scorers.combine.wrappers import TimeLimit as TimeLimit
     from textgym.scorers.fluency.coherence import Coherence as Coherence
     from textgym.scorers.fluency.fluency import Fluency as Fluency
     from textgym.scorers.fluency.novelty import Novelty as Novelty
-    from textgym.scorers.fluency.self_bleu import SelfBLEU as SelfBLEU
+    from textgym.scorers.fluency.novelty import SelfBLEU as SelfBLEU
     from textgym.scorers.language.grammar import Grammar as Grammar
     from textgym.scorers.language.identification import Language as Language
     from textgym.scorers.language.word_lists import CommonWords as CommonWords
@@ -95,7 +95,7 @@ __all__ = [
     "evaluate",
     "observe_episodes",
     "register_scorer",
-    "score_part",
+    "score_batch",
     "scorer_name",
     "scorer_names",
 ]
@@ -113,5 +113,5 @@ def __getattr__(name: str) -> Any:
     if name in _FOLDERS:
         return import_module(f"textgym.scorers.{name}")
     if name in _CATALOGUE:
-        return getattr(import_module(f"textgym.scorers.{_CATALOGUE[name][0]}"), name)
+        return getattr(import_module(f"textgym.scorers.{_CATALOGUE[name].module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""The contract of scorers: the base class :class:`Scorer` and the :class:`Scores` that one call gives."""
+"""The contract of scorers: the base class :class:`Scorer` and its result :class:`Scores`."""
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -13,43 +13,28 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 
-__all__ = [
-    "EpisodewiseScorer",
-    "FloatArray",
-    "Range",
-    "Scorer",
-    "Scores",
-    "component_names",
-    "get_states",
-    "observes",
-    "scorer_name",
-    "set_states",
-]
+__all__ = ["EpisodewiseScorer", "FloatArray", "Range", "Scorer", "Scores", "component_names", "scorer_name"]
 
 FloatArray = npt.NDArray[np.float64]
 Range = tuple[float, float]
-"""The least and the greatest score."""
+"""Lowest and highest score."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of B episodes by one scorer."""
+    """The scores that one scorer gives to B episodes."""
 
     total: FloatArray
     """(B,) float64; NaN where the scorer failed, was not called or does not apply."""
     components: Mapping[str, FloatArray]
-    """(B,) float64 by name, before weights; a nested component is ``"outer/inner"``. Of a scorer without components,
-    :func:`textgym.scorers.evaluate` gives one, the scorer itself, and :func:`textgym.scorers.score_part` none."""
+    """(B,) float64 by name, unweighted; nested names are ``"outer/inner"``. For a scorer without components,
+    :func:`textgym.scorers.evaluate` returns one, the scorer itself, and :func:`textgym.scorers.score_batch` none."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Index of each episode that failed -> its error message. The total of a failed episode is NaN."""
+    """Index of each failed episode -> its error message. The total of a failed episode is NaN."""
     cause: BaseException | None = field(default=None, repr=False, compare=False)
-    """The exception behind the first error, where there was one."""
+    """The exception behind the first error, if there was one."""
     inner: tuple["Scores", ...] = field(default=(), repr=False, compare=False)
     """The scores of the inner scorers (:attr:`Scorer.scorers`), in order, for :meth:`Scorer.observe`."""
-
-    def without_replacements(self) -> "Scores":
-        """Return these scores with NaN as the total of each episode that failed, whatever number the policy gave it."""
-        return replace(self, total=np.where(self.failed, np.nan, self.total)) if self.errors else self
 
     @property
     def error(self) -> str | None:
@@ -58,13 +43,17 @@ class Scores:
 
     @property
     def failed(self) -> npt.NDArray[np.bool_]:
-        """(B,) bool, the episodes that failed."""
+        """(B,) bool, True for failed episodes."""
         failed = np.zeros(len(self.total), dtype=np.bool_)
         failed[list(self.errors)] = True
         return failed
 
+    def without_replacements(self) -> "Scores":
+        """Return a copy in which the total of each failed episode is NaN, undoing ``on_scorer_error=<number>``."""
+        return replace(self, total=np.where(self.failed, np.nan, self.total)) if self.errors else self
+
     def checked_total(self) -> FloatArray:
-        """Return (B,) totals.
+        """Return :attr:`total`.
 
         Raises:
             ScorerError: If an episode failed.
@@ -75,19 +64,19 @@ class Scores:
 
 
 class _DefaultName:
-    """The class name in snake case, of objects only: a dataclass takes a class attribute for the default of a field."""
+    """The class name in snake case; instances only, because a dataclass takes a class attribute as a field default."""
 
     def __get__(self, scorer: object, kind: type) -> str:
         if scorer is None:
-            raise AttributeError("a scorer has its default name as an object, not as a class")
+            raise AttributeError("the default name exists on instances only")
         return _snake_case(kind.__name__)
 
 
 class Scorer(ABC):
-    """Scores texts, higher is better. ``__call__`` is the one method to fill in; every other hook has a default.
+    """Base class of scorers; higher scores are better. ``__call__`` is the only method that must be implemented.
 
-    A scorer should be picklable, and the score of an episode should not depend on the others of its batch.
-    :func:`textgym.testing.check_scorer` verifies what a class declares.
+    A scorer should be picklable, and the score of an episode should not depend on the rest of its batch.
+    :func:`textgym.testing.check_scorer` verifies the contract and the declared attributes.
 
     >>> class Vowels(Scorer):
     ...     score_range = (0.0, 1.0)
@@ -98,90 +87,89 @@ class Scorer(ABC):
     """
 
     score_range: Range | None = None
-    """The least and the greatest score; None where it is not known."""
+    """Lowest and highest score; None if unknown."""
     deterministic: bool = True
-    """Whether the same episode always has the same score."""
+    """Whether equal episodes always get equal scores."""
     incremental: bool = False
-    """Whether :meth:`begin`, :meth:`advance` and :meth:`value` follow a text token by token."""
+    """Whether :meth:`begin`, :meth:`advance` and :meth:`value` are implemented, which score a text token by token."""
     scorers: "tuple[Scorer, ...]" = ()
-    """The inner scorers. Progress, observation and saved states reach them through it."""
+    """Inner scorers. Training progress, observed episodes and saved states reach them through this attribute."""
     components: tuple[str, ...] = ()
-    """Names of the components of :meth:`score_components`, a nested one as ``"outer/inner"``; none by default."""
+    """Names of the components that :meth:`score_components` reports; nested names are ``"outer/inner"``."""
 
     name: str = _DefaultName()  # type: ignore[assignment]
-    """The key in ``info["scores"]``; by default the class name in snake case."""
+    """Key in ``info["scores"]``; by default the class name in snake case."""
 
     @abstractmethod
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64, NaN where the scorer does not apply to an episode.
 
-        A list, integers and ``None`` for NaN are accepted too. Scoring must not change later scores: shaping, search
-        and a step that is repeated after an exception ask as well. What is learned is learned in :meth:`observe`.
+        Lists, integers and ``None`` instead of NaN are accepted too. Scoring must not change later scores, because
+        reward shaping, search and repeated steps score as well; learning belongs in :meth:`observe`.
         """
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return total, components and errors by episode; by default the result of ``__call__`` alone.
+        """Return total, components and errors by episode; by default only the result of ``__call__``.
 
-        Override it to report :attr:`components`, or the failure of some episodes. It must not raise for those: inner
-        scorers are called through :func:`textgym.scorers.score_part`, which reports errors.
+        Override it to report :attr:`components` or errors of single episodes. Those must be returned, not raised: call
+        inner scorers with :func:`textgym.scorers.score_batch`, which does so.
         """
         return Scores(self(batch), {})
 
     def observe(self, batch: TextBatch, scores: Scores) -> None:  # noqa: B027 (a default)
-        """Learn from episodes that ended in the environment being trained.
+        """Learn from episodes that ended in the training environment; by default do nothing.
 
-        Called once for each, after their last step has succeeded; clones of an environment, and search in them, share
-        the scorer and do not call it. By default nothing is learned. :func:`textgym.scorers.observe_episodes` calls it,
-        for inner scorers first.
+        Called once per episode, after its last step has succeeded; clones of an environment, and search in them, share
+        the scorer but do not call it. :func:`textgym.scorers.observe_episodes` calls it, for inner scorers first.
 
         Args:
             batch: B finished episodes.
-            scores: What :meth:`score_components` returned for them. NaN in its total where this scorer failed, was not
-                called or does not apply.
+            scores: Their result of :meth:`score_components`. The total is NaN where this scorer failed, was not called
+                or does not apply.
         """
 
     def inner_batch(self, batch: TextBatch) -> TextBatch:
-        """Return the episodes as inner scorers observe them; by default as they are."""
+        """Return the batch that inner scorers observe; by default ``batch`` itself."""
         return batch
 
     def get_state(self) -> dict[str, Any] | None:
-        """Return what was learned, as JSON can hold it, without that of inner scorers; None, the default, for nothing.
+        """Return the learned state as JSON values, without that of inner scorers; None, the default, if stateless.
 
-        A scorer that returns a state once always does.
+        A scorer returns a state either always or never.
         """
         return None
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a state of :meth:`get_state`; only called where that returns one."""
-        raise NotImplementedError(f"{type(self).__name__} returns a state and has no set_state")
+        """Restore a state returned by :meth:`get_state`; required if that returns one."""
+        raise NotImplementedError(f"{type(self).__name__} returns a state but does not implement set_state")
 
     def set_progress(self, progress: float) -> None:
-        """Take note of the share of training that is done, 0 to 1; by default it is passed on to inner scorers."""
+        """Receive the fraction of training done, 0 to 1; by default it is passed on to inner scorers."""
         for scorer in self.scorers:
             scorer.set_progress(progress)
 
     # Incremental scorers: the cost per token does not depend on the length of the text. A state is any picklable value
-    # that is never changed in place, because snapshots of an environment share it. For whatever tokens a text is made
-    # of, `value` of the states equals the score of the whole text, within rounding.
+    # that is never modified in place, because snapshots of an environment share it. `value` of the states equals the
+    # score of the whole text within rounding, whatever the tokens are.
 
     def begin(self, batch: TextBatch) -> list[Any]:
-        """Return B states, one for each text as it is now, of whatever length; only where :attr:`incremental`."""
+        """Return B states for texts of any length; only called if :attr:`incremental`."""
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
     def advance(self, states: Sequence[Any], batch: TextBatch) -> list[Any]:
-        """Return B states of texts that have grown by one token since ``states``; only where :attr:`incremental`.
+        """Return B states for texts that are one token longer than at ``states``; only called if :attr:`incremental`.
 
-        ``batch.last_pieces`` is what that token added to each text, ``batch.last_ids`` its id.
+        ``batch.last_pieces`` holds the text that the token added, ``batch.last_ids`` its id.
         """
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
     def value(self, states: Sequence[Any], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the scores of the texts at ``states``; only where :attr:`incremental`."""
+        """Return (B,) float64, the scores of the texts at ``states``; only called if :attr:`incremental`."""
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
 
 class EpisodewiseScorer(Scorer):
-    """A scorer that reports components, or errors by episode: :meth:`score_components` is the method to fill in."""
+    """Base class of scorers with components or per-episode errors; implement :meth:`score_components`."""
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64.
@@ -197,11 +185,11 @@ class EpisodewiseScorer(Scorer):
 
 
 def scorer_name(scorer: object) -> str:
-    """Return the key of a scorer, or of a function, in ``info["scores"]``.
+    """Return the key of a scorer or function in ``info["scores"]``.
 
-    It is the attribute ``name``, else a function's own name, else the class name in snake case.
+    This is the attribute ``name``, else a function's own name, else the class name in snake case.
 
-    >>> from textgym.scorers.lexical.format import LengthBand
+    >>> from textgym.scorers import LengthBand
     >>> scorer_name(LengthBand()), scorer_name(len)
     ('length_band', 'len')
     """
@@ -215,65 +203,13 @@ def scorer_name(scorer: object) -> str:
 
 
 def component_names(scorer: Scorer) -> tuple[str, ...]:
-    """Return the names of the components at the top level: the scorer's own name where it has none.
+    """Return the names of the top-level components, or the scorer's own name if it has none.
 
     >>> from textgym.scorers import as_scorer
     >>> component_names(as_scorer({"length_band": 1.0, "repetition": -0.5}))
     ('length_band', 'repetition')
     """
     return tuple(name for name in scorer.components if "/" not in name) or (scorer.name,)
-
-
-def observes(scorer: Scorer) -> bool:
-    """Return whether a scorer, or one inside it, learns from the episodes that it observes."""
-    return type(scorer).observe is not Scorer.observe or any(map(observes, scorer.scorers))
-
-
-def get_states(scorer: Scorer) -> list[dict[str, Any] | None]:
-    """Return the state of a scorer and of all inside it, outermost first, as JSON can hold it.
-
-    >>> from textgym.scorers import RunningNormalization
-    >>> get_states(RunningNormalization("length_band"))
-    [{'count': 0, 'mean': 0.0, 'sum_of_squares': 0.0}, None]
-    """
-    return [one.get_state() for one in _with_inner(scorer)]
-
-
-def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> None:
-    """Take over what :func:`get_states` returned for an equally built scorer; after an exception nothing has changed.
-
-    Raises:
-        ValueError: If the states are those of a differently built one.
-    """
-    every, before = list(_with_inner(scorer)), get_states(scorer)
-    if len(every) != len(states):
-        raise ValueError(
-            f"the saved states are of another scorer: of {len(states)} scorers, while {scorer.name!r} is made of "
-            f"{len(every)}"
-        )
-    for one, own, state in zip(every, before, states, strict=True):
-        if (own is None) != (state is None):
-            held, has = ("a state", "none") if own is None else ("no state", "one")
-            raise ValueError(
-                f"the saved states are of another scorer: they hold {held} for {one.name!r}, which has {has}"
-            )
-    try:
-        _set_each(every, states)
-    except BaseException:
-        _set_each(every, before)
-        raise
-
-
-def _set_each(scorers: Sequence[Scorer], states: Sequence[Mapping[str, Any] | None]) -> None:
-    for scorer, state in zip(scorers, states, strict=True):
-        if state is not None:
-            scorer.set_state(state)
-
-
-def _with_inner(scorer: Scorer) -> Iterator[Scorer]:
-    yield scorer
-    for inner in scorer.scorers:
-        yield from _with_inner(inner)
 
 
 @cache

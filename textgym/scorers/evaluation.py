@@ -1,6 +1,6 @@
-"""Calls of scorers: results are checked, exceptions fall under the error policy, and ended episodes are observed."""
+"""How callers use a scorer: score with checked results and an error policy, let it observe, save its state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from math import isfinite
@@ -13,40 +13,42 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError, unknown_name
 from textgym.prompts.base import Sample
-from textgym.scorers.base import FloatArray, Scorer, Scores, observes
+from textgym.scorers.base import FloatArray, Scorer, Scores
 
 __all__ = [
     "as_number",
     "as_values",
     "episode_error",
     "evaluate",
+    "get_states",
     "observe_episodes",
+    "observes",
+    "score_batch",
     "score_each",
-    "score_part",
+    "set_states",
     "unscored",
 ]
 
 
 def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
-    """Call ``scorer`` once and check what comes back: B numbers, none of them NaN or infinite.
+    """Score a batch and apply the error policy to episodes without a finite score.
 
     Args:
-        scorer: What :func:`textgym.scorers.as_scorer` returned.
+        scorer: A scorer, as returned by :func:`textgym.scorers.as_scorer`.
         batch: B episodes.
-        on_error: ``"raise"``; or ``"invalid"``, NaN as the total of the episodes that failed; or a finite number,
-            which becomes their total. Where a scorer raised, all B failed. Components stay as they are.
+        on_error: ``"raise"``; ``"invalid"``: the total of a failed episode is NaN; or a finite number, which becomes
+            its total. If the scorer raised, all B episodes failed. Components are never replaced.
 
     Raises:
-        ScorerError: If the policy is ``"raise"`` and the scorer raised, returned something that is not B finite
-            numbers, or does not apply to an episode, which leaves no score. Its ``completions`` are the texts that it
-            leaves without one.
-        ValueError: If there was an error, and ``on_error`` is none of these.
+        ScorerError: If ``on_error`` is ``"raise"`` and the scorer raised, did not return B finite numbers, or does not
+            apply to an episode. The attribute ``completions`` holds the texts without a score.
+        ValueError: If an episode failed and ``on_error`` is none of these.
 
     >>> from textgym.scorers import LengthBand
     >>> evaluate(LengthBand(2, 4), TextBatch.from_texts(["a", "abc"])).components
     {'length_band': array([0.5, 1. ])}
     """
-    scores = score_part(scorer, batch)
+    scores = score_batch(scorer, batch)
     components = scores.components or {scorer.name: scores.total}
     missing = np.isnan(scores.total)
     if not missing.any():
@@ -59,11 +61,11 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
     return replace(scores, total=total, components=components, errors=errors)
 
 
-def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
-    """Call ``scorer`` as a part of another: NaN may say that it does not apply, errors are reported by episode.
+def score_batch(scorer: Scorer, batch: TextBatch) -> Scores:
+    """Score a batch and report errors by episode; NaN without an error means that the scorer does not apply.
 
     Raises:
-        ScorerError: If the scorer fails for a batch of no episodes.
+        ScorerError: If the scorer fails on an empty batch.
     """
     size = len(batch)
     try:
@@ -71,8 +73,8 @@ def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
     except _interrupts():
         raise
     except BaseException as error:
-        said = f" {error}" if isinstance(error, ScorerError) else f" raised {type(error).__name__}: {error}"
-        message = f"scorer {scorer.name!r}{said}"
+        what = f" {error}" if isinstance(error, ScorerError) else f" raised {type(error).__name__}: {error}"
+        message = f"scorer {scorer.name!r}{what}"
         if size == 0:
             raise ScorerError(message) from error
         return replace(unscored(scorer, size), errors=dict.fromkeys(range(size), message), cause=error)
@@ -81,62 +83,21 @@ def score_part(scorer: Scorer, batch: TextBatch) -> Scores:
 
 
 def unscored(scorer: Scorer, size: int) -> Scores:
-    """Return the scores of a scorer that was not called: NaN under the names that it would have used."""
+    """Return the result for a scorer that was not called: NaN for all of its components."""
     components = {name: np.full(size, np.nan) for name in scorer.components}
     return Scores(np.full(size, np.nan), components, inner=tuple(unscored(inner, size) for inner in scorer.scorers))
 
 
-def observe_episodes(
-    scorer: Scorer, batch: TextBatch, scores: Scores | None = None, seen: set[int] | None = None
-) -> None:
-    """Let a scorer and those inside it observe episodes that ended, inner ones first and each object once.
-
-    An object that stands in several places observes in the first, in the order of ``scorers``. Only scorers that learn
-    are called.
-
-    Args:
-        scorer: The scorer.
-        batch: B finished episodes.
-        scores: What its ``score_components`` returned for them; where they, or those of an inner scorer, are missing,
-            the episodes are scored for it, and count as failed where that fails.
-        seen: ``id`` of the scorers that have observed these episodes; those that do now are added.
-
-    >>> from textgym.scorers import RunningNormalization, as_scorer
-    >>> normalised = RunningNormalization(len)
-    >>> observe_episodes(as_scorer({"length": (normalised, 1.0)}), TextBatch.from_texts(["a", "abc"]))
-    >>> normalised.mean
-    2.0
-    """
-    seen = set() if seen is None else seen
-    if id(scorer) in seen or not observes(scorer):
-        return
-    seen.add(id(scorer))
-    scores = score_part(scorer, batch) if scores is None else scores
-    inner_batch = scorer.inner_batch(batch)
-    for inner, inner_scores in zip_longest(scorer.scorers, scores.inner[: len(scorer.scorers)]):
-        observe_episodes(inner, inner_batch, inner_scores, seen)
-    scorer.observe(batch, scores)
-
-
-def episode_error(name: str, said: object, completion: str) -> str:
-    """Return the message of one episode's failure; ``said`` is the end of a sentence that begins with the scorer."""
-    return f"scorer {name!r} {said}, for the completion {completion[:80]!r}"
-
-
-def _interrupts() -> tuple[type[BaseException], ...]:
-    """Return the exceptions that are not failures of the scorer that they pass through."""
-    from asyncio import CancelledError  # not needed before something is raised, and slow to import
-
-    return KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError
+# Results
 
 
 def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: str) -> Scores:
-    """Return ``function(completion, sample)`` of each episode; one for which it raises fails alone.
+    """Return ``function(completion, sample)`` for each episode; where it raises, only that episode fails.
 
     Args:
         batch: B episodes.
-        function: Gives a number, or ``None`` where it does not apply.
-        name: The scorer's, for the message.
+        function: Returns a number, or ``None`` where it does not apply.
+        name: Name of the scorer, for error messages.
     """
     values = np.full(len(batch), np.nan)
     errors: dict[int, str] = {}
@@ -146,15 +107,20 @@ def score_each(batch: TextBatch, function: Callable[[str, Sample], Any], name: s
             values[i] = as_number(function(completion, sample))
         except _interrupts():
             raise
-        except BaseException as error:  # noqa: BLE001  as in score_part
-            said = "" if isinstance(error, ScorerError) else f"raised {type(error).__name__}: "
-            errors[i] = episode_error(name, f"{said}{error}", completion)
+        except BaseException as error:  # noqa: BLE001  as in score_batch
+            what = "" if isinstance(error, ScorerError) else f"raised {type(error).__name__}: "
+            errors[i] = episode_error(name, f"{what}{error}", completion)
             cause = cause or error
     return Scores(values, {}, errors, cause)
 
 
+def episode_error(name: str, what: object, completion: str) -> str:
+    """Return the message of one episode's failure; ``what`` continues a sentence that begins with the scorer."""
+    return f"scorer {name!r} {what}, for the completion {completion[:80]!r}"
+
+
 def as_values(result: Any, size: int) -> FloatArray:
-    """Return what a scorer gave as a new (size,) float64 array, ``None`` as NaN.
+    """Return the result of a scorer as a new (size,) float64 array, with NaN for ``None``.
 
     Raises:
         ScorerError: If it is not ``size`` numbers.
@@ -171,11 +137,11 @@ def as_values(result: Any, size: int) -> FloatArray:
         raise ScorerError(f"returned {got} for {size} episodes")
     if result.dtype.kind not in "biuf" and size > 0:
         raise ScorerError(f"returned {_shown(result.tolist())}, expected {size} numbers")
-    return np.array(result, dtype=np.float64)  # a copy: a scorer may use its buffer again
+    return np.array(result, dtype=np.float64)  # a copy: the scorer may reuse its buffer
 
 
 def as_number(value: Any) -> float:
-    """Return one score as a float, ``None`` as NaN.
+    """Return one score as a float, NaN for ``None``.
 
     Raises:
         ScorerError: If it is not a number.
@@ -188,6 +154,13 @@ def as_number(value: Any) -> float:
     except (TypeError, ValueError):
         pass
     raise ScorerError(f"returned {_shown(value)}, expected a number")
+
+
+def _interrupts() -> tuple[type[BaseException], ...]:
+    """Return the exceptions that are not failures of the scorer they pass through."""
+    from asyncio import CancelledError  # slow to import, needed only after an exception
+
+    return KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError
 
 
 def _checked(scores: Any, size: int) -> Scores:
@@ -219,16 +192,103 @@ def _no_score(scorer: Scorer, batch: TextBatch, index: int) -> str:
     sample = batch.samples[index]
     columns = ", ".join(map(repr, sample.metadata)) or "none"
     return (
-        f"scorer {scorer.name!r} gave no score (None or NaN) for {_at(batch, index)}. If it needs references "
-        f"or columns of the prompts: this sample has {len(sample.references)} references (column 'references'), and "
-        f"the further columns are: {columns}"
+        f"scorer {scorer.name!r} gave no score (None or NaN) for {_at(batch, index)}. It may need references or other "
+        f"columns of the prompts: this sample has {len(sample.references)} references (column 'references'); "
+        f"other columns: {columns}"
     )
 
 
 def _at(batch: TextBatch, index: int) -> str:
-    return f"episode {index} of the {len(batch)} scored, whose completion is {_shown(batch.completions[index])}"
+    return f"episode {index} of {len(batch)}, completion {_shown(batch.completions[index])}"
 
 
 def _shown(value: object) -> str:
     text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# Observation and learned state, of a scorer and all scorers inside it
+
+
+def observes(scorer: Scorer) -> bool:
+    """Return whether a scorer, or one inside it, overrides :meth:`Scorer.observe`."""
+    return type(scorer).observe is not Scorer.observe or any(map(observes, scorer.scorers))
+
+
+def observe_episodes(
+    scorer: Scorer, batch: TextBatch, scores: Scores | None = None, seen: set[int] | None = None
+) -> None:
+    """Call ``observe`` of a scorer and of all scorers inside it, inner ones first and each object once.
+
+    An object that occurs several times observes at its first place in the order of ``scorers``. Scorers without an
+    ``observe`` of their own are skipped.
+
+    Args:
+        scorer: The scorer.
+        batch: B finished episodes.
+        scores: Their result of ``score_components``. Missing scores, also of an inner scorer, are computed; if that
+            fails, the episodes count as failed.
+        seen: ``id`` of scorers that have observed these episodes already; extended in place.
+
+    >>> from textgym.scorers import RunningNormalization, as_scorer
+    >>> normalised = RunningNormalization(len)
+    >>> observe_episodes(as_scorer({"length": (normalised, 1.0)}), TextBatch.from_texts(["a", "abc"]))
+    >>> normalised.mean
+    2.0
+    """
+    seen = set() if seen is None else seen
+    if id(scorer) in seen or not observes(scorer):
+        return
+    seen.add(id(scorer))
+    scores = score_batch(scorer, batch) if scores is None else scores
+    inner_batch = scorer.inner_batch(batch)
+    for inner, inner_scores in zip_longest(scorer.scorers, scores.inner[: len(scorer.scorers)]):
+        observe_episodes(inner, inner_batch, inner_scores, seen)
+    scorer.observe(batch, scores)
+
+
+def get_states(scorer: Scorer) -> list[dict[str, Any] | None]:
+    """Return the states of a scorer and all scorers inside it, outermost first, as JSON values.
+
+    >>> from textgym.scorers import RunningNormalization
+    >>> get_states(RunningNormalization("length_band"))
+    [{'count': 0, 'mean': 0.0, 'sum_of_squares': 0.0}, None]
+    """
+    return [one.get_state() for one in _with_inner(scorer)]
+
+
+def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> None:
+    """Restore states returned by :func:`get_states` of an equally built scorer; an exception changes nothing.
+
+    Raises:
+        ValueError: If the states belong to a scorer that is built differently.
+    """
+    scorers, before = list(_with_inner(scorer)), get_states(scorer)
+    if len(scorers) != len(states):
+        raise ValueError(
+            f"the saved states belong to another scorer: they are of {len(states)} scorers, but {scorer.name!r} "
+            f"consists of {len(scorers)}"
+        )
+    for one, own, state in zip(scorers, before, states, strict=True):
+        if (own is None) != (state is None):
+            saved, has = ("a state", "none") if own is None else ("no state", "one")
+            raise ValueError(
+                f"the saved states belong to another scorer: they contain {saved} for {one.name!r}, which has {has}"
+            )
+    try:
+        _set_each(scorers, states)
+    except BaseException:
+        _set_each(scorers, before)
+        raise
+
+
+def _set_each(scorers: Sequence[Scorer], states: Sequence[Mapping[str, Any] | None]) -> None:
+    for scorer, state in zip(scorers, states, strict=True):
+        if state is not None:
+            scorer.set_state(state)
+
+
+def _with_inner(scorer: Scorer) -> Iterator[Scorer]:
+    yield scorer
+    for inner in scorer.scorers:
+        yield from _with_inner(inner)

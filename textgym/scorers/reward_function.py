@@ -1,4 +1,4 @@
-"""A scorer as a reward function of TRL's trainers: what :class:`ColumnFunctionScorer` does, the other way round."""
+"""Scorers as reward functions of TRL's trainers, the inverse of :class:`ColumnFunctionScorer`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
-from textgym.scorers.evaluation import observe_episodes, score_part
+from textgym.scorers.evaluation import observe_episodes, score_batch
 from textgym.scorers.registry import as_scorer
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
@@ -16,20 +16,19 @@ __all__ = ["as_reward_func"]
 
 
 def as_reward_func(scorer: Any, tokenizer: Any = None, name: str | None = None) -> "RewardFunction":
-    """Return a scorer as a function that ``trl.GRPOTrainer`` and its like take as one of their ``reward_funcs``.
+    """Return a scorer as a reward function for ``trl.GRPOTrainer`` and similar trainers.
 
     The function is ``f(prompts, completions, completion_ids=None, **columns) -> list[float | None]``. Prompts and
-    completions are texts, or chats: the contents of a prompt's messages are joined by newlines, and so are those of
-    what the assistant says in a completion. The data set's column ``references``, or else ``reference``, gives the
-    references, as one text or several; each column but ``references`` is metadata under its own name. ``None`` is
-    returned where the scorer does not apply. What else TRL passes is left alone, except that the trainer's state
-    tells a scorer that changes in the course of training how far that has come.
+    completions are texts or chats; of a chat, the message contents are joined by newlines, in a completion those of the
+    assistant only. The data set's column ``references``, or else ``reference``, gives the references, one text or
+    several per row; every column but ``references`` is also metadata. ``None`` means that the scorer does not apply.
+    Other arguments of TRL are ignored, except ``trainer_state``, which gives the training progress.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
         tokenizer: The trainer's ``processing_class``, or anything else that :func:`textgym.tokenizers.as_tokenizer`
-            accepts. With it, a scorer that looks at tokens sees those that the policy wrote; without, bytes of UTF-8.
-        name: What TRL logs the reward under; by default the scorer's own.
+            accepts. With it, scorers that use token ids get those of the policy; without, UTF-8 bytes.
+        name: Name under which TRL logs the reward; by default the scorer's.
 
     Raises:
         ScorerError: When the function is called and the scorer fails.
@@ -45,7 +44,7 @@ def as_reward_func(scorer: Any, tokenizer: Any = None, name: str | None = None) 
 
 
 class RewardFunction:
-    """What :func:`as_reward_func` returns: an object, so that it can be pickled where the scorer can."""
+    """Result of :func:`as_reward_func`; a class, so that it is picklable if the scorer is."""
 
     def __init__(self, scorer: Any, tokenizer: Any = None, name: str | None = None) -> None:
         self.scorer = as_scorer(scorer)
@@ -65,7 +64,7 @@ class RewardFunction:
             self.scorer.set_progress(min(state.global_step / state.max_steps, 1.0))
         samples = _samples(list(map(_prompt_text, prompts)), columns)
         batch = self._batch(samples, list(map(_completion_text, completions)), completion_ids)
-        scores = score_part(self.scorer, batch)
+        scores = score_batch(self.scorer, batch)
         if scores.error is not None:
             missing = np.flatnonzero(np.isnan(scores.total)).tolist()
             raise ScorerError(scores.error, [batch.completions[i] for i in missing]) from scores.cause
@@ -87,7 +86,7 @@ class RewardFunction:
 
 
 def _samples(prompts: list[str], columns: dict[str, Any]) -> list[Sample]:
-    """Return B samples; of the keywords, the lists of B values are columns of the data set."""
+    """Return B samples; keyword arguments that are lists of B values are columns of the data set."""
     size = len(prompts)
     kept = {key: values for key, values in columns.items() if isinstance(values, list | tuple) and len(values) == size}
     references = kept.pop("references", kept.get("reference", [None] * size))
@@ -108,8 +107,8 @@ def _prompt_text(prompt: Any) -> str:
 def _completion_text(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
-    said = [message for message in completion if message.get("role", "assistant") == "assistant"]
-    return "\n".join(filter(None, map(_content, said)))
+    messages = [message for message in completion if message.get("role", "assistant") == "assistant"]
+    return "\n".join(filter(None, map(_content, messages)))
 
 
 def _content(message: Any) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import as_scorer, score_part
+from textgym.scorers import as_scorer, score_batch
 
 __all__ = ["TEXTS", "Check", "ScorerFixture", "ScorerReport"]
 
@@ -133,13 +133,13 @@ class ScorerFixture:
         scorer = self.scorer if scorer is None else scorer
         label = f"{self.label}, {how}" if how else self.label
         try:
-            scores = score_part(scorer, batch)
+            scores = score_batch(scorer, batch)
         except ScorerError as error:  # of an empty batch
             raise AssertionError(f"{label} fails: {error}") from error.__cause__
         if scores.error is not None:
             culprits = ""
             if len(batch) > 1:
-                alone = [score_part(scorer, batch.select(np.array([i]))).error for i in range(len(batch))]
+                alone = [score_batch(scorer, batch.select(np.array([i]))).error for i in range(len(batch))]
                 found = [name for name, error in zip(names, alone, strict=False) if error is not None]
                 culprits = ", ".join(found) if len(found) < len(batch) else "every text"
             where = f" for: {culprits}" if culprits else ""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
-from textgym.scorers import Scorer, score_part
+from textgym.scorers import Scorer, score_batch
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 __all__ = ["check_incremental"]
@@ -160,7 +160,7 @@ class _TokenByToken:
         return np.array(self.scorer.value(list(states), batch), dtype=np.float64)
 
     def _compare(self, states: list[Any], batch: TextBatch, what: str) -> int:
-        whole = score_part(self.scorer, batch)
+        whole = score_batch(self.scorer, batch)
         if whole.error is not None:
             raise AssertionError(f"fails for an unfinished text, {self.where}: {whole.error}") from whole.cause
         self._same(whole.total, self._values(states, batch), batch, f"gives another score incrementally: {what}")

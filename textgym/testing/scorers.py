@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers import component_names, observe_episodes, score_part
-from textgym.scorers.base import get_states, observes, set_states
-from textgym.scorers.evaluation import unscored
+from textgym.scorers import component_names, observe_episodes, score_batch
+from textgym.scorers.evaluation import get_states, observes, set_states, unscored
 from textgym.testing.fixtures import TEXTS, ScorerFixture, ScorerReport
 from textgym.testing.incremental import check_incremental
 from textgym.testing.known_scorers import preferences_of
@@ -138,7 +137,7 @@ def _check_names(fixture: ScorerFixture) -> str:
     for name in names:
         if not isinstance(name, str) or not name or "/" in name:
             raise AssertionError(f"has the name {name!r}, expected a non-empty string without '/'")
-    scores = score_part(subject, fixture.batch({"plain English": TEXTS["plain English"]}))
+    scores = score_batch(subject, fixture.batch({"plain English": TEXTS["plain English"]}))
     if scores.error is None and set(scores.components) != set(subject.components):
         raise AssertionError(
             f"reports the components {', '.join(scores.components) or 'none'}, but declares "
@@ -164,7 +163,7 @@ def _check_batch_kept(fixture: ScorerFixture) -> None:
         (_unfinished(fixture)[0], "the batch of unfinished texts"),
     ):
         before, states = _contents(batch), get_states(fixture.scorer)
-        score_part(fixture.scorer, batch)
+        score_batch(fixture.scorer, batch)
         if get_states(fixture.scorer) != states:
             raise AssertionError("changes its state when it scores; it may do so in observe only")
         if _contents(batch) != before:
@@ -213,7 +212,7 @@ def _check_training(fixture: ScorerFixture) -> str:
     texts = {name: text for name, text in TEXTS.items() if len(text) < 1_000}
     batch = fixture.batch(texts)
     if observes(copied):
-        scores = score_part(copied, batch)
+        scores = score_batch(copied, batch)
         if len(scores.inner) not in (0, len(copied.scorers)):
             raise AssertionError(f"reports scores of {len(scores.inner)} of its {len(copied.scorers)} inner scorers")
         for what, found in (("its scores", scores), ("the scores of a failed call", unscored(copied, len(batch)))):
@@ -300,7 +299,7 @@ def _check_large(fixture: ScorerFixture) -> str:
 
 def _check_generators_kept(fixture: ScorerFixture) -> None:
     batch = fixture.batch(TEXTS)
-    disturbed = _disturbed_generators(lambda: score_part(fixture.scorer, batch))
+    disturbed = _disturbed_generators(lambda: score_batch(fixture.scorer, batch))
     if disturbed:
         raise AssertionError(f"uses or seeds the global random generator of {', '.join(disturbed)}; use one of its own")
 

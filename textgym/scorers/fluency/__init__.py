@@ -1,1 +1,1 @@
-"""How a text reads to a language model or beside other texts: fluency, coherence, novelty."""
+"""Fluency under a language model, coherence with the prompt, and novelty among other texts."""

@@ -1,4 +1,4 @@
-"""Whether a completion is about what its prompt is about."""
+"""Similarity of a completion to its prompt."""
 
 from typing import Any
 
@@ -12,12 +12,11 @@ __all__ = ["Coherence"]
 
 
 class Coherence(Scorer):
-    """Cosine of prompt and completion in an embedding model: 1 about the same, 0 about something else.
+    """Cosine similarity of prompt and completion in an embedding model: 1 the same topic, 0 unrelated.
 
     Formula: the dot product of the two unit vectors. Range: [-1, 1]. An empty completion, or one without a vector,
-    scores 0; NaN where the prompt has none, for there is nothing to be near to. Deterministic. Not incremental. Reads
-    the first 2,000 characters. Hacked by writing the prompt, or its words, again: join it with a scorer of what is
-    repeated.
+    scores 0; NaN where the prompt has no vector. Deterministic. Not incremental. Reads the first 2,000 characters. It
+    can be hacked by repeating the prompt or its words: combine it with a scorer of repetition.
 
     Source: Foltz, Kintsch and Landauer, The measurement of textual coherence with latent semantic analysis, Discourse
     Processes 25, 1998
@@ -29,7 +28,7 @@ class Coherence(Scorer):
     Raises:
         TypeError: If ``embedder`` is none of these.
         ValueError: If there is no encoder of that name on this machine.
-        ImportError: At construction, if the package that it needs is missing.
+        ImportError: At construction, if a required package is missing.
 
     >>> prompts = ["The dog was hungry."] * 3
     >>> Coherence()(TextBatch.from_texts(["So it ate its food.", "Interest rates fell.", ""], prompts)).round(2)
@@ -47,7 +46,7 @@ class Coherence(Scorer):
             return np.zeros(0)
         prompts = dict.fromkeys(batch.prompts)
         vectors = self.embedder([*prompts, *batch.completions])
-        place = {prompt: i for i, prompt in enumerate(prompts)}
-        starts = vectors[[place[prompt] for prompt in batch.prompts]].astype(np.float64)
-        cosines = np.clip((starts * vectors[len(prompts) :]).sum(axis=1), -1.0, 1.0)
-        return np.where(starts.any(axis=1), cosines, np.nan)
+        rows = {prompt: i for i, prompt in enumerate(prompts)}
+        prompt_vectors = vectors[[rows[prompt] for prompt in batch.prompts]].astype(np.float64)
+        cosines = np.clip((prompt_vectors * vectors[len(prompts) :]).sum(axis=1), -1.0, 1.0)
+        return np.where(prompt_vectors.any(axis=1), cosines, np.nan)

@@ -1,4 +1,4 @@
-"""How likely a language model finds a text."""
+"""Log-probability of a text under a language model."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from textgym.scorers.base import FloatArray, Range, Scorer
 from textgym.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from textgym.scorers.fluency.token_stream import TokenStream
+    from textgym.scorers.fluency.language_model import TokenStream
 
 __all__ = ["Fluency"]
 
@@ -22,35 +22,35 @@ State = tuple[float, int]
 
 
 class Fluency(Scorer):
-    """How likely a language model finds the completion after its prompt, per token: the opposite of perplexity.
+    """Mean log-probability of the completion's tokens under a language model, or inverse perplexity.
 
     Formula: with m the mean of ``log p(token | all before it)`` over the completion's tokens, m itself
     (``scale="log_prob"``, nats per token) or ``exp(m)``, which is 1 / perplexity (``scale="probability"``).
-    Range: [-100, 0], as a token counts for -100 nats at least, or [0, 1]. An empty completion scores what a guess among
-    the V tokens of the model's vocabulary scores, ``-log V`` or ``1 / V``. An EOS that was chosen is a token as any
-    other, so a text that stops where the model would not is punished. Deterministic.
+    Range: [-100, 0], because a token counts -100 nats at least, or [0, 1]. An empty completion scores like a uniform
+    guess among the V tokens of the model's vocabulary, ``-log V`` or ``1 / V``. A chosen EOS counts as a token, so
+    ending where the model would not lowers the score. Deterministic.
 
-    Where the ids of the batch mean the same tokens to the model, they are what it reads. Otherwise the text is encoded
-    again, by the model's own tokenizer, prompt and completion apart, 2,000 characters of each; a chosen EOS becomes the
-    model's. An empty prompt is read as BOS, or EOS where there is none. Of a text with more tokens than the model has
-    positions, the end of the prompt is read, up to half of them, and the beginning of the completion; what
-    comes later is not scored.
+    Where the ids of the batch mean the same tokens to the model, it is given those ids. Otherwise prompt and
+    completion are encoded separately by the model's tokenizer, 2,000 characters of each, and a chosen EOS becomes the
+    model's. An empty prompt is replaced by BOS, or EOS if there is none. A text with more tokens than the model has
+    positions keeps the end of the prompt, up to half of them, and the beginning of the completion; the rest is not
+    scored.
 
-    Incremental: each token costs the model one token, by a cache of keys and values for each of ``batch.slots``
-    (without slots, for each place in the batch). A state holds a sum and a count; the cache is only a memory, and
-    a text that it does not know is fed again. A text that has to be encoded again is scored whole at each token.
+    Incremental: each token costs the model one token, with a KV cache for each of ``batch.slots`` (without slots, for
+    each row of the batch). A state holds a sum and a count; a text that is not in the cache is fed again. A text that
+    has to be encoded again is scored in full at each token.
 
-    What a model finds likely is not what is good: it likes repetitions, and what it writes itself. ``"tiny"`` knows the
-    sentences of its stories by heart and finds all others about equally impossible, so it suits a policy that began as
-    ``"tiny"``, and texts of its world; for other English take a larger model.
+    A language model prefers repetitions and its own style. ``"tiny"`` was trained on a small world of stories and finds
+    all other English about equally unlikely: use it for policies that started as ``"tiny"``, and a larger model
+    otherwise.
 
     Source: Jelinek et al., Perplexity - a measure of the difficulty of speech recognition tasks, JASA 62, 1977
 
     Args:
-        model: ``"tiny"``, a folder, a GGUF file or a Hugging Face name, which are loaded once for all scorers that use
-            them and stay out of pickles; or a loaded causal LM, of which a copy is kept, so that training it does not
-            change the scores, and which goes into pickles with its weights.
-        tokenizer: The tokenizer of a model that is given loaded.
+        model: ``"tiny"``, a folder, a GGUF file or a Hugging Face name: loaded once for all scorers that use it and
+            not pickled. Or a loaded causal LM, which is copied, so that training it does not change the scores, and
+            pickled with its weights.
+        tokenizer: The tokenizer of a loaded model.
         scale: ``"log_prob"`` or ``"probability"``.
 
     Raises:
@@ -77,13 +77,13 @@ class Fluency(Scorer):
             raise unknown_name("scale", scale, ["log_prob", "probability"])
         is_name = isinstance(model, str | Path)
         if is_name and tokenizer is not None:
-            raise TypeError(f"model={str(model)!r} brings its own tokenizer, got tokenizer={tokenizer!r} besides")
+            raise TypeError(f"model={str(model)!r} has its own tokenizer; leave out tokenizer={tokenizer!r}")
         if not is_name and (tokenizer is None or not callable(getattr(model, "get_output_embeddings", None))):
             raise TypeError(
                 f"expected a model's name, or a loaded causal LM and tokenizer=..., got model of type "
                 f"{type(model).__name__} and tokenizer of type {type(tokenizer).__name__}"
             )
-        import textgym.lm  # noqa: F401  says how to install torch where it is missing
+        import textgym.lm  # noqa: F401  its error tells how to install torch
         from textgym.scorers.fluency.language_model import LanguageModel
 
         self.scale = scale
@@ -94,7 +94,7 @@ class Fluency(Scorer):
 
     @property
     def score_range(self) -> Range:  # type: ignore[override]
-        """The least and the greatest score."""
+        """Lowest and highest score."""
         return (-100.0, 0.0) if self.scale == "log_prob" else (0.0, 1.0)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
@@ -102,23 +102,23 @@ class Fluency(Scorer):
         return self.value(self.begin(batch), batch)
 
     def begin(self, batch: TextBatch) -> list[State]:
-        """Return B sums and counts, from forwards over whole texts."""
-        texts = self._lm.read(batch, self._has_own_ids(batch))
+        """Return B sums and counts, from whole-sequence forward passes."""
+        texts = self._lm.tokenize(batch, self._has_own_ids(batch))
         sums = self._lm.log_probs(texts).tolist()
         return [(total, len(text.completion)) for total, text in zip(sums, texts, strict=True)]
 
     def advance(self, states: Sequence[State], batch: TextBatch) -> list[State]:
-        """Return B sums and counts after one more token."""
+        """Return B sums and counts, one token later."""
         if not self._has_own_ids(batch):
             return self.begin(batch)
-        texts = self._lm.read(batch, own_ids=True)
+        texts = self._lm.tokenize(batch, own_ids=True)
         advanced = list(states)
-        # A token past the model's last position is not read.
+        # A token beyond the model's last position is ignored.
         grown = [i for i, text in enumerate(texts) if len(text.completion) > states[i][1]]
         if grown:
             slots = np.arange(len(batch)) if batch.slots is None else batch.slots
             if self._stream is None:
-                from textgym.scorers.fluency.token_stream import TokenStream
+                from textgym.scorers.fluency.language_model import TokenStream
 
                 self._stream = TokenStream(self._lm)
             found = self._stream.log_probs([texts[i] for i in grown], slots[grown])
@@ -127,7 +127,7 @@ class Fluency(Scorer):
         return advanced
 
     def value(self, states: Sequence[State], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the scores of the sums and counts."""
+        """Return (B,) float64, the scores at the sums and counts."""
         guess = -math.log(self._lm.tokenizer.vocab_size)
         means = np.array([total / count if count else guess for total, count in states], dtype=np.float64)
         means = np.minimum(means, 0.0)
@@ -139,7 +139,7 @@ class Fluency(Scorer):
         return self._compared[1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Fluency":
-        """Return a scorer that shares the model and follows texts of its own."""
+        """Return a copy that shares the model and has its own KV cache."""
         twin = object.__new__(type(self))
         twin.__dict__ |= self.__dict__ | {"_stream": None}
         return twin

@@ -1,0 +1,32 @@
+"""Checks of numbers given to the constructors of scorers."""
+
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+__all__ = ["as_count", "as_finite"]
+
+
+def as_finite(value: Any, what: str) -> float:
+    """Return a number as a float.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not finite.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{what} is {value!r}, expected a number")
+    if not isfinite(value):
+        raise ValueError(f"{what} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def as_count(value: Any, what: str, least: int = 1) -> int:
+    """Return an integer.
+
+    Raises:
+        ValueError: If it is not an integer of at least ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} is {value!r}, expected an integer >= {least}")
+    return value
