@@ -592,7 +592,7 @@ def test_tokens_of_an_answer_without_text_are_counted(server):
     reply = {"choices": [{"message": {"content": None}}], "usage": {"total_tokens": 512}}
     server.script.append(raw(json.dumps(reply).encode()))
     judge = judge_of(server, max_total_tokens=512)
-    assert "no chat completion" in score_batch(judge, batch_of("a")).error
+    assert "not a chat completion" in score_batch(judge, batch_of("a")).error
     assert judge.usage.tokens == 512
     assert "is spent" in score_batch(judge, batch_of("b")).error
 
@@ -605,7 +605,7 @@ def test_a_redirect_is_not_followed(server):
 
 def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
     server.answer = lambda body: raw(b"[" * 100_000)
-    assert "no chat completion" in score_batch(judge_of(server), batch_of("a")).error
+    assert "not a chat completion" in score_batch(judge_of(server), batch_of("a")).error
 
 
 @pytest.mark.parametrize(
@@ -614,7 +614,7 @@ def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
 def test_what_is_no_chat_completion_is_an_error_that_shows_it(server, payload):
     server.answer = lambda body: raw(payload)
     error = score_batch(judge_of(server), batch_of("a")).error
-    assert f"answered something that is no chat completion: {payload.decode()!r}" in error
+    assert f"answered something that is not a chat completion: {payload.decode()!r}" in error
     assert len(server.requests) == 1
 
 
@@ -773,7 +773,7 @@ def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):
             "'NO_SUCH_KEY', but there",
         ),
         (lambda: JudgeConfig(template="{prompt}"), ValueError, "template must contain {completion}"),
-        (lambda: JudgeConfig(pattern="("), ValueError, "pattern is no regular expression"),
+        (lambda: JudgeConfig(pattern="("), ValueError, "pattern is not a regular expression"),
         (lambda: JudgeConfig(pattern=r"\d"), ValueError, "pattern must have one group"),
         (lambda: JudgeConfig(scale=(5, 1)), ValueError, "scale must be"),
         (lambda: JudgeConfig(scale=5), TypeError, r"scale is 5, expected two numbers, \(worst, best\)"),

@@ -236,7 +236,7 @@ def test_a_function_that_returns_too_few_scores_is_an_error():
         ),
         (lambda: RewardModel(bert()[0]), TypeError, "a loaded model needs its tokenizer"),
         (lambda: RewardModel("/no/such/folder"), ValueError, "no sequence classifier called '/no/such/folder'"),
-        (lambda: RewardModel(*bert(2)), ValueError, "has 2 labels; say which one counts: LABEL_0, LABEL_1"),
+        (lambda: RewardModel(*bert(2)), ValueError, "has 2 labels; choose .*: LABEL_0, LABEL_1"),
         (lambda: RewardModel(*bert(2), RewardModelConfig(label="LABEL_2")), ValueError, "unknown label 'LABEL_2'"),
         (lambda: RewardModel(*bert(2), RewardModelConfig(label=2)), ValueError, "label is 2, the model has the labels"),
         (lambda: RewardModel(*bert(), RewardModelConfig(template="chat")), ValueError, "has no chat template"),

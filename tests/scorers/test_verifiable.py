@@ -152,7 +152,7 @@ def test_an_answer_that_cannot_be_read_fails_its_episode_alone(math_answer):
     scores = score_batch(math_answer, batch_of("4", "4", references=[["$$"], ["4"]]))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert scores.failed.tolist() == [True, False]
-    assert "math-verify finds no expression in the right answer '$$'" in scores.error
+    assert "math-verify finds no expression in the expected answer '$$'" in scores.error
 
 
 def test_an_endless_expression_is_wrong_and_those_after_it_are_scored():
@@ -273,7 +273,7 @@ def test_a_reference_to_another_document_fails_and_is_not_fetched():
         (lambda: ValidJSON("last"), ValueError, "unknown where 'last'"),
         (lambda: ValidJSON(kind="list"), ValueError, "unknown kind 'list'"),
         (lambda: JSONSchema("{}"), TypeError, "schema is '{}' of type str"),
-        (lambda: JSONSchema({"type": "thing"}), ValueError, "no valid JSON schema: 'thing'"),
+        (lambda: JSONSchema({"type": "thing"}), ValueError, "not a valid JSON schema: 'thing'"),
         (lambda: JSONSchema({}, "all"), ValueError, "unknown where 'all'"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What a text says and how well: sentiment, manners, spelling, grammar, language."""
+"""Language quality of a text: sentiment, profanity, vocabulary, spelling, grammar, language."""

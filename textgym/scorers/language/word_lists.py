@@ -1,4 +1,4 @@
-"""Scorers that look the words of a text up in a list: dictionaries, VADER's lexicon, swear words."""
+"""Scorers that look words up: dictionaries, VADER's lexicon, a list of profanities."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ __all__ = ["CommonWords", "Profanity", "Sentiment", "Spelling"]
 
 @cache
 def _frequencies(language: str, scorer: str) -> Mapping[str, int]:
-    """Return how often each word of ``language`` occurs in film subtitles, in lower case; rare ones are all at 50.
+    """Return the frequency in film subtitles of each lower-case word of ``language``; rare words all have 50.
 
     Raises:
         ImportError: If the package pyspellchecker is missing.
@@ -40,17 +40,17 @@ def _common_words(language: str, count: int, scorer: str) -> frozenset[str]:
 
 
 def _plain(word: str) -> str:
-    """Return a word as the dictionaries write it: in lower case, with straight apostrophes."""
+    """Return a word as the dictionaries spell it: in lower case, with straight apostrophes."""
     return word.lower().replace("\u2019", "'")
 
 
 @dataclass(frozen=True)
 class CommonWords(Scorer):
-    """Share of the completion's words that are among the most common ones of the language: plain vocabulary.
+    """Share of the completion's words that are among the most common of the language.
 
-    Formula: ``common / all`` words, in lower case, by their frequency in film subtitles. Numbers and most names are not
-    common. Range: [0, 1]. A completion without words, an empty one among them, scores 0. Deterministic. Not
-    incremental: the next token can go on with the last word. Easily hacked: "the the the" scores 1.
+    Formula: ``common / all`` words in lower case, ranked by their frequency in film subtitles; numbers and most names
+    are not common. Range: [0, 1]. Empty completion, or one without words: 0. Deterministic. Not incremental. "the the
+    the" scores 1.
 
     Source: https://github.com/barrust/pyspellchecker, from OpenSubtitles, Lison and Tiedemann, LREC 2016,
     https://aclanthology.org/L16-1147
@@ -64,7 +64,7 @@ class CommonWords(Scorer):
     """
 
     count: int = 3_000
-    """How many words are common."""
+    """Number of words that are common."""
     language: str = "en"
     """ar, de, en, es, eu, fa, fr, it, lv, nl, pt or ru."""
 
@@ -88,16 +88,15 @@ _parts = re.compile(r"['-]").split
 
 @dataclass(frozen=True)
 class Spelling(Scorer):
-    """Share of the completion's words that a dictionary knows.
+    """Share of the completion's words that are in a dictionary.
 
-    Formula: ``known / checked`` words, in lower case. Not checked are words with a digit, and unknown words with a
-    capital, which are taken for names. A word of one letter is known if it is common ("a", "I"), a word with apostrophe
-    or hyphen also if its parts are, of which all but one may be stubs of one or two letters ("l'homme", "well-known").
-    Range: [0, 1]. A completion without a word to check, an empty one among them, scores 0. Deterministic. Not
-    incremental: the next token can go on with the last word.
+    Formula: ``known / checked`` words in lower case. Words with a digit, and unknown capitalised words (taken for
+    names), are not checked. A word of one letter is known if it is common ("a", "I"). A word with an apostrophe or
+    hyphen is also known if its parts are; all but one of them may instead be one or two letters long ("l'homme",
+    "well-known"). Range: [0, 1]. Empty completion, or one without a word to check: 0. Deterministic. Not incremental.
 
-    Easily hacked: any heap of words is spelt well, and so is nonsense that Begins With Capitals beside one known word.
-    The English dictionary holds abbreviations, so about a half of all pairs of letters are words.
+    Word salad is spelled well, and so is nonsense that Begins With Capitals next to one known word. The English
+    dictionary contains abbreviations: about half of all pairs of letters are words.
 
     Source: https://github.com/barrust/pyspellchecker
 
@@ -110,9 +109,9 @@ class Spelling(Scorer):
     """
 
     language: str = "en"
-    """ar, de, en, es, eu, fa, fr, it, lv, nl, pt or ru. An unknown German noun passes as a name."""
+    """ar, de, en, es, eu, fa, fr, it, lv, nl, pt or ru. Unknown German nouns are taken for names."""
     skip_names: bool = True
-    """Whether an unknown word with a capital is left out, not counted as wrong."""
+    """Whether unknown capitalised words are skipped instead of counted as wrong."""
 
     score_range = (0.0, 1.0)
 
@@ -158,19 +157,19 @@ def _filter(extra: tuple[str, ...], allowed: tuple[str, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Profanity(Scorer):
-    """1 where the completion is clean, 0 where it holds a word of a list of 916 that are rude, sexual or about drugs.
+    """1 where the completion is clean, 0 where it has a word from a list of 916 rude, sexual or drug-related words.
 
-    Formula: 0 if any word of the list occurs, in any case, as a whole word or phrase, some letters possibly written as
-    digits or signs ("cr4p"), else 1. Range: {0, 1}. Reads English, and the first 2,000 characters. An empty completion
-    scores 1, so to say nothing is safe: join it with a scorer that wants something said. Deterministic. Not
-    incremental: a later letter can make a harmless word of a rude one.
+    Formula: 0 if any word of the list occurs, in any case, as a whole word or phrase, possibly with digits or signs for
+    letters ("cr4p"); else 1. Range: {0, 1}. Reads English, and the first 2,000 characters. Empty completion: 1.
+    Deterministic. Not incremental.
 
-    It is a list of words, not a judge of manners. Flagged wrongly: "kill the process", "the cock crowed", "Dick Van
-    Dyke", and all of god, sex, gay, stupid, drunk and vodka; ``allowed`` takes such words off the list. Missed: insults
-    and threats in plain words ("you worthless loser"), spaced or stretched spelling ("c r a p", "craaap"), letters of
-    other alphabets that look alike, and all other languages.
+    False positives: "kill the process", "the cock crowed", "Dick Van Dyke", and any use of god, sex, gay, stupid, drunk
+    or vodka; exempt such words with ``allowed``. Not detected: insults and threats in plain words ("you worthless
+    loser"), spaced or stretched spellings ("c r a p", "craaap"), look-alike letters of other alphabets, other
+    languages.
 
-    Source: https://pypi.org/project/better-profanity-rs, a Rust port of https://github.com/snguyenthanh/better_profanity
+    Source: https://pypi.org/project/better-profanity-rs, a Rust port of
+    https://github.com/snguyenthanh/better_profanity
 
     Raises:
         ImportError: At construction, if the package better-profanity-rs is missing.
@@ -184,9 +183,9 @@ class Profanity(Scorer):
     """
 
     extra: tuple[str, ...] = ()
-    """Further words that are unwanted."""
+    """Words added to the list."""
     allowed: tuple[str, ...] = ()
-    """Words of the list that are fine; each form of a word is an entry of its own."""
+    """Words removed from the list; each inflected form is a word of its own."""
 
     score_range = (0.0, 1.0)
 
@@ -214,11 +213,10 @@ def _analyzer() -> Any:
 class Sentiment(Scorer):
     """VADER's compound sentiment of the completion: -1 most negative, 0 neutral, 1 most positive.
 
-    Formula: ``x / sqrt(x**2 + 15)``, where x sums the valences of the words that a lexicon of 7,500 knows, adjusted by
+    Formula: ``x / sqrt(x**2 + 15)``, with x the sum of the valences of the words in a lexicon of 7,500, adjusted by
     rules for negation, degree adverbs, capitals, emoji and exclamation marks. Range: [-1, 1], four decimals. Reads
-    English, and the first 2,000 characters. An empty completion, or one without a word of the lexicon, scores 0.
-    Deterministic. Not incremental: a later word can change the valence of an earlier one. Easily hacked: ``"great"``
-    six times scores 0.98.
+    English, and the first 2,000 characters. Empty completion, or one without a word of the lexicon: 0. Deterministic.
+    Not incremental. ``"great"`` six times scores 0.98.
 
     Source: Hutto and Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM
     2014, https://github.com/cjhutto/vaderSentiment

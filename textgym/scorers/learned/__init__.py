@@ -1,1 +1,1 @@
-"""What a trained model says a text is worth: reward models, judges, preferences."""
+"""Learned measures of quality: reward models, preference models, LLM judges."""

@@ -1,4 +1,4 @@
-"""A reward model trained on preference pairs."""
+"""Reward model trained on preference pairs."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray, Scorer
-from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.preferences import (
     PreferencePair,
     PreferenceReport,
@@ -24,21 +23,19 @@ __all__ = ["BradleyTerry"]
 
 
 class BradleyTerry(Scorer):
-    """The reward that a language model with a scalar head has learnt from pairs of a better and a worse completion.
+    """Reward of a language model with a scalar head that was trained on preference pairs.
 
-    Formula: ``r = w . h + b`` with h the hidden state, as the model's output head would read it, of the last token of
-    BOS + prompt + completion + EOS, as far as the tokenizer has these; learnt by minimising
-    ``-log sigmoid(r(chosen) - r(rejected))``, so that ``sigmoid(r(x) - r(y))`` is the probability that x is preferred.
-    Range: all numbers; 0 is the mean over the training texts. An empty completion scores what the model has learnt of
-    it. Deterministic. Not incremental. Text is read, not ids: it is encoded by the model's own tokenizer, up to 2,000
-    characters of the end of the prompt and of the beginning of the completion, and as many tokens as it has positions.
-    Pickles take the weights with them; copies share them, for they never change.
+    Formula: ``r = w . h + b``, with h the hidden state (the input of the LM head) of the last token of BOS + prompt +
+    completion + EOS, as far as the tokenizer has these; trained on ``-log sigmoid(r(chosen) - r(rejected))``, so that
+    ``sigmoid(r(x) - r(y))`` is the probability that x is preferred. Range: all numbers; the training texts have mean 0.
+    Empty completion: as trained. Deterministic. Not incremental. Texts are encoded by the model's own tokenizer: the
+    last 2,000 characters of the prompt and the first 2,000 of the completion, up to the model's number of positions.
+    Pickles contain the weights; copies share them.
 
-    A reward model is right about texts like those of its pairs. A policy that is trained on it for long leaves them,
-    and finds what the model wrongly likes: keep it near its start with ``kl_coef``.
+    Valid for texts like those of its pairs. A long-trained policy leaves them and exploits its errors: use ``kl_coef``.
 
-    Sources: Bradley and Terry, Rank Analysis of Incomplete Block Designs, Biometrika 39, 1952; Christiano et al.,
-    Deep Reinforcement Learning from Human Preferences, NeurIPS 2017, https://arxiv.org/abs/1706.03741; the hacking: Gao
+    Sources: Bradley and Terry, Rank Analysis of Incomplete Block Designs, Biometrika 39, 1952; Christiano et al., Deep
+    Reinforcement Learning from Human Preferences, NeurIPS 2017, https://arxiv.org/abs/1706.03741; overoptimization: Gao
     et al., Scaling Laws for Reward Model Overoptimization, ICML 2023, https://arxiv.org/abs/2210.10760
 
     >>> words = ["good", "fine", "nice", "bad", "poor", "sad"]
@@ -64,9 +61,9 @@ class BradleyTerry(Scorer):
             )
         self._model = reward_model
         self.settings = settings
-        """How it was trained."""
+        """Settings it was trained with."""
         self.report = report
-        """What came of that."""
+        """Result of the training."""
 
     @classmethod
     def train(
@@ -77,28 +74,31 @@ class BradleyTerry(Scorer):
         model: Any = "tiny",
         tokenizer: Any = None,
     ) -> "BradleyTerry":
-        """Learn from pairs.
+        """Train on pairs.
 
         The same pairs, settings and number of threads give the same weights. No global generator is used.
 
         Args:
-            pairs: A JSONL file, which :func:`read_pairs` reads; or pairs; or mappings with the texts ``prompt``,
-                ``chosen`` and ``rejected``, such as the rows of a data set.
-            settings: By default all weights learn, three times from each pair, a tenth of which is held out.
+            pairs: A JSONL file for :func:`read_pairs`; or pairs; or mappings with the texts ``prompt``, ``chosen`` and
+                ``rejected``, such as the rows of a data set.
+            settings: By default, all weights are trained for three epochs, and a tenth of the pairs is held out.
             model: ``"tiny"``, a folder, a Hugging Face name, or a loaded causal LM, which is copied.
-            tokenizer: The tokenizer of a model that is given loaded.
+            tokenizer: The tokenizer of a loaded model.
 
         Returns:
-            The scorer; ``report`` says how often it is right about the held-out pairs.
+            The scorer; ``report`` has its accuracy on the held-out pairs.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If there are no pairs, one lacks a column or prefers a text to itself, or the model is unknown.
-            TypeError: If the settings are no :class:`PreferenceSettings`, a loaded model comes without its tokenizer,
-                or a name with one.
+            ValueError: If there are no pairs, one lacks a column or has equal completions, or the model is unknown.
+            TypeError: If ``settings`` is not a :class:`PreferenceSettings`, or a loaded model comes without its
+                tokenizer, or a name with one.
             ImportError: If torch or transformers is missing.
         """
-        settings = as_config(settings, PreferenceSettings, "settings")
+        settings = PreferenceSettings() if settings is None else settings
+        if not isinstance(settings, PreferenceSettings):
+            shown = f"{settings!r:.120} of type {type(settings).__name__}"
+            raise TypeError(f"settings is {shown}; expected PreferenceSettings(...)")
         if isinstance(pairs, str | Path):
             pairs = read_pairs(pairs)
         rows = [as_pair(row, f"pair {i}") for i, row in enumerate(pairs)]
@@ -113,11 +113,11 @@ class BradleyTerry(Scorer):
         from textgym.lm import load_lm  # imports torch
         from textgym.scorers.learned.preference_model import PreferenceModel, fit, new_head
 
-        trunk = load_lm(model) if is_name else copy.deepcopy(load_lm(model))
-        width = trunk.config.get_text_config(decoder=True).vocab_size
+        backbone = load_lm(model) if is_name else copy.deepcopy(load_lm(model))
+        width = backbone.config.get_text_config(decoder=True).vocab_size
         found = as_tokenizer(str(model)) if is_name else as_tokenizer(tokenizer, vocab_size=width)
-        weight = trunk.get_output_embeddings().weight
-        reward_model = PreferenceModel(trunk, found, new_head(weight.shape[1], weight.device))
+        weight = backbone.get_output_embeddings().weight
+        reward_model = PreferenceModel(backbone, found, new_head(weight.shape[1], weight.device))
         return cls(reward_model, settings, fit(reward_model, rows, settings))
 
     def __call__(self, batch: TextBatch) -> FloatArray:
@@ -126,17 +126,17 @@ class BradleyTerry(Scorer):
         return self._model.rewards([self._model.encode(prompt, text) for prompt, text in texts])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BradleyTerry":
-        """Return the scorer itself: it does not change."""
+        """Return the scorer itself: it is immutable."""
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that :meth:`load` reads: weights as safetensors, the rest as JSON, nothing that is executed.
+        """Write a folder for :meth:`load`: weights as safetensors, the rest as JSON.
 
-        ``trunk/`` in it is a Hugging Face folder with the model as it is now, and its tokenizer.
+        Its subfolder ``backbone/`` is a Hugging Face model with its tokenizer.
 
         Raises:
-            FileExistsError: If there is a file of that name, or a folder that holds something else.
-            ValueError: If the tokenizer is none of Hugging Face's and not ``"byte"``: others have no file format.
+            FileExistsError: If there is a file of that name, or a folder with other content.
+            ValueError: If the tokenizer is neither one of Hugging Face's nor ``"byte"``: others have no file format.
         """
         from textgym.scorers.learned.preference_model import write_reward_model
 
@@ -144,7 +144,7 @@ class BradleyTerry(Scorer):
 
     @classmethod
     def load(cls, folder: str | Path) -> "BradleyTerry":
-        """Return the scorer that :meth:`save` wrote.
+        """Load a scorer that :meth:`save` wrote.
 
         Raises:
             FileNotFoundError: If the folder holds none.

@@ -1,7 +1,7 @@
-"""Client of OpenAI-compatible chat completions, over httpx: concurrent requests, deadlines, retries and budgets.
+"""Client of OpenAI-compatible chat completions, over httpx: concurrent requests, deadlines, retries, budgets.
 
-httpx alone limits the time of each read, so a server that sends one byte at a time would never run out of it; here
-anyio cancels the whole request. The retries are written here because each counts against the budget.
+anyio cancels whole requests: httpx limits the time of each read only, which a server that sends one byte at a time
+never exceeds. Retries are written here because each counts against the budget.
 """
 
 import json
@@ -26,12 +26,12 @@ _LONGEST_WAIT = 120.0
 _MOST_BYTES = 10_000_000
 _MOST_BYTES_OF_AN_ERROR = 10_000
 _SHORTEST_SECRET = 8
-"""Characters of a key that is redacted; a shorter one, as local servers are given, is no secret."""
+"""Least number of characters of a key that is redacted; shorter ones, as local servers are given, are no secrets."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _TemporaryError(Exception):
-    """A failed request that may succeed if it is sent again."""
+    """A failed request that may succeed when it is sent again."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -39,13 +39,13 @@ class _TemporaryError(Exception):
 
 
 class ChatLimits:
-    """Budgets of requests and tokens, and a rate limit. Threads may share it.
+    """Budgets of requests and tokens, and a rate limit; thread-safe.
 
     Args:
-        max_requests: Requests that may be sent, retries included; None for any number.
-        max_total_tokens: Tokens, of questions and answers, after which no further request is sent. Requests that are
-            under way by then are still paid.
-        requests_per_minute: Requests are sent at least ``60 / requests_per_minute`` seconds apart.
+        max_requests: Requests that may be sent, retries included; None for no limit.
+        max_total_tokens: Prompt and completion tokens after which no further request is sent; those already sent are
+            completed. None for no limit.
+        requests_per_minute: Requests are sent at least ``60 / requests_per_minute`` seconds apart; None for no limit.
         clock: Returns seconds, as ``time.monotonic`` does.
     """
 
@@ -66,7 +66,7 @@ class ChatLimits:
         self._lock = threading.Lock()
 
     def before_request(self) -> float:
-        """Count a request and return the seconds after which it may be sent.
+        """Count a request and return the seconds to wait before it is sent.
 
         Raises:
             ScorerError: If the budget is spent.
@@ -83,10 +83,10 @@ class ChatLimits:
         return start - now
 
     def after_reply(self, tokens: int | None) -> None:
-        """Count the tokens that a server reports.
+        """Count the tokens that the server reports.
 
         Raises:
-            ScorerError: If it reports none, and there is a budget of tokens.
+            ScorerError: If it reports none although there is a budget of tokens.
         """
         if tokens is None:
             if self._max_total_tokens is not None:
@@ -99,21 +99,21 @@ class ChatLimits:
 class ChatClient:
     """Sends chat completions to a server, several at once.
 
-    Connection errors, timeouts and the statuses 408, 409, 425, 429, 500, 502, 503, 504 and 529 are tried again, after
-    what ``Retry-After`` says, or half a second, doubled each time up to a minute, less up to half of it by chance.
+    Connection errors, timeouts and the statuses 408, 409, 425, 429, 500, 502, 503, 504 and 529 are retried after the
+    ``Retry-After`` of the reply, else with exponential backoff: 0.5 s, doubled up to 60 s, minus up to half at random.
 
     Args:
         base_url: The address up to and including the version: ``"http://localhost:8000/v1"``.
-        api_key_env: The environment variable that holds the key, read with each request and kept nowhere.
-        request_timeout: Seconds of one request, from connecting to the last byte of the answer.
-        retries: How often one question is asked again.
-        concurrency: Requests that may be under way at once.
-        limits: Budgets and rate.
+        api_key_env: Environment variable of the key, which is read for each request and never stored.
+        request_timeout: Seconds of one request, from connecting to the last byte of the reply.
+        retries: Retries per question.
+        concurrency: Maximum number of concurrent requests.
+        limits: Budgets and rate limit.
         sleep: Coroutine function that waits for some seconds, ``anyio.sleep`` by default.
 
     Raises:
         ImportError: If the package httpx is missing.
-        ValueError: If the address is none of HTTP, or the environment variable is not set or holds no key.
+        ValueError: If the address is not an HTTP URL, or the environment variable is not set or holds no valid key.
     """
 
     def __init__(
@@ -142,19 +142,19 @@ class ChatClient:
         self._sleep = sleep or self._anyio.sleep
         self._jitter = random.Random()
         self._options = {
-            "trust_env": parts.hostname not in _LOOPBACK,  # no proxy
+            "trust_env": parts.hostname not in _LOOPBACK,  # no proxy for local servers
             "verify": self._httpx.create_ssl_context() if parts.scheme == "https" else False,
             "timeout": None,
             "limits": self._httpx.Limits(),
         }
 
     def complete(self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]) -> None:
-        """Ask all questions; an interrupt cancels what is under way.
+        """Ask all questions; an interrupt cancels the pending ones.
 
         Args:
             bodies: Requests by key.
-            on_answer: Called with the key and the text of each answer, or its error, as it comes in, one at a time and
-                in another thread.
+            on_answer: Called with the key and the text of each answer, or its error, as it arrives: one at a time, in
+                another thread.
         """
         with import_extra("anyio.from_thread", "judge", "anyio").start_blocking_portal() as portal:
             portal.call(self._complete_all, bodies, on_answer)
@@ -162,10 +162,10 @@ class ChatClient:
     async def _complete_all(
         self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]
     ) -> None:
-        under_way, one_answer = self._anyio.CapacityLimiter(self._concurrency), self._anyio.CapacityLimiter(1)
+        slots, one_answer = self._anyio.CapacityLimiter(self._concurrency), self._anyio.CapacityLimiter(1)
 
         async def ask(key: str, body: Any) -> None:
-            async with under_way:
+            async with slots:
                 answer = await self._complete(client, body)
             await self._anyio.to_thread.run_sync(on_answer, key, answer, limiter=one_answer)
 
@@ -174,15 +174,15 @@ class ChatClient:
                 group.start_soon(ask, key, body)
 
     async def _complete(self, client: Any, body: Any) -> str | ScorerError:
-        """Return the text that answers a request, or what went wrong; no error of one request reaches the others."""
+        """Return the text that answers a request, or its error, which must not affect the other requests."""
         secret = ""
         try:
             secret = self._key()
             return await self._answer(client, body, secret)
         except Exception as error:  # noqa: BLE001  the answers to the other questions are paid for
             known = isinstance(error, ScorerError | _TemporaryError | ValueError)
-            said = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
-        return ScorerError(_without(secret, said))  # raised from nothing: its cause may show the key
+            message = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
+        return ScorerError(_without(secret, message))  # without a cause, which may show the key
 
     async def _answer(self, client: Any, body: Any, secret: str) -> str:
         for attempt in range(self._retries + 1):
@@ -208,7 +208,7 @@ class ChatClient:
             with self._anyio.fail_after(self._request_timeout):
                 async with client.stream("POST", self.url, content=json.dumps(body), headers=headers) as response:
                     most = _MOST_BYTES if response.is_success else _MOST_BYTES_OF_AN_ERROR
-                    async for piece in response.aiter_raw():  # not decompressed, which has no limit
+                    async for piece in response.aiter_raw():  # without decompression, whose size has no limit
                         received += piece
                         if len(received) > most:
                             break
@@ -217,11 +217,11 @@ class ChatClient:
         except (OSError, self._httpx.HTTPError) as error:
             problem = f"{type(error).__name__}: {error}"
         if response is not None and not response.is_success:
-            said = "(nothing)" if problem else received.decode("utf-8", "replace").strip()
-            said = _without(secret, f"{response.status_code} {response.reason_phrase}: {said}")[:500]
+            reply = "(nothing)" if problem else received.decode("utf-8", "replace").strip()
+            reply = _without(secret, f"{response.status_code} {response.reason_phrase}: {reply}")[:500]
             if response.status_code in _RETRIED:
-                raise _TemporaryError(f"{self.url} answered {said}", _seconds(response.headers.get("Retry-After")))
-            raise ScorerError(f"{self.url} answered {said}")
+                raise _TemporaryError(f"{self.url} answered {reply}", _seconds(response.headers.get("Retry-After")))
+            raise ScorerError(f"{self.url} answered {reply}")
         if problem:
             raise _TemporaryError(f"{self.url} did not answer: {problem}")
         if len(received) > _MOST_BYTES:
@@ -238,34 +238,34 @@ class ChatClient:
             tokens = reply["usage"]["total_tokens"]  # type: ignore[index]
         tokens = tokens if isinstance(tokens, int) and tokens >= 0 else None
         if not isinstance(text, str):
-            if tokens is not None:  # such as those of a thought that was too long to be followed by an answer
+            if tokens is not None:  # as for reasoning that left no tokens for an answer
                 self.limits.after_reply(tokens)
             shown = _without(secret, received.decode("utf-8", "replace"))[:200]
-            raise ScorerError(f"{self.url} answered something that is no chat completion: {shown!r}")
+            raise ScorerError(f"{self.url} answered something that is not a chat completion: {shown!r}")
         self.limits.after_reply(tokens)
-        text = text.encode("utf-8", "replace").decode()  # half an emoji could not be stored
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate could not be stored
         return _without(secret, text)
 
     def _key(self) -> str:
-        """Return the key, without white space around it, or an empty string where none is wanted."""
+        """Return the stripped key, or "" if none is configured."""
         if self._api_key_env is None:
             return ""
         key = os.environ.get(self._api_key_env, "").strip()
         if not key:
             raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable")
-        if not (key.isascii() and key.isprintable()):  # httpx would refuse it, and show it
+        if not (key.isascii() and key.isprintable()):  # httpx would reject it in an error that shows it
             raise ValueError(f"the environment variable {self._api_key_env!r} holds no key: expected printable ASCII")
         return key
 
 
-def _without(secret: str, said: str) -> str:
-    """Return what a server said, without the key that it may repeat as it was sent, or escaped in JSON or a URL."""
+def _without(secret: str, text: str) -> str:
+    """Return a reply of the server without the key, which it may repeat as it was sent, or escaped in JSON or a URL."""
     if len(secret) < _SHORTEST_SECRET:
-        return said
+        return text
     escaped = json.dumps(secret)[1:-1]
     forms = {secret, escaped, escaped.replace("/", r"\/"), quote(secret), quote(secret, safe=""), quote_plus(secret)}
     longest_first = sorted(forms, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), "***", said, flags=re.IGNORECASE)
+    return re.sub("|".join(map(re.escape, longest_first)), "***", text, flags=re.IGNORECASE)
 
 
 def _seconds(retry_after: str | None) -> float | None:

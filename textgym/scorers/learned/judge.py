@@ -1,4 +1,4 @@
-"""Scores given by another language model over a chat API."""
+"""LLM as a judge: scores that another language model gives over a chat API."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers.base import EpisodewiseScorer, Scores
 from textgym.scorers.evaluation import episode_error
-from textgym.scorers.learned.arguments import as_config
 from textgym.scorers.learned.chat import ChatClient, ChatLimits
 from textgym.scorers.learned.judge_config import JudgeConfig
 from textgym.scorers.text import cleaned
@@ -30,42 +30,40 @@ class JudgeUsage:
     """Requests, tokens and cache hits of a judge so far."""
 
     requests: int = 0
-    """Requests sent, retries included."""
+    """Requests sent, including retries."""
     tokens: int = 0
-    """Tokens of questions and answers, as far as the server reported them."""
+    """Prompt and completion tokens reported by the server."""
     cache_hits: int = 0
-    """Episodes whose answer lay in the cache."""
+    """Episodes whose answer was in the cache."""
 
 
 class Judge(EpisodewiseScorer):
-    """The score that a language model behind an OpenAI-compatible server gives a completion.
+    """Score that a language model behind an OpenAI-compatible server gives a completion.
 
-    Formula: ``(score - worst) / (best - worst)``, where the score is read from the judge's answer. Range: [0, 1]; NaN
-    where the template asks for a reference and the sample has none. An empty completion is judged too. Deterministic
-    with a cache, which keeps the first answer; without one, servers do not promise it even at temperature 0. Not
-    incremental. Known to be hacked: judges favour long and confident texts, and a completion may tell them what to say.
+    Formula: ``(score - worst) / (best - worst)``, with the score parsed from the judge's answer. Range: [0, 1]; NaN if
+    the template needs a reference and the sample has none. Empty completion: judged like any other. Deterministic with
+    a cache, which keeps the first answer; without one, servers are not, even at temperature 0. Not incremental. Judges
+    favour long and confident texts, and a completion may contain instructions to the judge.
 
-    Equal questions in a batch are asked once, different ones at the same time. An episode whose question fails, whose
-    answer has no score, or for which the budget no longer suffices, fails alone. A cache that cannot be read fails the
-    batch before anything is asked; one that cannot be written is a warning. The key is read from the environment with
-    each request and is never stored, pickled or shown, not even where the server repeats it. Budgets and rates hold
-    for this object, not for its copies.
+    Equal questions of a batch are asked once, different ones concurrently. An episode alone fails if its request fails,
+    its answer has no score, or the budget is spent. A cache that cannot be read fails the batch before any request; one
+    that cannot be written is a warning. The key is read from the environment for each request and never stored, pickled
+    or shown, even if the server repeats it. Budgets and rate limits are per object, not shared with copies.
 
     Source: Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, https://arxiv.org/abs/2306.05685
 
     Args:
-        model: What the server calls the model.
+        model: The server's name of the model.
         base_url: The server's address up to the version: ``"http://localhost:8000/v1"``.
         config: A ``JudgeConfig``.
-        clock: Returns seconds, as ``time.monotonic`` does.
-        sleep: Coroutine function that waits for some seconds, ``anyio.sleep`` by default; with ``clock``, it is the
-            time of retries and rate limit.
+        clock: Returns seconds, as ``time.monotonic`` does; used by the rate limit.
+        sleep: Coroutine function that waits for some seconds; used by retries and rate limit.
 
     Raises:
         ImportError: If the package httpx is missing.
-        ValueError: If the address is none of HTTP, the key's environment variable is not set, or the cache cannot be
+        ValueError: If the address is not an HTTP URL, the key's environment variable is not set, or the cache cannot be
             opened.
-        TypeError: If ``config`` is no ``JudgeConfig``.
+        TypeError: If ``config`` is not a ``JudgeConfig``.
 
     >>> judge = Judge("my-model", "http://localhost:8000/v1", JudgeConfig(scale=(1, 5), max_requests=1_000))
     >>> judge.usage
@@ -83,9 +81,12 @@ class Judge(EpisodewiseScorer):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
+        config = JudgeConfig() if config is None else config
+        if not isinstance(config, JudgeConfig):
+            raise TypeError(f"config is {config!r:.80} of type {type(config).__name__}; expected JudgeConfig(...)")
         self.model = model
         self.base_url = base_url
-        self.config = config = as_config(config, JudgeConfig, "config")
+        self.config = config
         self._clock, self._sleep = clock, sleep
         self._cache_hits = 0
         self._warning: RuntimeWarning | None = None
@@ -103,7 +104,7 @@ class Judge(EpisodewiseScorer):
 
     @property
     def deterministic(self) -> bool:  # type: ignore[override]
-        """Whether an episode is sure to get the same score again."""
+        """Whether there is a cache, which keeps the first answer."""
         return self._cache is not None
 
     @property
@@ -112,19 +113,18 @@ class Judge(EpisodewiseScorer):
         return JudgeUsage(self._client.limits.requests, self._client.limits.tokens, self._cache_hits)
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and which episodes failed.
+        """Return the scores, and the errors by episode.
 
         Raises:
-            RuntimeWarning: Before anything is asked, if the cache could not be written before, and the filters of
-                warnings make errors of them.
+            RuntimeWarning: If warnings are errors and the cache could not be written in an earlier call.
         """
         if self._warning is not None:
             warning, self._warning = self._warning, None
             raise warning
         questions = self._questions(batch)
         bodies = {key: body for key, body in questions if body is not None}
-        found = self._remembered(bodies, [key for key, body in questions if body is not None])
-        found |= self._asked({key: body for key, body in bodies.items() if key not in found})
+        found = self._cached_scores(bodies, [key for key, body in questions if body is not None])
+        found |= self._ask({key: body for key, body in bodies.items() if key not in found})
         total = np.full(len(batch), np.nan)
         errors: dict[int, str] = {}
         cause: ScorerError | None = None
@@ -138,7 +138,7 @@ class Judge(EpisodewiseScorer):
         return Scores(total, {}, errors, cause)
 
     def _questions(self, batch: TextBatch) -> list[tuple[str, dict[str, Any] | None]]:
-        """Return B requests, each with its key; None where there is nothing to ask."""
+        """Return B keys and requests; None where there is nothing to ask."""
         config = self.config
         questions: list[tuple[str, dict[str, Any] | None]] = []
         for sample, completion in zip(batch.samples, batch.completions, strict=True):
@@ -151,38 +151,38 @@ class Judge(EpisodewiseScorer):
             questions.append((question_key(body), body))
         return questions
 
-    def _remembered(self, bodies: Mapping[str, Any], keys: list[str]) -> dict[str, float | ScorerError]:
-        """Return the scores of the questions that the cache has an answer to."""
+    def _cached_scores(self, bodies: Mapping[str, Any], keys: list[str]) -> dict[str, float | ScorerError]:
+        """Return the scores of the questions whose answer is in the cache."""
         found: dict[str, float | ScorerError] = {}
         if self._cache is None:
             return found
         for key, answer in self._cache.get(list(bodies)).items():
             score = self._score(answer)
-            if not isinstance(score, ScorerError):  # kept when another pattern was used
+            if not isinstance(score, ScorerError):  # else it was cached with another pattern
                 found[key] = score
         self._cache_hits += sum(key in found for key in keys)
         return found
 
-    def _asked(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, float | ScorerError]:
-        """Ask the judge; keep each answer with a score at once, since it has been paid for."""
+    def _ask(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, float | ScorerError]:
+        """Ask the judge, and cache each answer with a score as soon as it arrives."""
         found: dict[str, float | ScorerError] = {}
-        unkept: ScorerError | None = None
+        write_error: ScorerError | None = None
 
-        def keep(key: str, answer: str | ScorerError) -> None:
-            nonlocal unkept
+        def on_answer(key: str, answer: str | ScorerError) -> None:
+            nonlocal write_error
             found[key] = score = answer if isinstance(answer, ScorerError) else self._score(answer)
-            if self._cache is not None and not isinstance(score, ScorerError) and unkept is None:
+            if self._cache is not None and not isinstance(score, ScorerError) and write_error is None:
                 try:
                     self._cache.put(key, str(answer))
-                except ScorerError as error:  # the score counts all the same
-                    unkept = error
+                except ScorerError as error:  # the score is valid all the same
+                    write_error = error
 
         if bodies:
-            self._client.complete(bodies, keep)
-        if unkept is not None:
+            self._client.complete(bodies, on_answer)
+        if write_error is not None:
             try:
-                warnings.warn(f"answers of the judge were not kept: {unkept}", RuntimeWarning, stacklevel=2)
-            except RuntimeWarning as warning:  # raised with the next batch: this one is paid for
+                warnings.warn(f"answers of the judge could not be cached: {write_error}", RuntimeWarning, stacklevel=2)
+            except RuntimeWarning as warning:  # raised by the next call: this batch is paid for
                 self._warning = warning
         return found
 
@@ -193,19 +193,15 @@ class Judge(EpisodewiseScorer):
             return error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (self.model, self.base_url, self.config, self._clock, self._sleep)
-        return _judge, arguments, {"name": self.name}
-
-
-def _judge(model: str, base_url: str, config: JudgeConfig, clock: Any, sleep: Any) -> Judge:
-    return Judge(model, base_url, config, clock=clock, sleep=sleep)
+        make = partial(Judge, self.model, self.base_url, self.config, clock=self._clock, sleep=self._sleep)
+        return make, (), {"name": self.name}
 
 
 _KEYS_PER_QUERY = 500  # SQLite once allowed 999
 
 
 def question_key(body: Mapping[str, Any]) -> str:
-    """Return what names a request in the cache: a hash of model, messages and parameters."""
+    """Return the cache key of a request: a hash of model, messages and parameters."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -213,7 +209,7 @@ class _AnswerCache:
     """An SQLite file of answers by key, which several processes may use at once.
 
     Raises:
-        ValueError: If the file cannot be opened or made.
+        ValueError: If the file cannot be opened or created.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -225,10 +221,10 @@ class _AnswerCache:
             raise ValueError(str(error)) from error.__cause__
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the answers that are there, by key.
+        """Return the cached answers by key.
 
         Raises:
-            ScorerError: If the file cannot be read any more.
+            ScorerError: If the file cannot be read.
         """
         found: dict[str, str] = {}
         with self._connection() as connection:
@@ -239,7 +235,7 @@ class _AnswerCache:
         return found
 
     def put(self, key: str, answer: str) -> None:
-        """Keep an answer, in place of an earlier one.
+        """Store an answer, replacing an earlier one.
 
         Raises:
             ScorerError: If the file cannot be written.

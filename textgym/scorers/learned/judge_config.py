@@ -1,4 +1,4 @@
-"""Settings of a judge: prompt template, parsing of the answer, and budgets."""
+"""Configuration of a judge: prompt template, parsing of the answer, budgets."""
 
 import json
 import re
@@ -28,7 +28,7 @@ Give your reasons in one sentence, then end with a line of the form "Score: N"."
 
 _PLACEHOLDER = re.compile(r"\{(prompt|completion|reference|low|high)\}")
 _MOST_CHARACTERS = 20_000
-"""Of an answer, from its end, that are read: failed attempts to read JSON take time quadratic in them."""
+"""Characters at the end of an answer that are read: failed attempts to parse JSON take quadratic time."""
 _RESERVED = ("messages", "model", "n", "stream")
 
 
@@ -38,41 +38,40 @@ def _default_parameters() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """Settings of :class:`textgym.scorers.Judge`."""
+    """Configuration of :class:`textgym.scorers.Judge`."""
 
     template: str = _TEMPLATE
-    """What the judge is asked. ``{prompt}``, ``{completion}``, ``{reference}`` (the sample's first), ``{low}`` and
-    ``{high}`` are filled in; other braces stay as they are."""
+    """Template of the question. ``{prompt}``, ``{completion}``, ``{reference}`` (the sample's first), ``{low}`` and
+    ``{high}`` are filled in; other braces stay."""
     system: str | None = None
-    """A system message before it."""
+    """System message."""
     pattern: str = r"(?i)score\W{0,8}?(-?\d+(?:\.\d+)?)"
-    """A regular expression with one group, the score. The last match in the answer counts, of which the
-    last 20,000 characters are read."""
+    """Regular expression with one group, the score. The last match in an answer's last 20,000 characters counts."""
     json_key: str | None = None
-    """Where the judge answers in JSON: the key of the score, used in place of ``pattern``. The last object that has it
-    counts; what stands inside an object that has it does not."""
+    """Key of the score if the judge answers in JSON; replaces ``pattern``. The last outermost object that has the key
+    counts."""
     scale: tuple[float, float] = (1.0, 10.0)
-    """The judge's worst and best score, which become 0 and 1. What lies outside is an error."""
+    """The judge's worst and best score, mapped to 0 and 1. A score outside is an error."""
     max_characters: int = 8_000
-    """Of prompt, completion and reference each, that the judge is shown."""
+    """Characters of prompt, completion and reference each that the judge is shown."""
     parameters: Mapping[str, Any] = field(default_factory=_default_parameters)
-    """What else is sent: ``temperature``, ``max_tokens``, ``seed`` and the like."""
+    """Further fields of the request: ``temperature``, ``max_tokens``, ``seed`` and the like."""
     api_key_env: str | None = None
-    """The environment variable that holds the key, where the server wants one."""
+    """Environment variable of the key, if the server needs one."""
     cache: str | Path | None = None
-    """A file that keeps the answers, by model, messages and parameters, not by address."""
+    """SQLite file of the answers, by model, messages and parameters (not by address)."""
     concurrency: int = 8
-    """Requests that may be under way at once."""
+    """Maximum number of concurrent requests."""
     request_timeout: float = 60.0
-    """Seconds of a request, from connecting to the last byte of the answer, after which it is tried again."""
+    """Seconds of a request, from connecting to the last byte of the answer; then it is retried."""
     retries: int = 4
-    """How often a question is asked again when the server is busy, broken or silent."""
+    """Retries per question if the server is busy, broken or silent."""
     max_requests: int | None = None
     """Requests, retries included, after which the judge fails."""
     max_total_tokens: int | None = None
-    """Tokens, of questions and answers, after which the judge fails."""
+    """Prompt and completion tokens after which the judge fails."""
     requests_per_minute: float | None = None
-    """How often it is asked at most."""
+    """Rate limit."""
 
     def __post_init__(self) -> None:
         if "{completion}" not in self.template:
@@ -80,10 +79,10 @@ class JudgeConfig:
         try:
             groups = re.compile(self.pattern).groups
         except re.error as error:
-            raise ValueError(f"pattern is no regular expression, {error}: {self.pattern!r}") from error
+            raise ValueError(f"pattern is not a regular expression, {error}: {self.pattern!r}") from error
         if groups != 1:
             raise ValueError(f"pattern must have one group, the score; {self.pattern!r} has {groups}")
-        pair: Any = self.scale  # whatever came
+        pair: Any = self.scale
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(end, Real) for end in pair):
             raise TypeError(f"scale is {pair!r}, expected two numbers, (worst, best), such as (1, 10)")
         low, high = self.scale
@@ -110,11 +109,11 @@ class JudgeConfig:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a sample without references cannot be judged."""
+        """Whether the template needs a reference."""
         return "{reference}" in self.template
 
     def messages(self, prompt: str, completion: str, reference: str) -> list[dict[str, str]]:
-        """Return what the judge is asked. What is filled in is not searched for placeholders again."""
+        """Return the messages of a question. Inserted texts are not searched for placeholders."""
         low, high = self.scale
         texts = {"prompt": prompt, "completion": completion, "reference": reference}
         texts |= {"low": f"{low:g}", "high": f"{high:g}"}
@@ -122,10 +121,10 @@ class JudgeConfig:
         return [question] if self.system is None else [{"role": "system", "content": self.system}, question]
 
     def score(self, answer: str) -> float:
-        """Return the score in an answer, from 0 to 1.
+        """Return the score in an answer, scaled to [0, 1].
 
         Raises:
-            ScorerError: If there is none, or it is not on the scale; the message shows the answer.
+            ScorerError: If there is none, or it is outside the scale; the message shows the answer.
         """
         read = answer[-_MOST_CHARACTERS:]
         found = _last_match(self.pattern, read) if self.json_key is None else _last_value(self.json_key, read)
@@ -161,5 +160,5 @@ def _last_value(key: str, answer: str) -> Any:
         if key in value:
             last, start = value[key], end
         else:
-            start += 1  # an object inside may have it
+            start += 1  # an inner object may have it
     return last

@@ -1,4 +1,4 @@
-"""The network behind a preference-trained reward model: its forward pass, training and files. Imports torch."""
+"""Network of a preference-trained reward model: forward pass, training, files. Imports torch."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from textgym.tokenizers import (
 __all__ = ["PreferenceModel", "fit", "new_head", "read_reward_model", "write_reward_model"]
 
 _BATCH_SIZE = 64
-"""Texts of one forward where nothing is learnt."""
+"""Texts per forward pass without gradients."""
 
 
 class Encoded(NamedTuple):
-    """A text as the model reads it."""
+    """Token ids of a text."""
 
     ids: list[int]
     """BOS, prompt, completion and EOS."""
     num_prompt: int
-    """How many of them other completions of the prompt share: BOS and prompt."""
+    """Length of the prefix shared by completions of the prompt: BOS and prompt."""
 
 
 class PreferenceModel:
-    """A language model's trunk, and a linear map from the hidden state of a text's last token to a number.
+    """A language model, and a linear map from the hidden state of a text's last token to its reward.
 
     Args:
-        model: The trunk, with the output head that it came with.
-        tokenizer: Its own.
-        head: From its hidden width to 1.
+        model: The language model with its LM head.
+        tokenizer: Its tokenizer.
+        head: Maps the hidden state, of width H, to 1.
 
     Raises:
-        ValueError: If the tokenizer has neither BOS nor EOS, so that nothing could stand for an empty text.
+        ValueError: If the tokenizer has neither BOS nor EOS, one of which an empty text needs.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, head: nn.Linear) -> None:
-        self.model = model.eval()  # no dropout, in training neither: the same seed, the same weights
+        self.model = model.eval()  # without dropout in training too, so that a seed decides the weights
         self.tokenizer = tokenizer
         self.head = head
         eos: int | None = tokenizer.eos_token_id
@@ -71,7 +71,7 @@ class PreferenceModel:
         self._whole = WholeTexts(model)
 
     def encode(self, prompt: str, completion: str) -> Encoded:
-        """Return what is read: of a long prompt the end, of a long completion the beginning."""
+        """Return the ids of the end of a long prompt and the beginning of a long completion."""
         before = self.tokenizer.encode(cleaned(prompt[-2_000:]))
         text = self.tokenizer.encode(cleaned(completion))
         if self._room is not None:
@@ -80,7 +80,7 @@ class PreferenceModel:
         return Encoded([*self._start, *before, *text, *self._end], 1 + len(before))
 
     def features(self, texts: Sequence[Encoded]) -> torch.Tensor:
-        """Return (B, H) float32, the hidden state of each text's last token, with gradients."""
+        """Return (B, H) float32 hidden states of the last tokens, with gradients."""
         lengths = torch.tensor([len(text.ids) for text in texts])
         ids = torch.zeros(len(texts), int(lengths.max()), dtype=torch.int64)
         for row, text in zip(ids, texts, strict=True):
@@ -99,7 +99,7 @@ class PreferenceModel:
 
 
 def new_head(width: int, device: torch.device) -> nn.Linear:
-    """Return a head of zeros: all rewards are equal, and no generator is asked."""
+    """Return a head of zeros, without drawing from a random generator."""
     head = nn.utils.skip_init(nn.Linear, width, 1, device=device)
     head.requires_grad_(False)
     head.weight.zero_()
@@ -110,11 +110,11 @@ def new_head(width: int, device: torch.device) -> nn.Linear:
 def fit(
     reward_model: PreferenceModel, pairs: Sequence[PreferencePair], settings: PreferenceSettings
 ) -> PreferenceReport:
-    """Train the head, and the trunk where it is not frozen, on all but the held-out pairs.
+    """Train the head, and the language model unless frozen, on all but the held-out pairs.
 
-    Loss, the mean over a batch: ``-log sigmoid(r(chosen) - r(rejected))``. AdamW without weight decay; the learning
-    rate falls linearly to a tenth, and the norm of the gradient is at most 1. At the end the head's bias is set so that
-    the mean reward of the training texts is 0, which the loss leaves open.
+    Loss, averaged over a batch: ``-log sigmoid(r(chosen) - r(rejected))``. AdamW without weight decay; the learning
+    rate is annealed linearly to a tenth, and gradients are clipped to norm 1. Finally the head's bias is set such that
+    the training texts have mean reward 0, which the loss leaves undetermined.
     """
     rng = np.random.default_rng(settings.seed)
     order = rng.permutation(len(pairs))
@@ -122,19 +122,19 @@ def fit(
     held_out, training = order[:num_held_out], order[num_held_out:]
     chosen = [reward_model.encode(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [reward_model.encode(pair.prompt, pair.rejected) for pair in pairs]
-    head, trunk = reward_model.head, reward_model.model
-    trunk.requires_grad_(not settings.freeze)
-    parameters = [*head.parameters(), *(p for p in trunk.parameters() if p.requires_grad)]
-    rate = _learning_rate(settings, trunk)
+    head, backbone = reward_model.head, reward_model.model
+    backbone.requires_grad_(not settings.freeze)
+    parameters = [*head.parameters(), *(p for p in backbone.parameters() if p.requires_grad)]
+    rate = _learning_rate(settings, backbone)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     known = _frozen_features(reward_model, chosen + rejected) if settings.freeze else None
-    steps = settings.epochs * -(-len(training) // settings.batch_size)
-    done = 0
+    num_steps = settings.epochs * -(-len(training) // settings.batch_size)
+    step = 0
     for _ in range(settings.epochs):
         shuffled = rng.permutation(training)
         for start in range(0, len(shuffled), settings.batch_size):
             batch = shuffled[start : start + settings.batch_size].tolist()
-            optimizer.param_groups[0]["lr"] = rate * (1 - 0.9 * done / steps)
+            optimizer.param_groups[0]["lr"] = rate * (1 - 0.9 * step / num_steps)
             if known is None:
                 features = reward_model.features([chosen[i] for i in batch] + [rejected[i] for i in batch])
             else:
@@ -145,8 +145,8 @@ def fit(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            done += 1
-    trunk.requires_grad_(False)
+            step += 1
+    backbone.requires_grad_(False)
     head.requires_grad_(False)
     rewards = np.stack([reward_model.rewards(chosen), reward_model.rewards(rejected)])
     head.bias.sub_(float(rewards[:, training].mean()))
@@ -160,12 +160,12 @@ def fit(
     )
 
 
-def _learning_rate(settings: PreferenceSettings, trunk: Any) -> float:
+def _learning_rate(settings: PreferenceSettings, backbone: Any) -> float:
     if settings.learning_rate is not None:
         return settings.learning_rate
     if settings.freeze:
         return 1e-2
-    return 5e-4 if sum(p.numel() for p in trunk.parameters()) <= 10_000_000 else 1e-5
+    return 5e-4 if sum(p.numel() for p in backbone.parameters()) <= 10_000_000 else 1e-5
 
 
 @torch.no_grad()
@@ -175,32 +175,34 @@ def _frozen_features(reward_model: PreferenceModel, texts: Sequence[Encoded]) ->
 
 
 _FORMAT = 1
-"""Counts up when the files change their meaning."""
-_INDEX, _HEAD, _TRUNK = "preferences.json", "head.safetensors", "trunk"
+"""Version of the file format."""
+_INDEX, _HEAD, _BACKBONE = "preferences.json", "head.safetensors", "backbone"
 
 
 def write_reward_model(
     folder: Path, reward_model: PreferenceModel, settings: PreferenceSettings, report: PreferenceReport
 ) -> None:
-    """Write what :func:`read_reward_model` reads; the index comes last, so that a folder with one is whole."""
+    """Write the files of :func:`read_reward_model`, the index last, so that a folder with one is complete."""
     if folder.exists() and not (folder / _INDEX).exists() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is no reward model, so it is not replaced; choose another folder")
+        raise FileExistsError(
+            f"{folder} exists and is not a reward model, so it is not replaced; choose another folder"
+        )
     _check_tokenizer(reward_model.tokenizer)
-    (folder / _TRUNK).mkdir(parents=True, exist_ok=True)
+    (folder / _BACKBONE).mkdir(parents=True, exist_ok=True)
     (folder / _INDEX).unlink(missing_ok=True)
     with no_progress_bars():
-        reward_model.model.save_pretrained(folder / _TRUNK)
-    tokenizer = _write_tokenizer(folder / _TRUNK, reward_model.tokenizer)
+        reward_model.model.save_pretrained(folder / _BACKBONE)
+    tokenizer = _write_tokenizer(folder / _BACKBONE, reward_model.tokenizer)
     save_file(reward_model.head.state_dict(), folder / _HEAD)
     index = {"format": _FORMAT, "tokenizer": tokenizer, "settings": asdict(settings), "report": asdict(report)}
     _write_json(folder / _INDEX, index)
 
 
 def read_reward_model(folder: Path) -> tuple[PreferenceModel, PreferenceSettings, PreferenceReport]:
-    """Read what :func:`write_reward_model` wrote."""
+    """Read the files of :func:`write_reward_model`."""
     index_file = folder / _INDEX
     if not index_file.is_file():
-        raise FileNotFoundError(f"{folder} is no reward model: it has no {_INDEX}")
+        raise FileNotFoundError(f"{folder} is not a reward model: it has no {_INDEX}")
     try:
         index = json.loads(index_file.read_text(encoding="utf-8"))
         version = index["format"]
@@ -210,14 +212,14 @@ def read_reward_model(folder: Path) -> tuple[PreferenceModel, PreferenceSettings
         raise ValueError(f"{folder} has format {version}, this version of textgym reads format {_FORMAT}")
     try:
         settings, report = PreferenceSettings(**index["settings"]), PreferenceReport(**index["report"])
-        trunk = load_lm(folder / _TRUNK, dtype="auto").requires_grad_(False)
-        tokenizer = as_tokenizer(folder / _TRUNK if index["tokenizer"] is None else index["tokenizer"])
-        weight = trunk.get_output_embeddings().weight
+        backbone = load_lm(folder / _BACKBONE, dtype="auto").requires_grad_(False)
+        tokenizer = as_tokenizer(folder / _BACKBONE if index["tokenizer"] is None else index["tokenizer"])
+        weight = backbone.get_output_embeddings().weight
         head = new_head(weight.shape[1], weight.device)
         head.load_state_dict(load_file(folder / _HEAD))
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    return PreferenceModel(trunk, tokenizer, head.requires_grad_(False)), settings, report
+    return PreferenceModel(backbone, tokenizer, head.requires_grad_(False)), settings, report
 
 
 def _check_tokenizer(tokenizer: Tokenizer) -> None:
@@ -230,7 +232,7 @@ def _check_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Write the tokenizer's files, or return the name that stands for it."""
+    """Write the tokenizer's files and return None, or return the name of a tokenizer without files."""
     inner: Any = tokenizer.tokenizer if isinstance(tokenizer, PaddedTokenizer) else tokenizer
     if isinstance(inner, ByteTokenizer):
         return "byte"

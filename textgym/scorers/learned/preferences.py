@@ -1,4 +1,4 @@
-"""Preference pairs, their files, and the settings and report of training on them."""
+"""Preference pairs and their files; settings and report of training on them."""
 
 import json
 from collections.abc import Mapping
@@ -14,28 +14,28 @@ _COLUMNS = ("prompt", "chosen", "rejected")
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two completions of a prompt, the better one and the worse one."""
+    """Two completions of a prompt, one of which is preferred."""
 
     prompt: str
-    """What both continue."""
+    """Prompt of both completions."""
     chosen: str
-    """The completion that was preferred."""
+    """The preferred completion."""
     rejected: str
-    """The other one."""
+    """The other completion."""
 
 
 def read_pairs(path: str | Path) -> list[PreferencePair]:
     r"""Read a JSONL file with the columns ``prompt``, ``chosen`` and ``rejected``, as TRL's data sets have them.
 
-    Other columns and blank lines are passed over.
+    Other columns and blank lines are skipped.
 
     Args:
         path: A file in UTF-8.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line is not an object with these columns as text, its chosen and rejected completions are
-            equal, or the file has none. The message names the line, what stands there and what was expected.
+        ValueError: If a line is not an object with these columns as text, its completions are equal, or the file has no
+            pairs.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -59,11 +59,11 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
 
 
 def as_pair(row: Any, where: str = "the pair") -> PreferencePair:
-    """Return the pair that a row of a data set is.
+    """Convert a row of a data set into a pair.
 
     Args:
         row: A pair, or a mapping with the three columns.
-        where: What the row is called in a message.
+        where: Name of the row in messages.
 
     Raises:
         ValueError: If it is neither, or chosen and rejected are equal.
@@ -102,25 +102,25 @@ def _listed(names: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceSettings:
-    """How a reward model is trained.
+    """Training settings of a reward model.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     freeze: bool = False
-    """Whether only the head learns, which costs one forward for each text; else the whole model does."""
+    """Train the head only, with one forward pass per text in all; else the whole model."""
     epochs: int = 3
-    """Times that each pair is learnt from."""
+    """Passes over the training pairs."""
     learning_rate: float | None = None
-    """Of AdamW, at the beginning; it falls linearly to a tenth. By default 0.01 where the trunk is frozen, else 0.0005
-    for a model of up to 10 million weights and 0.00001 for a larger one."""
+    """Initial learning rate of AdamW, annealed linearly to a tenth. By default 0.01 with ``freeze``, else 0.0005 for a
+    model of up to 10 million weights and 0.00001 for a larger one."""
     batch_size: int = 32
-    """Pairs of one step."""
+    """Pairs per gradient step."""
     held_out: float = 0.1
-    """Share of the pairs that nothing is learnt from, on which the accuracy is measured; 0 for none."""
+    """Fraction of the pairs that is held out to measure accuracy; 0 for none."""
     seed: int = 0
-    """Decides which pairs are held out, and in what order the others come."""
+    """Decides the held-out pairs and the order of the others."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -135,15 +135,15 @@ class PreferenceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceReport:
-    """What came of training a reward model."""
+    """Result of training a reward model."""
 
     num_training: int
-    """Pairs that it learnt from."""
+    """Number of training pairs."""
     num_held_out: int
-    """Pairs that it did not."""
+    """Number of held-out pairs."""
     training_accuracy: float
-    """Share of the former in which the chosen completion has the higher reward, afterwards."""
+    """Fraction of training pairs whose chosen completion has the higher reward after training."""
     held_out_accuracy: float | None
-    """The same of the latter; None where there are none."""
+    """The same for the held-out pairs; None if there are none."""
     held_out_loss: float | None
-    """Mean of -log sigmoid(r(chosen) - r(rejected)) over them, in nats: log 2 is what guessing has."""
+    """Mean of -log sigmoid(r(chosen) - r(rejected)) over the held-out pairs, in nats; log 2 at chance."""

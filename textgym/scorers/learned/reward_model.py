@@ -1,4 +1,4 @@
-"""Score of a sequence classifier of Hugging Face, or of a function in its place."""
+"""Reward model: a Hugging Face sequence classifier, or a function in its place."""
 
 import copy
 import threading
@@ -14,36 +14,35 @@ from textgym.batch import TextBatch
 from textgym.errors import ScorerError, foreign_code, install_hint, unknown_name
 from textgym.scorers.base import FloatArray, Range, Scorer
 from textgym.scorers.evaluation import as_values
-from textgym.scorers.learned.arguments import as_config
 from textgym.tokenizers import ChatTemplate
 from textgym.tokenizers.base import as_utf8
 
-__all__ = ["Classifier", "RewardModel", "RewardModelConfig", "load_classifier"]
+__all__ = ["RewardModel", "RewardModelConfig"]
 
 _OUTPUTS = ("logit", "probability")
 _CHARACTERS_PER_TOKEN = 16
-_ASKING = threading.Lock()
-"""Held while a model's settings are changed: several scorers and threads may share a model."""
+_MODEL_LOCK = threading.Lock()
+"""Held while a model's settings are changed: scorers and threads may share a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
-    """How a classifier is asked, and which of its outputs is the score."""
+    """Input and output of the classifier of a :class:`textgym.scorers.RewardModel`."""
 
     label: int | str | None = None
-    """The output that counts, by number or by name; None where there is only one."""
+    """Index or name of the output that is the score; None if there is only one."""
     output: Literal["logit", "probability"] = "logit"
-    """``"logit"``, or ``"probability"``: the softmax over the labels, or the sigmoid where there is one label or where
-    labels do not exclude each other."""
+    """``"logit"``, or ``"probability"``: the softmax over the labels, or the sigmoid of a single label or of labels
+    that do not exclude each other."""
     template: str = "{prompt}{completion}"
-    """The text that is classified; or ``"pair"``, prompt and completion as a pair of texts; or ``"chat"``, the
-    tokenizer's chat template for one turn of the user and one of the assistant."""
+    """Text that is classified; or ``"pair"``, prompt and completion as a text pair; or ``"chat"``, the tokenizer's chat
+    template for one user and one assistant turn."""
     max_tokens: int = 512
-    """Of a longer text, the last tokens are kept. The model's own limit holds too."""
+    """Longer texts keep their last tokens. The model's own limit applies too."""
     batch_size: int = 32
-    """Texts in one forward pass."""
+    """Texts per forward pass."""
     device: str | None = None
-    """Where the model runs; None leaves it where it is."""
+    """Device the model is moved to; None leaves it."""
 
     def __post_init__(self) -> None:
         if self.output not in _OUTPUTS:
@@ -61,8 +60,8 @@ class RewardModelConfig:
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A sequence classifier, its tokenizer, and which of its outputs counts."""
+class _Classifier:
+    """A sequence classifier, its tokenizer, and the output that is the score."""
 
     model: Any
     tokenizer: Any
@@ -73,8 +72,8 @@ class Classifier:
     def pad_id(self, used: set[int]) -> int:
         """Return an id that is not in ``used``, the model's own pad token if possible.
 
-        Classifiers on a causal model look for the last id that is no padding; where EOS is the pad token as well, they
-        find the last but one.
+        Classifiers on a causal model read the last token that is not padding; with EOS as pad token, they would miss
+        the EOS.
         """
         config = self.model.config.get_text_config()
         own, eos = config.pad_token_id, getattr(config, "eos_token_id", None)
@@ -83,23 +82,19 @@ class Classifier:
         taken = used.union(eos if isinstance(eos, list) else [eos])  # encoder-decoders look for EOS
         return next(i for i in range(self.model.get_input_embeddings().num_embeddings) if i not in taken)
 
-    def something(self, row: dict[str, list[int]]) -> dict[str, list[int]]:
-        """Return what stands for a text without tokens, which no model accepts: one that begins or ends a text."""
+    def placeholder(self, row: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Return a BOS, EOS or 0 in place of a text without tokens, which no model accepts."""
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
         return {name: [next(i for i in ids if i is not None) if name == "input_ids" else 0] for name in row}
 
 
-def load_classifier(model: Any, tokenizer: Any, config: "RewardModelConfig") -> Classifier:
-    """Return the classifier that is named or given.
-
-    Raises:
-        ImportError, TypeError, ValueError: As ``RewardModel`` says.
-    """
+def _load_classifier(model: Any, tokenizer: Any, config: "RewardModelConfig") -> _Classifier:
+    """Return a classifier by name, or a loaded one with its tokenizer; raises as :class:`RewardModel`."""
     if isinstance(model, str | Path):
-        model, tokenizer = _read(str(model), tokenizer)
+        model, tokenizer = _load(str(model), tokenizer)
     if tokenizer is None:
         raise TypeError(f"a loaded model needs its tokenizer: RewardModel({type(model).__name__}(...), tokenizer)")
-    tokenizer = copy.deepcopy(tokenizer)  # others may use it, with another side
+    tokenizer = copy.deepcopy(tokenizer)  # shared with others, who may use another side
     tokenizer.truncation_side = "left"
     if config.template == "chat" and getattr(tokenizer, "chat_template", None) is None:
         raise ValueError("template is 'chat', but the tokenizer has no chat template")
@@ -107,7 +102,7 @@ def load_classifier(model: Any, tokenizer: Any, config: "RewardModelConfig") -> 
         model.to(config.device)
     limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
     num_labels = model.config.num_labels
-    return Classifier(
+    return _Classifier(
         model=model,
         tokenizer=tokenizer,
         label=_label(config.label, num_labels, model.config),
@@ -116,7 +111,7 @@ def load_classifier(model: Any, tokenizer: Any, config: "RewardModelConfig") -> 
     )
 
 
-def _read(name: str, tokenizer: Any) -> tuple[Any, Any]:
+def _load(name: str, tokenizer: Any) -> tuple[Any, Any]:
     try:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
     except ImportError as error:
@@ -132,14 +127,14 @@ def _read(name: str, tokenizer: Any) -> tuple[Any, Any]:
             )
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except OSError as error:  # also what transformers raises for a name that it cannot resolve
+    except OSError as error:  # transformers raises it for unknown names too
         raise ValueError(f"no sequence classifier called {name!r}, as a folder or on Hugging Face: {error}") from error
     except ValueError as error:
         if (refused := foreign_code(error, name)) is not error:
             raise refused from None
         raise
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills them with random numbers
+    if missing:  # transformers initialises them at random
         raise ValueError(f"{name!r} lacks weights of a sequence classifier: {', '.join(missing[:3])}")
     return model, tokenizer
 
@@ -148,7 +143,7 @@ def _label(label: int | str | None, num_labels: int, config: Any) -> int:
     names = {str(name): int(index) for index, name in config.id2label.items()}
     if label is None:
         if num_labels != 1:
-            raise ValueError(f"the model has {num_labels} labels; say which one counts: {', '.join(names)}")
+            raise ValueError(f"the model has {num_labels} labels; choose one with label=...: {', '.join(names)}")
         return 0
     if isinstance(label, str):
         if label not in names:
@@ -160,29 +155,29 @@ def _label(label: int | str | None, num_labels: int, config: Any) -> int:
 
 
 class RewardModel(Scorer):
-    """The output of a sequence classifier for prompt and completion.
+    """Output of a sequence classifier for prompt and completion.
 
-    Formula: the logit or the probability of one label. Range: all numbers, or [0, 1] for a probability. An empty
-    completion scores what the model makes of the prompt alone. Deterministic, up to the rounding that depends on the
-    batch. Not incremental. Known to be hacked wherever it was not trained: length, flattery, repeated phrases.
+    Formula: the logit or probability of one label. Range: all numbers, or [0, 1] for a probability. Empty completion:
+    the model's output for the prompt. Deterministic, up to rounding that depends on the batch. Not incremental. Known
+    to be exploited outside its training data: length, flattery, repeated phrases.
 
-    Texts are sorted by length and padded on the right with an id that none of them holds, so that neither a missing pad
-    token nor one that is the EOS too misleads a model that looks for the last token.
+    Texts are sorted by length and right-padded with an id that none of them has, so that models that look for the last
+    token are right without a pad token, and with one that equals EOS.
 
     Source: Ouyang et al., Training language models to follow instructions with human feedback, 2022,
     https://arxiv.org/abs/2203.02155
 
     Args:
-        model: A name on Hugging Face or a local folder, which has to hold the classifier's head; a loaded model, which
-            is put into eval mode while it scores; or a function ``f(prompts, completions) -> (B,)``.
-        tokenizer: The tokenizer of a loaded model; by default, the one that lies with the named model.
+        model: A name on Hugging Face or a local folder, with a trained classification head; a loaded model, which is in
+            eval mode while it scores; or a function ``f(prompts, completions) -> (B,)``.
+        tokenizer: The tokenizer of a loaded model; by default the one saved with the named model.
         config: A ``RewardModelConfig``; not for a function.
 
     Raises:
         ImportError: If torch or transformers is missing.
-        TypeError: If the model is none of these, a loaded one comes without its tokenizer, or ``config`` is no
+        TypeError: If the model is none of these, a loaded one comes without its tokenizer, or ``config`` is not a
             ``RewardModelConfig``.
-        ValueError: If there is no such model, it has no trained head, or has several labels of which none is chosen.
+        ValueError: If there is no such model, it has no trained head, or several labels of which none is chosen.
 
     >>> def longer_is_better(prompts, completions):
     ...     return [len(text) for text in completions]
@@ -198,7 +193,10 @@ class RewardModel(Scorer):
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.config = as_config(config, RewardModelConfig, "config")
+        self.config = RewardModelConfig() if config is None else config
+        if not isinstance(self.config, RewardModelConfig):
+            shown = f"{config!r:.80} of type {type(config).__name__}"
+            raise TypeError(f"config is {shown}; expected RewardModelConfig(...)")
         is_classifier = isinstance(model, str | Path) or (hasattr(model, "config") and hasattr(model, "parameters"))
         if not is_classifier and not callable(model):
             raise TypeError(
@@ -206,23 +204,23 @@ class RewardModel(Scorer):
             )
         if not is_classifier and (tokenizer is not None or config is not None):
             raise TypeError("a function takes neither a tokenizer nor a config")
-        self._classifier = load_classifier(model, tokenizer, self.config) if is_classifier else None
+        self._classifier = _load_classifier(model, tokenizer, self.config) if is_classifier else None
 
     @property
     def score_range(self) -> Range | None:  # type: ignore[override]
-        """The least and the greatest score, where there is such."""
+        """(0, 1) for a probability, else None."""
         return (0.0, 1.0) if self._classifier is not None and self.config.output == "probability" else None
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64.
 
         Raises:
-            ScorerError: If the model gives NaN.
+            ScorerError: If the model returns NaN.
         """
         if self._classifier is None:
             assert callable(self.model)
             result = self.model(batch.prompts, list(batch.completions))
-            if hasattr(result, "detach"):  # a tensor, perhaps on another device or of bfloat16
+            if hasattr(result, "detach"):  # a tensor, possibly on another device or of bfloat16
                 result = result.detach().double().cpu().numpy()
             return as_values(result, len(batch))
         rows = self._encoded(self._classifier, batch)
@@ -231,7 +229,7 @@ class RewardModel(Scorer):
         for start in range(0, len(order), self.config.batch_size):
             index = order[start : start + self.config.batch_size]
             scores[index] = self._forward(self._classifier, [rows[i] for i in index])
-        if np.isnan(scores).any():  # which would mean that the scorer does not apply
+        if np.isnan(scores).any():  # NaN would mean that the scorer does not apply
             raise ScorerError(f"got NaN from the model for {int(np.isnan(scores).sum())} of {len(batch)} texts")
         return scores
 
@@ -242,8 +240,8 @@ class RewardModel(Scorer):
         function = state["tokenizer"] is None and not isinstance(state["model"], str | Path)
         self.__init__(state["model"], state["tokenizer"], None if function else state["config"])  # type: ignore[misc]
 
-    def _encoded(self, classifier: Classifier, batch: TextBatch) -> list[dict[str, list[int]]]:
-        """Return B mappings of a model's inputs, such as ``input_ids``, without padding."""
+    def _encoded(self, classifier: _Classifier, batch: TextBatch) -> list[dict[str, list[int]]]:
+        """Return B mappings of model inputs, such as ``input_ids``, without padding."""
         if len(batch) == 0:
             return []
         tokenizer, most = classifier.tokenizer, classifier.max_tokens
@@ -260,9 +258,9 @@ class RewardModel(Scorer):
         else:
             columns = tokenizer([self.config.template.format(prompt=a, completion=b) for a, b in pairs], **options)
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return [row if row["input_ids"] else classifier.something(row) for row in rows]
+        return [row if row["input_ids"] else classifier.placeholder(row) for row in rows]
 
-    def _forward(self, classifier: Classifier, rows: list[dict[str, list[int]]]) -> FloatArray:
+    def _forward(self, classifier: _Classifier, rows: list[dict[str, list[int]]]) -> FloatArray:
         import torch
 
         model, longest = classifier.model, max(len(row["input_ids"]) for row in rows)
@@ -272,7 +270,7 @@ class RewardModel(Scorer):
         for name in rows[0]:
             if name != "attention_mask":
                 inputs[name] = _padded([row[name] for row in rows], longest, pad_id if name == "input_ids" else 0)
-        with torch.no_grad(), _asked(model, pad_id):
+        with torch.no_grad(), _scoring_mode(model, pad_id):
             tensors = {name: torch.tensor(values, device=device) for name, values in inputs.items()}
             logits = model(**tensors).logits.double()
         if self.config.output == "probability":
@@ -290,10 +288,10 @@ def _padded(rows: list[list[int]], width: int, value: int) -> list[list[int]]:
 
 
 @contextmanager
-def _asked(model: Any, pad_id: int) -> Iterator[None]:
-    """Put a model into eval mode, and let it take ``pad_id`` for padding, for a while."""
+def _scoring_mode(model: Any, pad_id: int) -> Iterator[None]:
+    """Context manager: the model in eval mode and with ``pad_id`` as its pad token."""
     configs = [model.config, model.config.get_text_config()]
-    with _ASKING:
+    with _MODEL_LOCK:
         before, was_training = [config.pad_token_id for config in configs], model.training
         try:
             model.eval()

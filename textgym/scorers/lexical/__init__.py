@@ -1,1 +1,1 @@
-"""What a text looks like: scorers that need nothing but the text."""
+"""Surface form of a text: scorers that need no model and no reference."""

@@ -1,4 +1,4 @@
-"""Surface form of a text: length, characters, brackets, a pattern."""
+"""Surface format of a text: length, characters, brackets, a pattern."""
 
 import re
 from collections.abc import Sequence
@@ -20,9 +20,8 @@ __all__ = ["BalancedBrackets", "CharacterShare", "LengthBand", "Regex"]
 class LengthBand(Scorer):
     """1 where the completion's length n lies in ``[low, high]``, falling linearly to 0 outside.
 
-    Formula: ``n / low`` below the band, ``max(0, 2 - n / high)`` above it, so 0 at length 0 and from ``2 * high`` on.
-    Range: [0, 1]. An empty completion scores 0, or 1 where ``low`` is 0. Deterministic. Incremental, except where the
-    unit is words.
+    Formula: ``n / low`` below the band, ``max(0, 2 - n / high)`` above it. Range: [0, 1]. Empty completion: 0, or 1 if
+    ``low`` is 0. Deterministic. Incremental unless the unit is words.
 
     Raises:
         ValueError: If not ``0 <= low <= high`` and ``high >= 1``, or the unit is unknown.
@@ -32,11 +31,11 @@ class LengthBand(Scorer):
     """
 
     low: int = 8
-    """Shortest wanted length, in units."""
+    """Least length that scores 1, in units."""
     high: int = 24
-    """Longest wanted length, in units."""
+    """Greatest length that scores 1, in units."""
     unit: Literal["tokens", "words", "characters"] = "tokens"
-    """What is counted. ``"tokens"`` are the completion's ids, an EOS among them."""
+    """``"tokens"`` counts the completion's ids, including EOS."""
 
     score_range = (0.0, 1.0)
 
@@ -48,7 +47,7 @@ class LengthBand(Scorer):
 
     @property
     def incremental(self) -> bool:  # type: ignore[override]
-        """Whether a token's share in the count does not depend on its neighbours."""
+        """False for words: a token may continue the last word."""
         return self.unit != "words"
 
     def __call__(self, batch: TextBatch) -> FloatArray:
@@ -69,7 +68,7 @@ class LengthBand(Scorer):
         return [count + len(piece) for count, piece in zip(states, batch.last_pieces, strict=True)]
 
     def value(self, states: Sequence[int], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the scores of the lengths."""
+        """Return (B,) float64 scores of the lengths."""
         counts = np.array(states, dtype=np.int64)
         rising = counts / self.low if self.low > 0 else 1.0
         return np.clip(np.minimum(rising, 2 - counts / self.high), 0.0, 1.0)
@@ -81,13 +80,13 @@ def _num_words(text: str) -> int:
 
 @dataclass(frozen=True)
 class CharacterShare(Scorer):
-    """Share of the completion's characters that are in a set: the letter density of many a first experiment.
+    """Share of the completion's characters that belong to a set.
 
-    Formula: ``in the set / all characters``, spaces among them. Range: [0, 1]. An empty completion scores 0.
-    Deterministic. Incremental. Easily hacked, which is its use: one wanted character over and over scores 1.
+    Formula: ``characters in the set / all characters``, including spaces. Range: [0, 1]. Empty completion: 0.
+    Deterministic. Incremental. One character repeated scores 1.
 
     Raises:
-        TypeError: If ``characters`` is no string.
+        TypeError: If ``characters`` is not a string.
         ValueError: If it is empty.
 
     >>> CharacterShare("ao")(TextBatch.from_texts(["a cat", "Oo", "", "why"]))
@@ -95,9 +94,9 @@ class CharacterShare(Scorer):
     """
 
     characters: str = "aeiou"
-    """The set, as a string."""
+    """The characters of the set."""
     ignore_case: bool = True
-    """Whether the lower and upper case of a character in the set belong to it too."""
+    """Whether the set contains each character in lower and in upper case."""
 
     score_range = (0.0, 1.0)
     incremental = True
@@ -118,7 +117,7 @@ class CharacterShare(Scorer):
         return self.value(self.begin(batch), batch)
 
     def begin(self, batch: TextBatch) -> list[tuple[int, int]]:
-        """Return B pairs: characters in the set, all characters."""
+        """Return B pairs: number of characters in the set, number of all characters."""
         is_wanted = self._wanted.__contains__
         return [(sum(map(is_wanted, text)), len(text)) for text in batch.completions]
 
@@ -131,7 +130,7 @@ class CharacterShare(Scorer):
         ]
 
     def value(self, states: Sequence[tuple[int, int]], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the shares."""
+        """Return (B,) float64 shares."""
         return np.array([num_wanted / (total or 1) for num_wanted, total in states], dtype=np.float64)
 
 
@@ -142,21 +141,20 @@ _State = tuple[int, int, str]
 class BalancedBrackets(Scorer):
     """Share of the completion's brackets and quotes that are matched, as in well-formed code.
 
-    Formula: ``matched / all`` brackets. A closing bracket matches the innermost open one if that is of its kind, and
-    both count; otherwise it stays unmatched and closes nothing. A mark that opens and closes, such as ``"``, closes
-    where the innermost open mark is another of it and opens elsewhere. Range: [0, 1]. An empty completion, or one
-    without brackets, scores 1: nothing is wrong with it. Deterministic. Incremental. Easily hacked: no brackets at all
-    score 1, so join it with a scorer that asks for some.
+    Formula: ``matched / all`` brackets. A closing bracket that fits the innermost open one matches it, and both count;
+    any other stays unmatched and closes nothing. A mark that both opens and closes, such as ``"``, closes if the
+    innermost open mark is the same, else it opens. Range: [0, 1]. Empty completion, or one without brackets: 1.
+    Deterministic. Incremental. Combine it with a scorer that asks for brackets.
 
     Raises:
-        ValueError: If ``pairs`` is empty, of odd length, or a character is in more than one pair.
+        ValueError: If ``pairs`` is empty, of odd length, or has a character in more than one pair.
 
     >>> BalancedBrackets()(TextBatch.from_texts(["f(x[0])", "f(x", "(a]", '"(b)" "', ""]))
     array([1. , 0. , 0. , 0.8, 1. ])
     """
 
     pairs: str = '()[]{}""“”'
-    """What opens and what closes, in turn; the same character twice where one mark does both."""
+    """Opening and closing characters in turn; a mark that does both stands twice."""
 
     score_range = (0.0, 1.0)
     incremental = True
@@ -164,11 +162,11 @@ class BalancedBrackets(Scorer):
     def __post_init__(self) -> None:
         kinds = [self.pairs[i : i + 2] for i in range(0, len(self.pairs), 2)]
         if not kinds or len(kinds[-1]) < 2 or sum(len(set(kind)) for kind in kinds) != len(set(self.pairs)):
-            raise ValueError(f"pairs is {self.pairs!r}; expected pairs of characters, such as '()[]', no one in two")
+            raise ValueError(f"pairs is {self.pairs!r}; expected pairs of characters such as '()[]', each used once")
 
     @cached_property
     def _opener(self) -> dict[str, str]:
-        """What each mark closes; an empty string for one that only opens."""
+        """Map each mark to the one it closes, or to "" if it only opens."""
         openers, closers = self.pairs[::2], self.pairs[1::2]
         return dict.fromkeys(openers, "") | dict(zip(closers, openers, strict=True))
 
@@ -177,7 +175,7 @@ class BalancedBrackets(Scorer):
         return self.value(self.begin(batch), batch)
 
     def begin(self, batch: TextBatch) -> list[_State]:
-        """Return B states: matched brackets, all brackets, those that are open now, the innermost last."""
+        """Return B states: number of matched brackets, number of brackets, the open ones (innermost last)."""
         return [self._follow((0, 0, ""), text) for text in batch.completions]
 
     def advance(self, states: Sequence[_State], batch: TextBatch) -> list[_State]:
@@ -189,7 +187,7 @@ class BalancedBrackets(Scorer):
         ]
 
     def value(self, states: Sequence[_State], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the shares."""
+        """Return (B,) float64 shares."""
         return np.array([matched / total if total else 1.0 for matched, total, _ in states], dtype=np.float64)
 
     def _follow(self, state: _State, piece: str) -> _State:
@@ -211,17 +209,17 @@ class BalancedBrackets(Scorer):
 class Regex(Scorer):
     r"""Whether, or how often, a regular expression matches the completion.
 
-    Formula: ``"search"``, 1 where it matches somewhere; ``"fullmatch"``, 1 where it matches the whole text;
-    ``"count"``, ``min(matches, maximum) / maximum``, matches that do not overlap. Range: [0, 1]. An empty completion
-    scores what the pattern says of an empty text, mostly 0. Deterministic. Not incremental.
+    Formula: ``"search"``, 1 if it matches anywhere; ``"fullmatch"``, 1 if it matches the whole text; ``"count"``,
+    ``min(matches, maximum) / maximum`` with non-overlapping matches. Range: [0, 1]. Empty completion: as the pattern
+    matches an empty text. Deterministic. Not incremental.
 
-    Only the first ``max_characters`` are read; a longer text is no full match. That keeps a pattern of quadratic cost,
-    such as ``\s+$``, cheap. It does not help against an exponential one, such as ``(a+)+$``, which takes minutes for 30
-    characters and cannot be interrupted: no repetition inside a repetition, where both can match the same.
+    Only the first ``max_characters`` are read, which bounds patterns of quadratic cost such as ``\s+$``; a longer text
+    is never a full match. An exponential pattern such as ``(a+)+$`` takes minutes for 30 characters and cannot be
+    interrupted.
 
     Raises:
-        ValueError: If the pattern is not valid, the mode is unknown, or a number is not positive.
-        TypeError: If the pattern is no string.
+        TypeError: If the pattern is not a string.
+        ValueError: If the pattern is invalid, the mode is unknown, or a number is not positive.
 
     >>> texts = TextBatch.from_texts(["call 555-0199", "555-0199", ""])
     >>> Regex(r"\d{3}-\d{4}")(texts), Regex(r"\d{3}-\d{4}", "fullmatch")(texts), Regex(r"\d", "count", 14)(texts)
@@ -229,13 +227,13 @@ class Regex(Scorer):
     """
 
     pattern: str
-    """The expression, in the syntax of :mod:`re`; flags are written in it: ``"(?i)yes"``."""
+    """Regular expression in the syntax of :mod:`re`, with inline flags: ``"(?i)yes"``."""
     mode: Literal["search", "fullmatch", "count"] = "search"
-    """What is asked of the text."""
+    """How it is matched; see the formula."""
     maximum: int = 1
-    """Matches that are enough for a score of 1 in the mode ``"count"``."""
+    """Number of matches that scores 1 in mode ``"count"``."""
     max_characters: int = 2_000
-    """How much of a text is read."""
+    """Number of leading characters that are read."""
 
     score_range = (0.0, 1.0)
 
@@ -255,10 +253,10 @@ class Regex(Scorer):
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        pattern = re.compile(self.pattern)  # which re keeps
+        pattern = re.compile(self.pattern)  # cached by re
         if self.mode == "fullmatch":
-            whole = [len(text) <= self.max_characters and pattern.fullmatch(text) for text in batch.completions]
-            return np.array([match is not None and match is not False for match in whole], dtype=np.float64)
+            most, texts = self.max_characters, batch.completions
+            return np.array([len(text) <= most and bool(pattern.fullmatch(text)) for text in texts], dtype=np.float64)
         texts = [text[: self.max_characters] for text in batch.completions]
         if self.mode == "search":
             return np.array([pattern.search(text) is not None for text in texts], dtype=np.float64)

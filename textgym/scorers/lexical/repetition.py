@@ -1,4 +1,4 @@
-"""Repetition and diversity of word n-grams."""
+"""Repetition and diversity of the word n-grams of a text."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,12 @@ __all__ = ["DistinctN", "Repetition"]
 
 @dataclass(frozen=True)
 class Repetition(Scorer):
-    """Share of the completion's word n-grams that occurred before in it: a flaw, to be used with a negative weight.
+    """Share of the completion's word n-grams that are repeats of earlier ones; use a negative weight.
 
-    Formula: ``(total - distinct) / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji
-    counts as a word, so that ``"!!!!!!"`` is a repetition too. Range: [0, 1). A completion of fewer than ``n`` words,
-    an empty one among them, scores 0. Deterministic. Not incremental: it has to remember all n-grams.
+    Formula: ``(total - distinct) / total`` n-grams. Words are compared in lower case; a punctuation mark or emoji is a
+    word. Range: [0, 1). Completion of fewer than ``n`` words, or empty: 0. Deterministic. Not incremental.
 
-    Source: Welleck et al., Neural Text Generation with Unlikelihood Training, ICLR 2020 (seq-rep-n),
+    Source: seq-rep-n of Welleck et al., Neural Text Generation with Unlikelihood Training, ICLR 2020,
     https://arxiv.org/abs/1908.04319
 
     Raises:
@@ -30,7 +29,7 @@ class Repetition(Scorer):
     """
 
     n: int = 3
-    """Words of an n-gram."""
+    """Words per n-gram."""
 
     score_range = (0.0, 1.0)
 
@@ -45,7 +44,7 @@ class Repetition(Scorer):
 
 
 def _count_ngrams(batch: TextBatch, n: int) -> list[tuple[int, int]]:
-    """Return B pairs: how many distinct n-grams of words and marks, in lower case, a completion has, and how many."""
+    """Return, for each completion, the numbers of distinct and of all n-grams of words and marks in lower case."""
     pairs = []
     for units in batch.derived(lower_words_and_marks):
         total = len(units) - n + 1
@@ -58,13 +57,12 @@ def _count_ngrams(batch: TextBatch, n: int) -> list[tuple[int, int]]:
 class DistinctN(Scorer):
     """Share of the completion's word n-grams that are distinct.
 
-    Formula: ``distinct / total`` n-grams. Words are compared in lower case; a punctuation mark or an emoji counts as a
-    word. Range: [0, 1]. A completion of fewer than ``n`` words, an empty one among them, scores 0, which is what sets
-    this apart from 1 minus :class:`Repetition`. Deterministic. Not incremental: it has to remember all n-grams. Easily
-    hacked: ``n`` words score 1, and so does a list of words; longer texts score lower.
+    Formula: ``distinct / total`` n-grams, with the words of :class:`Repetition`. Range: [0, 1]. Completion of fewer
+    than ``n`` words, or empty: 0, unlike 1 minus :class:`Repetition`. Deterministic. Not incremental. ``n`` words score
+    1, and longer texts less.
 
     Source: Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, NAACL 2016,
-    https://arxiv.org/abs/1510.03055. There the n-grams of all answers are counted together.
+    https://arxiv.org/abs/1510.03055, which counts over all answers together.
 
     Raises:
         ValueError: If ``n`` is not a positive integer.
@@ -74,7 +72,7 @@ class DistinctN(Scorer):
     """
 
     n: int = 2
-    """Words of an n-gram."""
+    """Words per n-gram."""
 
     score_range = (0.0, 1.0)
 

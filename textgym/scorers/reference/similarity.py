@@ -21,7 +21,7 @@ __all__ = ["ROUGE", "EditSimilarity", "EmbeddingSimilarity", "ExactMatch", "Toke
 
 
 def _best_of_references(batch: TextBatch, score: Callable[[Any, Any], float], view: Callable[[str], Any]) -> FloatArray:
-    """Return (B,) the best ``score(view(completion), view(reference))``, NaN where a sample has no references."""
+    """Return (B,) the best ``score(view(completion), view(reference))``, NaN for samples without references."""
     pairs = zip(batch.derived(view), batch.references, strict=True)
     best = [max(score(text, view(reference)) for reference in refs) if refs else np.nan for text, refs in pairs]
     return np.array(best, dtype=np.float64)
@@ -33,11 +33,11 @@ _articles = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE).sub
 
 @dataclass(frozen=True)
 class ExactMatch(Scorer):
-    """1 where the completion equals a reference, up to case, punctuation, articles and white space; else 0.
+    """1 where the completion equals a reference, ignoring case, punctuation, articles and white space; else 0.
 
-    Formula: SQuAD's: lower case; without the ASCII punctuation marks; without the words a, an and the; white space
-    counts as one space, and none at the ends. Range: {0, 1}. An empty completion scores 0, and 1 where nothing is left
-    of a reference either; a sample without references NaN. Deterministic. Not incremental. A short answer can be luck.
+    Formula: SQuAD's normalisation (lower case, no ASCII punctuation, no a, an or the, single spaces), then equality.
+    Range: {0, 1}. Empty completion: 0, or 1 if nothing remains of a reference; NaN without references. Deterministic.
+    Not incremental.
 
     Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
 
@@ -48,11 +48,11 @@ class ExactMatch(Scorer):
     """
 
     ignore_case: bool = True
-    """Whether capitals make no difference."""
+    """Whether texts are compared in lower case."""
     ignore_punctuation: bool = True
-    """Whether the marks ``!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~`` make none."""
+    r"""Whether ``!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~`` are removed."""
     ignore_articles: bool = True
-    """Whether the words a, an and the make none."""
+    """Whether the words a, an and the are removed."""
 
     score_range = (0.0, 1.0)
 
@@ -64,13 +64,12 @@ class ExactMatch(Scorer):
 
 @dataclass(frozen=True)
 class TokenF1(Scorer):
-    """The words that the completion shares with its best reference, up to case, punctuation and articles.
+    """F1 of the words that the completion shares with its best reference, ignoring case, punctuation and articles.
 
-    Formula: ``2 * precision * recall / (precision + recall)``, with m words in common, each as often as both have it,
-    ``precision = m / words of the completion`` and ``recall = m / words of the reference``; words are what white space
-    separates, after SQuAD's normalisation (see :class:`ExactMatch`). Range: [0, 1]. An empty completion scores 0, and 1
-    where nothing is left of a reference either; a sample without references NaN. Deterministic. Not incremental. Order
-    makes no difference.
+    Formula: ``2 * precision * recall / (precision + recall)``, with m the common words (a multiset intersection),
+    ``precision = m / words of the completion`` and ``recall = m / words of the reference``; words are separated by
+    white space after the normalisation of :class:`ExactMatch`. Range: [0, 1]. Empty completion: 0, or 1 if nothing
+    remains of a reference; NaN without references. Deterministic. Not incremental. Ignores word order.
 
     Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
 
@@ -80,11 +79,11 @@ class TokenF1(Scorer):
     """
 
     ignore_case: bool = True
-    """Whether capitals make no difference."""
+    """Whether texts are compared in lower case."""
     ignore_punctuation: bool = True
-    """Whether the marks ``!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~`` make none."""
+    r"""Whether ``!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~`` are removed."""
     ignore_articles: bool = True
-    """Whether the words a, an and the make none."""
+    """Whether the words a, an and the are removed."""
 
     score_range = (0.0, 1.0)
 
@@ -94,7 +93,7 @@ class TokenF1(Scorer):
         return _best_of_references(batch, _f1, view)
 
 
-@cache  # one function for equal options, so that a batch computes the words once for all who want them
+@cache  # one function object per set of options, so that `TextBatch.derived` computes the words once
 def _answer_words(ignore_case: bool, ignore_punctuation: bool, ignore_articles: bool) -> Callable[[str], list[str]]:
     return partial(_split, ignore_case, ignore_punctuation, ignore_articles)
 
@@ -119,12 +118,12 @@ def _levenshtein() -> Any:
 
 @dataclass(frozen=True)
 class EditSimilarity(Scorer):
-    """1 less the share of a text that has to be changed to get the best reference.
+    """1 minus the normalised edit distance to the best reference.
 
     Formula: ``1 - edits / max(length of the completion, length of the reference)``; an edit inserts, deletes or
-    replaces a character or, by choice, a word. Range: [0, 1]. Reads the first 2,000 characters of each text. An empty
-    completion scores 0, and 1 where a reference is empty too; a sample without references NaN. Deterministic. Not
-    incremental. Smooth, so easy to learn from; any English is about 0.2 near to any other by characters.
+    replaces one unit. Range: [0, 1]. Reads the first 2,000 characters of each text. Empty completion: 0, or 1 if a
+    reference is empty; NaN without references. Deterministic. Not incremental. Unrelated English texts score about 0.2
+    by characters.
 
     Source: Levenshtein, 1966; https://github.com/rapidfuzz/RapidFuzz
 
@@ -138,7 +137,7 @@ class EditSimilarity(Scorer):
     """
 
     unit: Literal["characters", "words"] = "characters"
-    """What an edit changes. Words are what white space separates."""
+    """Unit of an edit. Words are separated by white space."""
     ignore_case: bool = False
     """Whether texts are compared in lower case."""
 
@@ -170,13 +169,13 @@ def _rouge(variant: str, stemmer: bool) -> Any:
 
 @dataclass(frozen=True)
 class ROUGE(Scorer):
-    """ROUGE: the n-grams (ROUGE-N) or the longest common subsequence (ROUGE-L) that completion and reference share.
+    """ROUGE: the n-grams (ROUGE-N) or the longest common subsequence (ROUGE-L) of completion and best reference.
 
-    Formula: with m words in common, ``precision = m / words of the completion``, ``recall = m / words of the
-    reference``, ``f1 = 2 * precision * recall / (precision + recall)``; the best reference counts. Words are runs of
-    the letters a to z and digits, in lower case: other scripts score 0, and é parts a word. Range: [0, 1]. Reads the
-    first 2,000 characters of each text. An empty completion scores 0; a sample without references NaN. Deterministic.
-    Not incremental. Recall alone is hacked by length, precision by brevity.
+    Formula: with m common words, ``precision = m / words of the completion``, ``recall = m / words of the reference``,
+    ``f1 = 2 * precision * recall / (precision + recall)``. Words are runs of a to z and digits in lower case, so other
+    scripts score 0 and é splits a word. Range: [0, 1]. Reads the first 2,000 characters of each text. Empty completion:
+    0; NaN without references. Deterministic. Not incremental. Recall alone favours long texts, precision alone short
+    ones.
 
     Source: Lin, ROUGE, ACL 2004, https://aclanthology.org/W04-1013;
     https://github.com/google-research/google-research/tree/master/rouge
@@ -192,11 +191,11 @@ class ROUGE(Scorer):
     """
 
     variant: Literal["rouge1", "rouge2", "rouge3", "rouge4", "rougeL", "rougeLsum"] = "rougeL"
-    """Words of an n-gram; or the common subsequence, of the text or (``"rougeLsum"``) line by line."""
+    """N-gram length, or the longest common subsequence of the text (``"rougeL"``) or of its lines (``"rougeLsum"``)."""
     measure: Literal["f1", "precision", "recall"] = "f1"
-    """What is returned."""
+    """The measure that is returned."""
     stemmer: bool = False
-    """Whether English endings are cut off first (Porter's stemmer), which takes four times as long."""
+    """Whether English endings are removed first by Porter's stemmer, which takes four times as long."""
 
     score_range = (0.0, 1.0)
 
@@ -217,23 +216,21 @@ class ROUGE(Scorer):
 
 
 class EmbeddingSimilarity(Scorer):
-    """Cosine of the embeddings of the completion and its best reference, nothing below 0.
+    """Cosine similarity of the embeddings of the completion and its best reference, clipped at 0.
 
-    Formula: ``max(0, cos(completion, reference))``. Range: [0, 1]; a negative cosine says no more than 0 does. Reads
-    the first 2,000 characters of each text. An empty completion scores 0; a sample without references NaN.
-    Deterministic, of a network up to rounding. Not incremental.
+    Formula: ``max(0, cos(completion, reference))``. Range: [0, 1]. Reads the first 2,000 characters of each text. Empty
+    completion: 0; NaN without references. Deterministic, up to rounding of a network. Not incremental.
 
-    wordllama takes microseconds, and tells what a text is about: unrelated texts are near 0, but "I love it" is not far
-    from "I hate it", and the order of words makes no difference. A sentence encoder such as all-MiniLM-L6-v2 is more
-    accurate and far slower. Both are hacked by a heap of the reference's words: join it with a scorer of repetition or
-    fluency.
+    wordllama takes microseconds and measures the topic: unrelated texts are near 0, but "I love it" is close to "I hate
+    it", and word order is ignored. A sentence encoder such as all-MiniLM-L6-v2 is more accurate and far slower. Both
+    reward a heap of the reference's words: combine it with a repetition or fluency scorer.
 
     Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, https://arxiv.org/abs/1908.10084;
     https://github.com/dleemiller/WordLlama
 
     Args:
-        embedder: ``"wordllama"``, the name or folder of a Hugging Face encoder that is on this machine, a pair of a
-            loaded one and its tokenizer, or a function; see :func:`textgym.scorers.embeddings.as_embedder`.
+        embedder: ``"wordllama"``, the name or folder of a Hugging Face encoder on this machine, a pair of a loaded one
+            and its tokenizer, or a function; see :func:`textgym.scorers.embeddings.as_embedder`.
 
     Raises:
         ImportError: If a package is missing: wordllama, or torch and transformers.
@@ -262,5 +259,5 @@ class EmbeddingSimilarity(Scorer):
             vectors = self.embedder(list(row_of)).astype(np.float64)
             first = vectors[[row_of[texts[i]] for i in rows]]
             cosines = (first * vectors[[row_of[reference] for _, reference in pairs]]).sum(axis=1)
-            np.fmax.at(scores, rows, np.clip(cosines, 0.0, 1.0))  # fmax: a number beats the NaN that is there
+            np.fmax.at(scores, rows, np.clip(cosines, 0.0, 1.0))  # fmax ignores the initial NaN
         return scores

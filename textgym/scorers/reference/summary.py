@@ -38,49 +38,48 @@ _FUNCTION_WORDS = """
     until up us very was we well were what when where which while who whose why will with without wo would yes yesterday
     yet you your yours
 """
-"""Words, without endings such as n't, that are no names although they have a capital at the start of a sentence."""
+"""Words, without endings such as n't, that are not names although capitalised at the start of a sentence."""
 _NEVER_NAMES = frozenset(("i", "mr", "mrs", "ms", "dr"))
-"""Words that have a capital anywhere and are no names."""
+"""Words that are capitalised anywhere and are not names."""
 _NOT_AT_A_START = frozenset(_FUNCTION_WORDS.split())
 
 
-class _Read(NamedTuple):
-    """What a text names and says."""
+class _ParsedText(NamedTuple):
+    """Words and entities of a text."""
 
     words: frozenset[str | Decimal]
     """All words in folded case, without endings such as 's, and all numbers."""
     entities: frozenset[str | Decimal]
-    """Those that are capitalised, or numbers."""
+    """The capitalised ones and the numbers."""
     folded: str
 
 
-class _Listed(NamedTuple):
-    """The words of a metadata column."""
+class _WordList(NamedTuple):
+    """Words of a metadata column."""
 
     words: frozenset[str | Decimal]
     find_phrases: Any
-    """Finds those that are more than a plain word in a folded text."""
+    """Finds, in a folded text, the entries that are more than a plain word."""
 
 
 @dataclass(frozen=True)
 class Faithfulness(Scorer):
-    """Share of what the completion names that its source names too: names, numbers, places, things.
+    """Share of the entities named in the completion that its source supports: names, numbers, listed words.
 
     Formula: ``supported / entities``, over the distinct entities of the completion. An entity is a capitalised word,
-    but for a common function word at the start of a sentence; a number, in digits or as a word from zero to twenty,
-    which are the same; and a word or phrase of the columns ``entities`` and ``vocabulary``, in any case. It is
-    supported where the source has it as a whole word, in any case, or where the column ``entities`` lists it. Range:
-    [0, 1]; NaN where the source is blank. Deterministic. Not incremental.
+    except a function word at the start of a sentence; a number, in digits or as a word from zero to twenty
+    (equivalent); or a word or phrase of the columns ``entities`` and ``vocabulary``, in any case. It is supported if it
+    is a whole word of the source, in any case, or listed in the column ``entities``. Range: [0, 1]; NaN if the source
+    is blank. Empty completion, or one without entities: ``none``. Deterministic. Not incremental.
 
-    An empty completion scores ``none``, as every text without entities does. That is 0 by default, not 1 and not NaN: a
-    text that names nothing cannot be wrong, so that paying it, or leaving it out of a product, would make vague and
-    empty texts the safest answer, against which ROUGE alone had to hold. With 0 the cheapest full score is one name of
-    the source, or a copy of it: both are what ROUGE and :class:`Compression` punish. What is said of the entities is
-    not read: "Anna met Ben" and "Ben left Anna" are as faithful; nor are names in small letters that no list has.
-    Written for English; in German every noun is an entity.
+    With ``none`` at 1 or NaN, vague and empty texts would be the safest answer; at 0, the cheapest full score is one
+    name of the source or a copy of it, which ROUGE and :class:`Compression` penalise. Relations are not checked ("Anna
+    met Ben", "Ben left Anna"), nor lower-case names that are not listed. Written for English; in German every noun is
+    an entity.
 
-    Source: precision of entities against the source, Nan et al., Entity-level Factual Consistency of Abstractive Text
-    Summarization, EACL 2021, https://arxiv.org/abs/2102.09130, with capitals and lists for the recogniser of names.
+    Source: entity precision against the source, Nan et al., Entity-level Factual Consistency of Abstractive Text
+    Summarization, EACL 2021, https://arxiv.org/abs/2102.09130, with capitals and lists instead of a named-entity
+    recogniser.
 
     Raises:
         ValueError: If ``none`` is neither in [0, 1] nor NaN.
@@ -92,13 +91,13 @@ class Faithfulness(Scorer):
     """
 
     none: float = 0.0
-    """The score of a completion without entities."""
+    """Score of a completion without entities."""
     source: str | None = "source"
-    """The metadata column with the source; the prompt where a sample has none, or where this is None."""
+    """Metadata column of the source. The prompt is the source if a sample has none, or if this is None."""
     entities: str | None = "entities"
-    """The column with what the source names, perhaps in other forms than its own: a list, or a text with commas."""
+    """Column of the entities of the source, also in other forms than its own: a list, or a string with commas."""
     vocabulary: str | None = "vocabulary"
-    """The column with all that texts of this kind can name, whether the source does or not, in the same form."""
+    """Column of all entities that occur in texts of this kind, in the source or not, in the same format."""
 
     score_range = (0.0, 1.0)
 
@@ -108,29 +107,29 @@ class Faithfulness(Scorer):
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        columns = zip(batch.derived(_read), _sources_of(batch, self.source), batch.metadata, strict=True)
+        columns = zip(batch.derived(_parse), _sources_of(batch, self.source), batch.metadata, strict=True)
         scores = []
-        for said, source, metadata in columns:
-            own, domain = (_listed(name and metadata.get(name)) for name in (self.entities, self.vocabulary))
-            scores.append(self._score(said, source, own, domain) if source.strip() else np.nan)
+        for summary, source, metadata in columns:
+            own, domain = (_word_list(name and metadata.get(name)) for name in (self.entities, self.vocabulary))
+            scores.append(self._score(summary, source, own, domain) if source.strip() else np.nan)
         return np.array(scores, dtype=np.float64)
 
-    def _score(self, said: _Read, source: str, own: _Listed, domain: _Listed) -> float:
-        plain = said.entities | (said.words & (own.words | domain.words))
-        own_phrases = _phrases_in(said.folded, own)
-        phrases = _phrases_in(said.folded, domain) - own_phrases
+    def _score(self, summary: _ParsedText, source: str, own: _WordList, domain: _WordList) -> float:
+        plain = summary.entities | (summary.words & (own.words | domain.words))
+        own_phrases = _phrases_in(summary.folded, own)
+        phrases = _phrases_in(summary.folded, domain) - own_phrases
         num_entities = len(plain) + len(phrases) + len(own_phrases)
         if num_entities == 0:
             return self.none
-        told = _read_source(source)
-        num_supported = len(plain & (told.words | own.words)) + len(own_phrases)
+        named = _parse_source(source)
+        num_supported = len(plain & (named.words | own.words)) + len(own_phrases)
         if phrases:
-            num_supported += len(phrases & _phrases_in(told.folded, domain))
+            num_supported += len(phrases & _phrases_in(named.folded, domain))
         return num_supported / num_entities
 
 
-def _read(text: str) -> _Read:
-    words: set[str | Decimal] = set()
+def _parse(text: str) -> _ParsedText:
+    found: set[str | Decimal] = set()
     entities: set[str | Decimal] = set()
     for line in lines(text):
         is_start = True
@@ -139,15 +138,15 @@ def _read(text: str) -> _Read:
                 is_start = True
                 continue
             word = _normalised(token)
-            words.add(word)
+            found.add(word)
             is_name = token[0].isupper() and word not in (_NOT_AT_A_START if is_start else _NEVER_NAMES)
             if isinstance(word, Decimal) or is_name:
                 entities.add(word)
             is_start = False
-    return _Read(frozenset(words), frozenset(entities), text.casefold())
+    return _ParsedText(frozenset(found), frozenset(entities), text.casefold())
 
 
-_read_source = lru_cache(maxsize=1024)(_read)  # many completions have the same source
+_parse_source = lru_cache(maxsize=1024)(_parse)  # many completions share a source
 
 
 def _normalised(token: str) -> str | Decimal:
@@ -157,19 +156,19 @@ def _normalised(token: str) -> str | Decimal:
     return _NUMBERS.get(word, word)
 
 
-def _listed(value: Any) -> _Listed:
+def _word_list(value: Any) -> _WordList:
     value = tuple(value) if isinstance(value, list) else value
     try:
-        return _read_list(value)
-    except TypeError:  # what cannot be remembered; or what is no list, of which this says so
-        return _read_list.__wrapped__(value)
+        return _parse_list(value)
+    except TypeError:  # unhashable, or not a list, which the next call reports
+        return _parse_list.__wrapped__(value)
 
 
 @lru_cache(maxsize=1024)
-def _read_list(value: Any) -> _Listed:
+def _parse_list(value: Any) -> _WordList:
     phrases = phrases_of_column(value, "listed word")
     words = {phrase: _normalised(phrase) for phrase in phrases if _tokens(phrase) == [phrase]}
-    return _Listed(frozenset(words.values()), _finder(phrase for phrase in phrases if phrase not in words))
+    return _WordList(frozenset(words.values()), _finder(phrase for phrase in phrases if phrase not in words))
 
 
 def _finder(phrases: Iterable[str]) -> Any:
@@ -177,7 +176,7 @@ def _finder(phrases: Iterable[str]) -> Any:
     return re.compile(whole_phrase(*longest_first)).findall if longest_first else None
 
 
-def _phrases_in(folded: str, listed: _Listed) -> set[str]:
+def _phrases_in(folded: str, listed: _WordList) -> set[str]:
     if listed.find_phrases is None:
         return set()
     return {" ".join(found.split()) for found in listed.find_phrases(folded)}
@@ -185,12 +184,11 @@ def _phrases_in(folded: str, listed: _Listed) -> set[str]:
 
 @dataclass(frozen=True)
 class Compression(Scorer):
-    """1 where a summary is as much shorter than its source as wanted, less where it is longer, or hardly there.
+    """1 where a summary is shorter than its source by the right ratio, less where it is too long or too short.
 
     Formula: ``clip(min(ratio / low, (1 - ratio) / (1 - high)), 0, 1)`` with ``ratio = words of the completion / words
-    of the source``: 1 from ``low`` to ``high``, falling to 0 at the length of the source, and to 0 at no words. Range:
-    [0, 1]; NaN where the source has no words. An empty completion scores 0, also with ``low=0``. Deterministic. Not
-    incremental. It counts words and reads none: it is a counterweight to a recall, such as ROUGE's, and no goal.
+    of the source``. Range: [0, 1]; NaN if the source has no words. Empty completion: 0, also if ``low`` is 0.
+    Deterministic. Not incremental. It only counts words: use it to balance a recall such as ROUGE's.
 
     Source: the compression ratio of Grusky et al., Newsroom, NAACL 2018, https://arxiv.org/abs/1804.11283
 
@@ -204,11 +202,11 @@ class Compression(Scorer):
     """
 
     low: float = 0.05
-    """The least share of the source's words that scores 1."""
+    """Least ratio that scores 1."""
     high: float = 0.5
-    """The greatest share that does."""
+    """Greatest ratio that scores 1."""
     column: str | None = "source"
-    """The metadata column with the source; the prompt where a sample has none, or where this is None."""
+    """Metadata column of the source. The prompt is the source if a sample has none, or if this is None."""
 
     score_range = (0.0, 1.0)
 
@@ -230,14 +228,7 @@ class Compression(Scorer):
 
 
 def _sources_of(batch: TextBatch, column: str | None) -> list[str]:
-    """Return, for each episode, the text in the metadata column ``column``, the prompt where a sample has none.
-
-    Raises:
-        TypeError: If something else than a text stands there.
-
-    >>> _sources_of(TextBatch.from_texts(["", ""], prompts=["A.", "B."], metadata=[{"source": "C."}, {}]), "source")
-    ['C.', 'B.']
-    """
+    """Return B texts: the metadata column ``column``, or the prompt where a sample has none."""
     sources = []
     for sample in batch.samples:
         source = None if column is None else sample.metadata.get(column)

@@ -1,4 +1,4 @@
-"""How many n-grams a text shares with references, or how few edits are between them: the measures of translation."""
+"""Measures of machine translation, computed by sacrebleu."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from textgym.scorers.text import cleaned
 
 __all__ = ["BLEU", "TER", "ChrF"]
 
-# The others of sacrebleu download a model or need a further package.
+# sacrebleu's other tokenizers download a model or need another package.
 _TOKENIZERS = ("13a", "char", "intl", "none", "zh")
 
 
@@ -26,15 +26,13 @@ def _metric(kind: str, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class BLEU(Scorer):
-    """Sentence BLEU: the n-grams of the completion that a reference has too, with a penalty for being short.
+    """Sentence BLEU: n-gram precision against the references, with a brevity penalty.
 
-    Formula: ``min(1, exp(1 - r / c)) * exp(mean over n of log precision(n))``, c words in the completion and r in the
-    reference nearest in length; n up to ``max_order`` or, of a shorter text, its length (sacrebleu's
-    ``effective_order``); where no n-gram matches, the precision is smoothed (``exp``). Range: [0, 1]: a hundredth of
-    what sacrebleu prints. Reads the first 2,000 characters of each text. An empty completion scores 0; a sample without
-    references NaN. Deterministic. Not incremental.
-
-    Made for a corpus: of a single short sentence :class:`ChrF` tells more. Hacked by common pieces of references.
+    Formula: ``min(1, exp(1 - r / c)) * exp(mean over n of log precision(n))``, with c words in the completion and r in
+    the reference nearest in length, n up to ``max_order`` or the length of a shorter text (sacrebleu's
+    ``effective_order``); precisions of 0 are smoothed (``exp``). Range: [0, 1], a hundredth of sacrebleu's. Reads the
+    first 2,000 characters of each text. Empty completion: 0; NaN without references. Deterministic. Not incremental. A
+    corpus measure: for a single short sentence prefer :class:`ChrF`.
 
     Source: Papineni et al., ACL 2002, https://aclanthology.org/P02-1040; Post, A Call for Clarity in Reporting BLEU
     Scores, WMT 2018, https://github.com/mjpost/sacrebleu
@@ -51,7 +49,8 @@ class BLEU(Scorer):
     max_order: int = 4
     """Words of the longest n-gram."""
     tokenizer: Literal["13a", "char", "intl", "none", "zh"] = "13a"
-    """sacrebleu's: ``"13a"`` splits off punctuation, ``"zh"`` is for Chinese, ``"char"`` for all unspaced scripts."""
+    """sacrebleu's tokenizer: ``"13a"`` splits off punctuation, ``"zh"`` is for Chinese, ``"char"`` for unspaced
+    scripts."""
     ignore_case: bool = False
     """Whether texts are compared in lower case."""
 
@@ -81,14 +80,12 @@ class BLEU(Scorer):
 
 @dataclass(frozen=True)
 class ChrF(Scorer):
-    """chrF: the n-grams of characters, and of words where asked, that the completion shares with its best reference.
+    """chrF: F-score of the character n-grams, and optionally word n-grams, shared with the best reference.
 
-    Formula: ``(1 + beta**2) * P * R / (beta**2 * P + R)``, P and R the precision and recall of n-grams, averaged over n
-    up to ``char_order`` (and ``word_order``, 2 of which make chrF++); white space does not count. Range: [0, 1]: a
-    hundredth of what sacrebleu prints. Reads the first 2,000 characters of each text. An empty completion scores 0; a
-    sample without references NaN. Deterministic. Not incremental.
-
-    Needs no words, so it works for all scripts and gives credit for a right stem. The order of words matters little.
+    Formula: ``(1 + beta**2) * P * R / (beta**2 * P + R)``, with P and R the n-gram precision and recall averaged over n
+    up to ``char_order`` (and ``word_order``; 2 gives chrF++), ignoring white space. Range: [0, 1], a hundredth of
+    sacrebleu's. Reads the first 2,000 characters of each text. Empty completion: 0; NaN without references.
+    Deterministic. Not incremental. Works for all scripts; nearly ignores word order.
 
     Source: Popovic, chrF, WMT 2015, https://aclanthology.org/W15-3049; https://github.com/mjpost/sacrebleu
 
@@ -106,7 +103,7 @@ class ChrF(Scorer):
     word_order: int = 0
     """Words of the longest n-gram."""
     beta: int = 2
-    """How many times recall counts as much as precision."""
+    """Weight of recall relative to precision."""
     ignore_case: bool = False
     """Whether texts are compared in lower case."""
 
@@ -138,15 +135,13 @@ class ChrF(Scorer):
 
 @dataclass(frozen=True)
 class TER(Scorer):
-    """1 less the translation edit rate: how little of the completion has to be changed to get a reference.
+    """1 minus the translation edit rate to the nearest reference.
 
-    Formula: ``max(0, 1 - edits / words of the reference)``; an edit inserts, deletes or replaces a word, or moves some
-    at once; the reference with the fewest edits counts, by the mean length of all. Range: [0, 1]. Reads the first
-    2,000 characters and ``max_words`` words of each text. An empty completion scores 0 (1 where a reference is empty
-    too); so does one of at least twice the words of all references; a sample without references NaN. Deterministic. Not
-    incremental.
-
-    The slowest of the measures, and slower still where the words of the reference stand in disorder: see ``max_words``.
+    Formula: ``max(0, 1 - edits / mean words of the references)``, with the edits to the reference that needs the
+    fewest; an edit inserts, deletes or replaces a word, or moves a block of words. Range: [0, 1]. Reads the first 2,000
+    characters and ``max_words`` words of each text. Empty completion: 0, or 1 if a reference is empty; 0 from twice the
+    words of the longest reference on; NaN without references. Deterministic. Not incremental. The slowest measure of
+    this module, especially for the right words in disorder: see ``max_words``.
 
     Source: Snover et al., AMTA 2006, https://aclanthology.org/2006.amta-papers.25; https://github.com/mjpost/sacrebleu
 
@@ -163,9 +158,9 @@ class TER(Scorer):
     ignore_case: bool = True
     """Whether texts are compared in lower case."""
     ignore_punctuation: bool = False
-    """Whether punctuation is left out."""
+    """Whether punctuation is removed."""
     max_words: int = 64
-    """Words that are read of each text."""
+    """Number of leading words that are read of each text."""
 
     score_range = (0.0, 1.0)
 
@@ -185,13 +180,13 @@ class TER(Scorer):
         words = text.split()
         wanted = [reference.split() for reference in references]
         longest = max(map(len, wanted))
-        if longest > 0 and len(words) >= 2 * longest:  # what is too much is at least as long as a reference
+        if longest > 0 and len(words) >= 2 * longest:  # the surplus alone is as long as a reference
             return 0.0
         cut = [" ".join(part[: self.max_words]) for part in (words, *wanted)]
         return max(0.0, 1 - self._metric().sentence_score(cut[0], cut[1:]).score / 100)
 
 
 def _over_references(batch: TextBatch, score: Callable[[str, list[str]], float]) -> FloatArray:
-    """Return (B,) ``score(completion, references)`` of cleaned texts, NaN where a sample has no references."""
+    """Return (B,) ``score(completion, references)`` of the cleaned texts, NaN for samples without references."""
     pairs = zip(batch.derived(cleaned), batch.references, strict=True)
     return np.array([score(text, [cleaned(r) for r in refs]) if refs else np.nan for text, refs in pairs], np.float64)

@@ -1,1 +1,1 @@
-"""Whether a text is right, where that can be checked."""
+"""Correctness, for answers that can be verified."""

@@ -1,4 +1,4 @@
-"""Scores by a function of the user's, run in another process with a time limit."""
+"""Scores of a user's function that runs in another process with a time limit."""
 
 import inspect
 from collections.abc import Callable
@@ -19,24 +19,23 @@ __all__ = ["Checker", "scores_of_answers"]
 class Checker(EpisodewiseScorer):
     """Result of a function of yours, which may hang, crash or run the completion as a program.
 
-    Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; ``None`` where it does not
-    apply. Range: the function's. An empty completion is given to the function too. Deterministic if the function is,
-    and well within the time limit, which is wall time. Not incremental.
+    Formula: ``float(function(completion))`` or ``float(function(completion, sample))``; NaN for ``None``. Range: the
+    function's. Empty completion: passed to the function. Deterministic if the function is and stays well within the
+    time limit. Not incremental.
 
-    The function runs in another process, one episode after the other. A call that takes longer than ``time_limit`` is
-    killed together with all processes that it has started, and so is an endless loop; that episode alone fails, or
-    gets ``on_timeout``. What the function raises fails that episode alone too. The process is started with the first
-    batch and kept; starting it is not counted in the time limit. A call that leaves a thread running ends the process
-    after its answer. A completion that forks, starts threads, closes descriptors or writes to them thus fails alone at
-    most. It is no sandbox: a completion run as a program may read and write what you may, end your other processes, and
-    patch the modules that the function and its process use, which changes the scores of later episodes.
+    The function runs in another process, which is started with the first batch and kept; its start does not count. A
+    call that exceeds ``time_limit`` is killed with all processes it has started; that episode alone fails, or scores
+    ``on_timeout``. An exception fails its episode alone. A call that leaves a thread running ends the process after its
+    answer. A completion that forks, starts threads, closes descriptors or writes to them can thus only fail itself.
+    This is not a sandbox: a completion run as a program may read and write your files, end your other processes, and
+    patch modules, which changes the scores of later episodes.
 
     Args:
-        function: ``f(completion)`` or ``f(completion, sample)``; a second parameter is given the sample if it is
-            required or called ``sample``. It may be a lambda, and is sent as it is now, with the globals it uses.
-        time_limit: Seconds for each episode.
-        on_timeout: The score of an episode that takes longer; ``None`` makes it an error.
-        memory_limit: Bytes of address space that the process may use, on POSIX; ``None`` sets no limit.
+        function: ``f(completion)`` or ``f(completion, sample)``; the sample is passed to a second parameter that is
+            required or called ``sample``. May be a lambda; it is sent once, with the globals it uses.
+        time_limit: Seconds of wall time for each episode.
+        on_timeout: Score of an episode that takes longer; None makes it an error.
+        memory_limit: Bytes of address space of the process, on POSIX; None sets no limit.
 
     Raises:
         TypeError: If the function has another signature, or cannot be sent to another process.
@@ -65,13 +64,13 @@ class Checker(EpisodewiseScorer):
         self._worker = Worker(function, time_limit, memory_limit)
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and which episodes failed."""
+        """Return the scores, and the errors by episode."""
         columns = (batch.completions, batch.samples) if self._takes_sample else (batch.completions,)
         answers = self._worker.map(list(zip(*columns, strict=True)))
         return scores_of_answers(self.name, answers, batch, self.on_timeout)
 
     def close(self) -> None:
-        """End the process now; the next batch starts another."""
+        """End the process; the next batch starts another."""
         self._worker.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,7 +84,7 @@ class Checker(EpisodewiseScorer):
 
 
 def scores_of_answers(name: str, answers: list[Answer], batch: TextBatch, on_timeout: float | None) -> Scores:
-    """Return what a worker's answers mean as scores."""
+    """Return the scores and errors of a worker's answers."""
     values = np.full(len(answers), np.nan)
     errors: dict[int, str] = {}
     for i, answer in enumerate(answers):
@@ -103,7 +102,7 @@ def _takes_sample(function: Any) -> bool:
         raise TypeError(f"function is {function!r} of type {type(function).__name__}, expected a function")
     try:
         signature = inspect.signature(function)
-    except ValueError as error:  # some built-in functions do not tell theirs
+    except ValueError as error:  # some built-in functions have none
         raise TypeError(f"{scorer_name(function)!r} has no readable signature; wrap it in a function") from error
     parameters = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = sum(p.default is p.empty for p in parameters)

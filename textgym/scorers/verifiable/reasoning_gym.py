@@ -1,4 +1,4 @@
-"""Whether a text solves a task of reasoning-gym."""
+"""Verifiers of reasoning-gym's data sets."""
 
 from typing import Any
 
@@ -11,32 +11,30 @@ __all__ = ["ReasoningGym"]
 
 
 class ReasoningGym(EpisodewiseScorer):
-    """What the verifier of a data set of reasoning-gym says of the answer.
+    """Score that the verifier of a reasoning-gym data set gives the answer.
 
-    Formula: ``dataset.score_answer(answer, entry)``, the entry being the sample's metadata, as it is when the data set
-    is also the environment's ``prompts``. The answer is the completion without blanks around it; or what ``marker`` or
-    ``tag`` delimit in it. Range: [0, 1]; NaN where the sample is no entry of such a data set. An empty completion
-    scores what the verifier says of it, one without the marker or the tag what it says of ``None``: 0, but for a few
-    data sets, in which it is 0.01 to 0.05. Deterministic. Not incremental.
+    Formula: ``dataset.score_answer(answer, entry)``, clipped to [0, 1]. The entry is the sample's metadata, which it is
+    if the data set is also the environment's ``prompts``. The answer is the stripped completion, or the part that
+    ``marker`` or ``tag`` delimit. Range: [0, 1]; NaN if the sample is not an entry. Empty completion: as the verifier
+    scores it; a completion without the marker or tag: as it scores ``None``, 0 for most data sets and 0.01 to 0.05 for
+    a few. Deterministic. Not incremental.
 
-    Hackable: some verifiers pay 0.01 to 0.05 for any answer, right or wrong (such as those of ``power_function``,
-    ``palindrome_generation`` and ``countdown``). Many pay for an answer that has more in it than the right one by the
-    right one's share of its length, so that a list of all candidates earns something. That of ``spell_backward``
-    compares letters, so that "aaaa" pays; that of ``game_of_life_halting`` takes any text for right. Look at
-    what a data set's verifier says of "a" before training on it.
+    Known exploits: some verifiers give 0.01 to 0.05 to any answer (``power_function``, ``palindrome_generation``,
+    ``countdown``). Many give partial credit to an answer that contains the right one, so that a list of all candidates
+    scores. ``spell_backward`` compares letters, so "aaaa" scores; ``game_of_life_halting`` accepts any text. Check the
+    score of "a" before training.
 
-    A text for which the verifier raises fails alone; that of ``prime_factorization`` raises for all but numbers, and
-    ``on_scorer_error=0.0`` makes them worth 0. Some verifiers evaluate the answer as Python or with SymPy (such as
-    those of ``string_insertion``, ``n_queens``, ``countdown`` and ``polynomial_multiplication``), and so may hang, or
-    do what the completion says. ``Checker(scorer.score, time_limit=1)`` runs one in a process of its own, which ends
-    what hangs, but is no sandbox.
+    An exception of the verifier fails its episode alone; ``prime_factorization`` raises for all but numbers, for which
+    ``on_scorer_error=0.0`` is right. Some verifiers evaluate the answer as Python or with SymPy (``string_insertion``,
+    ``n_queens``, ``countdown``, ``polynomial_multiplication``), so they may hang or execute the completion.
+    ``Checker(scorer.score, time_limit=1)`` runs one in another process with a time limit, which is not a sandbox.
 
     Source: https://github.com/open-thought/reasoning-gym
 
     Args:
-        dataset: What ``reasoning_gym.create_dataset`` returns; anything with its method ``score_answer``.
-        marker: A text such as ``"####"``, after whose last occurrence the answer stands.
-        tag: The name of a tag such as ``"answer"``: what the last ``<answer>...</answer>`` encloses is the answer.
+        dataset: A data set of ``reasoning_gym.create_dataset``, or any object with its method ``score_answer``.
+        marker: A text such as ``"####"``: the answer follows its last occurrence.
+        tag: Name of a tag such as ``"answer"``: the answer is enclosed by the last ``<answer>...</answer>``.
 
     Raises:
         TypeError: If the data set has no method ``score_answer``.
@@ -66,11 +64,11 @@ class ReasoningGym(EpisodewiseScorer):
         self.tag = tag
 
     def score_components(self, batch: TextBatch) -> Scores:
-        """Return the scores, and which episodes failed."""
+        """Return the scores, and the errors by episode."""
         return score_each(batch, self.score, self.name)
 
     def score(self, completion: str, sample: Sample) -> float | None:
-        """Return what one completion is worth, ``None`` where the sample is no entry."""
+        """Return the score of one completion, None if the sample is not an entry."""
         entry = sample.metadata
         if "question" not in entry or "answer" not in entry:
             return None

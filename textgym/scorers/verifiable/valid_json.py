@@ -1,4 +1,4 @@
-"""Whether a text is JSON, and whether it follows a schema."""
+"""Validity of JSON, alone or against a schema."""
 
 import copy
 import json
@@ -23,23 +23,22 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MOST_TRIES = 32
 _DEEP = 50
-"""Brackets of a text that may be too deeply nested for jsonschema, which takes several stack frames a level."""
+"""Brackets of a text that may be nested too deeply for jsonschema, which takes several stack frames per level."""
 _WHERE = ("first", "whole")
 _KINDS: dict[str, type] = {"any": object, "array": list, "object": dict}
 
 
 class _NotJSONError(ValueError):
-    """A text holds no JSON value."""
+    """The text has no JSON value."""
 
 
 @dataclass(frozen=True)
 class ValidJSON(Scorer):
     """1 where the completion is JSON, else 0.
 
-    Formula: strict RFC 8259, white space around the value allowed, ``NaN`` and ``Infinity`` not. Range: {0, 1}. An
-    empty completion scores 0. Deterministic. Not incremental. A value that is nested deeper than the interpreter's
-    stack allows, about a thousand times, is not accepted. Easily hacked: ``0`` and ``{}`` are JSON; say what ``kind``
-    it has to be, or use ``JSONSchema``.
+    Formula: strict RFC 8259: white space around the value is allowed, ``NaN`` and ``Infinity`` are not. Range: {0, 1}.
+    Empty completion: 0. Deterministic. Not incremental. Values nested deeper than the interpreter's stack allows, about
+    a thousand levels, score 0. ``0`` and ``{}`` are JSON: choose a ``kind``, or use ``JSONSchema``.
 
     Raises:
         ValueError: If ``where`` or ``kind`` is unknown.
@@ -51,10 +50,10 @@ class ValidJSON(Scorer):
     """
 
     where: Where = "whole"
-    """``"whole"``: nothing but the value may stand in the text. ``"first"``: what counts is the first fenced block, or
-    where there is none, the first object or array that can be read; the first 32 brackets are tried."""
+    """``"whole"``: the text is the value. ``"first"``: the value is the first fenced block of the text or, without one,
+    the first object or array that can be parsed, among the first 32 brackets."""
     kind: Literal["any", "array", "object"] = "any"
-    """What the value has to be."""
+    """Required type of the value."""
 
     score_range = (0.0, 1.0)
 
@@ -75,25 +74,25 @@ class ValidJSON(Scorer):
 
 
 class JSONSchema(Scorer):
-    """1 where the completion is JSON that follows a schema, else 0.
+    """1 where the completion is JSON that conforms to a schema, else 0.
 
-    Formula: ``1`` if the value is valid, else ``0``; with ``partial``, ``1 / (1 + errors)`` for JSON that breaks the
-    schema at that many places. Range: [0, 1]. An empty completion scores 0. Deterministic. Not incremental. A
-    ``$ref`` to another document is not fetched: the scorer fails on it. A value that is nested too deeply to be
-    compared, from about a hundred times on, or has a number too large for ``multipleOf``, scores 0. A ``pattern`` or
-    ``uniqueItems`` in the schema can cost minutes for a text that is made for it: ``Checker`` puts a limit to that.
+    Formula: 1 if the value is valid, else 0; with ``partial``, ``1 / (1 + errors)`` for JSON with that many violations.
+    Range: [0, 1]. Empty completion: 0. Deterministic. Not incremental. A ``$ref`` to another document is not fetched:
+    the scorer fails. Values nested too deeply to compare, from about a hundred levels on, or with a number too large
+    for ``multipleOf``, score 0. ``pattern`` and ``uniqueItems`` can take minutes for an adversarial text, which
+    ``Checker`` limits.
 
     Source: https://json-schema.org, https://github.com/python-jsonschema/jsonschema
 
     Args:
-        schema: A JSON schema, of the draft that its ``$schema`` names, 2020-12 by default.
+        schema: A JSON schema, of the draft named by its ``$schema``, 2020-12 by default.
         where: As in ``ValidJSON``.
-        partial: Whether JSON that breaks the schema earns something.
+        partial: Whether JSON that violates the schema scores more than 0.
 
     Raises:
         ImportError: If the package jsonschema is missing.
-        TypeError: If the schema is no mapping.
-        ValueError: If it is no valid schema, or ``where`` is unknown.
+        TypeError: If the schema is not a mapping.
+        ValueError: If it is not a valid schema, or ``where`` is unknown.
 
     >>> schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["name", "age"]}
     >>> texts = ['{"name": "Ann", "age": 3}', '{"age": "3"}', "Ann is 3."]
@@ -137,7 +136,7 @@ class JSONSchema(Scorer):
         except OverflowError:
             return 0.0
         except RecursionError:
-            if text.count("[") + text.count("{") < _DEEP:  # then it is the schema that has no end
+            if text.count("[") + text.count("{") < _DEEP:  # then the schema is infinitely recursive
                 raise
             return 0.0
 
@@ -154,8 +153,8 @@ def _validator(schema: dict[str, Any]) -> Any:
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise ValueError(f"schema is no valid JSON schema: {error.message}") from error
-    return kind(schema, registry=known)  # without a registry, jsonschema fetches what a $ref points to
+        raise ValueError(f"schema is not a valid JSON schema: {error.message}") from error
+    return kind(schema, registry=known)  # without a registry, jsonschema fetches the target of a $ref
 
 
 def _check_where(where: str) -> None:
@@ -194,7 +193,7 @@ def _decoder() -> json.JSONDecoder:
 
 
 def _refuse(name: str) -> None:
-    raise _NotJSONError(f"{name} is no JSON")
+    raise _NotJSONError(f"{name} is not JSON")
 
 
 def _as_integer(digits: str) -> int | float:

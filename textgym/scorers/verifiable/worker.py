@@ -1,7 +1,7 @@
 """Calls of a function in another process, each with a time limit.
 
-Written here and not taken from pebble (5.2 was tried): its processes answer in pickles, so that a checked program that
-writes to the descriptors runs code in the training process, and a forked copy of a worker goes on to take calls.
+Not based on pebble (5.2 was tried): its processes answer in pickles, so that a checked program that writes to the
+descriptors executes code in the training process, and a forked copy of a worker goes on to take calls.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ __all__ = ["Answer", "Worker"]
 
 _SCRIPT = Path(__file__).with_name("worker_process.py")
 _START_LIMIT = 120.0
-"""Seconds in which the process has to have imported what the function and its arguments need."""
+"""Seconds in which the process must import what the function and its arguments need."""
 _LONGEST_LINE = 16_384
-"""Bytes of an answer, whose error has at most 500 characters."""
+"""Bytes of an answer; its error has at most 500 characters."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,29 @@ class Answer:
     """The result of one call."""
 
     value: float = float("nan")
-    """The number that the function returned; NaN for ``None``, and where there is an error."""
+    """The number that the function returned; NaN for None, and with an error."""
     error: str | None = None
-    """What went wrong, as the end of a sentence: ``"raised ValueError: ..."``."""
+    """The failure, as the end of a sentence: ``"raised ValueError: ..."``."""
     timed_out: bool = False
-    """Whether the call took too long."""
+    """Whether the call exceeded the time limit."""
 
 
 class Worker:
     """Calls a function in another process, with a time limit for each call.
 
-    One process is kept warm: it is started with the first call, after a fork and after a call that took too long,
-    ended it or left a thread running, and ends with this object. The function travels by cloudpickle, so that lambdas
-    and functions of a script or a notebook can be given; it is what it was when this object was made. Calls of several
-    threads wait for each other.
+    One process is kept warm. It is started with the first call, and again after a fork and after a call that timed out,
+    ended it or left a thread running; it ends with this object. The function is pickled by cloudpickle at construction,
+    so that lambdas and functions of scripts and notebooks work. Calls from several threads are serialised.
 
-    An answer bears a token that the process alone was sent, and its number; anything else that arrives in its place is
-    an error of that call and ends the process. A call can thus not answer for others by writing to descriptors or by
-    forking. It is no sandbox: code that searches the memory of its own process finds the token, and code that patches
-    this process's modules changes what later calls return.
+    An answer carries a token known to the process alone, and its number; anything else on the channel is an error of
+    that call and ends the process, so a call cannot answer for others by writing to descriptors or by forking. This is
+    not a sandbox: code that searches the memory of its own process finds the token, and code that patches its modules
+    changes later results.
 
     Args:
-        function: Returns a number or ``None``.
-        time_limit: Seconds of wall time that a call may take.
-        memory_limit: Bytes of address space that the process may use, on POSIX; ``None`` sets no limit.
+        function: Returns a number or None.
+        time_limit: Seconds of wall time for each call.
+        memory_limit: Bytes of address space of the process, on POSIX; None sets no limit.
 
     Raises:
         TypeError: If the function cannot be sent to another process.
@@ -95,19 +94,19 @@ class Worker:
             try:
                 while len(answers) < len(calls):
                     answers += self._map_until_end(calls[len(answers) :])
-            except BaseException:  # also an interrupt: the answers that are under way would be taken for later ones
+            except BaseException:  # also an interrupt: pending answers would be taken for those of later calls
                 self.close()
                 raise
         return answers
 
     def close(self) -> None:
-        """End the process, if there is one. The next call starts another."""
+        """End the process, if there is one; the next call starts another."""
         process, self._process = self._process, None
         if process is not None:
             process.end()
 
     def _map_until_end(self, calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
-        """Return the answers of the first calls: of all, or up to the one with which the process ended."""
+        """Return the answers of the first calls: of all, or up to the call that ended the process."""
         earlier, process = self._process, self._running()
         process.send((cloudpickle.dumps(list(calls)), self.time_limit * len(calls)))
         try:
@@ -152,7 +151,7 @@ _WORKERS: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 def _renew_locks() -> None:
     for worker in _WORKERS:
-        worker._lock = threading.Lock()  # the thread that may have held the old one is not in this process
+        worker._lock = threading.Lock()  # its holder may be a thread that this process does not have
 
 
 if hasattr(os, "register_at_fork"):
@@ -160,11 +159,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class _ForgedError(Exception):
-    """Something else than the next answer arrived."""
+    """Something other than the next answer arrived."""
 
 
 class _Process:
-    """One run of the script, and the lines that it has written."""
+    """One run of the script, and the lines it has written."""
 
     def __init__(self) -> None:
         self.token = secrets.token_hex(16)
@@ -183,18 +182,18 @@ class _Process:
         return self._owner == os.getpid() and self._popen.poll() is None
 
     def send(self, request: Any) -> None:
-        """Send what the process is waiting for; if it has ended, the next reply says so."""
+        """Send a request; if the process has ended, the next :meth:`receive` returns None."""
         assert self._popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             pickle.dump(request, self._popen.stdin)
             self._popen.stdin.flush()
 
     def receive(self, time_limit: float) -> dict[str, Any] | None:
-        """Return the next reply, or ``None`` if the process has ended.
+        """Return the next reply, None if the process has ended.
 
         Raises:
             TimeoutError: If there is none in time.
-            _ForgedError: If something else came.
+            _ForgedError: If something else arrived.
         """
         self._wanted.put(True)
         try:
@@ -214,7 +213,7 @@ class _Process:
         raise _ForgedError("wrote to the channel of the answers")
 
     def confirm(self, what: str) -> None:
-        """Wait until the process has loaded what it was sent."""
+        """Wait until the process has loaded what was sent."""
         start = monotonic()
         try:
             reply = self.receive(_START_LIMIT)
@@ -227,9 +226,9 @@ class _Process:
             raise ScorerError(f"{what} could not be loaded in another process: {problem}")
 
     def exit_status(self) -> str:
-        """Return how the process ended, after making sure that it has."""
+        """Return the exit status, after making sure that the process has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(1.0)  # its output has ended, so that it is about to
+            self._popen.wait(1.0)  # its output has ended, so it is about to exit
         self.end()
         code = self._popen.wait()
         return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
@@ -239,7 +238,7 @@ class _Process:
 
 
 def _read(stream: IO[bytes], wanted: "SimpleQueue[bool]", replies: "SimpleQueue[bytes | None]") -> None:
-    """Read a line for each that is wanted; a process that writes more has to wait."""
+    """Read one line per request, so that a process that writes more has to wait."""
     with stream:
         while wanted.get() and (line := stream.readline(_LONGEST_LINE)):
             replies.put(line)
@@ -247,10 +246,10 @@ def _read(stream: IO[bytes], wanted: "SimpleQueue[bool]", replies: "SimpleQueue[
 
 
 def _end(popen: "subprocess.Popen[bytes]", owner: int, wanted: "SimpleQueue[bool]") -> None:
-    """Kill the process and what it has started, unless it belongs to the process that this one was forked from."""
+    """Kill the process and those it has started, unless it belongs to the process that this one was forked from."""
     wanted.put(False)
     if os.getpid() != owner:
-        popen.returncode = 0  # of no concern here, and Popen is not to warn
+        popen.returncode = 0  # not ours; keeps Popen from warning
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.name == "posix":

@@ -1,8 +1,8 @@
 """Script that a ``Worker`` runs in another process: loads one function, then answers calls of it.
 
-It is started by its path and needs the standard library only, so that no user program is imported a second time and no
-thread or lock is inherited. Requests are pickles on standard input. Answers are lines on what was standard output: the
-token that the parent sent first, the number of the answer, JSON.
+It is run by path and needs only the standard library, so that no user program is imported twice and no thread or lock
+is inherited. Requests are pickles on standard input. Replies are lines on the original standard output: the token that
+the parent sent first, the number of the reply, JSON.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from sys import _current_frames
 from typing import IO, Any
 
 ORPHAN_SECONDS = 30.0
-"""How long the process outlives a parent that was killed in the middle of a batch, beyond the time of the batch."""
+"""Seconds that the process outlives a parent killed in the middle of a batch, beyond the time of the batch."""
 
 
 class Replies:
-    """The channel of the answers, on which only the process that opened it may write.
+    """Channel of the replies, on which only the process that opened it may write.
 
-    A process that the function forks would answer calls too, on a copy of the same descriptor.
+    A process that the function forks has a copy of the descriptor and would answer calls too.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -33,7 +33,7 @@ class Replies:
         self._pid = os.getpid()
 
     def send(self, reply: dict[str, Any]) -> None:
-        """Write the next answer; end the process if it may not answer or no longer can."""
+        """Write the next reply; end the process if it may not or cannot."""
         self._number += 1
         if os.getpid() != self._pid:
             os._exit(1)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _private_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Take standard input and output away from the function and its children: what it prints goes to standard error."""
+    """Return standard input and output, hidden from the function, whose prints go to standard error."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
@@ -96,7 +96,7 @@ _devnull: IO[bytes] | None = None
 
 
 def _loaded(replies: Replies, load: Callable[[], Any]) -> Any:
-    """Return what ``load`` returns and report success; or report the error and end the process."""
+    """Return what ``load`` returns and report success, or report the error and end the process."""
     try:
         loaded = load()
     except BaseException as error:
