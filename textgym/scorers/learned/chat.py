@@ -128,9 +128,9 @@ class ChatClient:
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         self._httpx, self._anyio = import_extra("httpx", "judge"), import_extra("anyio", "judge")
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            shown = repr(base_url) if "@" not in base_url and not parts.query else f"one of {parts.hostname!r}"
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query:
+            shown = repr(base_url) if "@" not in base_url and not url.query else f"one of {url.hostname!r}"
             raise ValueError(f"expected base_url as 'http://host:port/v1' without a user or a query, got {shown}")
         self.url = base_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.limits = limits
@@ -142,8 +142,8 @@ class ChatClient:
         self._sleep = sleep or self._anyio.sleep
         self._jitter = random.Random()
         self._options = {
-            "trust_env": parts.hostname not in _LOOPBACK,  # no proxy for local servers
-            "verify": self._httpx.create_ssl_context() if parts.scheme == "https" else False,
+            "trust_env": url.hostname not in _LOOPBACK,  # no proxy for local servers
+            "verify": self._httpx.create_ssl_context() if url.scheme == "https" else False,
             "timeout": None,
             "limits": self._httpx.Limits(),
         }
@@ -179,7 +179,7 @@ class ChatClient:
         try:
             secret = self._key()
             return await self._answer(client, body, secret)
-        except Exception as error:  # noqa: BLE001  the answers to the other questions are paid for
+        except Exception as error:  # noqa: BLE001  the other answers have been paid for
             known = isinstance(error, ScorerError | _TemporaryError | ValueError)
             message = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
         return ScorerError(_without(secret, message))  # without a cause, which may show the key

@@ -108,7 +108,7 @@ class CharacterShare(Scorer):
             raise ValueError("characters is empty; expected at least one character")
 
     @cached_property
-    def _wanted(self) -> frozenset[str]:
+    def _set(self) -> frozenset[str]:
         characters = self.characters
         return frozenset(characters + characters.lower() + characters.upper() if self.ignore_case else characters)
 
@@ -118,20 +118,20 @@ class CharacterShare(Scorer):
 
     def begin(self, batch: TextBatch) -> list[tuple[int, int]]:
         """Return B pairs: number of characters in the set, number of all characters."""
-        is_wanted = self._wanted.__contains__
-        return [(sum(map(is_wanted, text)), len(text)) for text in batch.completions]
+        is_in_set = self._set.__contains__
+        return [(sum(map(is_in_set, text)), len(text)) for text in batch.completions]
 
     def advance(self, states: Sequence[tuple[int, int]], batch: TextBatch) -> list[tuple[int, int]]:
         """Return B pairs after one more token."""
-        is_wanted = self._wanted.__contains__
+        is_in_set = self._set.__contains__
         return [
-            (num_wanted + sum(map(is_wanted, piece)), total + len(piece))
-            for (num_wanted, total), piece in zip(states, batch.last_pieces, strict=True)
+            (num_in_set + sum(map(is_in_set, piece)), total + len(piece))
+            for (num_in_set, total), piece in zip(states, batch.last_pieces, strict=True)
         ]
 
     def value(self, states: Sequence[tuple[int, int]], batch: TextBatch) -> FloatArray:
         """Return (B,) float64 shares."""
-        return np.array([num_wanted / (total or 1) for num_wanted, total in states], dtype=np.float64)
+        return np.array([num_in_set / (total or 1) for num_in_set, total in states], dtype=np.float64)
 
 
 _State = tuple[int, int, str]
@@ -196,11 +196,11 @@ class BalancedBrackets(Scorer):
         opened = list(before)
         for mark in filter(opener.__contains__, piece):
             total += 1
-            wanted = opener[mark]
-            if wanted and opened and opened[-1] == wanted:
+            closed = opener[mark]
+            if closed and opened and opened[-1] == closed:
                 opened.pop()
                 matched += 2
-            elif not wanted or wanted == mark:
+            elif not closed or closed == mark:
                 opened.append(mark)
         return matched, total, "".join(opened)
 

@@ -18,7 +18,7 @@ __all__ = ["Readability", "Syllables", "count_syllables"]
 class Syllables(Scorer):
     r"""Agreement of the syllables per line with a pattern, a haiku's by default.
 
-    Formula: the mean, over the lines that are wanted or written, of ``n / low`` below a line's band, 1 in it and
+    Formula: the mean, over the lines required or written, of ``n / low`` below a line's band, 1 in it and
     ``max(0, 2 - n / high)`` above it, with n the syllables of the line by :func:`count_syllables`; 0 for a missing or
     surplus line. Blank lines are skipped. Range: [0, 1]. Empty completion: 0. Deterministic. Not incremental. Reads
     English.
@@ -39,7 +39,7 @@ class Syllables(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        bands = tuple((wanted, wanted) if isinstance(wanted, int) else tuple(wanted) for wanted in self.lines)
+        bands = tuple((line, line) if isinstance(line, int) else tuple(line) for line in self.lines)
         if not bands or any(len(band) != 2 or not 1 <= band[0] <= band[1] for band in bands):
             raise ValueError(f"lines is {self.lines!r}; expected numbers or pairs (low, high) with 1 <= low <= high")
         object.__setattr__(self, "lines", bands)

@@ -178,11 +178,11 @@ class TER(Scorer):
 
     def _score(self, text: str, references: list[str]) -> float:
         words = text.split()
-        wanted = [reference.split() for reference in references]
-        longest = max(map(len, wanted))
+        reference_words = [reference.split() for reference in references]
+        longest = max(map(len, reference_words))
         if longest > 0 and len(words) >= 2 * longest:  # the surplus alone is as long as a reference
             return 0.0
-        cut = [" ".join(part[: self.max_words]) for part in (words, *wanted)]
+        cut = [" ".join(part[: self.max_words]) for part in (words, *reference_words)]
         return max(0.0, 1 - self._metric().sentence_score(cut[0], cut[1:]).score / 100)
 
 

@@ -172,11 +172,11 @@ class _Process:
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=os.name == "posix"
         )
-        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self._requests: SimpleQueue[bool] = SimpleQueue()
         self._replies: SimpleQueue[bytes | None] = SimpleQueue()
-        threading.Thread(target=_read, args=(self._popen.stdout, self._wanted, self._replies), daemon=True).start()
+        threading.Thread(target=_read, args=(self._popen.stdout, self._requests, self._replies), daemon=True).start()
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _end, self._popen, self._owner, self._wanted)
+        self._finalizer = weakref.finalize(self, _end, self._popen, self._owner, self._requests)
 
     def is_usable(self) -> bool:
         return self._owner == os.getpid() and self._popen.poll() is None
@@ -195,7 +195,7 @@ class _Process:
             TimeoutError: If there is none in time.
             _ForgedError: If something else arrived.
         """
-        self._wanted.put(True)
+        self._requests.put(True)
         try:
             line = self._replies.get(timeout=time_limit)
         except Empty:
@@ -237,17 +237,17 @@ class _Process:
         self._finalizer()
 
 
-def _read(stream: IO[bytes], wanted: "SimpleQueue[bool]", replies: "SimpleQueue[bytes | None]") -> None:
+def _read(stream: IO[bytes], requests: "SimpleQueue[bool]", replies: "SimpleQueue[bytes | None]") -> None:
     """Read one line per request, so that a process that writes more has to wait."""
     with stream:
-        while wanted.get() and (line := stream.readline(_LONGEST_LINE)):
+        while requests.get() and (line := stream.readline(_LONGEST_LINE)):
             replies.put(line)
     replies.put(None)
 
 
-def _end(popen: "subprocess.Popen[bytes]", owner: int, wanted: "SimpleQueue[bool]") -> None:
+def _end(popen: "subprocess.Popen[bytes]", owner: int, requests: "SimpleQueue[bool]") -> None:
     """Kill the process and those it has started, unless it belongs to the process that this one was forked from."""
-    wanted.put(False)
+    requests.put(False)
     if os.getpid() != owner:
         popen.returncode = 0  # not ours; keeps Popen from warning
     else:
