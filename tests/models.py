@@ -1,4 +1,4 @@
-"""Random language models of every architecture that the stream knows, and a counter of the tokens fed to one."""
+"""Random language models of many architectures, and a counter of the tokens fed to one."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _GPT2 = {
 _SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16}
 
 SHAPES: dict[str, tuple[str, Callable[[], transformers.PreTrainedConfig]]] = {
-    "GPT-2": ("rows", lambda: transformers.GPT2Config(**_GPT2)),
-    "Llama": ("rows", lambda: transformers.LlamaConfig(**_GROUPED)),
-    "GPT-NeoX": ("rows", lambda: transformers.GPTNeoXConfig(**_COMMON)),
+    "GPT-2": ("packed", lambda: transformers.GPT2Config(**_GPT2)),
+    "Llama": ("packed", lambda: transformers.LlamaConfig(**_GROUPED)),
+    "GPT-NeoX": ("packed", lambda: transformers.GPTNeoXConfig(**_COMMON)),
     "Gemma 2": (
-        "rows",
+        "packed",
         lambda: transformers.Gemma2Config(
             **_GROUPED,
             sliding_window=4,
@@ -49,22 +49,23 @@ SHAPES: dict[str, tuple[str, Callable[[], transformers.PreTrainedConfig]]] = {
             final_logit_softcapping=3.0,
         ),
     ),
-    "Mistral": ("rows", lambda: transformers.MistralConfig(**_GROUPED, sliding_window=4)),
-    "GPT-OSS": ("rows", lambda: transformers.GptOssConfig(**_GROUPED, sliding_window=4, num_local_experts=4)),
+    "Mistral": ("packed", lambda: transformers.MistralConfig(**_GROUPED, sliding_window=4)),
+    "GPT-OSS": ("packed", lambda: transformers.GptOssConfig(**_GROUPED, sliding_window=4, num_local_experts=4)),
     "OPT": (
-        "rows",
+        "packed",
         lambda: transformers.OPTConfig(
             **{k: v for k, v in _COMMON.items() if k != "intermediate_size"}, ffn_dim=24, word_embed_proj_dim=8
         ),
     ),
-    "GPT-J": ("batch", lambda: transformers.GPTJConfig(**_GPT2, rotary_dim=4)),
-    "BLOOM": ("batch", lambda: transformers.BloomConfig(**_SMALL, n_layer=2, n_head=4)),
-    "Mamba": ("none", lambda: transformers.MambaConfig(**_SMALL, num_hidden_layers=2, state_size=4)),
+    "GPT-J": ("batched", lambda: transformers.GPTJConfig(**_GPT2, rotary_dim=4)),
+    "BLOOM": ("batched", lambda: transformers.BloomConfig(**_SMALL, n_layer=2, n_head=4)),
+    "Mamba": ("uncached", lambda: transformers.MambaConfig(**_SMALL, num_hidden_layers=2, state_size=4)),
 }
+"""Architecture -> the KV-cache backend it is expected to get, and a function that makes its configuration."""
 
 
 def build(name: str) -> PreTrainedModel:
-    """A random model whose logits depend on every token that it attends to."""
+    """Return a new random model whose logits depend on every token that it attends to."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SHAPES[name][1]()).eval()
     with torch.no_grad():
@@ -76,12 +77,13 @@ def build(name: str) -> PreTrainedModel:
 
 @functools.cache
 def model_of(name: str) -> PreTrainedModel:
+    """Return the shared random model of an architecture; do not change it."""
     return build(name)
 
 
 @contextmanager
 def fed_tokens(model: PreTrainedModel) -> Iterator[list[int]]:
-    """Number of tokens of each forward."""
+    """Context manager that yields the number of tokens of each forward."""
     counts: list[int] = []
     hook = model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: counts.append(inputs[0].numel()))
     yield counts

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from textgym.errors import install_hint
-from textgym.lm import LMStream, WholeTexts, load_lm, no_progress_bars
+from textgym.lm import LMStream, WholeSequenceForward, load_lm, no_progress_bars
 
 __all__ = ["LMBackbone"]
 
@@ -64,7 +64,7 @@ class LMBackbone(nn.Module):
         self.autocast = autocast
         head = self.model.get_output_embeddings().weight
         self.vocab_size, self.hidden_size = int(head.shape[0]), int(head.shape[1])
-        self._whole = WholeTexts(self.model)
+        self._whole = WholeSequenceForward(self.model)
         self._streams: dict[tuple[int, int], LMStream] = {}
         self.trainable_layers = trainable_layers
         if trainable_layers is not None:
@@ -232,7 +232,7 @@ class LMBackbone(nn.Module):
         """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
         self._streams.clear()
         moved = super()._apply(*args, **kwargs)
-        self._whole = WholeTexts(self.model)  # what pays off depends on the device
+        self._whole = WholeSequenceForward(self.model)  # what pays off depends on the device
         return moved
 
 

@@ -1,4 +1,4 @@
-"""Tokens are drawn as softmax says."""
+"""Sampled tokens follow softmax(logits)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from textgym.lm import log_prob, sample
+from textgym.lm import log_prob, sample, sampling
 
 torch.set_num_threads(1)
 
@@ -24,23 +24,25 @@ def test_frequencies_are_probabilities() -> None:
     assert ((counts - num_draws * probabilities).abs() <= 4 * deviation).all()
 
 
-@pytest.mark.parametrize("legal", [0, 3, 999])
-def test_the_only_legal_token_is_drawn(legal: int) -> None:
-    logits = torch.full((500, 1000), -torch.inf)
-    logits[:, legal] = -50.0
-    assert (sample(logits, generator()) == legal).all()
+@pytest.mark.parametrize("vocab_size", [1_000, 5_000])
+@pytest.mark.parametrize("valid", [0, 3, 999])
+def test_the_only_valid_token_is_drawn(valid: int, vocab_size: int) -> None:
+    logits = torch.full((500, vocab_size), -torch.inf)
+    logits[:, valid] = -50.0
+    assert (sample(logits, generator()) == valid).all()
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1 - 2**-53])
 def test_the_ends_of_the_unit_interval_stay_inside(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64))
-    logits = torch.randn(300, 997, generator=generator())
-    logits[:, :3] = logits[:, -3:] = -torch.inf
-    tokens = sample(logits)
-    assert torch.isfinite(logits.gather(1, tokens[:, None])).all()
+    for vocab_size in (997, 4_001, 4_096):
+        logits = torch.randn(300, vocab_size, generator=generator())
+        logits[:, :3] = logits[:, -70:] = -torch.inf
+        tokens = sample(logits)
+        assert torch.isfinite(logits.gather(1, tokens[:, None])).all()
 
 
-def test_rows_are_drawn_for_themselves() -> None:
+def test_rows_are_independent() -> None:
     logits = torch.full((4, 8), -torch.inf)
     logits[range(4), [5, 0, 7, 2]] = 0.0
     assert sample(logits, generator()).tolist() == [5, 0, 7, 2]
@@ -85,6 +87,20 @@ def test_uniform_numbers_are_drawn_finely_enough_for_rare_tokens(monkeypatch: py
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: drawn.append(rand(*args, **kwargs)) or drawn[-1])
     sample(torch.zeros(1_000, 4), generator())
     assert (drawn[0] * 2**24 % 1 != 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("vocab_size", [50, 3_000])
+def test_a_device_without_float64_samples_on_the_cpu_from_fine_uniform_numbers(
+    vocab_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "_WITHOUT_FLOAT64", ("cpu",))
+    numbers = sampling._uniform(1_000, generator(), torch.device("cpu"))
+    assert numbers.dtype == torch.float64
+    assert ((numbers >= 0) & (numbers < 1)).all()
+    assert (numbers * 2**24 % 1 != 0).float().mean() > 0.99
+    logits = torch.randn(1_000, vocab_size, generator=generator())
+    assert torch.equal(sample(logits, generator(1)), sample(logits, generator(1)))
+    assert torch.equal(sample(logits, generator()), sample(logits, uniform=numbers))
 
 
 def test_several_numbers_per_row_draw_as_many_tokens() -> None:

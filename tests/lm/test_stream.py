@@ -1,4 +1,4 @@
-"""The stream: cached logits equal uncached ones whatever happens to the texts, and the model stays what it was."""
+"""The stream: cached logits equal uncached ones through any resets, and the model is not modified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from models import SHAPES, VOCABULARY, build, fed_tokens, model_of
-from textgym.lm import LMStream, ReferenceLM, packed
+from textgym.lm import LMStream, ReferenceLM
+from textgym.lm.kv_cache import packed
 
 torch.set_num_threads(1)
 
@@ -37,7 +38,7 @@ def window_of(*texts: tuple[int, ...], width: int = WINDOW) -> NDArray[np.int64]
 
 
 def uncached(model: PreTrainedModel, *texts: tuple[int, ...]) -> torch.Tensor:
-    """Logits after each text, from one forward a text."""
+    """Return the logits after each text, from one forward per text."""
     with torch.no_grad():
         return torch.stack([model(torch.tensor([text]), use_cache=False).logits[0, -1] for text in texts])
 
@@ -77,11 +78,16 @@ def slow_unless_typical(name: str) -> Any:
 
 @pytest.mark.parametrize("name", [slow_unless_typical(name) for name in SHAPES])
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12), pool=st.sampled_from([0, 1, 8]))
-def test_cached_logits_equal_uncached_ones(name: str, steps: list[tuple[tuple[str, int], ...]], pool: int) -> None:
+@given(
+    steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12),
+    prompt_cache_size=st.sampled_from([0, 1, 8]),
+)
+def test_cached_logits_equal_uncached_ones(
+    name: str, steps: list[tuple[tuple[str, int], ...]], prompt_cache_size: int
+) -> None:
     model = model_of(name)
-    stream = stream_of(model, prompt_cache_size=pool)
-    assert stream.caching == SHAPES[name][0]
+    stream = stream_of(model, prompt_cache_size=prompt_cache_size)
+    assert stream.backend == SHAPES[name][0]
     texts = list(PROMPTS[:NUM_SLOTS])
     assert_right(stream, *texts)
     for step in steps:
@@ -119,7 +125,7 @@ def test_hidden_is_what_the_head_reads() -> None:
     torch.testing.assert_close(model.get_output_embeddings()(hidden), logits)
 
 
-def test_a_step_feeds_one_token_a_slot() -> None:
+def test_a_step_feeds_one_token_per_slot() -> None:
     model = model_of("GPT-2")
     stream = stream_of(model)
     stream(window_of(*PROMPTS[:3]))
@@ -265,7 +271,7 @@ def test_hidden_states_feed_a_value_head_that_trains() -> None:
     assert head.weight.grad is not None
 
 
-def test_the_saved_model_knows_nothing_of_the_stream(tmp_path: Path) -> None:
+def test_the_saved_model_has_no_trace_of_the_stream(tmp_path: Path) -> None:
     model = build("Llama")
     stream = stream_of(model)
     stream(window_of(*PROMPTS[:3]))
@@ -276,7 +282,7 @@ def test_the_saved_model_knows_nothing_of_the_stream(tmp_path: Path) -> None:
     torch.testing.assert_close(uncached(again, *PROMPTS), uncached(model, *PROMPTS))
 
 
-def test_generate_goes_on_as_before() -> None:
+def test_generate_is_unaffected() -> None:
     model = build("GPT-2")
     prompt = torch.tensor([PROMPTS[2]])
     before = model.generate(prompt, do_sample=False, max_new_tokens=5, eos_token_id=None)
@@ -296,7 +302,7 @@ def test_two_streams_share_a_model() -> None:
 def test_bfloat16_weights_give_bfloat16_logits(name: str) -> None:
     model = build(name).to(torch.bfloat16)
     stream = stream_of(model)
-    assert stream.caching == SHAPES[name][0]
+    assert stream.backend == SHAPES[name][0]
     for length in (2, 3):
         texts = [prompt[:length] for prompt in PROMPTS[1:4]]
         logits = stream(window_of(*texts)).logits
@@ -304,10 +310,10 @@ def test_bfloat16_weights_give_bfloat16_logits(name: str) -> None:
         torch.testing.assert_close(logits, uncached(model, *texts), atol=0.1, rtol=0.05)
 
 
-def test_a_model_without_a_cache_says_so() -> None:
+def test_a_model_without_a_cache_warns() -> None:
     with pytest.warns(UserWarning, match="MambaForCausalLM runs uncached"):
         stream = LMStream(model_of("Mamba"), NUM_SLOTS, WINDOW)
-    assert stream.caching == "none"
+    assert stream.backend == "uncached"
 
 
 def test_local_attention_without_the_interface_runs_uncached() -> None:
@@ -316,11 +322,11 @@ def test_local_attention_without_the_interface_runs_uncached() -> None:
         max_position_embeddings=64, window_size=4,
     )  # fmt: skip
     stream = stream_of(transformers.GPTNeoForCausalLM(config).eval())
-    assert stream.caching == "none"
+    assert stream.backend == "uncached"
     assert_right(stream, *PROMPTS[1:4])
 
 
-def test_a_failed_forward_leaves_nothing_that_is_trusted() -> None:
+def test_a_failed_forward_invalidates_the_cache() -> None:
     model = build("GPT-2")
     stream = stream_of(model)
     assert_right(stream, *PROMPTS[:3])
@@ -335,7 +341,7 @@ def test_a_failed_forward_leaves_nothing_that_is_trusted() -> None:
     assert_right(stream, *PROMPTS[:3])
 
 
-def test_nobody_active_is_no_forward() -> None:
+def test_without_active_slots_nothing_is_fed() -> None:
     logits, hidden = stream_of(model_of("GPT-2"))(window_of(*PROMPTS[:3]), active=np.zeros(NUM_SLOTS, bool))
     assert logits.shape == (NUM_SLOTS, VOCABULARY)
     assert hidden.shape == (NUM_SLOTS, 16)
@@ -351,14 +357,16 @@ def test_a_window_of_one_token() -> None:
         ({"ids": np.zeros((2, 4), int)}, ValueError, r"ids must have shape \(3, 1 to 16\), got \(2, 4\)"),
         ({"ids": np.zeros((3, 17), int)}, ValueError, r"got \(3, 17\)"),
         ({"ids": np.zeros((3, 4))}, TypeError, "ids must be integers, got float64"),
-        ({"ids": np.full((3, 4), VOCABULARY)}, ValueError, "texts must have 1 to 4 tokens, got 0 to 0"),
-        ({"ids": np.full((3, 4), VOCABULARY + 1)}, ValueError, "the model knows the ids 0 to 28, got 30"),
+        ({"ids": np.full((3, 4), VOCABULARY)}, ValueError, "sequences must have 1 to 4 tokens, got 0 to 0"),
+        ({"ids": np.full((3, 4), VOCABULARY + 1)}, ValueError, "0 to 28, got 30"),
         ({"ids": np.zeros((3, 4), int), "lengths": np.array([1, 2, 5])}, ValueError, "1 to 4 tokens, got 1 to 5"),
         ({"ids": np.zeros((3, 4), int), "lengths": np.ones(2, int)}, ValueError, r"lengths must have shape \(3,\)"),
         ({"ids": np.zeros((3, 4), int), "active": np.ones(3, int)}, TypeError, "active must be booleans, got int64"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments: dict[str, NDArray], error: type[Exception], message: str) -> None:
+def test_invalid_input_is_rejected_and_nothing_is_fed(
+    arguments: dict[str, NDArray], error: type[Exception], message: str
+) -> None:
     stream = stream_of(model_of("GPT-2"))
     assert_right(stream, *PROMPTS[:3])
     with pytest.raises(error, match=message):
@@ -368,17 +376,17 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, NDArray], error: type
     assert fed == [NUM_SLOTS]
 
 
-def test_a_window_beyond_the_positions_is_refused() -> None:
+def test_a_window_beyond_the_positions_is_rejected() -> None:
     with pytest.raises(ValueError, match="window is 65 tokens, but GPT2LMHeadModel has 64 positions"):
         LMStream(model_of("GPT-2"), NUM_SLOTS, 65)
 
 
-def test_no_slots_are_refused() -> None:
+def test_zero_slots_are_rejected() -> None:
     with pytest.raises(ValueError, match="must be at least 1, got 0 and 16"):
         LMStream(model_of("GPT-2"), 0, WINDOW)
 
 
-def test_a_model_without_a_head_is_refused() -> None:
+def test_a_model_without_an_output_head_is_rejected() -> None:
     with pytest.raises(ValueError, match="GPT2Model has no output head"):
         LMStream(model_of("GPT-2").transformer, NUM_SLOTS, WINDOW)
 
@@ -392,3 +400,16 @@ def test_reference_gives_the_log_probability_of_each_action() -> None:
         expected = torch.log_softmax(uncached(model, *texts), -1)[torch.arange(size), torch.from_numpy(actions)]
         assert log_probs.dtype == np.float64
         np.testing.assert_allclose(log_probs, expected.numpy(), atol=1e-4)
+
+
+def test_an_unsupported_model_that_raises_without_a_message_runs_uncached() -> None:
+    model = build("GPT-J")
+
+    def reject_caches(_: torch.nn.Module, __: tuple[object, ...], keywords: dict[str, object]) -> None:
+        if keywords.get("past_key_values") is not None:
+            raise NotImplementedError
+
+    model.register_forward_pre_hook(reject_caches, with_kwargs=True)
+    with pytest.warns(UserWarning, match="GPTJForCausalLM runs uncached.*NotImplementedError"):
+        stream = LMStream(model, NUM_SLOTS, WINDOW)
+    assert_right(stream, *PROMPTS[:3])

@@ -1,4 +1,4 @@
-"""Where a language model comes from: the package itself, Hugging Face, a folder or a GGUF file."""
+"""Load a language model, from the package, Hugging Face, a folder or a GGUF file, or make a random one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.errors import foreign_code, install_hint, is_misspelt, unknown_name
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 
 _EMBEDDED = {name: embedded_lm_path(name) for name in EMBEDDED_LMS}
+_HEAD_WIDTH = 16
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 }
@@ -27,19 +28,16 @@ def load_lm(
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
 ) -> PreTrainedModel:
-    """Load a causal language model, ready to be used: in eval mode, all weights trainable.
+    """Load a causal language model in eval mode, with all weights trainable.
 
     Args:
-        name_or_path: `"tiny"`, the LM that comes with textgym and needs no download; a local folder; a `.gguf` file,
-            which is dequantized; the name of a model on Hugging Face; or a loaded model, which is returned as it is.
-        dtype: Of the weights, as torch's dtype or its name; `"auto"` takes what the weights are stored in.
-        device: Where the weights go.
-
-    Returns:
-        The model, with the usual methods of transformers such as `generate` and `save_pretrained`.
+        name_or_path: `"tiny"`, the LM embedded in textgym, without download; a local folder; a `.gguf` file, which is
+            dequantized; the name of a model on Hugging Face; or a loaded model, which is returned unchanged.
+        dtype: dtype of the weights or its name; `"auto"` keeps the stored one.
+        device: Device of the weights.
 
     Raises:
-        ValueError: No such model, no such dtype, or a model that needs Python code of its own, which is never run.
+        ValueError: Unknown model or dtype, or a model that needs Python code of its own, which is never run.
         ImportError: A GGUF file without the packages that read it.
 
     >>> load_lm("tiny").config.vocab_size
@@ -72,9 +70,51 @@ def load_lm(
     return model
 
 
+def random_lm(
+    vocab_size: int, *, window: int = 64, width: int = 32, num_layers: int = 2, seed: int = 0
+) -> GPT2LMHeadModel:
+    """Make a small GPT-2 with random weights, in eval mode and without dropout, such as a policy for a probe.
+
+    Args:
+        vocab_size: V, number of ids; the last one is BOS and EOS, as in textgym's own tokenizers.
+        window: Number of positions: the longest sequence in tokens.
+        width: Width of the hidden states, a multiple of 16, the width of an attention head.
+        num_layers: Number of layers.
+        seed: Seed of the weights. torch's global generator is left unchanged.
+
+    Raises:
+        ValueError: If a size is less than 1 or ``width`` no multiple of 16.
+
+    >>> random_lm(5)(torch.tensor([[0, 1, 2]])).logits.shape
+    torch.Size([1, 3, 5])
+    """
+    for name, value in (("vocab_size", vocab_size), ("window", window), ("width", width), ("num_layers", num_layers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if width % _HEAD_WIDTH:
+        raise ValueError(f"width must be a multiple of {_HEAD_WIDTH}, got {width!r}")
+    config = GPT2Config(
+        vocab_size=int(vocab_size),  # np.int64 in Gymnasium's spaces
+        n_positions=window,
+        n_embd=width,
+        n_layer=num_layers,
+        n_head=width // _HEAD_WIDTH,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=int(vocab_size) - 1,
+        eos_token_id=int(vocab_size) - 1,
+    )
+    # Not torch.manual_seed, which also seeds every accelerator.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return GPT2LMHeadModel(config).eval()
+
+
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Silence transformers' progress bars for a while: reading or writing a small model needs none."""
+    """Context manager that disables transformers' progress bars."""
     was_enabled = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
     try:
@@ -105,5 +145,5 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
 
 
 def _not_found(name: str) -> ValueError:
-    also = "A local folder, a GGUF file and the name of a causal LM on Hugging Face will do too."
+    also = "A local folder, a GGUF file or the name of a causal LM on Hugging Face is accepted, too."
     return unknown_name("model", name, _EMBEDDED, also=also)

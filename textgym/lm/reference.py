@@ -1,4 +1,4 @@
-"""A frozen language model as a reference: how likely it finds the actions of a policy."""
+"""A frozen reference language model, as in KL penalties."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from textgym.lm.stream import LMStream
 
 
 class ReferenceLM:
-    """Log-probabilities of actions under a language model that is not trained.
+    """Log-probabilities of actions under a frozen language model.
 
     Args:
         model: The language model.
-        window: The longest text in tokens.
+        window: Longest sequence in tokens.
 
     >>> from textgym.lm import load_lm
     >>> reference = ReferenceLM(load_lm("tiny"), window=4)
@@ -38,20 +38,20 @@ class ReferenceLM:
         token_masks: NDArray[np.bool_] | None = None,
         active: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float64]:
-        """Return log p(action | text) in nats for each of N texts; see ``textgym.rewards.Reference``.
+        """Return log p(action | sequence) in nats for N sequences; see ``textgym.rewards.Reference``.
 
         Args:
-            ids: (N, L) integers, each text left-aligned, L at most `window`.
-            lengths: (N,) tokens of each text, at least 1.
+            ids: (N, L) integers, left-aligned sequences, L at most `window`.
+            lengths: (N,) tokens of each sequence, at least 1.
             actions: (N,) next tokens.
             token_masks: (N, V) bool, the tokens over which probabilities are normalised; None for all.
-            active: (N,) bool, texts to feed; None for all. Of the others the results mean nothing.
+            active: (N,) bool, sequences to feed; None for all. Results of the others are meaningless.
 
         Returns:
             (N,) float64, at most 0.
 
         Raises:
-            ValueError: What `LMStream` refuses.
+            ValueError: As raised by `LMStream`.
         """
         if self._stream is None or self._stream.num_slots != len(ids):
             self._stream = LMStream(self.model, len(ids), self.window)
@@ -61,6 +61,6 @@ class ReferenceLM:
         return log_prob(logits, torch.as_tensor(actions, device=logits.device)).double().numpy(force=True)
 
     def clear(self) -> None:
-        """Forget what is cached, so that rounding does not depend on the texts of before; see ``Reference``."""
+        """Clear the cache, so that rounding does not depend on earlier sequences; see ``Reference``."""
         if self._stream is not None:
             self._stream.clear()

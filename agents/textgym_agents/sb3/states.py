@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym.lm import head_input
+from textgym.lm import lm_head_hook
 from textgym_agents.backbone import LMBackbone
 
 __all__ = ["TextStates", "hidden_states", "windows_of"]
@@ -60,7 +60,7 @@ def hidden_states(backbone: LMBackbone, states: TextStates) -> torch.Tensor:
         kept.append(hidden[rows, columns])
         return hidden[:1, :1]
 
-    with backbone._precision(), head_input(backbone.model, keep):
+    with backbone._precision(), lm_head_hook(backbone.model, keep):
         backbone.model(input_ids=states.ids.to(backbone.device), use_cache=False)
     return kept[0]
 

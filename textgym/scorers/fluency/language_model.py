@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from textgym.batch import TextBatch
-from textgym.lm import LMStream, WholeTexts, load_lm, log_prob
+from textgym.lm import LMStream, WholeSequenceForward, load_lm, log_prob
 from textgym.scorers.text import cleaned
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
@@ -46,7 +46,7 @@ class LanguageModel:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.window: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        self._whole = WholeTexts(self.model)
+        self._whole = WholeSequenceForward(self.model)
 
     @classmethod
     def load(cls, name: str) -> LanguageModel:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from textgym.lm import WholeTexts, load_lm, no_progress_bars
+from textgym.lm import WholeSequenceForward, load_lm, no_progress_bars
 from textgym.scorers.learned.preferences import PreferencePair, PreferenceReport, PreferenceSettings
 from textgym.scorers.text import cleaned
 from textgym.tokenizers import (
@@ -68,7 +68,7 @@ class PreferenceModel:
         self._end = [] if eos is None else [eos]
         window = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self._room = None if window is None else window - len(self._start) - len(self._end)
-        self._whole = WholeTexts(model)
+        self._whole = WholeSequenceForward(model)
 
     def encode(self, prompt: str, completion: str) -> Encoded:
         """Return the ids of the end of a long prompt and the beginning of a long completion."""

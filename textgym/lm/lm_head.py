@@ -1,4 +1,4 @@
-"""The two ends of a language model: its embedding, and its head, which may read only the rows that are wanted."""
+"""Access to the input embedding and the lm_head of a model, and a hook that limits the rows the lm_head reads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from transformers import PreTrainedModel
 
 
 def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
-    """Return the weight (ids, width) of what reads a model's input; inputs belong on its device."""
+    """Return the weight (num_embeddings, width) of the input embedding; inputs belong on its device."""
     weight = model.get_input_embeddings().weight
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"the input embedding of {type(model).__name__} has no weight")
     return weight
 
 
-def head_weight(model: PreTrainedModel) -> torch.Tensor:
-    """Return the weight (V, H) of a model's head.
+def lm_head_weight(model: PreTrainedModel) -> torch.Tensor:
+    """Return the weight (V, H) of the lm_head.
 
     Raises:
-        ValueError: The model has no head.
+        ValueError: The model has no lm_head.
     """
     weight = getattr(model.get_output_embeddings(), "weight", None)
     if not isinstance(weight, torch.Tensor):
@@ -31,11 +31,16 @@ def head_weight(model: PreTrainedModel) -> torch.Tensor:
 
 
 @contextmanager
-def head_input(model: PreTrainedModel, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Let the head read `select(hidden)` in place of all hidden states; the yielded list then holds what it read.
+def lm_head_hook(
+    model: PreTrainedModel, select: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[list[torch.Tensor]]:
+    """Context manager: the lm_head reads `select(hidden)` instead of all hidden states.
 
-    The model's own forward still does what it does around the head, as Gemma 2's cap or Cohere's scale of the logits.
-    Other threads may use the model meanwhile: theirs are left alone.
+    The model's own forward still applies the rest, such as Gemma 2's soft cap or Cohere's scale of the logits. Only
+    forwards of the calling thread are affected.
+
+    Yields:
+        The inputs of the lm_head, one tensor per forward.
     """
     read: list[torch.Tensor] = []
     thread = threading.get_ident()

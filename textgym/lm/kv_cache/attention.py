@@ -1,6 +1,6 @@
-"""The attention function that stands in for a model's own while the stream feeds it packed tokens.
+"""Attention of packed tokens of several sequences over the keys and values of their slots.
 
-It is registered with transformers' `AttentionInterface` and hands over to whatever `replaced_attention` names.
+transformers' `AttentionInterface` calls it in place of a model's own attention inside `replaced_attention`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-_IMPLEMENTATION = "textgym_rows"
+from textgym.lm.kv_cache.storage import KVStorage
+
+_IMPLEMENTATION = "textgym_packed"
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionOptions:
-    """What a layer's attention does besides softmax(q k^T) v."""
+    """Parameters of a layer's attention."""
 
     scaling: float
     window: int | None
-    """Columns that a query sees, counted back from its own; None for all."""
+    """Sliding window in tokens, the query's own included; None for full attention."""
     softcap: float | None
     sinks: torch.Tensor | None
-    """(query heads,) logits that take part in the softmax and have no value."""
+    """(query heads,) attention sinks: logits that take part in the softmax and have no value."""
 
 
 class Attention(Protocol):
-    """Attention over packed tokens of several texts."""
+    """Attention function of packed tokens."""
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
@@ -51,7 +53,7 @@ _active = _Active()
 
 @contextmanager
 def replaced_attention(configs: Sequence[PreTrainedConfig], attention: Attention) -> Iterator[None]:
-    """Let the models of some configurations attend with `attention`, in this thread and for as long as this lasts."""
+    """Context manager: the models with these configurations use `attention`, in this thread only."""
     before = [config._attn_implementation for config in configs]
     try:
         _active.attention = attention
@@ -73,7 +75,7 @@ def _attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    if _active.attention is None:  # another thread uses the same model for something else
+    if _active.attention is None:  # another thread runs the same model
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("attention with a position bias")
@@ -92,11 +94,61 @@ AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
 
 
 @dataclass(slots=True)
-class Queries:
-    """A rectangle of B x Q queries, row b of which reads the keys and values of one slot.
+class PackedAttention:
+    """Attention of one packed forward: store the new keys and values, then attend over the slots' rows."""
 
-    Where most slots take part with a single query, the rows of all slots are read in place and the queries padded to
-    them: gathering the rows of those that take part would copy nearly the whole cache.
+    storage: KVStorage
+    writes: Writes
+    decode: Queries
+    """The first packed tokens, one query per slot."""
+    prefill: Prefill | None
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        """Map (1, heads, tokens, head dimension) to (1, tokens, heads, head dimension); see `Attention`."""
+        keys, values = self.storage.layers[layer]
+        writes = self.writes
+        for stored, new in ((keys, key), (values, value)):
+            tokens = new[0].transpose(0, 1)
+            stored[writes.slots, :, writes.columns] = tokens if writes.source is None else tokens[writes.source]
+        first = query[0, :, : len(self.decode.positions)].transpose(0, 1)[:, :, None]
+        attended = self.decode.attend(first, keys, values, options)[:, :, 0]
+        if self.prefill is not None:
+            queries = self.prefill.queries
+            rest = query[0].index_select(1, self.prefill.gather).unflatten(1, queries.positions.shape).transpose(0, 1)
+            rest = queries.attend(rest, keys, values, options).transpose(1, 2).flatten(0, 1)
+            attended = torch.cat([attended, rest.index_select(0, self.prefill.scatter)])
+        return attended[None]
+
+
+@dataclass(slots=True)
+class Writes:
+    """Destinations of keys and values: token `source[i]` goes to column `columns[i]` of slot `slots[i]`."""
+
+    slots: torch.Tensor
+    columns: torch.Tensor
+    source: torch.Tensor | None
+    """None where write i is token i. One token goes to all slots that start with the same tokens."""
+
+
+@dataclass(slots=True)
+class Prefill:
+    """The packed tokens after the decode tokens, as a rectangle of queries."""
+
+    queries: Queries
+    gather: torch.Tensor
+    """(B * Q,) packed token of each query; arbitrary past the end of a row."""
+    scatter: torch.Tensor
+    """Query of each of these tokens."""
+
+
+@dataclass(slots=True)
+class Queries:
+    """A rectangle of B x Q queries; row b attends to the keys and values of one slot.
+
+    Where most slots have a single query, the rows of all slots are read in place and the queries are padded: gathering
+    the rows of the active slots would copy nearly the whole cache.
     """
 
     slots: torch.Tensor | None
@@ -104,14 +156,14 @@ class Queries:
     positions: torch.Tensor
     """(B, Q) columns of the queries."""
     width: int
-    """Columns that are read; no query sees more."""
+    """Number of columns to read, above all positions."""
     masks: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
     _padded: Queries | None = None
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
-        """Attention of queries (B, H, Q, D) over rows (N, heads, columns, D) of all slots: (B, H, Q, D)."""
+        """Return the attention (B, H, Q, D) of queries (B, H, Q, D) over rows (N, heads, columns, D) of all slots."""
         if self.slots is not None and query.shape[2] == 1 and 2 * len(self.slots) > len(keys):
             if self._padded is None:
                 positions = self.positions.new_zeros(len(keys), self.positions.shape[1])
@@ -126,7 +178,7 @@ class Queries:
             return F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, scale=options.scaling, enable_gqa=heads < num_heads
             )
-        # The heads that share keys become queries of one head. With one query this is faster than SDPA.
+        # Query heads that share keys become queries of one head. With one query per head this is faster than SDPA.
         folded = query.reshape(size * heads, -1, query.shape[-1])
         mask = self._mask(heads, num_heads // heads, options.window, query.dtype)
         scores = _scores(folded, keys.flatten(0, 1), mask, options)
@@ -141,7 +193,7 @@ class Queries:
         return stored if self.slots is None else stored.index_select(0, self.slots)
 
     def _mask(self, heads: int, group: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Additive mask (B * heads, group * Q, width), made once a step."""
+        """Return the additive mask (B * heads, group * Q, width), computed once per step."""
         name = (heads, group, window, dtype)
         if name not in self.masks:
             columns = torch.arange(self.width, device=self.positions.device)

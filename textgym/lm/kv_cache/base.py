@@ -1,4 +1,4 @@
-"""What a way to keep the cache gets and gives back. `packed`, `batched` and `uncached` hold one each."""
+"""Interface of the KV-cache backends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Integers: TypeAlias = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Step:
-    """The texts of n slots, and how much of each is cached."""
+    """Token sequences of the n active slots, and the part of each that is cached."""
 
     ids: Integers
-    """(n, L) token ids; what lies past a text's end means nothing and may be no token."""
+    """(n, L) token ids; arbitrary past the end of a sequence, and possibly invalid there."""
     lengths: Integers
     """(n,) tokens, at least 1."""
     start: Integers
-    """(n,) first column to feed, at most `lengths - 1`: the newest token is always fed, to have its logits."""
+    """(n,) first column to feed, at most `lengths - 1`: the newest token is always fed, since its logits are needed."""
     slots: Integers
-    """(n,) different slots, ascending."""
+    """(n,) distinct slots, ascending."""
 
     def halves(self) -> Iterator[Step]:
         """Yield the first half of the slots and the second."""
@@ -33,15 +33,15 @@ class Step:
             yield Step(self.ids[part], self.lengths[part], self.start[part], self.slots[part])
 
 
-class Way(Protocol):
-    """One way to keep, or not to keep, what a model computed for the tokens it was fed."""
+class KVCacheBackend(Protocol):
+    """Incremental forward of one model that stores keys and values per slot."""
 
-    caching: str
+    name: str
 
     def __call__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (n, V) and hidden states (n, H) of each text's newest token."""
+        """Feed a step; return logits (n, V) and hidden states (n, H) of each sequence's newest token."""
         ...
 
     def clear(self) -> None:
-        """Forget what depends on the weights."""
+        """Reset the cache: later results do not depend on earlier steps."""
         ...
