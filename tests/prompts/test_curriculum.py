@@ -1,4 +1,4 @@
-"""The curriculum: when levels change, what it tells and keeps, and that environments carry it."""
+"""Curriculum: changes of level, state, and use in environments."""
 
 import copy
 import json
@@ -21,24 +21,24 @@ def curriculum(**settings):
 
 
 def observe(source, scores, stage=None):
-    """Tell how episodes of the present level, or another, ended."""
+    """Observe ended episodes of the current level, or of ``stage``."""
     sample = Sample("", metadata={"stage": source.level if stage is None else stage})
     source.observe([sample] * len(scores), np.array(scores, dtype=np.float64))
 
 
-def test_the_first_level_comes_first_and_its_sample_says_so():
+def test_training_starts_at_the_first_level_and_samples_hold_their_stage():
     sample = curriculum().draw(RNG)
     assert (sample.prompt, sample.metadata) == ("easy", {"stage": 1})
 
 
-def test_the_rate_is_a_running_average_from_zero():
+def test_the_success_rate_is_a_moving_average_from_zero():
     source = curriculum()
     observe(source, [1, 0, 1])
     # 1/4, then 3/16, then 3/16 + (1 - 3/16) / 4
     assert source.success_rate == pytest.approx(25 / 64)
 
 
-def test_a_level_is_left_once_the_rate_is_above_the_bar():
+def test_the_level_rises_above_promote_at():
     source = curriculum(promote_at=0.7)
     observe(source, [1, 1, 1, 1])  # 1 - (3/4)^4 = 0.684
     assert source.level == 1
@@ -47,21 +47,21 @@ def test_a_level_is_left_once_the_rate_is_above_the_bar():
     assert source.draw(RNG).prompt == "middle"
 
 
-def test_what_was_started_before_the_change_counts_for_nothing_after_it():
+def test_episodes_of_the_previous_level_are_ignored_after_a_change():
     source = curriculum()
     observe(source, [1] * 5)
     observe(source, [1] * 50, stage=1)
     assert (source.level, source.num_observed) == (2, 0)
 
 
-def test_the_last_level_is_not_left():
+def test_the_last_level_does_not_rise():
     source = curriculum()
     for _ in range(3):
         observe(source, [1] * 5)
     assert (source.level, source.success_rate > 0.7) == (3, True)
 
 
-def test_a_level_out_of_reach_is_left_for_the_one_before_after_four_times_the_patience():
+def test_the_level_falls_below_demote_at_after_four_times_the_patience():
     source = curriculum(demote_at=0.1)
     observe(source, [1] * 5)
     observe(source, [0] * 15)
@@ -72,25 +72,25 @@ def test_a_level_out_of_reach_is_left_for_the_one_before_after_four_times_the_pa
     assert source.level == 1
 
 
-def test_a_success_is_a_score_of_at_least_the_bar():
+def test_a_success_is_a_score_of_at_least_success_score():
     source = curriculum(success_score=0.5)
     observe(source, [0.5, 0.49])
     assert (source.num_observed, source.success_rate) == (2, 0.25 * 0.75)
 
 
-def test_a_failed_scorer_counts_for_nothing():
+def test_nan_scores_are_ignored():
     source = curriculum()
     observe(source, [np.nan, np.nan])
     assert source.num_observed == 0
 
 
-def test_prompts_from_elsewhere_count_for_nothing():
+def test_samples_of_other_sources_are_ignored():
     source = curriculum()
     source.observe([Sample("given to reset")], np.ones(1))
     assert source.num_observed == 0
 
 
-def test_a_share_of_the_episodes_reviews_the_easier_levels_evenly():
+def test_review_share_draws_easier_levels_uniformly():
     source = curriculum(review_share=0.4)
     observe(source, [1] * 5)
     observe(source, [1] * 5)
@@ -105,7 +105,7 @@ def test_the_first_level_has_nothing_to_review():
     assert {source.draw(RNG).prompt for _ in range(50)} == {"easy"}
 
 
-def test_the_state_goes_through_json():
+def test_the_state_survives_json():
     source = curriculum()
     observe(source, [1] * 5)
     observe(source, [1, 0])
@@ -129,13 +129,13 @@ def test_the_state_goes_through_json():
         ({"review_share": 1.0}, "got 128 and 1.0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(ValueError, match=message):
         Curriculum(**({"levels": LEVELS} | settings))
 
 
-def test_a_state_of_more_levels_is_refused():
-    with pytest.raises(ValueError, match="the state is of level 7, this curriculum has 3 levels"):
+def test_a_state_of_a_missing_level_is_rejected():
+    with pytest.raises(ValueError, match="level 7, but this curriculum has 3 levels"):
         curriculum().set_state({"level": 7, "success_rate": 0.0, "num_observed": 0})
 
 
@@ -147,7 +147,7 @@ def vector(num_envs=8, **keywords):
 
 
 def play(env, num_steps, best):
-    """Write the best answers, or nothing but random tokens, for so many steps."""
+    """Play the best answers, or random tokens, for ``num_steps`` steps."""
     rng, core = np.random.default_rng(0), env.core
     for _ in range(num_steps):
         if best:
@@ -163,7 +163,7 @@ def level(env):
     return env.get_training_state()["prompts"]["level"]
 
 
-def test_the_level_rises_while_the_optimum_is_played_and_stays_while_random_tokens_are():
+def test_the_level_rises_with_the_optimal_policy_and_stays_with_a_random_one():
     env = vector(32)
     env.reset(seed=0)
     play(env, 100, best=False)
@@ -180,7 +180,7 @@ def test_the_level_rises_while_the_optimum_is_played_and_stays_while_random_toke
     assert drawn == {1, 2, 3}  # the hardest, and some review
 
 
-def test_a_clone_learns_for_itself():
+def test_a_clone_has_its_own_curriculum():
     env = vector(32)
     env.reset(seed=0)
     twin = env.clone()
@@ -189,7 +189,7 @@ def test_a_clone_learns_for_itself():
     assert env.get_training_state()["prompts"] == {"level": 1, "success_rate": 0.0, "num_observed": 0}
 
 
-def test_a_snapshot_keeps_how_far_it_had_come():
+def test_a_snapshot_restores_the_level():
     env = vector(32)
     env.reset(seed=0)
     play(env, 10, best=True)
@@ -207,14 +207,14 @@ def test_a_snapshot_keeps_how_far_it_had_come():
     assert level(env) > kept["level"] == 1
 
 
-def test_two_environments_share_nothing():
+def test_environments_do_not_share_a_curriculum():
     env, other = vector(32), vector(32)
     env.reset(seed=0), other.reset(seed=0)
     play(env, 35, best=True)
     assert (level(env), level(other)) == (2, 1)
 
 
-def test_an_agents_checkpoint_keeps_it(tmp_path):
+def test_an_agents_checkpoint_restores_the_level(tmp_path):
     def env():
         source = Curriculum([ListPrompts(["a"]), ListPrompts(["b"])], success_score=0.0, patience=4)
         return textgym.TextGenVectorEnv(

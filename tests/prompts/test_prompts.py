@@ -1,4 +1,4 @@
-"""Prompt sources, what they refuse, the division into training and evaluation, and the encoding of prompts."""
+"""Prompt sources and rejected inputs, the split into training and evaluation, and the encoding of prompts."""
 
 import itertools
 import pickle
@@ -60,7 +60,7 @@ def indexed_sources(folder: Path) -> list[IndexedPrompts]:
 # Every indexed source -------------------------------------------------------------------------------------------
 
 
-def test_an_indexed_source_gives_the_same_object_for_the_same_number(tmp_path: Path) -> None:
+def test_an_indexed_source_returns_the_same_object_for_an_index(tmp_path: Path) -> None:
     for source in indexed_sources(tmp_path):
         assert [source[i].prompt for i in range(len(source))] == ["a", "b", "c"]
         assert all(source[i] is source[i] for i in range(3))
@@ -69,7 +69,7 @@ def test_an_indexed_source_gives_the_same_object_for_the_same_number(tmp_path: P
             source[3]
 
 
-def test_drawing_takes_exactly_one_integer_of_the_generator(tmp_path: Path) -> None:
+def test_draw_takes_exactly_one_integer_from_the_generator(tmp_path: Path) -> None:
     for source in indexed_sources(tmp_path):
         ours, plain = rng(3), rng(3)
         for _ in range(20):
@@ -116,27 +116,27 @@ def test_a_sample_is_made_from_text_mapping_or_sample() -> None:
         (7, TypeError, "expected a prompt as str, Sample or mapping of columns, got int"),
     ],
 )
-def test_what_is_no_sample_is_refused_with_its_number(spec: object, error: type[Exception], message: str) -> None:
+def test_an_invalid_sample_is_rejected_with_its_index(spec: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"prompt 1 of the list: .*{message}"):
         as_prompts(["fine", spec])
 
 
-def test_an_empty_list_is_refused() -> None:
+def test_an_empty_list_is_rejected() -> None:
     with pytest.raises(ValueError, match="the list of prompts is empty"):
         as_prompts([])
 
 
-def test_one_text_in_place_of_a_list_is_refused() -> None:
+def test_one_text_instead_of_a_list_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"write \['Once upon'\]"):
         ListPrompts("Once upon")
 
 
-def test_a_list_an_array_and_a_tuple_are_lists() -> None:
+def test_lists_arrays_and_tuples_are_accepted() -> None:
     for spec in (["a", "b"], ("a", "b"), np.array(["a", "b"])):
         assert [as_prompts(spec)[i].prompt for i in (0, 1)] == ["a", "b"]  # type: ignore[index]
 
 
-def test_a_subset_must_not_be_empty_nor_reach_outside() -> None:
+def test_a_subset_rejects_empty_and_out_of_range_indices() -> None:
     with pytest.raises(ValueError, match="empty"):
         SubsetPrompts(ListPrompts(["a"]), [])
     with pytest.raises(IndexError):
@@ -146,7 +146,7 @@ def test_a_subset_must_not_be_empty_nor_reach_outside() -> None:
 # Files ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_text_file_has_one_prompt_a_line(tmp_path: Path) -> None:
+def test_a_text_file_has_one_prompt_per_line(tmp_path: Path) -> None:
     source = FilePrompts(written(tmp_path / "a.txt", "\ufeffOne \u2028day\r\n\n  Two\n"))
     assert [source[i].prompt for i in range(len(source))] == ["One \u2028day", "  Two"]
 
@@ -167,36 +167,36 @@ def test_a_csv_file_has_columns_and_quoted_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl, line 2: broken JSON, .* at column 12"),
+        ("a.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl, line 2: malformed JSON, .* at column 12"),
         ("a.jsonl", '\n\n["a"]\n', r"a\.jsonl, line 3: expected a JSON object of columns, got list"),
         ("a.jsonl", '{"prompt": "a"}\n{"text": "b", "n": 1}\n', "line 2: no column 'prompt'; there are: text, n"),
         ("a.jsonl", '{"prompt": 1}\n', "line 1: the prompt in column 'prompt' must be str, got int"),
-        ("a.jsonl", "\n", r"a\.jsonl: the file holds no prompt"),
-        ("a.txt", "", r"a\.txt: the file holds no prompt"),
+        ("a.jsonl", "\n", r"a\.jsonl: the file has no prompt"),
+        ("a.txt", "", r"a\.txt: the file has no prompt"),
         ("a.txt", b"a\nb\xff\n", r"a\.txt, line 2: not UTF-8: byte 0xff"),
-        ("a.csv", "", r"a\.csv: the file holds no prompt"),
-        ("a.csv", "prompt\n", r"a\.csv: the file holds no prompt"),
+        ("a.csv", "", r"a\.csv: the file has no prompt"),
+        ("a.csv", "prompt\n", r"a\.csv: the file has no prompt"),
         ("a.csv", "text,n\na,1\n", "line 2: no column 'prompt'; there are: text, n"),
         ("a.csv", "prompt,n\na,1\nb\n", "line 3: 1 fields, the header has 2"),
         ("a.csv", "prompt,n\na,1,2\n", "line 2: 3 fields, the header has 2"),
-        ("a.csv", "prompt,prompt\na,1\n", "line 1: the header names a column twice: prompt, prompt"),
-        ("a.csv", 'prompt\n"a\n', "line 2: broken CSV"),
-        ("a.json", "{}", r"\.txt, \.jsonl, \.csv files, not '\.json'"),
+        ("a.csv", "prompt,prompt\na,1\n", "line 1: the header has a duplicate column: prompt, prompt"),
+        ("a.csv", 'prompt\n"a\n', "line 2: malformed CSV"),
+        ("a.json", "{}", r"\.txt, \.jsonl or \.csv file, got '\.json'"),
     ],
 )
-def test_a_broken_file_is_refused_with_name_and_line(
+def test_a_malformed_file_is_rejected_with_name_and_line(
     tmp_path: Path, name: str, text: str | bytes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         as_prompts(written(tmp_path / name, text))
 
 
-def test_a_references_column_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+def test_a_missing_references_column_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 1: no column 'answer'; there are: prompt"):
         FilePrompts(written(tmp_path / "a.jsonl", '{"prompt": "a"}\n'), references_column="answer")
 
 
-def test_a_path_and_its_name_mean_the_file(tmp_path: Path) -> None:
+def test_a_path_is_accepted_as_path_and_as_string(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "One\n")
     for spec in (path, str(path)):
         assert as_prompts(spec).draw(rng()).prompt == "One"
@@ -213,7 +213,7 @@ def test_a_data_set_has_columns() -> None:
     assert source[1] == Sample("6 * 7 =", ("42", "forty-two"), {"level": 2})
 
 
-def test_a_data_set_without_the_column_or_a_row_is_refused() -> None:
+def test_a_data_set_without_the_column_or_a_row_is_rejected() -> None:
     data = datasets.Dataset.from_list(ROWS)
     with pytest.raises(ValueError, match="no column 'text'; there are: prompt, references, level"):
         DatasetPrompts(data, prompt_column="text")
@@ -223,13 +223,13 @@ def test_a_data_set_without_the_column_or_a_row_is_refused() -> None:
         as_prompts(data.select([]))
 
 
-def test_a_dictionary_of_splits_is_refused() -> None:
+def test_a_dictionary_of_splits_is_rejected() -> None:
     data = datasets.Dataset.from_list(ROWS)
-    with pytest.raises(ValueError, match="take one of them: train, test"):
+    with pytest.raises(ValueError, match="one of them: train, test"):
         as_prompts(datasets.DatasetDict(train=data, test=data))
 
 
-def test_a_streamed_data_set_is_dealt_in_order() -> None:
+def test_a_streamed_data_set_is_drawn_in_order() -> None:
     source = as_prompts(datasets.Dataset.from_list(ROWS).to_iterable_dataset())
     assert [source.draw(rng()).prompt for _ in ROWS] == [row["prompt"] for row in ROWS]
     with pytest.raises(PromptsExhaustedError):
@@ -244,7 +244,7 @@ def sum_of_two(generator: np.random.Generator) -> Sample:
     return Sample(f"{a} + {b} =", (str(a + b),))
 
 
-def test_a_function_makes_prompts_that_the_seed_decides() -> None:
+def test_prompts_of_a_function_are_reproducible_by_seed() -> None:
     source = as_prompts(sum_of_two)
     first, again = ([source.draw(generator) for _ in range(5)] for generator in (rng(1), rng(1)))
     assert first == again
@@ -252,7 +252,7 @@ def test_a_function_makes_prompts_that_the_seed_decides() -> None:
     assert pickle.loads(pickle.dumps(source)).draw(rng(1)) == first[0]
 
 
-def test_an_iterator_is_dealt_in_order_until_it_ends() -> None:
+def test_an_iterator_is_drawn_in_order_until_it_ends() -> None:
     def stream() -> Iterator[object]:
         yield "a"
         yield {"prompt": "b", "n": 1}
@@ -263,7 +263,7 @@ def test_an_iterator_is_dealt_in_order_until_it_ends() -> None:
         source.draw(rng())
 
 
-def test_what_a_function_makes_must_be_a_prompt() -> None:
+def test_a_function_must_return_a_prompt() -> None:
     with pytest.raises(TypeError, match=r"expected a prompt as str, .* got int"):
         as_prompts(lambda generator: 5).draw(rng())
     with pytest.raises(TypeError, match="a function of a random generator or an iterator, got list"):
@@ -273,7 +273,7 @@ def test_what_a_function_makes_must_be_a_prompt() -> None:
 # Names ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_built_in_set_is_the_default_and_has_parts() -> None:
+def test_the_built_in_set_is_the_default_and_has_splits() -> None:
     assert as_prompts() is as_prompts("openings") is builtin_prompts()
     train, held_out, every = (builtin_prompts(split) for split in ("train", "eval", "all"))
     assert as_prompts("openings:train") is train
@@ -281,39 +281,39 @@ def test_the_built_in_set_is_the_default_and_has_parts() -> None:
     texts = [{source[i].prompt for i in range(len(source))} for source in (train, held_out, every)]
     assert texts[0] | texts[1] == texts[2]
     assert not texts[0] & texts[1]
-    assert len(every) == len(texts[2]), "no opening is there twice"
+    assert len(every) == len(texts[2]), "no opening is duplicated"
 
 
-def test_openings_are_plain_and_leave_the_sentence_open() -> None:
+def test_openings_are_stripped_ascii() -> None:
     for i in range(len(builtin_prompts())):
         prompt = builtin_prompts()[i].prompt
         assert prompt == prompt.strip()
         assert prompt.isascii()
 
 
-def test_an_unknown_split_is_refused() -> None:
+def test_an_unknown_split_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"unknown split 'test'.* Known: all, eval, train"):
         builtin_prompts("test")
 
 
 @pytest.mark.parametrize("text", ["Once upon a time", "no_such_file.txt", "a\x00b", "long " * 2000])
-def test_a_text_that_is_no_file_is_refused_with_the_way_to_write_it(text: str) -> None:
+def test_a_string_that_is_not_a_file_is_rejected_with_a_hint(text: str) -> None:
     with pytest.raises(ValueError, match=r"unknown prompts .* Known: openings, .* a single prompt as a list: \["):
         as_prompts(text)
 
 
-def test_a_misspelt_set_is_recognised() -> None:
+def test_a_misspelt_set_suggests_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="did you mean 'openings:train'"):
         as_prompts("opening:train")
 
 
 @pytest.mark.parametrize("spec", [5, {"prompt": ["a"]}, {"a", "b"}, ListPrompts, b"bytes"])
-def test_what_is_no_source_is_refused(spec: object) -> None:
-    with pytest.raises(TypeError, match=r"prompts cannot be taken from|prompt 0 of the list"):
+def test_as_prompts_rejects_other_objects(spec: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a list of prompts, a path|prompt 0 of the list"):
         as_prompts(spec)
 
 
-# Division -------------------------------------------------------------------------------------------------------
+# Split ----------------------------------------------------------------------------------------------------------
 
 
 def prompts_of(source: IndexedPrompts) -> list[str]:
@@ -329,7 +329,7 @@ def test_the_two_sides_are_disjoint_and_together_the_source(texts: list[str], sh
     assert sorted(prompts_of(train) + prompts_of(held_out)) == sorted(texts)
 
 
-def test_the_seed_decides_the_division_and_the_order_of_the_source_does_not() -> None:
+def test_the_split_depends_on_the_seed_but_not_on_the_order_of_the_source() -> None:
     texts = [f"prompt {i}" for i in range(100)]
     sides = [set(prompts_of(train_eval_split(ListPrompts(order))[1])) for order in (texts, texts[::-1])]
     assert sides[0] == sides[1]
@@ -344,15 +344,15 @@ def test_a_new_prompt_moves_few_others() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_a_share_that_leaves_a_side_empty_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="eval_share must lie between 0 and 1"):
+def test_a_fraction_outside_0_and_1_is_rejected(share: float) -> None:
+    with pytest.raises(ValueError, match="eval_share must be between 0 and 1"):
         train_eval_split(ListPrompts(["a", "b"]), share)
 
 
-def test_what_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(ValueError, match="one prompt cannot be divided"):
+def test_a_source_that_cannot_be_split_is_rejected() -> None:
+    with pytest.raises(ValueError, match="fewer than two distinct prompts"):
         train_eval_split(ListPrompts(["a", "a"]))
-    with pytest.raises(TypeError, match="not GeneratorPrompts"):
+    with pytest.raises(TypeError, match="got GeneratorPrompts"):
         train_eval_split(as_prompts(sum_of_two))  # type: ignore[arg-type]
 
 
@@ -373,7 +373,7 @@ def test_a_prompt_is_encoded_once_into_a_read_only_array() -> None:
         ids[0] = 1
 
 
-def test_a_prompt_that_is_too_long_is_refused_with_the_way_out() -> None:
+def test_a_prompt_that_is_too_long_is_rejected_with_a_hint() -> None:
     encoder = PromptEncoder(ByteTokenizer(), 8)
     message = r"'one two three' has 13 tokens, max_prompt_tokens is 8; set prompt_truncation='left' or a larger"
     with pytest.raises(ValueError, match=message):
@@ -392,7 +392,7 @@ def test_truncation_drops_the_named_side() -> None:
         assert bytes(encoder.encode_ids(list(b"one two three")).tolist()) == expected
 
 
-def test_an_empty_prompt_is_bos_or_refused() -> None:
+def test_an_empty_prompt_is_bos_or_rejected() -> None:
     for truncation in (None, "left", "right"):
         encoder = PromptEncoder(WithBos(), 2, truncation)
         assert encoder(Sample("")).tolist() == [256]
@@ -420,19 +420,19 @@ def test_prompt_ids_are_checked(ids: list[int], error: type[Exception], message:
         encoder.encode_ids(ids)
 
 
-def test_prompt_ids_are_taken_as_they_are() -> None:
+def test_prompt_ids_are_accepted_in_any_integer_sequence() -> None:
     encoder = PromptEncoder(ByteTokenizer(), 8)
     for ids in ([1, 2], (1, 2), np.array([1, 2], dtype=np.uint8)):
         assert encoder.encode_ids(ids).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("limit", "truncation"), [(0, None), (4, "middle"), (4, True)])
-def test_an_encoder_that_cannot_be_is_refused(limit: int, truncation: object) -> None:
+def test_invalid_arguments_of_an_encoder_are_rejected(limit: int, truncation: object) -> None:
     with pytest.raises(ValueError, match=r"max_prompt_tokens must be at least 1|prompt_truncation must be"):
         PromptEncoder(ByteTokenizer(), limit, truncation)  # type: ignore[arg-type]
 
 
-def test_a_source_can_be_checked_before_the_first_episode() -> None:
+def test_check_reports_the_first_invalid_prompt() -> None:
     encoder = PromptEncoder(CharTokenizer(), 4)
     encoder.check(ListPrompts(["one", "four"]))
     encoder.check(as_prompts(itertools.repeat("far too long")))
@@ -442,7 +442,7 @@ def test_a_source_can_be_checked_before_the_first_episode() -> None:
         encoder.check(ListPrompts(["é"]))
 
 
-def test_an_endless_stream_of_prompts_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoders_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textgym.prompts.encoding, "CACHE_SIZE", 10)
     encoder = PromptEncoder(ByteTokenizer(), 8)
     for i in range(1000):
@@ -450,13 +450,13 @@ def test_an_endless_stream_of_prompts_does_not_fill_the_memory(monkeypatch: pyte
     assert len(encoder._cache) <= 10
 
 
-def test_exported_names_are_sorted_and_there() -> None:
+def test_exported_names_are_sorted_and_importable() -> None:
     names = textgym.prompts.__all__
     assert names == sorted(names, key=lambda name: (name[0].islower(), name))
     assert all(hasattr(textgym.prompts, name) for name in names)
 
 
-def test_a_generator_function_is_refused_with_the_cure():
+def test_a_generator_function_is_rejected_with_a_hint():
     def questions():
         yield "What?"
 

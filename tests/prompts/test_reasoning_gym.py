@@ -17,7 +17,7 @@ ENTRY = {"question": "2 * 4 =", "answer": "8", "metadata": {"level": 1}}
 
 
 class Tasks:
-    """What reasoning-gym's data sets look like, for the tests that need none of them."""
+    """A fake data set with reasoning-gym's interface."""
 
     def __init__(self, size=3):
         self.size = size
@@ -41,34 +41,34 @@ def score(scorer, *completions, entry=ENTRY):
 # Without the package --------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_is_the_completion_without_blanks_around_it():
+def test_the_answer_is_the_stripped_completion():
     assert score(ReasoningGym(Tasks()), "8", " 8\n", "9", "") == [1.0, 1.0, 0.01, 0.01]
 
 
-def test_the_answer_stands_after_the_last_marker():
+def test_the_answer_follows_the_last_marker():
     scorer = ReasoningGym(Tasks(), marker="####")
     assert score(scorer, "#### 9, no #### 8", "8", "8 ####", "") == [1.0, 0.0, 0.01, 0.0]
 
 
-def test_the_answer_stands_inside_of_the_last_tag():
+def test_the_answer_is_inside_the_last_tag():
     scorer = ReasoningGym(Tasks(), tag="answer")
     texts = ("<answer>9</answer> or <answer> 8 </answer>!", "<answer>8", "8</answer>", "</answer>8<answer>", "8")
     assert score(scorer, *texts) == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert score(scorer, "<answer>9 <answer>8</answer>", "<answer>8</answer> <answer>") == [1.0, 1.0]
 
 
-def test_a_sample_that_is_no_entry_has_no_score():
+def test_a_sample_without_an_entry_has_no_score():
     batch = TextBatch.from_texts(["8", "8", "8"], metadata=[ENTRY, {}, {"answer": "8"}])
     np.testing.assert_array_equal(ReasoningGym(Tasks())(batch), [1.0, np.nan, np.nan])
 
 
-def test_scores_stay_in_their_range_and_the_entry_as_it_is():
+def test_scores_are_clipped_and_the_entry_is_unchanged():
     entry = dict(ENTRY)
     assert score(ReasoningGym(Tasks()), "seven", entry=entry) == [1.0]
     assert entry == ENTRY
 
 
-def test_a_text_that_the_verifier_cannot_read_fails_alone():
+def test_a_text_that_the_verifier_rejects_fails_alone():
     batch = TextBatch.from_texts(["8", "boom", "9"], metadata=[ENTRY] * 3)
     scores = evaluate(ReasoningGym(Tasks()), batch, on_error=0.0)
     assert scores.total.tolist() == [1.0, 0.0, 0.01]
@@ -82,11 +82,11 @@ def test_a_text_that_the_verifier_cannot_read_fails_alone():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_it_keeps_the_contract():
+def test_the_scorer_satisfies_the_contract():
     check_scorer(ReasoningGym(Tasks(), tag="answer"), metadata=ENTRY)
 
 
-def test_what_is_no_data_set_is_refused():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(TypeError, match="dataset is 'chain_sum' of type str, which has no score_answer"):
         ReasoningGym("chain_sum")
     with pytest.raises(ValueError, match="marker is blank: ' '"):
@@ -97,7 +97,7 @@ def test_what_is_no_data_set_is_refused():
         ReasoningGym(Tasks(), marker="####", tag="answer")
 
 
-def test_question_answer_and_entry_become_a_sample_which_is_made_once():
+def test_an_entry_becomes_one_cached_sample():
     prompts = as_prompts(Tasks())
     assert isinstance(prompts, ReasoningGymPrompts)
     assert (len(prompts), prompts[1].prompt, prompts[1].references) == (3, "1 + 1 =", ("2",))
@@ -111,7 +111,7 @@ def test_question_answer_and_entry_become_a_sample_which_is_made_once():
         prompts[3]
 
 
-def test_a_task_may_have_no_single_right_answer():
+def test_an_entry_may_have_no_answer():
     class Open(Tasks):
         def __getitem__(self, index):
             return {"question": "Solve it.", "answer": None, "metadata": {}}
@@ -120,10 +120,10 @@ def test_a_task_may_have_no_single_right_answer():
     assert (sample.references, sample.metadata["answer"]) == ((), None)
 
 
-def test_an_empty_data_set_is_refused():
+def test_an_empty_data_set_is_rejected():
     with pytest.raises(ValueError, match="the data set is empty"):
         as_prompts(Tasks(size=0))
-    with pytest.raises(TypeError, match="prompts cannot be taken from type"):
+    with pytest.raises(TypeError, match="of type type; expected a list of prompts"):
         as_prompts(Tasks)
 
 
@@ -136,7 +136,7 @@ def chain_sum():
     return reasoning_gym.create_dataset("chain_sum", size=20, seed=1)
 
 
-def test_a_data_set_is_prompts_and_scorer_of_an_environment(chain_sum):
+def test_a_data_set_gives_prompts_and_scorer_of_an_environment(chain_sum):
     keywords = {"prompts": chain_sum, "tokenizer": "char", "max_prompt_tokens": 200, "max_new_tokens": 16}
     env = gym.make("TextGen-v0", scorer=ReasoningGym(chain_sum), **keywords)
     tokenizer = env.unwrapped.tokenizer
@@ -152,14 +152,14 @@ def test_a_data_set_is_prompts_and_scorer_of_an_environment(chain_sum):
             assert info["prompt"] == entry["question"]
 
 
-def test_seeds_decide_the_tasks(chain_sum):
+def test_tasks_are_reproducible_by_seed(chain_sum):
     envs = [gym.make("TextGen-v0", prompts=chain_sum, tokenizer="char", max_prompt_tokens=200) for _ in range(2)]
     first, second = ([env.reset(seed=s)[0].tolist() for s in range(5)] for env in envs)
     assert first == second
     assert len({tuple(row) for row in first}) > 1
 
 
-def test_other_scorers_find_the_answer_too(chain_sum):
+def test_other_scorers_can_use_the_references(chain_sum):
     sample = as_prompts(chain_sum)[3]
     texts = [f"It is {sample.references[0]}", "It is 0.5"]
     batch = TextBatch.from_texts(texts, references=[sample.references] * 2, metadata=[sample.metadata] * 2)
@@ -168,7 +168,7 @@ def test_other_scorers_find_the_answer_too(chain_sum):
     assert MathAnswer()(batch).tolist() == [1.0, 0.0]
 
 
-def test_an_endless_data_set_is_a_stream_of_prompts(chain_sum):
+def test_an_endless_data_set_is_drawn_in_order(chain_sum):
     from reasoning_gym.dataset import ReseedingDataset
 
     endless = ReseedingDataset(chain_sum, chunk_size=2)
@@ -179,7 +179,7 @@ def test_an_endless_data_set_is_a_stream_of_prompts(chain_sum):
     assert score(ReasoningGym(endless), samples[2].references[0], entry=samples[2].metadata) == [1.0]
 
 
-def test_several_data_sets_in_one():
+def test_a_composite_data_set():
     pytest.importorskip("reasoning_gym")
     from reasoning_gym.composite import DatasetSpec
     from reasoning_gym.factory import create_dataset
@@ -194,20 +194,20 @@ def test_several_data_sets_in_one():
 def test_the_documented_weaknesses_of_some_verifiers():
     reasoning_gym = pytest.importorskip("reasoning_gym")
 
-    def pays(name, answer):
+    def score_of(name, answer):
         data = reasoning_gym.create_dataset(name, size=1, seed=1)
         return score(ReasoningGym(data), answer, entry=data[0])[0]
 
-    assert 0 < pays("power_function", "a") <= 0.05
-    assert 0 < pays("palindrome_generation", "a") <= 0.05
-    assert pays("countdown", "") == 0.01
-    assert 0 < pays("spell_backward", "aaaa") < 0.5
-    assert pays("game_of_life_halting", "a") == 1.0
+    assert 0 < score_of("power_function", "a") <= 0.05
+    assert 0 < score_of("palindrome_generation", "a") <= 0.05
+    assert score_of("countdown", "") == 0.01
+    assert 0 < score_of("spell_backward", "aaaa") < 0.5
+    assert score_of("game_of_life_halting", "a") == 1.0
     with pytest.raises(ScorerError, match="raised ValueError: invalid literal"):
-        pays("prime_factorization", "a")
+        score_of("prime_factorization", "a")
 
 
-def test_a_verifier_runs_in_a_process_of_its_own(chain_sum):
+def test_a_verifier_can_run_in_its_own_process(chain_sum):
     checker = Checker(ReasoningGym(chain_sum).score, time_limit=30)
     try:
         assert score(checker, chain_sum[0]["answer"], "no", entry=chain_sum[0]) == [1.0, 0.0]

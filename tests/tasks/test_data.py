@@ -171,7 +171,7 @@ def test_a_target_is_a_text_or_several():
 def test_a_broken_line_is_told_with_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n{broken\n", encoding="utf-8")
-    refused(rf"{re.escape(str(path))}, line 2: broken JSON", data=path)
+    refused(rf"{re.escape(str(path))}, line 2: malformed JSON", data=path)
     path.write_text(json.dumps(ROWS[0]) + "\n\n" + json.dumps({"context": "a"}), encoding="utf-8")
     refused(rf"{re.escape(str(path))}, line 3: task 'qa' needs the columns", data=path)
     other = tmp_path / "rows.csv"
@@ -203,7 +203,7 @@ def test_rows_are_mappings():
 
 
 def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
-    refused(r"data must be a \.jsonl or \.csv file, got 'rows\.parquet'", data="rows.parquet")
+    refused(r"rows\.parquet: expected a \.jsonl or \.csv file", data="rows.parquet")
     with pytest.raises(FileNotFoundError):
         prompts_of(data=tmp_path / "none.csv")
 
@@ -215,7 +215,7 @@ def test_a_row_that_does_not_fit_the_budget_is_told_at_once():
 
 
 def test_one_row_cannot_be_divided():
-    refused("a source of one prompt cannot be divided", data=ROWS[:1], split="eval")
+    refused("fewer than two distinct prompts cannot be split", data=ROWS[:1], split="eval")
 
 
 @pytest.mark.parametrize("name", ["sentiment", "dialogue", "translation", "qa", "summary"])

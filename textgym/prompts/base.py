@@ -1,4 +1,4 @@
-"""The contract of prompt sources: where an episode starts."""
+"""The contract of prompt sources, and the samples that they draw."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,34 +8,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PromptSource", "Sample", "as_sample"]
+__all__ = ["IndexedPrompts", "PromptSource", "Sample", "as_sample"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One starting point: a prompt, and what a scorer may want to know about it."""
+    """A prompt with its references and metadata."""
 
     prompt: str
-    """The text that the completion continues."""
+    """The text to be continued."""
     references: tuple[str, ...] = ()
-    """Texts that a completion may be compared with: translations, answers, summaries."""
+    """Reference texts for scorers: translations, answers, summaries."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns by name. TRL-signature scorers receive them as keywords."""
+    """Further columns by name. Scorers with TRL's signature receive them as keywords."""
 
 
 class PromptSource(ABC):
-    """Gives each new episode its sample. ``draw`` is the one method to fill in.
-
-    A source that also has ``__len__`` and ``__getitem__`` can be addressed by index, which is what
-    ``reset(options={"index": i})`` does; see ``IndexedPrompts``.
-    """
+    """Draws the sample of each new episode. ``draw`` is the one method to fill in."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return the sample of a new episode, using no randomness but ``rng``."""
+        """Return the sample of a new episode, with ``rng`` as the only source of randomness."""
 
     def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:  # noqa: B027 (a default)
-        """Take note of how K episodes ended; by default nothing happens.
+        """Learn from K ended episodes; by default nothing.
 
         Args:
             samples: K samples of this source, or from ``reset(options=...)``.
@@ -43,34 +39,48 @@ class PromptSource(ABC):
         """
 
     def get_state(self) -> dict[str, Any] | None:
-        """Return what was learned from episodes, as JSON can hold it; None, the default, for nothing.
+        """Return the learned state, JSON-serialisable; by default None, for sources that do not learn.
 
-        It is part of snapshots and checkpoints. A source that returns a state once always does.
+        The state is part of snapshots and checkpoints. A source that returns a state once must always do so.
         """
         return None
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a state of ``get_state``, only called where that returns one.
+        """Restore a state from ``get_state``; only called if that does not return None.
 
-        A clone of an environment has a shallow copy of the source, which is then given the state: replace attributes,
-        do not change their values in place.
+        A clone of an environment sets it on a shallow copy of the source: replace attributes instead of changing their
+        values in place.
         """
         raise NotImplementedError(f"{type(self).__name__} returns a state and has no set_state")
 
 
+class IndexedPrompts(PromptSource):
+    """A source of numbered samples, for ``reset(options={"index": i})``; an index always gives the same object."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return a sample drawn uniformly."""
+        return self[int(rng.integers(len(self)))]
+
+
 def as_sample(spec: Any, prompt_column: str = "prompt", references_column: str | None = None) -> Sample:
-    """Return the sample that a text, a mapping or a sample means.
+    """Return ``spec`` as a sample.
 
     Args:
-        spec: A prompt, a ``Sample``, or a mapping of columns; those that are neither the prompt nor the references
-            become metadata.
-        prompt_column: The key of the prompt in a mapping.
-        references_column: The key of the references, which are one text, several or None. ``"references"`` by
-            default, where there is such a key.
+        spec: A prompt, a ``Sample``, or a mapping of columns; columns other than the prompt and the references become
+            metadata.
+        prompt_column: Key of the prompt in a mapping.
+        references_column: Key of the references, which are one text, several or None; by default ``"references"``, if
+            there is such a key.
 
     Raises:
         ValueError: If a mapping lacks one of the two columns.
-        TypeError: If something that must be text is not.
+        TypeError: If a prompt or reference is not text.
 
     >>> as_sample({"prompt": "2 + 3 =", "references": "5", "level": 1})
     Sample(prompt='2 + 3 =', references=('5',), metadata={'level': 1})

@@ -1,4 +1,4 @@
-"""Prompts that grow harder with success: levels of difficulty, and the rule that chooses among them."""
+"""Curriculum learning: levels of difficulty, promoted and demoted by success rate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,26 +12,26 @@ __all__ = ["Curriculum"]
 
 
 class Curriculum(PromptSource):
-    """Draws from the level that is neither solved nor out of reach, by the success rate of the episodes so far.
+    """Draws prompts from levels of increasing difficulty, chosen by the success rate.
 
-    Levels count from 1. Training begins at the first. The success rate of the present level is a running average over
-    its episodes, which begins at 0 on entering it: above ``promote_at`` the level is left for the next one, below
-    ``demote_at``, once four times ``patience`` episodes of it have ended, for the one before. A share of the episodes
-    is drawn from the easier levels, evenly, so that they are not forgotten.
+    Levels count from 1; training starts at the first. The success rate of the current level is an exponential moving
+    average over its episodes that starts at 0: above ``promote_at`` the next level follows; below ``demote_at``, after
+    at least ``4 * patience`` episodes, the previous one. A fraction of the episodes is drawn uniformly from the easier
+    levels, against forgetting.
 
-    The environment tells it how its episodes ended, so which prompts come depends on what the agent did, and in a
-    vector environment on all slots. Its state is part of snapshots and of agents' checkpoints.
+    The prompts depend on how earlier episodes ended, in a vector environment on those of all sub-environments. The
+    state is part of snapshots and of agents' checkpoints.
 
     Args:
-        levels: The prompts of each level, the easiest first.
-        success_score: The score from which on an episode counts as a success.
-        promote_at: Success rate, in (0, 1).
-        demote_at: Success rate, less than ``promote_at``.
-        patience: How many episodes the average looks back on, more or less.
-        review_share: Share of the episodes that come from easier levels, in [0, 1).
+        levels: Prompt source of each level, the easiest first.
+        success_score: Minimum score of a success.
+        promote_at: Success rate above which the level rises, in (0, 1).
+        demote_at: Success rate below which the level falls, in [0, ``promote_at``).
+        patience: Time constant of the moving average, in episodes.
+        review_share: Fraction of the episodes from easier levels, in [0, 1).
 
     Raises:
-        ValueError: If there is no level, or a number is outside of its range.
+        ValueError: If there is no level, or a number is out of range.
 
     >>> from textgym.prompts import ListPrompts
     >>> curriculum = Curriculum([ListPrompts(["easy"]), ListPrompts(["hard"])], patience=2, review_share=0.0)
@@ -67,7 +67,7 @@ class Curriculum(PromptSource):
         self.num_observed = 0
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a sample of the present level, or of an easier one; its metadata's ``stage`` says of which."""
+        """Return a sample of the current or an easier level, with the level in its metadata as ``"stage"``."""
         stage = self.level
         if stage > 1 and rng.random() < self.review_share:
             stage = 1 + int(rng.integers(stage - 1))
@@ -75,12 +75,12 @@ class Curriculum(PromptSource):
         return Sample(sample.prompt, sample.references, {**sample.metadata, "stage": stage})
 
     def observe(self, samples: Sequence[Sample], scores: npt.NDArray[np.float64]) -> None:
-        """Learn how episodes ended: their samples and (K,) scores. NaN scores (failed scorers) are ignored."""
+        """Update the success rate from K samples and (K,) scores. NaN scores (failed scorers) are ignored."""
         for sample, score in zip(samples, scores.tolist(), strict=True):
             if sample.metadata.get("stage") == self.level and not np.isnan(score):
-                self._count(score >= self.success_score)
+                self._update(score >= self.success_score)
 
-    def _count(self, succeeded: bool) -> None:
+    def _update(self, succeeded: bool) -> None:
         self.num_observed += 1
         self.success_rate += (succeeded - self.success_rate) / self.patience
         step = 0
@@ -92,16 +92,16 @@ class Curriculum(PromptSource):
             self.level, self.success_rate, self.num_observed = self.level + step, 0.0, 0
 
     def get_state(self) -> dict[str, Any]:
-        """Return how far it has come, as JSON can hold it."""
+        """Return level, success rate and number of episodes observed, JSON-serialisable."""
         return {"level": self.level, "success_rate": self.success_rate, "num_observed": self.num_observed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of ``get_state``.
+        """Restore a state from ``get_state``.
 
         Raises:
-            ValueError: If there is no such level.
+            ValueError: If its level does not exist.
         """
         if not 1 <= state["level"] <= len(self.levels):
-            raise ValueError(f"the state is of level {state['level']}, this curriculum has {len(self.levels)} levels")
+            raise ValueError(f"the state has level {state['level']}, but this curriculum has {len(self.levels)} levels")
         self.level, self.success_rate = int(state["level"]), float(state["success_rate"])
         self.num_observed = int(state["num_observed"])

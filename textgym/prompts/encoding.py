@@ -1,4 +1,4 @@
-"""From a prompt's text to its token ids, and what happens to a prompt that does not fit."""
+"""Encoding of prompts, and truncation or rejection of those that are too long."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from textgym.prompts.base import PromptSource, Sample
-from textgym.prompts.lists import IndexedPrompts, SubsetPrompts
+from textgym.prompts.base import IndexedPrompts, PromptSource, Sample
+from textgym.prompts.sources import SubsetPrompts
 from textgym.tokenizers import Tokenizer
 
 __all__ = ["PromptEncoder"]
@@ -18,15 +18,15 @@ NUM_CHECKED = 1024
 
 
 class PromptEncoder:
-    """Encodes prompts, each text once, and sees to it that they fit.
+    """Encodes prompts, with a cache, and enforces their maximum length.
 
     Args:
-        tokenizer: Gives the ids.
-        max_prompt_tokens: The most tokens that a prompt may have.
-        truncation: None refuses a longer prompt, ``"left"`` drops tokens at its start, ``"right"`` at its end.
+        tokenizer: The tokenizer.
+        max_prompt_tokens: Maximum tokens of a prompt.
+        truncation: None rejects a longer prompt, ``"left"`` drops tokens at its start, ``"right"`` at its end.
 
     Raises:
-        ValueError: If ``max_prompt_tokens`` is less than 1 or ``truncation`` is something else.
+        ValueError: If ``max_prompt_tokens`` is less than 1 or ``truncation`` is unknown.
 
     >>> from textgym.tokenizers import ByteTokenizer
     >>> PromptEncoder(ByteTokenizer(), max_prompt_tokens=2, truncation="left")(Sample("abc"))
@@ -48,10 +48,10 @@ class PromptEncoder:
     def __call__(self, sample: Sample) -> npt.NDArray[np.int64]:
         """Return the ids of a sample's prompt, (n,) int64, 1 <= n <= max_prompt_tokens, read-only.
 
-        An empty prompt is the tokenizer's BOS.
+        An empty prompt is encoded as the tokenizer's BOS.
 
         Raises:
-            ValueError: If the prompt is too long and nothing is to be dropped, or is empty and there is no BOS.
+            ValueError: If the prompt is too long without truncation, or is empty and there is no BOS.
         """
         ids = self._cache.get(sample.prompt)
         if ids is None:
@@ -62,11 +62,11 @@ class PromptEncoder:
         return ids
 
     def encode_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Return a prompt that is given as token ids, checked and made to fit as one that is given as text.
+        """Return a prompt given as token ids, checked and truncated like a text.
 
         Raises:
             TypeError: If the ids are not integers.
-            ValueError: If they have more than one axis, an id is not a token, or as for a text.
+            ValueError: If they do not have one axis, an id is not a token, or as for a text.
         """
         array = np.asarray(ids)
         if array.ndim != 1:
@@ -81,10 +81,10 @@ class PromptEncoder:
         return self._fit(array.tolist(), repr(array.tolist()))
 
     def check(self, source: PromptSource) -> None:
-        """Encode the first 1024 samples of an indexed source, so that a prompt that does not fit shows at once.
+        """Encode the first 1024 samples of an indexed source, to report an invalid prompt early.
 
         Raises:
-            ValueError: For the first of them that does not fit, with its number.
+            ValueError: For the first invalid prompt, with its index.
         """
         if isinstance(source, IndexedPrompts):
             for i in range(min(len(source), NUM_CHECKED)):
@@ -94,7 +94,7 @@ class PromptEncoder:
                     raise ValueError(f"prompt {i}: {error}") from None
 
     def fitting(self, source: IndexedPrompts) -> IndexedPrompts:
-        """Return the samples of a source whose prompts fit; the source itself where none or all of them do."""
+        """Return the subset of a source whose prompts are valid; the source itself if none or all of them are."""
         fits = []
         for i in range(len(source)):
             with contextlib.suppress(ValueError):
@@ -106,7 +106,9 @@ class PromptEncoder:
         if not ids:
             bos_token_id: int | None = getattr(self.tokenizer, "bos_token_id", None)
             if bos_token_id is None:
-                raise ValueError(f"the prompt {shown} has no tokens, and the tokenizer has no BOS to stand for it")
+                raise ValueError(
+                    f"the prompt {shown} has no tokens, and the tokenizer has no BOS: pass a non-empty prompt"
+                )
             ids = [bos_token_id]
         limit = self.max_prompt_tokens
         if len(ids) > limit and self.truncation is None:

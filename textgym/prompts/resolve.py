@@ -1,4 +1,4 @@
-"""From what a caller writes as ``prompts=`` to a prompt source, and the built-in set."""
+"""``as_prompts``: prompt sources from what a caller passes, and the built-in set."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import unknown_name
-from textgym.prompts.base import PromptSource, Sample, as_sample
-from textgym.prompts.files import FilePrompts
-from textgym.prompts.generators import GeneratorPrompts
-from textgym.prompts.hf_datasets import DatasetPrompts
-from textgym.prompts.lists import IndexedPrompts, ListPrompts
-from textgym.prompts.reasoning_gym import ReasoningGymPrompts, reasoning_gym_sample
-from textgym.prompts.splits import train_eval_split
+from textgym.prompts.base import IndexedPrompts, PromptSource, Sample, as_sample
+from textgym.prompts.data import DatasetPrompts, FilePrompts, ReasoningGymPrompts, reasoning_gym_sample
+from textgym.prompts.sources import GeneratorPrompts, ListPrompts, train_eval_split
 
 __all__ = ["as_prompts", "builtin_prompts"]
 
@@ -22,7 +18,7 @@ BUILTIN_SETS = {"openings": "all", "openings:train": "train", "openings:eval": "
 
 
 def builtin_prompts(split: str = "all") -> IndexedPrompts:
-    """Return the openings of stories that come with textgym.
+    """Return the built-in story openings.
 
     Args:
         split: ``"all"``, ``"train"`` (nine tenths) or ``"eval"`` (one tenth).
@@ -33,33 +29,32 @@ def builtin_prompts(split: str = "all") -> IndexedPrompts:
     >>> len(builtin_prompts("train")) + len(builtin_prompts("eval")) == len(builtin_prompts())
     True
     """
-    splits = openings()
+    splits = _openings()
     if split not in splits:
         raise unknown_name("split", split, splits)
     return splits[split]
 
 
 @cache
-def openings() -> dict[str, IndexedPrompts]:
-    """Read the built-in set, and divide it, once a process."""
+def _openings() -> dict[str, IndexedPrompts]:
     every = FilePrompts(Path(__file__).parent / "openings.txt")
     train, held_out = train_eval_split(every)
     return {"all": every, "train": train, "eval": held_out}
 
 
 def as_prompts(spec: Any = None) -> PromptSource:
-    """Return the prompt source that ``spec`` means.
+    """Return ``spec`` as a prompt source.
 
     Args:
-        spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its parts; a
+        spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its splits; a
             list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
-            ``datasets.Dataset``; a data set of reasoning-gym; a function ``f(rng) -> prompt``; an iterator; or a prompt
-            source.
+            ``datasets.Dataset``; a reasoning-gym data set; a function ``f(rng) -> prompt``; an iterator; or a
+            :class:`PromptSource`.
 
     Raises:
-        ValueError: If the source is empty, or a text names neither a built-in set nor a file.
-        FileNotFoundError: If a ``Path`` names no file.
-        TypeError: If ``spec`` is nothing of these.
+        ValueError: If the source is empty, or a string is neither a built-in set nor a file.
+        FileNotFoundError: If a ``Path`` does not exist.
+        TypeError: If ``spec`` is none of these.
 
     >>> as_prompts(["Once upon a time"]).draw(np.random.default_rng(0)).prompt
     'Once upon a time'
@@ -69,11 +64,11 @@ def as_prompts(spec: Any = None) -> PromptSource:
     if isinstance(spec, Path):
         return FilePrompts(spec)
     if isinstance(spec, str):
-        return prompts_by_name(spec)
+        return _by_name(spec)
     if isinstance(spec, PromptSource):
         return spec
     if callable(getattr(spec, "draw", None)) and not isinstance(spec, type):
-        return plain_source(spec)
+        return _plain_source(spec)
     if isinstance(spec, Sequence | np.ndarray):
         return ListPrompts(list(spec))
     if hasattr(spec, "column_names") and hasattr(spec, "__len__"):
@@ -86,24 +81,24 @@ def as_prompts(spec: Any = None) -> PromptSource:
     if isinstance(spec, Iterator) or (callable(spec) and not isinstance(spec, type)):
         return GeneratorPrompts(spec)
     raise TypeError(
-        f"prompts cannot be taken from {type(spec).__name__} {spec!r:.60}; expected a list of prompts, a path, "
-        "a data set of Hugging Face or reasoning-gym, a function of a random generator, an iterator or a prompt source"
+        f"prompts is {spec!r:.60} of type {type(spec).__name__}; expected a list of prompts, a path, a data set of "
+        "Hugging Face or reasoning-gym, a function of a random generator, an iterator or a PromptSource"
     )
 
 
-class PlainPrompts(PromptSource):
-    """An object of another class with a method ``draw``."""
+class _PlainPrompts(PromptSource):
+    """An object of another class with ``draw``."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return what the object draws."""
+        """Return a sample from the object."""
         return as_sample(self.source.draw(rng))
 
 
-class PlainIndexedPrompts(PlainPrompts, IndexedPrompts):
-    """The same with numbered samples."""
+class _PlainIndexedPrompts(_PlainPrompts, IndexedPrompts):
+    """An object of another class with ``draw``, ``__len__`` and ``__getitem__``."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -112,35 +107,30 @@ class PlainIndexedPrompts(PlainPrompts, IndexedPrompts):
         return as_sample(self.source[index])
 
 
-def plain_source(source: Any) -> PromptSource:
-    """Wrap an object with ``draw``.
-
-    Raises:
-        TypeError: If it also has hooks, which only a ``PromptSource`` has.
-    """
+def _plain_source(source: Any) -> PromptSource:
+    """Wrap an object with ``draw``; other hooks need a ``PromptSource``."""
     for hook in ("observe", "get_state", "set_state"):
         if hasattr(source, hook):
             name = type(source).__name__
             raise TypeError(f"{name} has a method {hook}: inherit from textgym.prompts.PromptSource, which calls it")
     is_indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
-    return PlainIndexedPrompts(source) if is_indexed else PlainPrompts(source)
+    return _PlainIndexedPrompts(source) if is_indexed else _PlainPrompts(source)
 
 
-def prompts_by_name(name: str) -> PromptSource:
-    """Look for a built-in set, then for a file."""
+def _by_name(name: str) -> PromptSource:
+    """Look up a built-in set, then a file."""
     if name in BUILTIN_SETS:
         return builtin_prompts(BUILTIN_SETS[name])
-    if is_file(name):
+    if _is_file(name):
         return FilePrompts(name)
-    also = "Also accepted: the path of an existing .txt, .jsonl or .csv file; give a single prompt as a list: ["
+    also = "Also accepted: the path of an existing .txt, .jsonl or .csv file; pass a single prompt as a list: ["
     raise unknown_name(
         "prompts", name if len(name) <= 80 else f"{name[:77]}...", BUILTIN_SETS, also=f"{also}{name!r:.60}]."
     )
 
 
-def is_file(name: str) -> bool:
-    """Return whether there is a file of this name; a text that cannot be a name is none."""
+def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except (OSError, ValueError):  # too long, or with a NUL character
+    except (OSError, ValueError):  # not a possible name: too long, or with a NUL character
         return False

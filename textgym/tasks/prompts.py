@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from textgym.prompts import IndexedPrompts, ListPrompts, PromptSource, Sample, train_eval_split
-from textgym.prompts.files import csv_rows, jsonl_rows, read_utf8
-from textgym.prompts.splits import prompt_hash
+from textgym.prompts.data import read_rows
+from textgym.prompts.sources import prompt_hash
 from textgym.tasks.base import Row, Task, fill_template
 
 __all__ = ["SEEDS", "SIZES", "Mixture", "TaskPrompts", "data_prompts", "split_of"]
@@ -109,14 +109,7 @@ def data_prompts(
 
 def _numbered_rows(data: Any) -> Iterable[tuple[str, Row]]:
     if isinstance(data, str | Path):
-        path = Path(data)
-        readers = {".jsonl": jsonl_rows, ".csv": csv_rows}
-        if path.suffix.lower() not in readers:
-            raise ValueError(f"data must be a {' or '.join(readers)} file, got {str(data)!r}")
-        try:
-            return [(f"{path}, line {line}", row) for line, row in readers[path.suffix.lower()](read_utf8(path))]
-        except ValueError as error:
-            raise ValueError(f"{path}, {error}") from error
+        return [(f"{data}, line {line}", row) for line, row in read_rows(Path(data), (".jsonl", ".csv"))]
     if isinstance(getattr(data, "column_names", None), dict):
         raise ValueError(f"data is a dictionary of splits; pass one of them: {', '.join(data.column_names)}")
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
