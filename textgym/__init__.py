@@ -15,7 +15,7 @@
     lm            language models and their incremental stream (imports torch)
     tasks         environments over data
     probes        environments with a known optimum, and exact solutions of small text MDPs
-    testing       checks of the contracts, for implementations of one's own
+    testing       contract tests for your own implementations
 """
 
 import pkgutil
@@ -55,7 +55,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Stable-Baselines3 interface, and with it torch, only when it is asked for."""
+    """Import the Stable-Baselines3 interface, and with it torch, on first access."""
     if name == "TextGenVecEnv":
         from textgym.envs.sb3 import TextGenVecEnv
 

@@ -1,4 +1,4 @@
-"""What scorers, endings, constraints, rewards and observations look at: B episodes, with text decoded on first use."""
+"""The input of scorers, constraints, rewards and observations: B episodes, with text decoded on first use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -15,22 +15,22 @@ __all__ = ["TextBatch", "Turn"]
 
 T = TypeVar("T")
 Turn = dict[str, str]
-"""A message as chat programs write it: ``{"role": "user" | "assistant", "content": str}``."""
+"""A chat message: ``{"role": "user" | "assistant", "content": str}``."""
 
 
 class TextBatch:
     """B episodes at one moment, as read-only arrays of token ids plus lazily decoded text.
 
     Args:
-        tokenizer: Turns ids into text.
+        tokenizer: Decodes the ids.
         ids: (B, L) int64, prompt then completion, right-padded.
         lengths: (B,) int64, tokens of prompt and completion together.
         prompt_lengths: (B,) int64.
         samples: B samples that the episodes started from.
         done: (B,) bool, whether the text is finished.
-        slots: (B,) int64, where in the environment the episodes are, or None outside of one.
+        slots: (B,) int64, indices of the episodes in their environment, or None outside of one.
         is_action: (B, L) bool, True at the tokens that the agent chose, or None where those are all after the prompt.
-        replies: B sequences of what a simulated user said to the agent's turns, or None where there is no user.
+        replies: B sequences of a simulated user's replies, or None where there is no user.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TextBatch:
 
     @property
     def num_actions(self) -> npt.NDArray[np.int64]:
-        """(B,) int64, tokens of the completions that the agent chose; all, but for a simulated user's replies."""
+        """(B,) int64, tokens of the completions that the agent chose, without a simulated user's replies."""
         return self.num_new_tokens if self.is_action is None else self.is_action.sum(axis=1)
 
     @property
@@ -158,7 +158,7 @@ class TextBatch:
 
     @cached_property
     def agent_turns(self) -> list[list[str]]:
-        """B lists of texts, what the agent wrote in each of its turns, the unfinished one included.
+        """B lists of texts, one per turn of the agent, including an unfinished one.
 
         >>> TextBatch.from_texts(["a cat"]).agent_turns
         [['a cat']]
@@ -175,7 +175,7 @@ class TextBatch:
 
     @property
     def turns(self) -> list[list[Turn]]:
-        """B lists of what was said after the prompt, agent and user in turn, as chat programs write messages.
+        """B lists of chat messages after the prompt, of agent and user in turn.
 
         >>> TextBatch.from_texts(["a cat"]).turns
         [[{'role': 'assistant', 'content': 'a cat'}]]
@@ -191,7 +191,7 @@ class TextBatch:
 
     @property
     def turn_starts(self) -> npt.NDArray[np.int64]:
-        """(B,) int64, the column after the prompt and a user's last reply: where the agent's words begin."""
+        """(B,) int64, the column after the prompt and a user's last reply, at which the agent's turn begins."""
         if self.is_action is None:
             return self.prompt_lengths
         columns = np.arange(self.ids.shape[1])
@@ -200,7 +200,7 @@ class TextBatch:
 
     @property
     def turn_ended(self) -> npt.NDArray[np.bool_]:
-        """(B,) bool, whether the agent's last token ended a turn of it; at the text's end it always does."""
+        """(B,) bool, whether the agent's last token ended a turn; True at the end of the text."""
         if self.is_action is None:
             return self.done
         last = self.is_action.shape[1] - 1 - self.is_action[:, ::-1].argmax(axis=1)
@@ -215,10 +215,10 @@ class TextBatch:
 
     @cached_property
     def last_pieces(self) -> list[str]:
-        """B strings, what the last token added to each completion: several characters, or none.
+        """B strings, the characters that the last token added to each completion, possibly none.
 
-        Together they are the completion, of a tokenizer whose ``decode`` keeps its contract. A token can end in the
-        middle of a character, which the next one finishes. Costs the same however long the text is.
+        The pieces of all tokens join to the completion. A token can end in the middle of a character, which then
+        belongs to the piece of the next one. The cost does not depend on the length of the text.
         """
         if self.ids.shape[1] == 0:
             return [""] * len(self)
@@ -234,7 +234,7 @@ class TextBatch:
         return found
 
     def derived(self, function: Callable[[str], T]) -> list[T]:
-        """Return ``function`` of each completion, computed once for all who ask with the same function.
+        """Return ``function`` of each completion, cached by function.
 
         >>> batch = TextBatch.from_texts(["a cat", "b"])
         >>> batch.derived(str.split), batch.derived(str.split) is batch.derived(str.split)

@@ -1,4 +1,4 @@
-"""When an episode stops, besides EOS and the budget, which the core itself knows: stop strings and any callable."""
+"""End conditions besides EOS and the token budget: stop strings and functions."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -13,22 +13,21 @@ __all__ = ["Ending", "StopStrings", "StopWhen", "as_endings"]
 
 
 class Ending(Protocol):
-    """Decides after each token which texts are finished. Ends of this kind are terminations."""
+    """Terminates texts; called after each token."""
 
     reason: str
-    """What ``info["end_reason"]`` says of an episode that it ended."""
+    """``info["end_reason"]`` of the episodes that it terminates."""
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B,) bool: True where the text is finished."""
+        """Return (B,) bool, True where the text is finished."""
         ...
 
 
 class StopStrings:
-    """Ends a text as soon as its completion contains one of the given strings, which may span several tokens.
+    """Terminates a text once its completion contains one of the strings, which may span several tokens.
 
-    What a simulated user says does not count.
-
-    Only the end of the completion is decoded, so that a step costs the same however long the text is.
+    A simulated user's replies are not searched. Only the end of the completion is decoded, so that the cost of a step
+    does not depend on the length of the text.
 
     Args:
         strings: Non-empty strings. They stay part of the completion, as in Hugging Face's ``stop_strings``.
@@ -47,7 +46,7 @@ class StopStrings:
         self.tail = max(len(string.encode("utf-8", "surrogatepass")) for string in strings) + 4
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B,) bool: True where a stop string occurs in the end of the completion."""
+        """Return (B,) bool, True where a stop string occurs at the end of the completion."""
         starts = np.maximum(batch.turn_starts, batch.lengths - self.tail)
         tails = (
             batch.tokenizer.decode(row[start:end].tolist())
@@ -57,11 +56,11 @@ class StopStrings:
 
 
 class StopWhen:
-    """Ends a text when a function says so.
+    """Terminates a text when a function returns True.
 
     Args:
-        function: ``f(completion: str) -> bool``, or ``f(batch: TextBatch) -> (B,) bool``, told apart by the
-            name of its one required parameter: ``batch`` asks for the batched form.
+        function: ``f(completion: str) -> bool``, or ``f(batch: TextBatch) -> (B,) bool`` if its one required parameter
+            is named ``batch``.
 
     Raises:
         TypeError: If the function does not take exactly one required positional argument.
@@ -83,7 +82,7 @@ class StopWhen:
         self.reason = str(getattr(function, "reason", getattr(function, "__name__", type(function).__name__)))
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B,) bool, the function's answers.
+        """Return (B,) bool, the results of the function.
 
         Raises:
             ValueError: If a batched function returns another shape than (B,).
@@ -97,7 +96,7 @@ class StopWhen:
 
 
 def as_endings(stop: str | Callable[[Any], Any] | Sequence[str | Callable[[Any], Any]]) -> tuple[Ending, ...]:
-    """Turn the ``stop`` keyword into endings: strings are gathered into one, callables follow in their order.
+    """Return the end conditions of the ``stop`` keyword: one for all strings, then one per callable, in order.
 
     Raises:
         TypeError: If an entry is neither a string nor callable.

@@ -1,4 +1,4 @@
-"""What can go wrong, in one place: the exceptions a caller may want to catch, and the wording of look-up errors."""
+"""Exceptions of textgym, and constructors of common errors."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ __all__ = [
 
 
 class TextGymError(Exception):
-    """Base of the exceptions that are textgym's own."""
+    """Base class of textgym's own exceptions."""
 
 
 class ScorerError(TextGymError):
     """A scorer raised, or returned something that is not one finite score per episode.
 
     Args:
-        message: What went wrong.
-        completions: The texts that have no score, where they are known.
+        message: The error message.
+        completions: The texts without a score, where they are known.
     """
 
     def __init__(self, message: str = "", completions: Iterable[str] = ()) -> None:
@@ -34,7 +34,7 @@ class ScorerError(TextGymError):
 
 
 class InvalidActionError(TextGymError):
-    """An action inside the action space that the constraints forbid in this state."""
+    """An action of the action space that is masked in this state, or no action is valid."""
 
 
 class PromptsExhaustedError(TextGymError):
@@ -42,7 +42,7 @@ class PromptsExhaustedError(TextGymError):
 
 
 def foreign_code(error: Exception, name: object) -> Exception:
-    """Return the error for a model or tokenizer that comes with Python code of its own, which transformers refused.
+    """Return the error for a model or tokenizer with Python code of its own, which transformers refused to run.
 
     Args:
         error: What transformers raised with ``trust_remote_code=False``; any other error is returned as it is.
@@ -66,7 +66,7 @@ def install_hint(extra: str) -> str:
 
 
 def is_misspelt(name: str, known: Iterable[str]) -> bool:
-    """Return whether a name is so near a known one that asking a hub for it would only waste time.
+    """Return whether a name is probably a typo of a known one, so that a hub need not be asked for it.
 
     >>> is_misspelt("chars", ["char", "byte"]), is_misspelt("gpt2", ["char", "byte"])
     (True, False)
@@ -78,10 +78,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "
     """Build the error for a name that is not registered.
 
     Args:
-        kind: What was looked up, in the singular (``"scorer"``).
-        name: What the caller wrote.
-        known: The names that exist.
-        also: What else the argument accepts, as the end of a sentence.
+        kind: The kind of the name, in the singular (``"scorer"``).
+        name: The unknown name.
+        known: The known names.
+        also: A further sentence, such as what else the argument accepts.
 
     Returns:
         A ``ValueError`` that lists the known names and suggests the nearest one.
@@ -93,9 +93,9 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, also: str = "
 
 
 def unknown_keyword(name: str, known: Iterable[str], *, also: str = "") -> TypeError:
-    """Build the error for a keyword argument that does not exist, in Python's own words.
+    """Return the error for an unknown keyword argument, in Python's own words.
 
-    Other libraries look for these words: TorchRL tries whether an environment takes ``frameskip``.
+    Other libraries match these words: TorchRL tests whether an environment takes ``frameskip``.
 
     >>> print(unknown_keyword("scorrer", ["scorer", "reward"]))
     got an unexpected keyword argument 'scorrer'; did you mean 'scorer'? Known: reward, scorer.

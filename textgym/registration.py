@@ -1,6 +1,6 @@
-"""The table of environment ids: id -> the keywords of ``TextGenConfig`` that make the environment.
+"""Table of environment ids: id -> keywords of ``TextGenConfig``.
 
-``gym.make`` and ``gym.make_vec`` know every id once textgym is imported, and all three interfaces take one as ``id=``.
+Every id is registered with Gymnasium when textgym is imported, and all three interfaces take one as ``id=``.
 """
 
 import inspect
@@ -31,22 +31,22 @@ IDS: dict[str, dict[str, Any]] = {
     "ProbeReverse-v0": {"probe": "ProbeReverse-v0"},
     "ProbeTrap-v0": {"probe": "ProbeTrap-v0"},
 }
-"""Names only, so that ``import textgym`` loads neither tasks nor probes; ``register_env`` adds to it."""
+"""Tasks and probes are given by name, so that ``import textgym`` does not load them; ``register_env`` adds ids."""
 
 ENTRY_POINT = "textgym.envs.single:TextGenEnv"
 
 REGISTERED = "registered"
-"""What ``id`` is called in Gymnasium's registry, whose ``make`` has a parameter ``id`` of its own. It is the only
-keyword there: ``gym.make`` finds the others in ``IDS`` as ``id=`` does, and what is given goes before them."""
+"""The keyword ``id`` in Gymnasium's registry, whose ``make`` has a parameter ``id`` of its own. It is the only keyword
+there; the others are looked up in ``IDS``, and keywords passed to ``gym.make`` override them."""
 
 EXPANSIONS = {
     "probe": "textgym.probes:probe_keywords",
     "task": "textgym.tasks:task_keywords",
 }
-"""Keyword that stands for others -> the function that replaces it; imported only when it is used."""
+"""Keyword that stands for others -> function that replaces it; imported when it is used."""
 
 TASK_KEYWORDS = ("split", "level", "data", "columns", "chat")
-"""Those of ``textgym.tasks.task_keywords``, which mean nothing without a task."""
+"""Keywords of ``textgym.tasks.task_keywords`` that need a task."""
 
 
 def register_envs() -> None:
@@ -56,20 +56,20 @@ def register_envs() -> None:
 
 
 def register_env(env_id: str, **keywords: Any) -> None:
-    """Make an id known to ``gym.make``, ``gym.make_vec`` and ``id=`` of every interface.
+    """Register an id for ``gym.make``, ``gym.make_vec`` and ``id=`` of every interface.
 
     Args:
-        env_id: Name and version, as Gymnasium wants it: ``"MyText-v0"``.
-        **keywords: The fields of ``TextGenConfig``, ``task`` and the task's own keywords, ``max_episode_steps``; or
-            ``id``, another id that this one builds on. Those that are given later to ``gym.make`` go before all these.
+        env_id: Name and version, as in Gymnasium: ``"MyText-v0"``.
+        **keywords: The fields of ``TextGenConfig``, ``task`` and its own keywords, ``max_episode_steps``; or ``id``,
+            another id that this one extends. Keywords passed to ``gym.make`` override them.
 
     Raises:
-        ValueError: If the id is taken, or the one that it builds on is unknown.
+        ValueError: If the id is taken, or the one that it extends is unknown.
     """
     if env_id in gym.registry or env_id in IDS:
         raise ValueError(f"the id {env_id!r} is registered already")
     if "id" in keywords:
-        _keywords_of(str(keywords["id"]))  # which must be there already, so that no id builds on itself
+        _keywords_of(str(keywords["id"]))  # raises if unknown, so that no id extends itself
     keywords = _with_budget(keywords)
     _register(env_id)
     IDS[env_id] = keywords
@@ -85,7 +85,7 @@ def _register(env_id: str) -> None:
 
 
 def expanded(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keywords with ``id``, ``task``, ``probe`` and ``max_episode_steps`` replaced by what they stand for.
+    """Return keywords with ``id``, ``task``, ``probe`` and ``max_episode_steps`` expanded.
 
     Raises:
         ValueError: If the id, task or probe is unknown, or ``max_episode_steps`` and ``max_new_tokens`` differ.
@@ -106,7 +106,7 @@ def expanded(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(env_id: str) -> str:
-    """Return the documentation page of a registered id: spaces, rewards, starts, ends, ``info``, arguments.
+    """Return the documentation page of a registered id.
 
     Raises:
         ValueError: If the id is unknown.
@@ -130,21 +130,21 @@ def describe(env_id: str) -> str:
 
 
 def _with_budget(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keywords with ``max_episode_steps`` under its name here; None and -1 set no limit, as in ``gym.make``."""
+    """Return keywords with ``max_episode_steps`` renamed to ``max_new_tokens``; None and -1 are dropped."""
     kwargs = dict(kwargs)
     limit = kwargs.pop("max_episode_steps", None)
     if limit is None or limit == -1:
         return kwargs
     if kwargs.setdefault("max_new_tokens", limit) != limit:
         raise ValueError(
-            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget, and "
-            "a spec taken from an environment holds the former: leave one out, or give both the same value"
+            f"max_episode_steps={limit} and max_new_tokens={kwargs['max_new_tokens']} are two names of one budget "
+            "(the spec of an environment has the former): give one of them, or the same value for both"
         )
     return kwargs
 
 
 def _keywords_of(env_id: str) -> dict[str, Any]:
-    """Return the keywords of an id, with those of the ids that it builds on."""
+    """Return the keywords of an id, with those of the ids that it extends."""
     name = env_id.rpartition(":")[2]
     if name not in IDS:
         raise unknown_name("id", env_id, IDS)

@@ -103,7 +103,7 @@ def test_loading_from_a_folder_without_a_checkpoint_says_so(tmp_path):
 
 def test_loading_onto_another_number_of_slots_is_refused(tmp_path):
     agent_of().learn(100).save(tmp_path)
-    with pytest.raises(ValueError, match="32 generator states for 8 slots"):
+    with pytest.raises(ValueError, match=r"32 generator states for .*8"):
         Reinforce.load(tmp_path, make_env(8))
 
 

@@ -681,7 +681,7 @@ def test_the_vector_environment_answers_as_gymnasiums_own_does():
     ours.set_attr("note", [3, 3])
     assert ours.get_attr("note") == (3, 3)
     for values in ([1], [1, 2]):
-        with pytest.raises(ValueError, match="'note' can only be set to one value for all 2 slots"):
+        with pytest.raises(ValueError, match="'note' must have one value in all 2"):
             ours.set_attr("note", values)
     with pytest.raises(AttributeError):
         ours.call("nothing")

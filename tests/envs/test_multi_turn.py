@@ -178,7 +178,7 @@ def test_a_tokenizer_without_eos_is_refused_with_a_user():
 
 
 def test_a_reply_format_without_a_place_for_the_reply_is_refused():
-    with pytest.raises(ValueError, match=r"must hold \{reply\}"):
+    with pytest.raises(ValueError, match=r"must contain \{reply\}"):
         textgym.TextGenEnv(user=echo, **(KEYWORDS | {"reply_format": "\nUser: "}))
 
 

@@ -234,7 +234,7 @@ def test_the_number_of_episodes_counts_from_a_reset_of_all_slots():
         env.reset(options={"num_episodes": 3, "reset_mask": np.array([True, False, False, False])})
     env = make("sb3")
     env.set_options([{"num_episodes": 3}, {}, {}, {}])
-    with pytest.raises(ValueError, match="one number for all slots"):
+    with pytest.raises(ValueError, match="num_episodes must be the same"):
         env.reset()
 
 
@@ -253,7 +253,7 @@ def test_a_masked_reset_that_asks_for_more_than_the_episodes_that_are_left_is_re
         {"options": masked([0]), "seed": 4},
     ):
         before = env.get_state()
-        with pytest.raises(ValueError, match=r"0 of num_episodes are left, reset_mask asks for [12]"):
+        with pytest.raises(ValueError, match=r"0 of num_episodes are left, reset_mask .* [12]"):
             env.reset(**keywords)
         check_same(before, env.get_state(), "state")
     env.reset(options=masked([0]))  # an ended slot is parked, as other modes park it

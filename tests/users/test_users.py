@@ -343,7 +343,7 @@ def test_wrong_arguments_are_rejected(arguments, error, message):
 
 
 def test_a_loaded_model_needs_its_tokenizer():
-    with pytest.raises(TypeError, match=r"a loaded model needs tokenizer=\.\.\. beside it, got only GPT2LMHeadModel"):
+    with pytest.raises(TypeError, match=r"a loaded model needs tokenizer=.* got only GPT2LMHeadModel"):
         LMUser(small_lm())
 
 
@@ -526,7 +526,7 @@ def test_a_scorer_that_raises_undoes_the_reply():
     [
         ({"max_turns": 0}, "max_turns must be an integer of at least 1, got 0"),
         ({"max_reply_tokens": 0}, "max_reply_tokens must be an integer of at least 1, got 0"),
-        ({"reply_format": "User:"}, r"reply_format must hold \{reply\}, got 'User:'"),
+        ({"reply_format": "User:"}, r"reply_format must contain \{reply\}, got 'User:'"),
         ({"reward": "per_token", "scorer": "length_band"}, "PerToken gives per-token rewards; user replies have none"),
         ({"reward": "redistributed"}, "Redistributed gives per-token rewards"),
     ],

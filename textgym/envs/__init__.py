@@ -1,4 +1,4 @@
-"""The environment: one batched core, and its interfaces for Gymnasium, Gymnasium's vector API and Stable-Baselines3."""
+"""One batched core, and its interfaces for Gymnasium, Gymnasium's vector API and Stable-Baselines3."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ __all__ = ["TextGenConfig", "TextGenEnv", "TextGenVecEnv", "TextGenVectorEnv"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Stable-Baselines3 interface, and with it torch, only when it is asked for."""
+    """Import the Stable-Baselines3 interface, and with it torch, on first access."""
     if name == "TextGenVecEnv":
         from textgym.envs.sb3 import TextGenVecEnv
 

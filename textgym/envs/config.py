@@ -1,4 +1,4 @@
-"""The keywords that all three interfaces share, and how they become components."""
+"""The keywords of an environment, and the components built of them."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -27,104 +27,101 @@ from textgym.users import as_user
 
 __all__ = ["TextGenConfig"]
 
-_LEAST = {"max_new_tokens": 1, "max_prompt_tokens": 1, "group_size": 1, "max_turns": 1, "max_reply_tokens": 1}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextGenConfig:
-    """What an environment is made of. Strings, numbers and lists of them keep the ``EnvSpec`` serialisable."""
+    """Keywords of an environment. With strings, numbers and lists of them, the ``EnvSpec`` is serialisable."""
 
     model: Any = None
-    """Language model whose tokenizer and vocabulary are used: ``"tiny"`` (embedded; the default where no tokenizer
-    is given), a Hugging Face name, a local folder, a GGUF file, or a loaded model together with ``tokenizer``.
-    The network itself is loaded only where something needs it: the KL term."""
+    """Language model that gives tokenizer and vocabulary: ``"tiny"`` (embedded; the default without a tokenizer), a
+    Hugging Face name, a local folder, a GGUF file, or a loaded model together with ``tokenizer``. Weights are loaded
+    only for the KL term."""
     tokenizer: Any = None
-    """Tokenizer, by default the model's: ``"char"``, ``"byte"``, a folder, a Hugging Face tokenizer, any object of
-    the contract ``textgym.tokenizers.Tokenizer``."""
+    """Tokenizer, by default the model's: ``"char"``, ``"byte"``, a folder, a Hugging Face tokenizer, or any
+    ``textgym.tokenizers.Tokenizer``."""
     prompts: Any = None
-    """Where episodes start, by default those of the built-in story openings that fit: a list of strings, samples or
-    mappings, a text, JSONL or CSV file (whose column ``prompt`` it is), a ``datasets.Dataset``, an iterator, a function
-    ``f(rng) -> str``, or a ``PromptSource``."""
+    """Prompts, by default the built-in story openings that fit: a list of strings, samples or mappings, a text, JSONL
+    or CSV file (with a column ``prompt``), a ``datasets.Dataset``, an iterator, a function ``f(rng) -> str``, or a
+    ``PromptSource``."""
     prompt_truncation: Literal["left", "right"] | None = None
-    """Which end of a prompt longer than ``max_prompt_tokens`` is cut. ``None`` raises instead."""
+    """The end at which prompts longer than ``max_prompt_tokens`` are cut. ``None`` raises instead."""
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
-    """What a text is worth: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
+    """Scorer of the completions: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
     reward: str | Reward = "terminal"
     """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``,
     ``"redistributed"`` or a ``Reward``."""
     kl_penalty: float = 0.0
     """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
-    has to give its log-probabilities to ``set_log_probs`` before each step, as ours do; of one that does not, such as a
-    stock SB3 agent, the cross-entropy is subtracted, which is the KL plus the policy's entropy. For agents with a
-    ``kl_coef`` of their own leave it at 0."""
+    passes its log-probabilities to ``set_log_probs`` before each step, as the agents of textgym do; without them, as
+    from stock SB3 agents, the cross-entropy is subtracted, which is the KL plus the policy's entropy. Leave it at 0 for
+    agents with a ``kl_coef`` of their own."""
     kl_penalty_estimator: Literal["k1", "k3"] = "k1"
-    """The estimate of the KL from the chosen token; see ``textgym.rewards.kl_penalty``."""
+    """KL estimator from the chosen token; see ``textgym.rewards.kl_penalty``."""
     kl_penalty_target: float | None = None
-    """KL per token, in nats, to which ``kl_penalty`` is steered, by at most a fifth in ``kl_penalty_horizon`` tokens.
-    None keeps ``kl_penalty`` as it is."""
+    """KL per token, in nats, towards which ``kl_penalty`` is adapted, by at most a fifth in ``kl_penalty_horizon``
+    tokens. None keeps ``kl_penalty`` fixed."""
     kl_penalty_horizon: int = 10_000
-    """How slowly ``kl_penalty`` moves, in tokens of finished episodes."""
+    """Horizon of the adaptation of ``kl_penalty``, in tokens of finished episodes."""
     reference: Any = None
-    """Language model of the KL term, by default ``model``; a name, a loaded model, which is copied as it is now, or a
-    ``textgym.rewards.Reference``. Where actions are masked, it is renormalised over the legal tokens, as the policy."""
+    """Language model of the KL term, by default ``model``: a name, a loaded model, which is copied, or a
+    ``textgym.rewards.Reference``. Where actions are masked, it is renormalised over the valid tokens, as the policy."""
     max_new_tokens: int = 32
     """Budget of an episode, in tokens that the agent writes."""
     max_prompt_tokens: int = 32
-    """Room for the prompt, in tokens. The window L is the sum of both, and of the room for a user's replies."""
+    """Room for the prompt, in tokens. The window L is the sum of both and of the room for a user's replies."""
     user: Any = None
-    """Who answers when the agent ends a turn, which its EOS then does instead of ending the episode:
-    ``f(messages) -> text``, with None as the answer that ends the dialogue, or a ``textgym.users.User``."""
+    """Simulated user: ``f(messages) -> text``, which returns None to end the dialogue, or a ``textgym.users.User``.
+    The agent's EOS then ends its turn instead of the episode, and the user replies."""
     max_turns: int = 8
-    """How many turns the agent has, where there is a user; the last one's end terminates the episode."""
+    """Turns of the agent in a dialogue; the end of the last one terminates the episode."""
     max_reply_tokens: int = 32
-    """Room for each reply of the user, in tokens, with what ``reply_format`` adds to it."""
+    """Room for each reply of the user, in tokens, formatted by ``reply_format``."""
     reply_format: str = "\nUser: {reply}\nAssistant:"
-    """How a reply is written into the text; after the last reply, what stands behind ``{reply}`` is left out."""
+    """Text written for each reply; after the last one, the part behind ``{reply}`` is left out."""
     group_size: int = 1
-    """How many successive episodes share one drawn prompt, whichever slots they start in. Resetting all slots of a
-    vector environment begins a new group. Episodes to which a reset gives the prompt are groups of their own, one per
+    """Number of successive episodes that share one drawn prompt, whichever sub-environments they start in. Resetting
+    all sub-environments begins a new group. Episodes whose prompt a reset gives are groups of their own, one per
     prompt."""
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
-    """What ends a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
+    """Conditions that end a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
     ``f(batch) -> (B,) bool``."""
     time_limit: Literal["truncated", "terminated"] = "terminated"
-    """What the end of the budget counts as. The budget is part of the task and the cut text is given its score: a
-    termination. With ``"truncated"`` an agent that bootstraps adds the value of the last state on top of that score:
-    the choice for rewards that would have gone on, such as those of ``reward="per_token"``."""
+    """Whether the end of the budget terminates or truncates the episode. By default the budget is part of the task, and
+    the score of the cut text is the whole return. With ``"truncated"`` an agent that bootstraps adds the value of the
+    last state to that score: meant for rewards that would have gone on, such as ``reward="per_token"``."""
     actions: str | Actions = "vocabulary"
-    """What an action means: ``"vocabulary"``, ``Subset([...])``, or an object of the contract."""
+    """Action space: ``"vocabulary"``, ``Subset([...])``, or a ``textgym.actions.Actions``."""
     constraints: Constraint | Sequence[Constraint | str] | str = ()
-    """Which tokens are legal now: constraints, all of which must agree."""
+    """Constraints on the next token. A token is valid if all of them allow it."""
     observation: str | Observation = "tokens"
-    """What the agent sees: ``"tokens"``, ``"dict"``, or an object of the contract."""
+    """Observation: ``"tokens"``, ``"dict"``, or a ``textgym.observations.Observation``."""
     on_invalid_action: Literal["raise", "terminate", "ignore"] = "raise"
-    """What a masked action does: raise ``InvalidActionError``; end the episode without writing the token; or write
-    nothing and go on, one action of the budget spent."""
+    """Effect of a masked action: raise ``InvalidActionError``; end the episode without writing the token; or write
+    nothing, at the cost of one action of the budget."""
     invalid_action_penalty: float = 1.0
-    """What a masked action costs under ``"terminate"`` and ``"ignore"``, in reward."""
+    """Subtracted from the reward of a masked action under ``"terminate"`` and ``"ignore"``."""
     on_scorer_error: str | float = "raise"
-    """What a failing scorer does: ``"raise"`` ``ScorerError``, the step undone; ``"invalid"``, reward 0, score NaN and
-    ``info["scorer_error"]``; or a number, the score instead, and ``info["scorer_error"]``."""
+    """Effect of a failing scorer: ``"raise"`` ``ScorerError``, with the step undone; ``"invalid"``, reward 0 and score
+    NaN; or a number that replaces the score. The latter two set ``info["scorer_error"]``."""
     score_bounds: ScoreBounds | None = None
-    """The scores that ``info["score_normalised"]`` is to call 0 and 1, such as those of the untrained model and of the
+    """The scores that ``info["score_normalised"]`` maps to 0 and 1, such as those of the untrained model and of the
     optimum: a pair, or pairs by the samples' metadata ``level``."""
     step_info: Sequence[str] = ()
-    """What each step's ``info`` holds besides the last one's: ``"action_mask"``, (num_actions,) int8 as
-    ``Discrete.sample(mask)`` takes it, and ``"reward_vector"``, (K,) float64, the final scores of the scorer's parts
-    before their weights, 0 before the end. The K names are ``env.unwrapped.reward_names``."""
-
+    """Further keys of each step's ``info``: ``"action_mask"``, (num_actions,) int8 for ``Discrete.sample(mask)``, and
+    ``"reward_vector"``, (K,) float64, the final scores of the scorer's components before their weights, 0 before the
+    end. The K names are ``env.unwrapped.reward_names``."""
     final_info: FinalInfo = "full"
-    """What the last step's ``info`` holds of an episode: ``"full"``, texts included; ``"numbers"``, only NumPy numbers
-    and arrays of fixed shape, for libraries that store ``info`` in tensors; or ``"none"``. With both,
-    ``scorer_error`` is True instead of a text; what ``step_info`` asks for is there in any case. Our agents need
-    ``"full"``."""
+    """Keys of the last step's ``info`` that describe the episode: ``"full"``, texts included; ``"numbers"``, only NumPy
+    numbers and arrays of fixed shape, for libraries that store ``info`` in tensors; or ``"none"``. With the latter two,
+    ``scorer_error`` is True instead of a text. The agents of textgym need ``"full"``."""
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "TextGenConfig":
-        """Build from an interface's keywords.
+        """Build from the keywords of an interface.
 
-        Besides the fields: ``id``, a registered id, and ``task``, whose keywords are the defaults and whose own are
-        known too (see ``textgym.tasks.task_keywords``); ``max_episode_steps``, Gymnasium's name of ``max_new_tokens``.
+        Besides the fields, these are ``id``, a registered id; ``task`` with its own keywords (see
+        ``textgym.tasks.task_keywords``); and ``max_episode_steps``, Gymnasium's name of ``max_new_tokens``. The
+        keywords of an id or task are defaults.
 
         Raises:
             TypeError: For an unknown keyword; it lists the known ones and suggests the nearest.
@@ -140,12 +137,12 @@ class TextGenConfig:
         return cls(**kwargs)
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name in ("max_new_tokens", "max_prompt_tokens", "group_size", "max_turns", "max_reply_tokens"):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if "{reply}" not in self.reply_format:
-            raise ValueError(f"reply_format must hold {{reply}}, got {self.reply_format!r}")
+            raise ValueError(f"reply_format must contain {{reply}}, got {self.reply_format!r}")
         _choose("time_limit", self.time_limit, ("truncated", "terminated"))
         _choose("on_invalid_action", self.on_invalid_action, ("raise", "terminate", "ignore"))
         if isinstance(self.on_scorer_error, str):
@@ -167,7 +164,7 @@ class TextGenConfig:
             raise ValueError(f"invalid_action_penalty must be a finite number, got {self.invalid_action_penalty!r}")
 
     def build(self) -> EnvComponents:
-        """Resolve names into objects.
+        """Resolve names into objects and check that they fit together.
 
         Raises:
             ValueError: If a name is unknown, a source is empty, a prompt leaves no room, or the vocabulary does
@@ -180,6 +177,9 @@ class TextGenConfig:
         encoder.check(prompts)
         scorer = as_scorer(self.scorer)
         reward = as_reward(self.reward, scorer)
+        kl = None
+        if self.kl_penalty > 0:
+            kl = KLTerm(self._kl_coefficient(), self._build_reference(), self.kl_penalty_estimator)
         return EnvComponents(
             tokenizer=tokenizer,
             prompts=prompts,
@@ -191,7 +191,7 @@ class TextGenConfig:
             constraint=None if _is_empty(self.constraints) else as_constraint(self.constraints),
             actions=as_actions(self.actions).bind(tokenizer),
             observation=as_observation(self.observation),
-            kl=self._build_kl_term() if self.kl_penalty > 0 else None,
+            kl=kl,
             max_new_tokens=self.max_new_tokens,
             window=self.window,
             group_size=self.group_size,
@@ -206,19 +206,19 @@ class TextGenConfig:
 
     @property
     def window(self) -> int:
-        """L, in tokens."""
+        """L, the length of the token window."""
         replies = 0 if self.user is None else self.max_turns * self.max_reply_tokens
         return self.max_prompt_tokens + self.max_new_tokens + replies
 
     @property
-    def model_or_default(self) -> Any:
+    def _model(self) -> Any:
         """``model``, or ``"tiny"`` where neither it nor a tokenizer is given."""
         return "tiny" if self.model is None and self.tokenizer is None else self.model
 
     def _build_tokenizer(self) -> Tokenizer:
-        model = self.model_or_default
+        model = self._model
         if self.tokenizer is None and not isinstance(model, str | Path):
-            raise TypeError(f"a loaded model needs tokenizer=... beside it, got only {type(model).__name__}")
+            raise TypeError(f"a loaded model needs tokenizer=... too, got only {type(model).__name__}")
         if self.tokenizer is None:
             try:
                 return as_tokenizer(model)
@@ -236,15 +236,11 @@ class TextGenConfig:
             )
         return Dialogue(as_user(self.user), self.max_turns, self.max_reply_tokens, self.reply_format)
 
-    def _build_kl_term(self) -> KLTerm:
-        coefficient = self._kl_coefficient()
-        return KLTerm(coefficient, self._build_reference(), self.kl_penalty_estimator)
-
     def _kl_coefficient(self) -> AdaptiveCoefficient:
         return AdaptiveCoefficient(self.kl_penalty, self.kl_penalty_target, self.kl_penalty_horizon)
 
     def _build_reference(self) -> Reference:
-        reference = self.model_or_default if self.reference is None else self.reference
+        reference = self._model if self.reference is None else self.reference
         if reference is None:
             raise ValueError("kl_penalty > 0 needs a language model: give model=... or reference=...")
         if callable(getattr(reference, "log_probs", None)):
@@ -256,7 +252,7 @@ class TextGenConfig:
             raise TypeError(
                 f"reference must be a model's name, a loaded model or an object with log_probs, got {reference!r}"
             )
-        # A loaded model may be the one that is being trained: the reference is what it is now.
+        # A copy, since a loaded model may be the one that is being trained.
         model = load_lm(reference) if isinstance(reference, str | Path) else copy.deepcopy(reference)
         return ReferenceLM(model, window=self.window)
 
@@ -273,7 +269,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _is_empty(constraints: object) -> bool:
-    """Whether no constraint is given; an ``EnvSpec`` that went through JSON has a list for the empty tuple."""
+    """Whether no constraint is given: an empty tuple, or the list that JSON makes of it."""
     return isinstance(constraints, Sequence) and len(constraints) == 0
 
 

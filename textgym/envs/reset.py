@@ -1,4 +1,4 @@
-"""Where episodes start: reset requests, per-slot generators, and the assignment of drawn prompts to groups."""
+"""Reset requests, reset options, and the assignment of prompts to new episodes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,61 +22,61 @@ OPTIONS = {
     "prompt": "a text",
     "prompt_ids": "a sequence of token ids",
     "index": "the index of a sample in the prompt source",
-    "prefix": "a text: the beginning of the completion, counted against max_new_tokens",
-    "prefix_ids": "the same as token ids",
+    "prefix": "a text, the start of the completion, counted against max_new_tokens",
+    "prefix_ids": "a sequence of token ids, the start of the completion",
 }
 
 PROMPT_OPTIONS = ("prompt", "prompt_ids", "index")
 
 OptionRow = Mapping[str, Any]
-"""The reset options of one episode; without a prompt among them, one is drawn."""
+"""Reset options of one episode; without a prompt among them, one is drawn."""
 
 
 class ResetRequest(NamedTuple):
-    """Slots that are to start new episodes, and where those start."""
+    """Request to start new episodes."""
 
     slots: npt.NDArray[np.int64]
-    """(n,) int64."""
+    """(n,) int64, the slots in which they start."""
     rows: Sequence[OptionRow] | None = None
-    """n rows of options, as ``option_rows`` reads them; None draws every prompt."""
+    """n rows of options, from ``option_rows``; None draws every prompt."""
     rngs: Sequence[np.random.Generator | None] | None = None
-    """N generators that replace the slots' own where they are given; replacing all restarts the numbers of groups."""
+    """N generators that replace those of the slots, None where they do not; replacing all restarts group numbers."""
     is_full: bool = False
-    """Whether all slots start anew: a new group begins, and ``num_episodes`` takes the place of an earlier one."""
+    """Whether all slots are reset: a new group begins, and ``num_episodes`` replaces an earlier limit."""
     num_episodes: int | None = None
-    """Episodes that start from here on, this request's included, before slots are parked; None for no limit."""
+    """Number of episodes from here on, including this request's, before slots are parked; None for no limit."""
 
 
-class Start(NamedTuple):
-    """A sample, its token ids, and the ids of a completion already begun."""
+class InitialText(NamedTuple):
+    """Text with which an episode starts."""
 
     sample: Sample
     prompt_ids: npt.NDArray[np.int64]
     """(P,) int64."""
     prefix_ids: npt.NDArray[np.int64] | None = None
-    """(Q,) int64, or None."""
+    """(Q,) int64, the start of the completion, or None."""
 
 
 class AssignmentState(NamedTuple):
-    """The group of episodes whose prompt was drawn last, and how many episodes may still start."""
+    """Current group of episodes, which share a prompt, and the number of episodes left."""
 
     num_groups: int = 0
-    """Groups that have begun, of drawn prompts and of given ones."""
+    """Number of groups so far, of drawn and of given prompts."""
     group: int = 0
-    """Number of the group, counted from 1; 0 before the first."""
+    """Number of the current group, counted from 1; 0 before the first."""
     group_left: int = 0
-    """Episodes of the group that have not started yet."""
-    start: Start | None = None
-    """Where they start."""
+    """Episodes of the group that have not started."""
+    initial: InitialText | None = None
+    """Text with which these start."""
     episodes_left: int | None = None
-    """Episodes that may still start before slots are parked; None for no limit."""
+    """Episodes that may start before slots are parked; None for no limit."""
 
 
 class PromptAssignment:
     """Assigns a prompt to each new episode.
 
-    Every slot has a generator of its own and draws from it once per episode; with ``group_size`` G, one draw serves
-    the next G episodes, whichever slots they are in.
+    Prompts are drawn by the generator of the slot; with ``group_size`` G, the next G episodes share each drawn prompt,
+    whichever slots they start in.
     """
 
     def __init__(self, components: EnvComponents, num_envs: int) -> None:
@@ -85,60 +85,60 @@ class PromptAssignment:
         self.state = AssignmentState()
 
     def assign(self, request: ResetRequest) -> tuple[TextBatch, list[int]]:
-        """Return the first texts of the episodes that start, and their groups.
+        """Return the initial texts of the episodes that start, and their groups.
 
-        Episodes whose prompt is given are a group of their own where one reset gives the same prompt to all of them.
+        Episodes to which one reset gives the same prompt are a group of their own.
         """
         if request.rngs is not None:
             self.rngs = [old if new is None else new for old, new in zip(self.rngs, request.rngs, strict=True)]
             if all(rng is not None for rng in request.rngs):
-                self.state = self.state._replace(num_groups=0, group=0, group_left=0, start=None)
+                self.state = self.state._replace(num_groups=0, group=0, group_left=0, initial=None)
         if request.is_full:
-            self.state = self.state._replace(group_left=0, start=None, episodes_left=request.num_episodes)
+            self.state = self.state._replace(group_left=0, initial=None, episodes_left=request.num_episodes)
         slots = request.slots[: self.state.episodes_left]
         if self.state.episodes_left is not None:
             self.state = self.state._replace(episodes_left=self.state.episodes_left - slots.size)
-        starts, groups = [], []
+        initial_texts, groups = [], []
         if request.rows is None:
             for slot in slots.tolist():
-                starts.append(self._next_of_group(self.rngs[slot]))
+                initial_texts.append(self._next_of_group(self.rngs[slot]))
                 groups.append(self.state.group)
-            return _first_texts(starts, slots, self.components), groups
+            return _initial_batch(initial_texts, slots, self.components), groups
         given: dict[tuple[str, str], int] = {}
         for slot, row in zip(slots.tolist(), request.rows, strict=False):
             name = next((name for name in PROMPT_OPTIONS if name in row), None)
             if name is None:
-                start, group = self._next_of_group(self.rngs[slot]), self.state.group
+                initial, group = self._next_of_group(self.rngs[slot]), self.state.group
             else:
-                start = _given(row, self.components)
+                initial = _given(row, self.components)
                 group = given.setdefault((name, str(row[name])), self.state.num_groups + 1)
                 self.state = self.state._replace(num_groups=max(group, self.state.num_groups))
-            starts.append(start._replace(prefix_ids=_prefix_ids(row, self.components)))
+            initial_texts.append(initial._replace(prefix_ids=_prefix_ids(row, self.components)))
             groups.append(group)
-        return _first_texts(starts, slots, self.components), groups
+        return _initial_batch(initial_texts, slots, self.components), groups
 
-    def _next_of_group(self, rng: np.random.Generator) -> Start:
-        num_groups, group, left, start, episodes_left = self.state
-        if left == 0 or start is None:
+    def _next_of_group(self, rng: np.random.Generator) -> InitialText:
+        num_groups, group, left, initial, episodes_left = self.state
+        if left == 0 or initial is None:
             sample = self.components.prompts.draw(rng)
-            left, start = self.components.group_size, Start(sample, self.components.encoder(sample))
+            left, initial = self.components.group_size, InitialText(sample, self.components.encoder(sample))
             num_groups = group = num_groups + 1
-        self.state = AssignmentState(num_groups, group, left - 1, start, episodes_left)
-        return start
+        self.state = AssignmentState(num_groups, group, left - 1, initial, episodes_left)
+        return initial
 
     def get_rng_states(self) -> list[dict[str, Any]]:
-        """Return the N generators' states, made of strings and integers only, so that JSON can hold them."""
+        """Return the states of the N generators, made of strings and integers, as JSON can hold them."""
         return [dict(rng.bit_generator.state) for rng in self.rngs]
 
     def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Set the N generators' states.
+        """Set the states of the N generators.
 
         Raises:
             ValueError: If there are not N of them.
         """
         if len(states) != len(self.rngs):
             raise ValueError(
-                f"{len(states)} generator states for {len(self.rngs)} slots; make the environment with "
+                f"got {len(states)} generator states for num_envs={len(self.rngs)}; make the environment with "
                 f"num_envs={len(states)} to continue with them"
             )
         for rng, state in zip(self.rngs, states, strict=True):
@@ -148,9 +148,8 @@ class PromptAssignment:
 def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] | None:
     """Return the reset options of each of ``num`` episodes, None where there are none at all.
 
-    Each option (``OPTIONS`` lists them) is one value for all episodes, or a list of ``num`` values. At most one of
-    ``prompt``, ``prompt_ids`` and ``index``, and at most one of ``prefix`` and ``prefix_ids``; without the former
-    the prompt is drawn as always.
+    Each option (see ``OPTIONS``) is one value for all episodes, or a list of ``num`` values. At most one of ``prompt``,
+    ``prompt_ids`` and ``index`` may be given, and at most one of ``prefix`` and ``prefix_ids``.
 
     Raises:
         ValueError: For an unknown or contradictory option, or a list of the wrong length.
@@ -169,10 +168,10 @@ def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] 
 
 
 def num_episodes_of(options: dict[str, Any]) -> int | None:
-    """Take ``num_episodes`` out of the options of a reset of several slots; None where it is not given.
+    """Remove ``num_episodes`` from reset options and return it; None where it is not given.
 
     Raises:
-        ValueError: If it is no integer of at least 1.
+        ValueError: If it is not an integer of at least 1.
     """
     num_episodes = options.pop("num_episodes", None)
     if num_episodes is None:
@@ -183,7 +182,7 @@ def num_episodes_of(options: dict[str, Any]) -> int | None:
 
 
 def _column(name: str, value: Any, num: int) -> Sequence[Any]:
-    """Return ``num`` values: a plain value is repeated, a list of values must have that many."""
+    """Return ``num`` values: a single value is repeated, a list must have that many."""
     is_ids = name.endswith("_ids")
     kind: Any = int | np.integer if name == "index" else Sequence | np.ndarray if is_ids else str
     if isinstance(value, kind) and not (is_ids and len(value) > 0 and np.ndim(value[0]) > 0):
@@ -194,23 +193,23 @@ def _column(name: str, value: Any, num: int) -> Sequence[Any]:
         values = [value]
     for entry in values:
         if not isinstance(entry, kind) or (is_ids and isinstance(entry, str)):
-            raise TypeError(f"reset option {name!r} is {OPTIONS[name]}, got {type(entry).__name__} {entry!r:.60}")
+            raise TypeError(f"reset option {name!r} must be {OPTIONS[name]}, got {type(entry).__name__} {entry!r:.60}")
     if len(values) != num:
         raise ValueError(f"reset option {name!r} has {len(values)} values for {num} episodes")
     return values
 
 
-def _given(row: OptionRow, components: EnvComponents) -> Start:
-    """Return where an episode starts whose prompt the options give."""
+def _given(row: OptionRow, components: EnvComponents) -> InitialText:
+    """Return the initial text of an episode whose prompt the options give."""
     if "prompt_ids" in row:
         prompt_ids = components.encoder.encode_ids(row["prompt_ids"])
-        return Start(Sample(components.tokenizer.decode(prompt_ids.tolist())), prompt_ids)
+        return InitialText(Sample(components.tokenizer.decode(prompt_ids.tolist())), prompt_ids)
     sample = Sample(row["prompt"]) if "prompt" in row else _sample_at(row["index"], components)
-    return Start(sample, components.encoder(sample))
+    return InitialText(sample, components.encoder(sample))
 
 
 def _prefix_ids(row: OptionRow, components: EnvComponents) -> npt.NDArray[np.int64] | None:
-    """Return the (Q,) ids of a completion already begun, None where the options give none."""
+    """Return the (Q,) ids of the prefix, None where the options give none."""
     if "prefix" not in row and "prefix_ids" not in row:
         return None
     ids = np.asarray(row["prefix_ids"] if "prefix_ids" in row else components.tokenizer.encode(row["prefix"]))
@@ -237,17 +236,19 @@ def _sample_at(index: int, components: EnvComponents) -> Sample:
     return sample
 
 
-def _first_texts(starts: Sequence[Start], slots: npt.NDArray[np.int64], components: EnvComponents) -> TextBatch:
-    """Return the episodes that ``starts`` begin in ``slots``."""
-    ids = np.full((len(starts), components.window), components.tokenizer.vocab_size, dtype=np.int64)
-    prompt_lengths = np.array([start.prompt_ids.size for start in starts], dtype=np.int64)
+def _initial_batch(
+    initial_texts: Sequence[InitialText], slots: npt.NDArray[np.int64], components: EnvComponents
+) -> TextBatch:
+    """Return the batch of new episodes in ``slots``."""
+    ids = np.full((len(initial_texts), components.window), components.tokenizer.vocab_size, dtype=np.int64)
+    prompt_lengths = np.array([initial.prompt_ids.size for initial in initial_texts], dtype=np.int64)
     lengths = prompt_lengths.copy()
-    for i, start in enumerate(starts):
-        size = start.prompt_ids.size
-        ids[i, :size] = start.prompt_ids
-        if start.prefix_ids is not None:
-            lengths[i] += start.prefix_ids.size
-            ids[i, size : lengths[i]] = start.prefix_ids
-    samples = [start.sample for start in starts]
-    unfinished = np.zeros(len(starts), dtype=np.bool_)
+    for i, initial in enumerate(initial_texts):
+        size = initial.prompt_ids.size
+        ids[i, :size] = initial.prompt_ids
+        if initial.prefix_ids is not None:
+            lengths[i] += initial.prefix_ids.size
+            ids[i, size : lengths[i]] = initial.prefix_ids
+    samples = [initial.sample for initial in initial_texts]
+    unfinished = np.zeros(len(initial_texts), dtype=np.bool_)
     return TextBatch(components.tokenizer, ids, lengths, prompt_lengths, samples, unfinished, slots)

@@ -23,11 +23,11 @@ __all__ = ["TextGenVecEnv"]
 
 
 class TextGenVecEnv(CoreInterface, VecEnv):
-    """N texts as an SB3 ``VecEnv``: ``PPO("MlpPolicy", TextGenVecEnv(8))`` trains as it is.
+    """N text generation episodes as an SB3 ``VecEnv``, as in ``PPO("MlpPolicy", TextGenVecEnv(8))``.
 
-    Episodes, spaces and the last step's info are those of ``TextGenEnv``. Ended slots restart in the same step; the
-    last observation is in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]`` says whether the
-    budget truncated it. Wrap it in SB3's ``VecMonitor`` to log episode returns.
+    Episodes, spaces and the last step's info are those of ``TextGenEnv``. Ended episodes are followed by new ones in
+    the same step; ``info["terminal_observation"]`` is the last observation and ``info["TimeLimit.truncated"]`` is True
+    where the budget truncated the episode. Wrap it in SB3's ``VecMonitor`` to log episode returns.
 
     Args:
         num_envs: N.
@@ -47,16 +47,15 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         super().__init__(num_envs, *spaces)
 
     def reset(self) -> Any:
-        """Start episodes in all slots, with the seeds and options given to ``seed`` and ``set_options``.
+        """Start N episodes with the seeds and options given to ``seed`` and ``set_options``.
 
-        The options are those of ``TextGenEnv``, per slot, and ``num_episodes``, one for all slots; see
-        ``TextGenVectorEnv.reset``.
+        The options are those of ``TextGenEnv``, and ``num_episodes``, the same for all; see ``TextGenVectorEnv.reset``.
         """
         rngs = [None if seed is None else seeding.np_random(seed)[0] for seed in self._seeds]
         options = [dict(one) for one in self._options]
         limits = {num_episodes_of(one) for one in options}
         if len(limits) > 1:
-            raise ValueError(f"num_episodes is one number for all slots, got {sorted(map(str, limits))}")
+            raise ValueError(f"num_episodes must be the same in all environments, got {sorted(map(str, limits))}")
         rows = [(option_rows(one, 1) or [{}])[0] for one in options]
         slots = np.arange(self.num_envs)
         state = self.core.reset(ResetRequest(slots, rows, rngs, is_full=True, num_episodes=limits.pop()))
@@ -72,10 +71,10 @@ class TextGenVecEnv(CoreInterface, VecEnv):
     def step_wait(
         self,
     ) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated.
+        """Write one token in each running episode; see ``Core.step`` for the errors, after which it can be repeated.
 
         Raises:
-            ScorerError: Also for a reward that float32, which Stable-Baselines3 wants, cannot hold.
+            ScorerError: Also for a reward beyond the range of float32, the dtype of SB3's rewards.
         """
         step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
         final, now = step_columns(step, self.config.final_info)
@@ -91,20 +90,20 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         return step.state.observation, rewards, step.terminated | step.truncated, rows
 
     def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing; there is nothing to release."""
 
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
-        """Return N times None: a text has no picture."""
+        """Return N times None; there are no images."""
         return [None] * self.num_envs
 
     def render(self, mode: str | None = None) -> Any:
-        """Return N texts so far with ``render_mode="ansi"``."""
+        """Return N texts so far with ``render_mode="ansi"``, else None."""
         if (mode or self.render_mode) != "ansi":
             return None
         return [self._text(slot) for slot in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """Return the attribute once per slot; all slots share one object.
+        """Return the attribute once per index; all environments are one object.
 
         Raises:
             AttributeError: If there is no such attribute.
@@ -113,32 +112,32 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         return [value] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
-        """Set the attribute for all slots.
+        """Set the attribute in all environments.
 
         Raises:
-            ValueError: If ``indices`` names only some of them: the slots are one object.
+            ValueError: If ``indices`` are only some of them, which are one object.
         """
         if len(list(self._get_indices(indices))) != self.num_envs:
-            raise ValueError(f"{attr_name!r} can only be set for all {self.num_envs} slots: they are one object")
+            raise ValueError(
+                f"{attr_name!r} can only be set for all {self.num_envs} environments, which are one object"
+            )
         setattr(self, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method and return the answers of ``indices``.
-
-        A method that answers per slot, such as ``"action_masks"``, gives each slot its own answer.
+        """Call a method once and return its results for ``indices``, such as the rows of ``"action_masks"``.
 
         Raises:
             AttributeError: If there is no such method.
         """
-        answers = self._per_env(method_name, *method_args, **method_kwargs)
-        return [answers[i] for i in self._get_indices(indices)]
+        results = self._per_env(method_name, *method_args, **method_kwargs)
+        return [results[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: int | Iterable[int] | None = None
     ) -> list[bool]:
-        """Return False per slot: there are no wrapped environments inside."""
+        """Return False per index; there are no wrapped environments inside."""
         return [False] * len(list(self._get_indices(indices)))
 
     def _infos(self, columns: Mapping[str, Column]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The single environment: the core at N = 1."""
+"""The Gymnasium environment: the core at N = 1, with Gymnasium's time limit."""
 
 import sys
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ __all__ = ["TextGenEnv"]
 
 
 class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
-    """Write a text, one token a step.
+    """Text generation, one token per step.
 
     ## Description
-    The state is the token ids written so far, an action is the next token, and a scorer says what the finished text
-    is worth. Text is a view of the ids and is decoded only where a scorer or a renderer asks.
+    The state is the token ids written so far, an action is the next token, and a scorer scores the finished text. Text
+    is a view of the ids and is decoded only where a scorer or a renderer needs it.
 
     ## Action Space
     ``Discrete(V)``, V being the width of the model's logits: action i writes token i. ``actions=Subset([...])`` makes
-    it smaller. ``action_masks()`` says what is legal now.
+    it smaller. ``action_masks()`` returns the valid actions.
 
     ## Observation Space
     ``Box(0, V, (L,), int64)``: prompt and completion ids, right-padded with the id V, which no token has. L is
@@ -34,10 +34,9 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     ``observation="dict"`` adds attention mask, prompt length and step.
 
     ## Rewards
-    By default the scorer's number for the completion at the last step and 0 before; ``reward="potential"``, and
-    ``"per_token"`` where the scorer can follow a text, spread it over the steps. ``kl_penalty`` subtracts that much per
-    nat of KL to ``reference``, token by token, from agents that give their log-probabilities to ``set_log_probs``; from
-    others that much per nat of cross-entropy.
+    By default the score of the completion at the last step and 0 before; ``reward="potential"``, and ``"per_token"``
+    with incremental scorers, spread it over the steps. ``kl_penalty`` is subtracted per nat of KL to ``reference``,
+    token by token, if the agent passes its log-probabilities to ``set_log_probs``, else per nat of cross-entropy.
 
     ## Starting State
     A prompt drawn from ``prompts`` by the environment's generator, or given to ``reset(options=...)`` as ``prompt``,
@@ -45,8 +44,9 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     ## Episode End
     Terminated by EOS, by ``stop`` or after ``max_new_tokens`` (``time_limit="truncated"`` makes that a truncation, for
-    agents that bootstrap). An invalid action raises, terminates or is ignored, as ``on_invalid_action`` says. With
-    ``user``, EOS ends the agent's turn; the episode is terminated by what the user says, or after ``max_turns``.
+    agents that bootstrap). ``on_invalid_action`` decides whether an invalid action raises, terminates or is ignored.
+    With ``user``, EOS ends the agent's turn; the episode is terminated by an outcome of the user's, or after
+    ``max_turns``.
 
     ## Information
     At an episode's last step:
@@ -63,7 +63,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
     and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
-    ``"max_turns"`` or the outcome that the user tells. With ``score_bounds``, ``score_normalised`` (float, where the
+    ``"max_turns"`` or an outcome of the user's. With ``score_bounds``, ``score_normalised`` (float, where the
     bounds of the sample's level are known).
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_penalty`` > 0),
@@ -71,12 +71,12 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     step or reset), ``invalid_action`` (0-d bool array, True, at any step). On demand, with ``step_info``:
     ``action_mask`` ((n,) int8, at every step and reset), ``reward_vector`` ((K,) float64, at every step).
 
-    A part of the scorer that does not apply to the text is missing in ``scores`` and NaN in ``reward_vector``. Where
-    the scorer failed, with ``on_scorer_error="invalid"``, all scores may be NaN. With ``final_info="numbers"`` the
-    last step's info holds, of the keys that describe the episode, ``score``, ``length``, ``score_normalised``,
+    A component of the score that does not apply to the text is missing in ``scores`` and NaN in ``reward_vector``.
+    Where the scorer failed, with ``on_scorer_error="invalid"``, all scores may be NaN. With ``final_info="numbers"``
+    the last step's info holds, of the keys that describe the episode, ``score``, ``length``, ``score_normalised``,
     ``group`` and ``kl``, as NumPy scalars, and with ``"none"`` no such key; ``scorer_error`` is then a 0-d bool array,
-    and ``invalid_action`` and what ``step_info`` asks for stay as they are. In a vector environment each key is an
-    (N,) array, with its mask under ``_key``.
+    and ``invalid_action`` and the keys of ``step_info`` are unchanged. In a vector environment each key is an (N,)
+    array, with its mask under ``_key``.
 
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords; ``id``, a registered id, or ``task``, whose keywords are
@@ -84,8 +84,8 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     ``render_mode`` (``"ansi"`` or ``"human"``).
 
     ## References
-    Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732), posed text
-    generation as this decision process; Ramamurthy et al. 2023 (arXiv:2210.01241) built a library on it.
+    Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732); Ramamurthy et al.
+    2023, Is reinforcement learning (not) for natural language processing (arXiv:2210.01241).
 
     ## Version History
     * v0: initial version.
@@ -100,7 +100,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        # Stable-Baselines3's make_vec_env asks every environment for "rgb_array"; Gymnasium's warning has to do.
+        # Stable-Baselines3's make_vec_env passes "rgb_array" to every environment; Gymnasium warns of it.
         modes = [*self.metadata["render_modes"], "rgb_array"]
         kwargs = {"max_episode_steps": _make_time_limit(self), **kwargs}
         self.observation_space, self.action_space = self._build(kwargs, 1, render_mode, modes)
@@ -129,7 +129,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         """Write one token; see ``Core.step`` for the errors.
 
         Args:
-            action: One integer; a 0-d array is one, as for Gymnasium's own environments.
+            action: One integer, or a 0-d array.
         """
         if not isinstance(action, int | np.integer) and np.ndim(action):
             raise ValueError(
@@ -144,7 +144,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         return row_of(step.state.observation, 0), reward, terminated, truncated, info
 
     def render(self) -> str | None:
-        """Return the text so far, the prompt set apart, with ``render_mode="ansi"``."""
+        """Return prompt, bar and completion so far with ``render_mode="ansi"``, else None."""
         return self._text(0) if self.render_mode == "ansi" else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:

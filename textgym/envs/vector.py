@@ -1,4 +1,4 @@
-"""The vector environment: N episodes stepped as arrays, in Gymnasium's three autoreset modes."""
+"""The Gymnasium vector environment: N episodes as arrays, in all three autoreset modes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,16 +19,16 @@ __all__ = ["TextGenVectorEnv"]
 
 
 class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
-    """N texts written side by side; ``gym.make_vec("TextGen-v0", num_envs=N)`` makes one.
+    """N text generation episodes in parallel, as made by ``gym.make_vec("TextGen-v0", num_envs=N)``.
 
-    Episodes, spaces and ``info`` are those of ``TextGenEnv``. Seeded with s, it gives the very episodes that
-    Gymnasium's ``SyncVectorEnv`` over N single environments gives (with ``group_size=1``).
+    Episodes, spaces and ``info`` are those of ``TextGenEnv``. With ``group_size=1`` and the same seed, the episodes are
+    exactly those of Gymnasium's ``SyncVectorEnv`` over N single environments.
 
     Args:
         num_envs: N.
         autoreset_mode: ``"NextStep"`` (Gymnasium's default), ``"SameStep"`` (no step is lost; the last observation
-            and info are in ``info["final_obs"]`` and ``info["final_info"]``), or ``"Disabled"`` (reset ended slots
-            with ``reset(options={"reset_mask": mask})``).
+            and info are in ``info["final_obs"]`` and ``info["final_info"]``), or ``"Disabled"`` (reset ended
+            sub-environments with ``reset(options={"reset_mask": mask})``).
         render_mode: ``"ansi"`` or None.
         **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
 
@@ -60,23 +60,23 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start episodes in all slots, or in those of ``options["reset_mask"]`` ((N,) bool).
+        """Start episodes in all sub-environments, or in those of ``options["reset_mask"]`` ((N,) bool).
 
         Args:
-            seed: One for all, from which slot i gets ``seed + i``, or a list of N.
-            options: As for ``TextGenEnv``, each one value for all slots or a list with a value per reset slot. With
-                ``num_episodes`` that many episodes are played from here on: a slot for which none is left is parked
-                until the next reset of all slots. ``running`` says which slots play.
+            seed: An integer, with which sub-environment i is seeded with ``seed + i``, or a list of N.
+            options: As for ``TextGenEnv``, each one value, or a list with a value per sub-environment that is reset.
+                ``num_episodes`` limits the number of episodes from here on: a sub-environment for which none is left
+                is parked until the next full reset (see ``running`` and ``parked``).
 
         Raises:
-            ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty. Also if fewer
-                of ``num_episodes`` are left than the mask asks for, unless all its slots have ended and neither seed
-                nor options are given: of those, the ones without an episode are parked.
+            ValueError: If ``seed`` or ``reset_mask`` has another length than N, or the mask is empty. Also if fewer of
+                ``num_episodes`` are left than the mask selects, unless all selected episodes have ended and neither
+                seed nor options are given; then those without a next episode are parked.
         """
         options = dict(options or {})
         mask, num_episodes = options.pop("reset_mask", None), num_episodes_of(options)
         if mask is not None and num_episodes is not None:
-            raise ValueError("num_episodes counts from a reset of all slots: it cannot be combined with reset_mask")
+            raise ValueError("num_episodes counts from a full reset: it cannot be combined with reset_mask")
         slots = self._masked_slots(mask)
         rngs = None if seed is None else self._rngs(seed, slots)
         rows = option_rows(options, slots.size)
@@ -84,8 +84,8 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
             left = self.core.assignment.state.episodes_left
             if left is not None and left < slots.size and (seed is not None or rows or self.running[slots].any()):
                 raise ValueError(
-                    f"{left} of num_episodes are left, reset_mask asks for {slots.size}: with fewer left it may name "
-                    "ended slots alone, without seed and options; reset all slots to play on"
+                    f"{left} of num_episodes are left, reset_mask selects {slots.size}: with fewer left it may select "
+                    "ended episodes only, without seed and options; call reset() without reset_mask to start over"
                 )
         elif self.core.components.kl is not None:
             self.core.components.kl.clear()
@@ -95,9 +95,10 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Write one token in each slot that plays; see ``Core.step`` for the errors, after which it can be repeated.
+        """Write one token in each running episode; see ``Core.step`` for the errors, after which it can be repeated.
 
-        With ``"NextStep"``, slots that ended in the last step are reset instead and their actions ignored.
+        With ``"NextStep"``, sub-environments whose episodes ended in the previous step are reset instead; their actions
+        are ignored.
         """
         step = self.core.step(actions, self.autoreset_mode)
         final, now = step_columns(step, self.config.final_info)
@@ -112,7 +113,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return step.state.observation, step.rewards, step.terminated, step.truncated, info
 
     def render(self) -> tuple[str, ...] | None:
-        """Return N texts so far with ``render_mode="ansi"``."""
+        """Return N texts so far with ``render_mode="ansi"``, else None."""
         if self.render_mode != "ansi":
             return None
         return tuple(self._text(slot) for slot in range(self.num_envs))
@@ -128,7 +129,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return tuple(self._per_env(name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return an attribute once per slot; ``action_space`` and ``observation_space`` are those of one slot.
+        """Return an attribute N times; ``action_space`` and ``observation_space`` are those of one sub-environment.
 
         Raises:
             AttributeError: If there is no such attribute.
@@ -136,15 +137,15 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute for all slots, to one value or a list of N equal ones.
+        """Set an attribute to one value, or a list of N equal ones.
 
         Raises:
-            ValueError: If a list has another length, or different values: the slots are one object.
+            ValueError: If a list has another length, or different values: the sub-environments are one object.
         """
         each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(each) != self.num_envs or any(value != each[0] for value in each[1:]):
             raise ValueError(
-                f"{name!r} can only be set to one value for all {self.num_envs} slots, which are one object; got {each}"
+                f"{name!r} must have one value in all {self.num_envs} sub-environments: they are one object; got {each}"
             )
         setattr(self, name, each[0])
 
@@ -160,7 +161,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return np.flatnonzero(mask)
 
     def _rngs(self, seed: int | Sequence[int | None], slots: npt.NDArray[np.int64]) -> list[np.random.Generator | None]:
-        """Return N generators, None for slots that are not seeded."""
+        """Return N generators, None where none is seeded."""
         seeds = [int(seed) + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={self.num_envs}")
