@@ -15,17 +15,18 @@ from textgym.tasks.world.facts import Facts, build_facts
 from textgym.tasks.world.french import FLUENT, LEARNER, Habits
 from textgym.tasks.world.grammar import capitalise
 from textgym.tasks.world.questions import Question, question
-from textgym.tasks.world.scene import build_scene, stable_rng
+from textgym.tasks.world.realisation import story
+from textgym.tasks.world.scene import stable_rng
 from textgym.tasks.world.shopping import (
-    best_helper_reply,
+    ShoppingGoal,
     customer_opening,
     customer_reply,
     hand_over,
+    optimal_reply,
     present_item,
+    shopping,
 )
-from textgym.tasks.world.shopping_list import ShoppingGoal, shopping
 from textgym.tasks.world.summaries import Summary, summary
-from textgym.tasks.world.telling import Teller
 from textgym.tasks.world.translation import sentence_pair
 from textgym.tasks.world.vocabulary import shops, weathers
 
@@ -119,7 +120,7 @@ def document(seed: int, index: int) -> str:
     """
     kind, level, rng = plan(seed, index)
     if kind == "story":
-        return Teller(build_scene(seed, index), stable_rng(seed, index, 2)).tell()
+        return story(seed, index)
     if kind == "translation":
         return _translation(seed, index, level, rng)
     if kind == "qa":
@@ -244,7 +245,7 @@ def _dialogue(goal: ShoppingGoal, rng: Random) -> str:
     text, turns = dialogue_prompt(goal), list[str]()
     while True:
         flaw = _draw_flaw("dialogue", goal.level, rng)
-        reply = best_helper_reply(goal, turns)
+        reply = optimal_reply(goal, turns)
         if flaw == "chatty":
             reply = USUAL_CHATTER if rng.random() < 0.85 else rng.choice(CHATTER)
         elif flaw == "wrong":

@@ -19,8 +19,8 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from embedded_lm_corpus import EOS, KIND_SHARES, document, plan
 from textgym.tasks import TASKS
 from textgym.tasks.world import build_scene, story
-from textgym.tasks.world.cast import MEN, SURNAMES, WOMEN
 from textgym.tasks.world.plots import all_plots
+from textgym.tasks.world.scene import MEN, SURNAMES, WOMEN
 
 if TYPE_CHECKING:
     from train_embedded_lm import Settings

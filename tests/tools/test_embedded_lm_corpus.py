@@ -27,7 +27,7 @@ from embedded_lm_corpus import (
 )
 from fixtures import ROOT
 from textgym.tasks.world.questions import question
-from textgym.tasks.world.shopping import best_helper_reply, customer_reply, progress, shopping
+from textgym.tasks.world.shopping import customer_reply, optimal_reply, progress, shopping
 from textgym.tasks.world.summaries import summary
 from textgym.tasks.world.translation import sentence_pair
 
@@ -151,7 +151,7 @@ def test_dialogues_follow_the_script_and_have_their_share_of_good_turns(level):
         goal, turns = shopping(SEED, index, level), []
         expected = dialogue_prompt(goal)
         for reply in re.findall(rf"Helper: (.*?){re.escape(EOS)}", text):
-            best = best_helper_reply(goal, turns)
+            best = optimal_reply(goal, turns)
             good += best.startswith(reply)
             total += 1
             turns.append(reply)

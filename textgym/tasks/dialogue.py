@@ -61,7 +61,7 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
 
 def expert(row: Row, agent_turns: Sequence[str]) -> str:
     """Return the optimal next turn."""
-    return world.best_helper_reply(row["goal"], agent_turns)
+    return world.optimal_reply(row["goal"], agent_turns)
 
 
 register_task(

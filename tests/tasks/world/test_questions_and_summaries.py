@@ -97,7 +97,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks():
 @pytest.mark.parametrize("derive", [question, summary, sentence_pair, shopping])
 @pytest.mark.parametrize("level", [0, 4, "1"])
 def test_a_level_that_does_not_exist_is_refused(derive, level):
-    with pytest.raises(ValueError, match="choose 1, 2 or 3"):
+    with pytest.raises(ValueError, match="level must be 1, 2 or 3, got"):
         derive(SEED, 0, level)
 
 

@@ -12,10 +12,10 @@ from random import Random
 import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from textgym.tasks.world import Person, build_scene, story, tell
-from textgym.tasks.world.cast import MEN, SURNAMES, WOMEN
+from textgym.tasks.world import Person, build_scene, realise, story
 from textgym.tasks.world.grammar import expand, parse, polish
 from textgym.tasks.world.plots import all_plots, read_plots
+from textgym.tasks.world.scene import MEN, SURNAMES, WOMEN
 
 STORIES = [story(7, index) for index in range(2000)]
 SINGULAR_OR_PLURAL = re.compile(
@@ -121,7 +121,7 @@ def test_every_telling_of_a_plot_can_be_told(plot):
     for pattern in (*plot.start, *plot.trouble, *plot.good, *plot.bad):
         for variant in range(5):
             changed = replace(scene, friend=friend, start=pattern, trouble="", turn="{H} smiled.")
-            assert re.match(r'"?[A-Z]', tell(changed, variant))
+            assert re.match(r'"?[A-Z]', realise(changed, variant))
 
 
 def test_scenes_combine_freely():
@@ -132,8 +132,8 @@ def test_scenes_combine_freely():
 
 def test_a_scene_can_be_told_in_other_words():
     scene = build_scene(7, 3)
-    assert tell(scene, variant=1) == tell(scene, variant=1)
-    assert len({tell(scene, variant) for variant in range(20)}) > 5
+    assert realise(scene, variant=1) == realise(scene, variant=1)
+    assert len({realise(scene, variant) for variant in range(20)}) > 5
 
 
 def test_a_pattern_offers_every_alternative():

@@ -1,30 +1,30 @@
-"""A small world made by rules: the same seed and index give the same story and the same tasks on every machine.
+"""Procedural generator of stories and task data: a pure, platform-independent function of seed and index.
 
-A scene says who, where and when (`build_scene`); `story` tells it. The tasks share the facts of an errand that fits the
-scene (`build_facts`): `sentence_pair` says them in English and French, `question` asks about them, `summary` tells them
-with details that do not matter, and in `shopping` somebody has a list.
+`build_scene` draws a scene (people, place, time, plot) and `story` realises it as text. The tasks share the facts of an
+errand that fits the scene (`build_facts`): `sentence_pair` realises them in English and French, `question` and
+`summary` as passages, and `shopping` draws the goal of a customer.
 """
 
 from __future__ import annotations
 
-from textgym.tasks.world.cast import Person
 from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
-from textgym.tasks.world.hearing import Heard, hear
-from textgym.tasks.world.lexicon import Place
+from textgym.tasks.world.parsing import ParsedReply, parse_reply
 from textgym.tasks.world.questions import Question, question
-from textgym.tasks.world.scene import Scene, build_scene, stable_rng
+from textgym.tasks.world.realisation import realise, story
+from textgym.tasks.world.scene import Person, Scene, build_scene, stable_rng
 from textgym.tasks.world.shopping import (
     CustomerReply,
-    best_helper_reply,
+    Item,
+    ShoppingGoal,
     customer_opening,
     customer_reply,
+    optimal_reply,
     progress,
+    shopping,
 )
-from textgym.tasks.world.shopping_list import Item, ShoppingGoal, shopping
 from textgym.tasks.world.summaries import Entities, Summary, entities, summary
-from textgym.tasks.world.telling import Teller
 from textgym.tasks.world.translation import SentencePair, sentence_pair
-from textgym.tasks.world.vocabulary import spots, things
+from textgym.tasks.world.vocabulary import Place, spots, things
 
 __all__ = [
     "Character",
@@ -32,8 +32,8 @@ __all__ = [
     "Entities",
     "Errand",
     "Facts",
-    "Heard",
     "Item",
+    "ParsedReply",
     "Person",
     "Place",
     "Question",
@@ -41,32 +41,21 @@ __all__ = [
     "SentencePair",
     "ShoppingGoal",
     "Summary",
-    "Teller",
-    "best_helper_reply",
     "build_facts",
     "build_scene",
     "customer_opening",
     "customer_reply",
     "entities",
-    "hear",
+    "optimal_reply",
+    "parse_reply",
     "progress",
     "question",
+    "realise",
     "sentence_pair",
     "shopping",
     "spots",
     "stable_rng",
     "story",
     "summary",
-    "tell",
     "things",
 ]
-
-
-def tell(scene: Scene, variant: int = 0) -> str:
-    """Return one telling of a scene; another variant has the same facts in other words."""
-    return Teller(scene, stable_rng(variant, 2)).tell()
-
-
-def story(seed: int, index: int) -> str:
-    """Return story number `index` of the world with this seed: one paragraph of about 50 to 150 words."""
-    return Teller(build_scene(seed, index), stable_rng(seed, index, 2)).tell()

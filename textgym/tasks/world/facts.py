@@ -1,13 +1,12 @@
-"""The errands behind the tasks: who did what with how many of which thing, where and when, and how they felt."""
+"""Facts of the tasks: two errands (person, verb, object, number, place), times, weather, feelings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
 
-from textgym.tasks.world.cast import MEN, WOMEN, Person
 from textgym.tasks.world.grammar import article
-from textgym.tasks.world.scene import Scene, build_scene, stable_rng
+from textgym.tasks.world.scene import MEN, WOMEN, Person, Scene, build_scene, stable_rng
 from textgym.tasks.world.vocabulary import (
     NUMBERS,
     Deed,
@@ -29,12 +28,12 @@ _GLAD_DEEDS = ("buy", "find", "sell", "bring", "draw", "see", "eat")
 
 @dataclass(frozen=True)
 class Character:
-    """Somebody who acts in the tasks."""
+    """A person of the tasks."""
 
     name: str
     """First name, or the trade with its article: `Nadia`, `the baker`."""
     is_female: bool
-    """Whether `she` stands for the name."""
+    """Whether the pronoun is `she`."""
 
     @property
     def he(self) -> str:
@@ -49,24 +48,24 @@ class Character:
 
 @dataclass(frozen=True)
 class Errand:
-    """One deed with its object and its place."""
+    """A verb with its object and place."""
 
     deed: Deed
-    """What was done."""
+    """The verb."""
     thing: Thing
-    """To what."""
+    """The object."""
     count: int
-    """To how many of them, 1 to 9."""
+    """Number of objects, 1 to 9."""
     colour: str
-    """English colour; empty where the things have none."""
+    """English colour, or empty."""
     quality: str
-    """Another English adjective; empty where there is none."""
+    """Another English adjective, or empty."""
     place: Spot
-    """Where, or where to."""
+    """Place or destination."""
 
     @property
     def object(self) -> str:
-        """The things in English: `a red hat`, `three old keys`."""
+        """The object in English: `a red hat`, `three old keys`."""
         return noun_phrase(self.thing, self.count, " ".join((self.quality, self.colour)))
 
     @property
@@ -77,34 +76,34 @@ class Errand:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the sentences, questions and summaries of one index are about."""
+    """Facts of the sentences, questions and summaries of one index."""
 
     scene: Scene
     """The scene of the story with the same seed and index."""
     hero: Character
-    """Who does the first errand; the hero of the scene where it has a first name or a trade of the lexicon."""
+    """Person of the first errand; the scene's hero if it has a first name or a known trade."""
     friend: Character
-    """Who does the second one; the friend of the scene where it has a first name."""
+    """Person of the second errand; the scene's friend if it has a first name."""
     errand: Errand
-    """What the hero did, in the place of the scene or the nearest one in the lexicon."""
+    """The hero's errand, at the scene's place or the nearest one of the tasks."""
     other: Errand
-    """What the friend did: elsewhere, with another number of things and another colour."""
+    """The friend's errand: another place, number and colour."""
     weekday: str
-    """English day of the first errand."""
+    """Day of the first errand, in English."""
     other_weekday: str
-    """English day of the second one, another day."""
+    """Day of the second errand, another one."""
     daypart: str
     """`morning`, `afternoon`, `evening` or `night`, as in the scene."""
     weather: str
     """As in the scene."""
     feeling: str
-    """How the hero felt in the end."""
+    """The hero's final feeling."""
     other_feeling: str
-    """How the friend felt, not the same."""
+    """The friend's final feeling, another one."""
 
 
 def noun_phrase(thing: Thing, count: int, modifiers: str = "") -> str:
-    """Return the English words for so many things.
+    """Return an English noun phrase with article or number.
 
     >>> from textgym.tasks.world.vocabulary import things
     >>> noun_phrase(things()[0], 1, "old"), noun_phrase(things()[0], 3, "red")
@@ -127,7 +126,7 @@ def _character(person: Person | None, taken: str, is_female: bool, rng: Random) 
 
 
 def _errand(place: Spot, wanted: Deed | None, taken: Thing | None, rng: Random) -> Errand:
-    """Draw an errand to a place: with the wanted deed where that is possible, and with another thing than the taken."""
+    """Draw an errand at a place, often with the wanted verb, and with another thing than `taken`."""
     possible = [deed for deed in deeds_at(place) if things_for(deed) != (taken,)]
     deed = wanted if wanted in possible and rng.random() < 0.5 else rng.choice(possible)
     thing = rng.choice([thing for thing in things_for(deed) if thing is not taken])
@@ -139,7 +138,7 @@ def _errand(place: Spot, wanted: Deed | None, taken: Thing | None, rng: Random) 
 
 
 def _other_errand(errand: Errand, rng: Random) -> Errand:
-    """Draw the friend's errand: elsewhere, with another thing, number and colour, and often with the same deed."""
+    """Draw the friend's errand: another place, thing, number and colour, often the same verb."""
     place = rng.choice([spot for spot in spots() if spot is not errand.place])
     other = _errand(place, errand.deed, errand.thing, rng)
     count = other.count if other.count != errand.count else other.count % MAX_COUNT + 1

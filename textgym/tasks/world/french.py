@@ -1,4 +1,4 @@
-"""French forms: agreement, the place of adjectives, elision and contraction, and a learner who lacks some of them."""
+"""French morphology: agreement, order of adjectives, elision, contraction; optionally with a learner's mistakes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _VOWELS = "aeiouâàéèêîôûœ"
 
 @dataclass(frozen=True)
 class Habits:
-    """How somebody writes French; by default without mistakes."""
+    """Rules that a writer of French applies; all by default."""
 
     agrees: bool = True
     """Whether adjectives and participles agree; otherwise they stay masculine singular."""
     knows_genders: bool = True
     """Whether articles have the right gender; otherwise all are masculine."""
     puts_adjectives_after: bool = True
-    """Whether adjectives stand where they belong; otherwise before the noun, as in English."""
+    """Whether adjectives are in the French position; otherwise before the noun, as in English."""
     contracts: bool = True
     """Whether `à le` becomes `au`."""
     writes_ne: bool = True
-    """Whether `ne` comes before the verb that `pas` follows."""
+    """Whether `ne` precedes a verb with `pas`."""
     uses_auxiliaries: bool = True
-    """Whether a participle has its `a` or `est`."""
+    """Whether a participle has its auxiliary."""
     translates_nouns: bool = True
-    """Whether nouns become French; otherwise things keep their English names."""
+    """Whether nouns are translated."""
 
 
 FLUENT = Habits()
-"""Somebody who writes without mistakes."""
+"""No mistakes."""
 LEARNER = Habits(
     agrees=False,
     knows_genders=False,
@@ -46,11 +46,11 @@ LEARNER = Habits(
     writes_ne=False,
     uses_auxiliaries=False,
 )
-"""Somebody who puts French words in the place of English ones."""
+"""Word-by-word translation."""
 
 
 def finish(text: str, habits: Habits = FLUENT) -> str:
-    """Join what French joins (elision, contraction) and capitalise the first letter.
+    """Apply elision and contraction, and capitalise the first letter.
 
     >>> finish("est-ce que Omar est allé à le marché?")
     "Est-ce qu'Omar est allé au marché?"
@@ -63,7 +63,7 @@ def finish(text: str, habits: Habits = FLUENT) -> str:
 
 
 def agree(adjective: Adjective, is_feminine: bool, is_plural: bool, habits: Habits = FLUENT) -> str:
-    """Return the form of an adjective for a gender and a number."""
+    """Return the form of an adjective for gender and number."""
     return adjective.forms[is_feminine + 2 * is_plural] if habits.agrees else adjective.forms[0]
 
 
@@ -83,12 +83,12 @@ def definite(is_feminine: bool, is_plural: bool, habits: Habits = FLUENT) -> str
 
 @dataclass(frozen=True)
 class Things:
-    """Some things as a noun phrase in both languages."""
+    """A noun phrase."""
 
     thing: Thing
     """The noun."""
     count: int
-    """How many; 1 takes the singular."""
+    """Number of things; 1 takes the singular."""
     determiner: str
     """`a` (several: `some`), `the`, `number` or `none` (after a negation: `de`)."""
     quality: str = ""
@@ -138,6 +138,6 @@ def person(character: Character, habits: Habits = FLUENT) -> str:
 
 
 def at_place(spot: Spot, relation: str, habits: Habits = FLUENT) -> str:
-    """Return where (relation `at`) or where to (`to`), before contraction."""
+    """Return the phrase of a place (relation `at`) or destination (`to`), before contraction."""
     preposition = spot.french_to if relation == "to" else spot.french_at
     return f"{preposition} {definite(spot.is_feminine, False, habits)} {spot.french}"

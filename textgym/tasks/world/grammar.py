@@ -1,7 +1,7 @@
-"""How a written pattern becomes text.
+"""Expansion of text patterns.
 
-A pattern is English with `(this|that|)` for a free choice, which may nest, and `{slot}` for something that the
-teller fills in. A slot whose name starts with a capital is capitalised: `{he}` gives `she`, `{He}` gives `She`.
+A pattern is English with `(this|that|)` for a free choice, which may nest, and `{slot}` for a word that a function
+fills in. A slot whose name starts with a capital is capitalised: `{he}` gives `she`, `{He}` gives `She`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SENTENCE_START = re.compile(r'(^"?|[.!?] "?|[.]" "?|: ")([a-z])')
 
 @dataclass(frozen=True)
 class Slot:
-    """A hole to be filled by the teller."""
+    """A placeholder."""
 
     name: str
 
@@ -75,7 +75,7 @@ def parse(pattern: str) -> tuple[Node, ...]:
 
 
 def expand(pattern: str, fill: Callable[[str], str], rng: Random) -> str:
-    """Choose the alternatives from left to right and fills the slots in the order in which a reader meets them."""
+    """Return a pattern with choices drawn and slots filled, from left to right."""
 
     def walk(nodes: tuple[Node, ...]) -> str:
         parts = []
@@ -111,9 +111,9 @@ def capitalise(text: str) -> str:
 
 
 def polish(text: str) -> str:
-    """Sets single spaces, the right indefinite articles and capitals at the starts of sentences.
+    """Normalise spaces, indefinite articles and capitals at the starts of sentences.
 
-    After `?"` and `!"` nothing is capitalised, since `she asked` may follow; there a pattern says what it means.
+    After `?"` and `!"` nothing is capitalised, since `she asked` may follow.
 
     >>> polish('a owl saw  a ant. it said, "eat!" and flew.')
     'An owl saw an ant. It said, "eat!" and flew.'

@@ -1,4 +1,4 @@
-"""What is the case in a story: who, where, when, what and how it ends. The words come later, in telling.py."""
+"""Scenes: people, place, time and plot of a story, drawn by seed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,114 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from textgym.tasks.world.cast import Person, cast_friend, cast_hero
 from textgym.tasks.world.grammar import SLOT
-from textgym.tasks.world.lexicon import Place, classes, places
 from textgym.tasks.world.plots import Plot, all_plots
+from textgym.tasks.world.vocabulary import Place, classes, places
+
+WOMEN = (
+    "Nadia", "Lena", "Rosa", "Mira", "Anna", "Clara", "Ines", "Emma", "Sofia", "Lila", "Amara", "Elsa", "Nora",
+    "Ruth", "Priya", "Yuki", "Ada", "Marta", "Zoe", "Maya", "Hana", "Iris",
+)  # fmt: skip
+MEN = (
+    "Tom", "Omar", "Pavel", "Ben", "Hugo", "Leo", "Jonas", "Karim", "Noah", "Ivan", "Samir", "Finn", "Theo",
+    "Marco", "Sam", "Emil", "Luca", "Kofi", "Max", "Jan", "Oscar", "Ali",
+)  # fmt: skip
+SURNAMES = (
+    "Lund", "Brown", "Silva", "Novak", "Green", "Haddad", "Moreau", "Wood", "Bell", "Stone",
+)  # fmt: skip
+_TRADES = ("baker", "teacher", "gardener", "painter", "captain", "shopkeeper", "clockmaker", "farmer")
+JOBS = {"she": (*_TRADES, "doctor", "nurse"), "he": (*_TRADES, "fisherman", "postman")}
+BEASTS = (
+    "fox", "hen", "owl", "mouse", "bear", "frog", "hare", "crow", "tortoise", "hedgehog", "squirrel", "goose",
+    "donkey", "cat", "goat", "rabbit", "duck", "badger",
+)  # fmt: skip
+CHILD_TIES = {
+    "she": ("sister", "best friend", "cousin", "friend", "mother", "grandmother", "aunt", "teacher", "neighbour"),
+    "he": ("brother", "best friend", "cousin", "friend", "father", "grandfather", "uncle", "teacher", "neighbour"),
+}
+ADULT_TIES = {
+    "she": ("sister", "friend", "old friend", "wife", "daughter", "neighbour", "mother"),
+    "he": ("brother", "friend", "old friend", "husband", "son", "neighbour", "father"),
+}
+CHILDREN_TIES = ("sister", "brother", "best friend", "cousin", "friend")
+UNNAMED_TIES = {"mother": "Mum", "father": "Dad", "grandmother": "Grandma", "grandfather": "Grandpa"}
+TRAITS = ("old", "young", "quiet", "tall", "small", "busy", "shy", "clever", "careful")
+ADULT_TRAITS = ("old", "young", "quiet", "tall", "busy", "clever")
+FORMS = {
+    "she": {"he": "she", "him": "her", "his": "her", "himself": "herself", "theirs": "hers"},
+    "he": {"he": "he", "him": "him", "his": "his", "himself": "himself", "theirs": "his"},
+    "I": {"he": "I", "him": "me", "his": "my", "himself": "myself", "theirs": "mine"},
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person of a scene, or an animal of a fable."""
+
+    name: str
+    """Name after the first mention: `Nadia`, `the baker`."""
+    pronoun: str
+    """`she` or `he`."""
+    kind: str
+    """`child`, `adult` or `beast`."""
+    trait: str
+    """An adjective."""
+    tie: str = ""
+    """Relation to the hero, such as `brother`; empty for the hero."""
+
+    @property
+    def call(self) -> str:
+        """Form of address."""
+        if self.tie in UNNAMED_TIES:
+            return UNNAMED_TIES[self.tie]
+        return "my friend" if self.name.startswith("the ") else self.name
+
+
+def cast_hero(kind: str, has_name: bool, rng: Random) -> Person:
+    """Draw the main person of a story.
+
+    Args:
+        kind: `child`, `adult`, `beast` or `any` of the first two.
+        has_name: whether an adult must have a first name instead of a trade such as `the baker`.
+        rng: random generator.
+    """
+    pronoun = rng.choice(("she", "he"))
+    if kind == "any":
+        kind = rng.choice(("child", "adult"))
+    if kind == "beast":
+        return Person(f"the {rng.choice(BEASTS)}", pronoun, kind, rng.choice(TRAITS))
+    if kind == "adult" and not has_name and rng.random() < 0.5:
+        return Person(f"the {rng.choice(JOBS[pronoun])}", pronoun, kind, rng.choice(ADULT_TRAITS))
+    traits = TRAITS if kind == "adult" else TRAITS[2:]
+    return Person(rng.choice(WOMEN if pronoun == "she" else MEN), pronoun, kind, rng.choice(traits))
+
+
+def cast_friend(hero: Person, ties: str, rng: Random) -> Person:
+    """Draw a second person; mostly of the other pronoun, so that `he` and `she` are unambiguous.
+
+    Args:
+        hero: the first person.
+        ties: space-separated ties to draw from (`best_friend` for two words); empty for all that fit the hero.
+        rng: random generator.
+    """
+    other = "he" if hero.pronoun == "she" else "she"
+    pronoun = other if rng.random() < 0.9 else hero.pronoun
+    if hero.kind == "beast":
+        name = rng.choice([f"the {beast}" for beast in BEASTS if f"the {beast}" != hero.name])
+        return Person(name, other, "beast", rng.choice(TRAITS), "friend")
+    table = CHILD_TIES if hero.kind == "child" else ADULT_TIES
+    wanted = ties.replace("_", " ").split(",") if ties else []
+    fitting = [tie for tie in table[pronoun] if tie in wanted] or ([] if wanted else list(table[pronoun]))
+    if not wanted and pronoun == hero.pronoun:
+        fitting = [tie for tie in fitting if tie not in ("wife", "husband")]
+    tie = rng.choice(fitting or ["friend"])
+    kind = "child" if hero.kind == "child" and tie in CHILDREN_TIES else "adult"
+    if tie in ("neighbour", "teacher"):
+        name = ("Mrs " if pronoun == "she" else "Mr ") + rng.choice(SURNAMES)
+    else:
+        name = rng.choice([name for name in (WOMEN if pronoun == "she" else MEN) if name != hero.name])
+    return Person(name, pronoun, kind, rng.choice(TRAITS), tie)
+
 
 SEASONS = {
     "spring": (("March", "April", "May"), ("sunny", "warm", "rainy", "windy", "cloudy", "foggy")),
@@ -18,26 +122,26 @@ SEASONS = {
     "winter": (("December", "January", "February"), ("snowy", "snowy", "cold", "cloudy", "windy", "sunny")),
 }
 DAYPARTS = ("morning", "morning", "afternoon", "afternoon", "evening")
-_SPEAKS_OF_THEM = re.compile(r"\b([Tt]hey|[Tt]hem|[Tt]heir|[Bb]oth|each other|Gof|gof)\b")
+_THIRD_PERSON = re.compile(r"\b([Tt]hey|[Tt]hem|[Tt]heir|[Bb]oth|each other|Gof|gof)\b")
 _MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Everything that a telling, a question or a summary may refer to."""
+    """All facts of a story."""
 
     plot: str
     """Name of the plot."""
     topic: str
-    """What the plot is about, such as `sea` or `friendship`."""
+    """Topic of the plot, such as `sea` or `friendship`."""
     hero: Person
-    """The person whom the story is about."""
+    """The main person."""
     friend: Person | None
-    """The second person, where the plot has one."""
+    """The second person, if the plot has one."""
     first_person: bool
-    """Whether the hero tells the story."""
+    """Whether the hero is the narrator."""
     place: Place
-    """Where it happens."""
+    """The place."""
     season: str
     """`spring`, `summer`, `autumn` or `winter`."""
     month: str
@@ -47,9 +151,9 @@ class Scene:
     weather: str
     """An adjective that fits the season."""
     tone: str
-    """How the hero feels at first: `glad`, `low`, `calm` or `none` where the plot says it itself."""
+    """Initial mood of the hero: `glad`, `low`, `calm`, or `none` where the plot states it."""
     goal: str
-    """Pattern of what the hero wants, an infinitive without `to`."""
+    """Pattern of the hero's goal, an infinitive without `to`."""
     start: str
     """Pattern of the beginning."""
     trouble: str
@@ -59,17 +163,17 @@ class Scene:
     outcome: str
     """`good` or `bad`."""
     things: tuple[tuple[str, str], ...]
-    """The things that the plot names: slot and word, such as `("fruit", "plums")`."""
+    """Words of the plot's slots, such as `("fruit", "plums")`."""
     has_company: bool
-    """Whether the friend is at the hero's side from the beginning."""
+    """Whether the friend is present from the beginning."""
     mild: bool
-    """Whether the trouble is too small, or the hero too composed, for tears."""
+    """Whether strong reactions to the trouble are left out."""
     plain: bool
-    """Whether the plot is told as it stands, without general sentences (letters, diaries, dreams)."""
+    """Whether general sentences are left out (letters, diaries, dreams)."""
 
 
 def stable_rng(*numbers: int) -> Random:
-    """Return a generator that depends on the numbers alone, on every machine (splitmix64 steps)."""
+    """Return a platform-independent random generator seeded by the numbers (splitmix64 steps)."""
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & _MASK
@@ -80,7 +184,7 @@ def stable_rng(*numbers: int) -> Random:
 
 
 def draw_thing(slot: str, taken: dict[str, str], rng: Random) -> str:
-    """Return a word for a slot such as `fruit2`, another one than the slots of the same class have."""
+    """Return a word for a slot such as `fruit2`, different from those of other slots of its class."""
     kind = slot.rstrip("0123456789")
     used = {word for other, word in taken.items() if other.rstrip("0123456789") == kind}
     return rng.choice([word for word in classes()[kind] if word not in used])
@@ -124,10 +228,10 @@ def build_scene(seed: int, index: int) -> Scene:
     start = rng.choice(plot.start)
     trouble = rng.choice(plot.trouble) if plot.trouble else ""
     turn = rng.choice(plot.good if outcome == "good" else plot.bad)
-    hero = cast_hero(plot.fact("cast", "any"), plot.says("named"), rng)
+    hero = cast_hero(plot.fact("cast", "any"), plot.is_set("named"), rng)
     patterns = (start, trouble, turn, plot.fact("goal", ""))
-    may_say_i = hero.kind != "beast" and not _SPEAKS_OF_THEM.search(" ".join(patterns))
-    voice = plot.fact("voice", "any" if may_say_i else "he")
+    may_be_narrator = hero.kind != "beast" and not _THIRD_PERSON.search(" ".join(patterns))
+    voice = plot.fact("voice", "any" if may_be_narrator else "he")
     return Scene(
         plot=plot.name,
         topic=plot.fact("topic", ""),
@@ -147,6 +251,6 @@ def build_scene(seed: int, index: int) -> Scene:
         outcome=outcome,
         things=_things(patterns, rng),
         has_company=_needs_friend((start,)) and plot.fact("friend", "near") == "near",
-        mild=plot.says("mild"),
-        plain=plot.says("plain"),
+        mild=plot.is_set("mild"),
+        plain=plot.is_set("plain"),
     )

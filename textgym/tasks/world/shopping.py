@@ -1,89 +1,161 @@
-"""A customer who follows a script, and the helper who serves her best.
+"""Customers of a shop: their goals, a simulated customer with a script, and the optimal replies of the assistant.
 
-The customer is a pure function of the goal and of what the helper said so far: nothing is stored between two turns.
+The customer is a pure function of the goal and of the assistant's turns so far; it has no state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
-from textgym.tasks.world.facts import noun_phrase
+from textgym.tasks.world.facts import build_facts, noun_phrase
 from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.hearing import Heard, hear
-from textgym.tasks.world.shopping_list import Item, ShoppingGoal, shopping
-from textgym.tasks.world.vocabulary import NUMBERS, Thing
+from textgym.tasks.world.parsing import ParsedReply, parse_reply
+from textgym.tasks.world.scene import MEN, WOMEN, stable_rng
+from textgym.tasks.world.vocabulary import NUMBERS, Thing, check_level, shops
 
-__all__ = [
-    "CustomerReply",
-    "Item",
-    "ShoppingGoal",
-    "best_helper_reply",
-    "customer_opening",
-    "customer_reply",
-    "hand_over",
-    "present_item",
-    "progress",
-    "shopping",
-]
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a customer's list."""
+
+    count: int
+    """Requested number, 1 to 9."""
+    quality: str
+    """Colour or kind; empty if any will do."""
+    thing: Thing
+    """Requested thing."""
+
+    def __str__(self) -> str:
+        """Return `three red apples`."""
+        return noun_phrase(self.thing, self.count, self.quality)
+
+    @property
+    def axis(self) -> str:
+        """Meaning of `quality`: `colour` or `kind`."""
+        return "kind" if self.thing.kinds else "colour"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShoppingGoal:
+    """Goal of a customer, and the part of it that is stated at first."""
+
+    level: int
+    """1 one item, 2 two items, 3 one item that is not stated completely."""
+    shop: str
+    """Name of the shop, such as `bakery`."""
+    customer: str
+    """First name."""
+    items: tuple[Item, ...]
+    """The requested items, in order."""
+    unsaid: frozenset[str]
+    """Attributes that the assistant has to ask for: `count`, `quality`, both or none."""
+    manner: int
+    """Selects the customer's wording."""
+
+    @property
+    def setting(self) -> str:
+        """First line of the dialogue: `At the`, the shop and a full stop."""
+        return f"At the {self.shop}."
+
+
+def shopping(seed: int, index: int, level: int) -> ShoppingGoal:
+    """Return customer number `index` of a level.
+
+    Args:
+        seed: seed of the world.
+        index: number of the scene.
+        level: 1, 2 or 3, see `ShoppingGoal.level`.
+
+    Raises:
+        ValueError: there is no such level.
+
+    >>> goal = shopping(7, 1, 1)
+    >>> goal.setting, str(goal.items[0])
+    ('At the market.', 'two white onions')
+    """
+    check_level(level)
+    rng = stable_rng(seed, index, 7, level)
+    hero = build_facts(seed, index).hero
+    customer = rng.choice(WOMEN if hero.is_female else MEN) if hero.name.startswith("the ") else hero.name
+    shop = rng.choice(list(shops()))
+    chosen = rng.sample(shops()[shop], 2 if level == 2 else 1)
+    items = tuple(_draw_item(thing, level, rng) for thing in chosen)
+    unsaid: frozenset[str] = frozenset()
+    if level == 3:
+        possible = [frozenset({"count"})]
+        if items[0].quality:
+            possible = [frozenset({"count"}), frozenset({"quality"}), frozenset({"count", "quality"})]
+        unsaid = rng.choice(possible)
+    return ShoppingGoal(
+        level=level, shop=shop, customer=customer, items=items, unsaid=unsaid, manner=rng.randrange(1 << 16)
+    )
+
+
+def _draw_item(thing: Thing, level: int, rng: Random) -> Item:
+    count = rng.randint(2, 9) if level == 3 or rng.random() < 0.7 else 1
+    variants = thing.colours or thing.kinds
+    return Item(count, rng.choice(variants) if variants and (level == 3 or rng.random() < 0.75) else "", thing)
+
 
 MAX_MISTAKES = 2
-"""With this mistake the customer leaves."""
+"""Number of mistakes at which the customer leaves."""
 MISTAKE_COST = 0.25
-"""What a mistake takes from the progress."""
+"""Deduction from the progress per mistake."""
 
 
 @dataclass(frozen=True)
 class CustomerReply:
-    """The customer's next line."""
+    """Reply of the customer."""
 
     text: str
-    """What the customer says."""
+    """Text of the reply."""
     outcome: str | None
-    """`success` or `failure` where the dialogue is over with it, else None."""
+    """`success` or `failure` if it ends the dialogue, else None."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """Where a dialogue stands."""
+    """State of a dialogue."""
 
     item: int = 0
-    """How many items have been handed over."""
+    """Number of items handed over."""
     unsaid: frozenset[str] = frozenset()
-    """What of the present item has not been said yet."""
+    """Attributes of the current item that have not been stated yet."""
     mistakes: int = 0
-    """How many turns did not help."""
+    """Number of mistakes."""
     text: str = ""
     """The customer's last line."""
     outcome: str | None = None
-    """How it ended; None while it goes on."""
+    """Outcome; None until the end."""
 
 
 def customer_opening(goal: ShoppingGoal) -> str:
     """Return the customer's first line."""
     item = goal.items[0]
-    wish = _vague(item, goal.unsaid)
+    wish = _request(item, goal.unsaid)
     greeting = ("Hello", "Good morning", "Good day")[goal.manner % 3]
     forms = (f"{greeting}, I would like {wish}, please.", f"{greeting}. {capitalise(wish)}, please.")
     return forms[goal.manner // 3 % 2]
 
 
-def _vague(item: Item, unsaid: frozenset[str]) -> str:
-    """Return the wish without what has not been said: `some apples`, `some red apples`, `three apples`."""
+def _request(item: Item, unsaid: frozenset[str]) -> str:
+    """Return the request without unstated attributes: `some apples`, `some red apples`, `three apples`."""
     quality = "" if "quality" in unsaid else item.quality
     if "count" in unsaid:
         return " ".join(word for word in ("some", quality, item.thing.plural) if word)
     return noun_phrase(item.thing, item.count, quality)
 
 
-def _is_right(item: Item, heard: Heard) -> bool:
+def _is_right(item: Item, parsed: ParsedReply) -> bool:
     qualities = {item.quality} if item.quality else set()
-    if not item.quality and len(heard.qualities) == 1:
-        qualities = set(heard.qualities)  # any will do
-    return heard.counts == {item.count} and heard.things == {item.thing.singular} and heard.qualities == qualities
+    if not item.quality and len(parsed.qualities) == 1:
+        qualities = set(parsed.qualities)  # any will do
+    return parsed.counts == {item.count} and parsed.things == {item.thing.singular} and parsed.qualities == qualities
 
 
-def _blame(goal: ShoppingGoal, state: _State, text: str) -> _State:
+def _mistake(goal: ShoppingGoal, state: _State, text: str) -> _State:
     mistakes = state.mistakes + 1
     if mistakes < MAX_MISTAKES:
         return replace(state, mistakes=mistakes, text=text)
@@ -91,8 +163,8 @@ def _blame(goal: ShoppingGoal, state: _State, text: str) -> _State:
     return replace(state, mistakes=mistakes, text=farewell, outcome="failure")
 
 
-def _tell(item: Item, asked: frozenset[str]) -> str:
-    """Return the answer to a helper's question."""
+def _answer(item: Item, asked: frozenset[str]) -> str:
+    """Return the answer to a question of the assistant."""
     if asked == {"count"}:
         return f"{capitalise(NUMBERS[item.count])}, please."
     number = NUMBERS[item.count] if "count" in asked else ""
@@ -100,98 +172,96 @@ def _tell(item: Item, asked: frozenset[str]) -> str:
     return f"{capitalise(f'{number} {noun}'.strip())}, please."
 
 
-def _next(goal: ShoppingGoal, state: _State, reply: str) -> _State:
-    """Return the state after one more reply of the helper."""
-    heard, item = hear(reply), goal.items[state.item]
-    if heard.hands_over and state.unsaid:
+def _step(goal: ShoppingGoal, state: _State, reply: str) -> _State:
+    """Return the state after one more reply of the assistant."""
+    parsed, item = parse_reply(reply), goal.items[state.item]
+    if parsed.hands_over and state.unsaid:
         missing = "how many" if "count" in state.unsaid else f"which {item.axis}"
-        return _blame(goal, state, f"Wait, you did not ask {missing} I would like.")
-    if heard.hands_over and _is_right(item, heard):
+        return _mistake(goal, state, f"Wait, you did not ask {missing} I would like.")
+    if parsed.hands_over and _is_right(item, parsed):
         done = state.item + 1
         if done == len(goal.items):
             return replace(state, item=done, text="Thank you. Goodbye.", outcome="success")
         wish = str(goal.items[done])
-        text = f"Yes, {wish}, please." if heard.offers_more else f"Thank you. I would also like {wish}, please."
+        text = f"Yes, {wish}, please." if parsed.offers_more else f"Thank you. I would also like {wish}, please."
         return replace(state, item=done, text=text)
-    if heard.hands_over:
-        return _blame(goal, state, f"No, I asked for {item}.")
+    if parsed.hands_over:
+        return _mistake(goal, state, f"No, I asked for {item}.")
     asked = frozenset(
-        name for name, is_asked in (("count", heard.asks_count), ("quality", heard.asks_quality)) if is_asked
+        name for name, is_asked in (("count", parsed.asks_count), ("quality", parsed.asks_quality)) if is_asked
     )
     if asked & state.unsaid:
-        return replace(state, unsaid=state.unsaid - asked, text=_tell(item, asked & state.unsaid))
-    wish = _vague(item, state.unsaid)
+        return replace(state, unsaid=state.unsaid - asked, text=_answer(item, asked & state.unsaid))
+    wish = _request(item, state.unsaid)
     if asked:
-        return _blame(goal, state, f"I said {wish}, please.")
-    return _blame(goal, state, f"Sorry, I do not understand. I would like {wish}.")
+        return _mistake(goal, state, f"I said {wish}, please.")
+    return _mistake(goal, state, f"Sorry, I do not understand. I would like {wish}.")
 
 
-def _follow(goal: ShoppingGoal, helper_turns: Sequence[str]) -> _State:
+def _replay(goal: ShoppingGoal, helper_turns: Sequence[str]) -> _State:
     state = _State(unsaid=goal.unsaid)
     for number, reply in enumerate(helper_turns):
         if state.outcome:
-            raise ValueError(f"the dialogue was over after {number} turns of the helper, not {len(helper_turns)}")
-        state = _next(goal, state, reply)
+            raise ValueError(f"the dialogue was over after {number} turns of the assistant, got {len(helper_turns)}")
+        state = _step(goal, state, reply)
     return state
 
 
 def customer_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> CustomerReply:
-    """Return what the customer says after the helper's turns.
+    """Return the customer's reply after the assistant's turns.
 
-    Two kinds of turns help: handing over exactly what is wanted, once all of it was said, and asking for what was not
-    said. Every other turn is a mistake, and after the second one the customer leaves.
+    Two kinds of turns are right: handing over exactly the requested item, once it is completely stated, and asking for
+    an unstated attribute. Every other turn is a mistake; after the second one the customer leaves.
 
     Args:
-        goal: what the customer wants.
-        helper_turns: all replies of the helper so far, at least one.
+        goal: goal of the customer.
+        helper_turns: all turns of the assistant so far, at least one.
 
     Raises:
         ValueError: there is no turn, or the dialogue was over before the last one.
 
     >>> goal = shopping(7, 1, 1)
-    >>> customer_reply(goal, [best_helper_reply(goal, [])]).outcome
+    >>> customer_reply(goal, [optimal_reply(goal, [])]).outcome
     'success'
     """
     if not helper_turns:
-        raise ValueError("no turn of the helper to reply to; the first line of the dialogue is customer_opening(goal)")
-    state = _follow(goal, helper_turns)
+        raise ValueError("helper_turns is empty; the first line of the dialogue is customer_opening(goal)")
+    state = _replay(goal, helper_turns)
     return CustomerReply(state.text, state.outcome)
 
 
 def progress(goal: ShoppingGoal, helper_turns: Sequence[str]) -> float:
-    """Return the share of the goal that is reached, less 0.25 for each mistake, in [0, 1].
+    """Return the share of the goal that is reached minus 0.25 per mistake, at least 0.
 
-    The parts of the goal are the items and what has to be asked for; without turns it is 0.
+    The goal consists of the items and the attributes to be asked for; without turns the result is 0.
 
     Raises:
         ValueError: the dialogue was over before the last turn.
     """
-    state = _follow(goal, helper_turns)
+    state = _replay(goal, helper_turns)
     parts = len(goal.items) + len(goal.unsaid)
     done = state.item + len(goal.unsaid) - len(state.unsaid)
     return max(0.0, done / parts - MISTAKE_COST * state.mistakes)
 
 
 def present_item(goal: ShoppingGoal, helper_turns: Sequence[str]) -> Item:
-    """Return what the customer waits for; after the last item, the last one.
+    """Return the current item; after the last item, the last one.
 
     Raises:
         ValueError: the dialogue was over before the last turn.
     """
-    return goal.items[min(_follow(goal, helper_turns).item, len(goal.items) - 1)]
+    return goal.items[min(_replay(goal, helper_turns).item, len(goal.items) - 1)]
 
 
-def best_helper_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> str:
-    """Return a reply after which the customer is as near to the goal as one turn can bring him.
+def optimal_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> str:
+    """Return an optimal reply of the assistant.
 
     Raises:
         ValueError: the dialogue is over.
     """
-    state = _follow(goal, helper_turns)
+    state = _replay(goal, helper_turns)
     if state.outcome:
-        raise ValueError(
-            f"the dialogue was over after {len(helper_turns)} turns of the helper; there is nothing to say"
-        )
+        raise ValueError(f"the dialogue was over after {len(helper_turns)} turns of the assistant")
     item = goal.items[state.item]
     if "count" in state.unsaid:
         return "How many would you like?"
@@ -202,7 +272,7 @@ def best_helper_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> str:
 
 
 def hand_over(count: int, quality: str, thing: Thing) -> str:
-    """Return the words with which a helper hands things over.
+    """Return a reply that hands things over.
 
     >>> from textgym.tasks.world.vocabulary import things
     >>> hand_over(3, "red", things()[0])

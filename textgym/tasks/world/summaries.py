@@ -1,4 +1,4 @@
-"""Short passages with a one-sentence summary, from the facts of a scene, and the names, places and things in a text."""
+"""Passages with a one-sentence summary, from the facts of a scene, and named entities of a text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
-from textgym.tasks.world.cast import MEN, WOMEN
 from textgym.tasks.world.facts import Errand, Facts, build_facts
 from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.scene import stable_rng
+from textgym.tasks.world.scene import MEN, WOMEN, stable_rng
 from textgym.tasks.world.vocabulary import check_level, spots, things, trades, weathers
 
 GLIMPSES = {
@@ -22,19 +21,19 @@ GLIMPSES = {
         "A clock struck ten.", "An old dog slept by the door.", "Somebody dropped a book.", "A lamp hung by the door.",
     ),
 }  # fmt: skip
-"""Sentences that do not matter, for places in the open and inside."""
+"""Irrelevant sentences, for outdoor and indoor places."""
 
 
 @dataclass(frozen=True)
 class Entities:
-    """What a text names, each by its English dictionary form."""
+    """Named entities of a text, in their dictionary form."""
 
     names: frozenset[str]
     """First names and trades, such as `Nadia` and `baker`."""
     places: frozenset[str]
-    """Places of the lexicon."""
+    """Known places."""
     things: frozenset[str]
-    """Things of the lexicon, in the singular."""
+    """Known things, in the singular."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +41,17 @@ class Summary:
     """A passage and its summary in one sentence."""
 
     passage: str
-    """3, 4 or 5 to 6 sentences for levels 1, 2 and 3; the later ones hold details that do not matter."""
+    """3, 4 or 5 to 6 sentences at levels 1, 2 and 3; at 2 and 3 with irrelevant details."""
     summary: str
-    """One sentence of at most 14 words: who did what where, and how it ended."""
+    """One sentence of at most 14 words: person, action, place, outcome."""
     level: int
     """1, 2 or 3."""
     entities: Entities
-    """What the passage names."""
+    """Named entities of the passage."""
     sentences: tuple[str, ...]
     """The sentences of the passage."""
     details: tuple[str, ...]
-    """Those of its sentences that do not matter."""
+    """Its irrelevant sentences."""
 
 
 @cache
@@ -65,7 +64,7 @@ def _dictionary() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
 
 
 def entities(text: str) -> Entities:
-    """Return the names, places and things of the lexicon that a text mentions.
+    """Return the known names, places and things in a text.
 
     >>> found = entities("Nadia bought two red scarves at the market.")
     >>> sorted(found.names), sorted(found.places), sorted(found.things)
@@ -100,8 +99,8 @@ def _ending(facts: Facts, errand: Errand, rng: Random) -> tuple[str, str]:
     return f"{friend.name} came and helped {hero.him}.", f", and {friend.name} helped {hero.him}"
 
 
-def _tell(facts: Facts, level: int, rng: Random) -> tuple[list[str], list[str], str]:
-    """Return the sentences, those that do not matter, and the summary."""
+def _passage(facts: Facts, level: int, rng: Random) -> tuple[list[str], list[str], str]:
+    """Return the sentences, the irrelevant ones among them, and the summary."""
     hero, errand = facts.hero, _plain(facts.errand)
     name, he = capitalise(hero.name), capitalise(hero.he)
     sky = capitalise(weathers()[facts.weather][0])
@@ -121,11 +120,11 @@ def _tell(facts: Facts, level: int, rng: Random) -> tuple[list[str], list[str], 
         return [going, weather, deed, feeling], [weather], f"{core}{company} and was {facts.feeling}."
     glimpse = rng.choice(GLIMPSES["out" if "out" in errand.place.tags else "in"])
     last, clause = _ending(facts, errand, rng)
-    told, details = [going, weather, deed, glimpse, last], [weather, glimpse]
+    sentences, details = [going, weather, deed, glimpse, last], [weather, glimpse]
     if rng.random() < 0.4:
         details.append(f"It was {rng.choice(('late', 'still early', 'a long day'))}.")
-        told.insert(2, details[-1])
-    return told, details, f"{core}{clause}."
+        sentences.insert(2, details[-1])
+    return sentences, details, f"{core}{clause}."
 
 
 def summary(seed: int, index: int, level: int) -> Summary:
@@ -143,7 +142,7 @@ def summary(seed: int, index: int, level: int) -> Summary:
     4
     """
     check_level(level)
-    sentences, details, text = _tell(build_facts(seed, index), level, stable_rng(seed, index, 6, level))
+    sentences, details, text = _passage(build_facts(seed, index), level, stable_rng(seed, index, 6, level))
     passage = " ".join(sentences)
     return Summary(
         passage=passage,

@@ -1,11 +1,50 @@
-"""The words of the tasks in English and French, read from bilingual.txt: things, places, verbs, adjectives, trades."""
+"""Words of the world, read from the text files of this folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 
-from textgym.tasks.world.lexicon import read_lines
+
+@dataclass(frozen=True)
+class Place:
+    """A place of the stories."""
+
+    name: str
+    """Noun, used with `the`."""
+    preposition: str
+    """`at`, `in` or `on`."""
+    tags: frozenset[str]
+    """Kinds of place, such as `town` or `water`."""
+    view: str
+    """A sight there."""
+    glimpse: str
+    """One neutral sentence about it."""
+
+
+def read_lines(*path: str) -> list[str]:
+    """Return the lines of a text file of this package, without comments and blank lines."""
+    text = resources.files(__package__).joinpath(*path).read_text(encoding="utf-8")
+    return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+@cache
+def classes() -> dict[str, tuple[str, ...]]:
+    """Return the word classes by name."""
+    pairs = (line.split(":", 1) for line in read_lines("lexicon.txt"))
+    return {name.strip(): tuple(word.strip() for word in words.split(",")) for name, words in pairs}
+
+
+@cache
+def places() -> tuple[Place, ...]:
+    """Return all places."""
+    found = []
+    for line in read_lines("places.txt"):
+        name, preposition, tags, view, glimpse = (field.strip() for field in line.split("|"))
+        found.append(Place(name, preposition, frozenset(tags.split()), view, glimpse))
+    return tuple(found)
+
 
 LEVELS = (1, 2, 3)
 """Levels of difficulty, the easiest first."""
@@ -36,23 +75,23 @@ class Thing:
     is_feminine: bool
     """Grammatical gender in French."""
     tags: frozenset[str]
-    """What it is and who sells it, such as `food` and `market`."""
+    """Kinds of thing and shops that sell it, such as `food` and `market`."""
     colours: tuple[str, ...]
-    """English colours in which it comes; empty where none fits."""
+    """Possible English colours; may be empty."""
     kinds: tuple[str, ...]
-    """Kinds in which a bakery sells it, such as `lemon` for cakes; empty for all else."""
+    """Kinds sold by a bakery, such as `lemon` for cakes; empty for other things."""
 
     def english(self, count: int) -> str:
-        """Return the form for so many of it."""
+        """Return the singular for 1, else the plural."""
         return self.singular if count == 1 else self.plural
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A place in both languages."""
+    """A place of the tasks, in both languages."""
 
     name: str
-    """English noun, told with `the`."""
+    """English noun, used with `the`."""
     preposition: str
     """English `at`, `in` or `on`."""
     french: str
@@ -64,7 +103,7 @@ class Spot:
     french_to: str
     """French preposition of direction."""
     tags: frozenset[str]
-    """What kind of place it is: `shop`, `bakery`, `out` or `in`."""
+    """Kinds of place: `shop`, `bakery`, `out` or `in`."""
 
     def english(self, relation: str) -> str:
         """Return `at the market`, `in the park`; with relation `to`, `to the market`."""
@@ -73,7 +112,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Deed:
-    """A verb with an object, with what and where it is done."""
+    """A verb with an object, and the things and places that it applies to."""
 
     verb: str
     """English infinitive."""
@@ -84,13 +123,13 @@ class Deed:
     french_plural: str
     """French present tense, third person plural."""
     participle: str
-    """French past participle, masculine singular; all deeds take `avoir`."""
+    """French past participle, masculine singular; all of these verbs take `avoir`."""
     relation: str
-    """`at` where it is done in a place, `to` where something is taken there."""
+    """`at` for an action in a place, `to` for one that takes something there."""
     things: frozenset[str]
-    """Tags of the things to which it is done."""
+    """Tags of possible objects."""
     places: frozenset[str]
-    """Tags of the places."""
+    """Tags of possible places."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +143,7 @@ class Adjective:
     stands_before: bool
     """Whether it precedes the noun in French."""
     things: frozenset[str]
-    """Tags of the things that can be so; empty for colours and feelings."""
+    """Tags of the things that it applies to; empty for colours and feelings."""
 
     @property
     def is_colour(self) -> bool:
@@ -141,7 +180,7 @@ def spots() -> tuple[Spot, ...]:
 
 @cache
 def nearest_spot() -> dict[str, Spot]:
-    """Return the place of the tasks for the name of each place of the stories."""
+    """Return the place of the tasks that stands for each place of the stories, by name."""
     found: dict[str, Spot] = {}
     for spot, record in zip(spots(), _records("place"), strict=True):
         found |= {name.strip(): spot for name in (spot.name, *record[7].split(",")) if name.strip()}
@@ -150,7 +189,7 @@ def nearest_spot() -> dict[str, Spot]:
 
 @cache
 def deeds() -> tuple[Deed, ...]:
-    """Return all verbs with an object; a verb comes once for each way to combine it."""
+    """Return all verbs with an object, one entry per combination."""
     return tuple(
         Deed(verb, past, french, plural, participle, relation, frozenset(with_what.split()), frozenset(where.split()))
         for verb, past, french, plural, participle, relation, with_what, where in _records("verb")
@@ -195,23 +234,23 @@ def qualities(thing: Thing) -> tuple[Adjective, ...]:
 
 @cache
 def deeds_at(spot: Spot) -> tuple[Deed, ...]:
-    """Return what can be done in a place."""
+    """Return the verbs that apply in a place."""
     return tuple(deed for deed in deeds() if deed.places & spot.tags)
 
 
 @cache
 def things_for(deed: Deed) -> tuple[Thing, ...]:
-    """Return what can be done to."""
+    """Return the possible objects of a verb."""
     return tuple(thing for thing in things() if deed.things & thing.tags)
 
 
 @cache
 def shops() -> dict[str, tuple[Thing, ...]]:
-    """Return what each shop sells."""
+    """Return shop name -> things sold."""
     return {name: tuple(thing for thing in things() if tag in thing.tags) for name, tag in _records("shop")}
 
 
 def check_level(level: int) -> None:
     """Raise ValueError for anything but 1, 2 and 3."""
     if level not in LEVELS:
-        raise ValueError(f"level {level!r} does not exist; choose 1, 2 or 3")
+        raise ValueError(f"level must be 1, 2 or 3, got {level!r}")

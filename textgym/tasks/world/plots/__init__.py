@@ -1,7 +1,7 @@
 """The plots of the world, read from the text files of this folder.
 
 A file is a list of plots. `plot NAME` begins one; `key value` lines follow. `start`, `trouble`, `good` and `bad` may
-repeat, one telling each; a line that begins with a space goes on with the line above.
+repeat, one variant each; a line that begins with a space continues the line above.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from textgym.tasks.world.grammar import parse
 
 __all__ = ["Plot", "all_plots", "read_plots"]
 
-_TELLINGS = ("start", "trouble", "good", "bad")
+_VARIANTS = ("start", "trouble", "good", "bad")
 _FACTS = (
     "topic", "cast", "named", "tie", "friend", "where", "when", "season", "weather", "tone", "voice", "goal", "luck",
     "plain", "mild",
@@ -23,16 +23,16 @@ _FACTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """What can happen: a beginning, a trouble and how it may end."""
+    """A plot: beginning, trouble and possible ends."""
 
     name: str
     """Unique name."""
     facts: dict[str, str] = field(default_factory=dict)
     """Settings by key, such as `topic`, `where` and `goal`."""
     start: tuple[str, ...]
-    """Patterns that begin the story."""
+    """Patterns of the beginning."""
     trouble: tuple[str, ...]
-    """Patterns of what comes in the way; may be empty."""
+    """Patterns of the trouble; may be empty."""
     good: tuple[str, ...]
     """Patterns of a happy turn and end."""
     bad: tuple[str, ...]
@@ -42,20 +42,20 @@ class Plot:
         """Return a setting."""
         return self.facts.get(key, default)
 
-    def says(self, key: str) -> bool:
+    def is_set(self, key: str) -> bool:
         """Return whether the plot sets a key to `yes`."""
         return self.facts.get(key) == "yes"
 
 
 def _build(name: str, entries: list[tuple[str, str]]) -> Plot:
-    tellings = {key: tuple(value for found, value in entries if found == key) for key in _TELLINGS}
+    variants = {key: tuple(value for found, value in entries if found == key) for key in _VARIANTS}
     facts = {key: value for key, value in entries if key in _FACTS}
-    unknown = {key for key, _ in entries} - set(_TELLINGS) - set(_FACTS)
-    if unknown or not tellings["start"] or not (tellings["good"] or tellings["bad"]):
+    unknown = {key for key, _ in entries} - set(_VARIANTS) - set(_FACTS)
+    if unknown or not variants["start"] or not (variants["good"] or variants["bad"]):
         raise ValueError(f"plot {name!r}: unknown keys {sorted(unknown)}, or no start, or no end")
-    for value in (value for values in tellings.values() for value in values):
+    for value in (value for values in variants.values() for value in values):
         parse(value)
-    return Plot(name=name, facts=facts, **tellings)
+    return Plot(name=name, facts=facts, **variants)
 
 
 def read_plots(text: str) -> list[Plot]:
@@ -77,7 +77,7 @@ def read_plots(text: str) -> list[Plot]:
         elif found:
             found[-1][1].append((key, value))
         else:
-            raise ValueError(f"line {number} stands before the first plot: {line!r}")
+            raise ValueError(f"line {number} is before the first plot: {line!r}")
     return [_build(name, entries) for name, entries in found]
 
 

@@ -1,4 +1,4 @@
-"""What a customer understands of a shop helper's reply: what is handed over, and what is asked."""
+"""Parsing of a shop assistant's reply: items handed over and questions asked."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ _FILLERS = frozenset((
     "is", "it", "lovely", "madam", "my", "nice", "of", "ok", "okay", "one", "ones", "pleasure", "right", "sir", "sure",
     "thank", "thanks", "the", "then", "very", "well", "with", "yes", "you",
 ))  # fmt: skip
-"""What may stand beside things that are named without a verb; not `please`, with which a customer speaks."""
+"""Words that may accompany items named without a verb; not `please`, which marks a customer's line."""
 
 
 @dataclass(frozen=True)
-class Heard:
+class ParsedReply:
     """The content of one reply."""
 
     hands_over: bool
-    """Whether the helper hands something over."""
+    """Whether something is handed over."""
     counts: frozenset[int]
-    """The numbers named with it; one number where the reply is clear."""
+    """Numbers named with it; one if the reply is unambiguous."""
     qualities: frozenset[str]
-    """The colours and kinds named with it."""
+    """Colours and kinds named with it."""
     things: frozenset[str]
-    """The things named with it, in the singular."""
+    """Things named with it, in the singular."""
     asks_count: bool
-    """Whether the helper asks how many."""
+    """Whether it asks for the number."""
     asks_quality: bool
-    """Whether the helper asks which colour or kind."""
+    """Whether it asks for the colour or kind."""
     offers_more: bool
-    """Whether the helper asks for further wishes."""
+    """Whether it asks for further requests."""
 
 
 @dataclass
 class _Named:
-    """What a sentence names."""
+    """Words of a sentence, by kind."""
 
     counts: set[int] = field(default_factory=set)
     qualities: set[str] = field(default_factory=set)
     things: set[str] = field(default_factory=set)
     is_bare: bool = True
-    """Whether it names nothing else."""
+    """Whether there are no other words."""
 
 
 @cache
@@ -120,21 +120,21 @@ def _read(words: list[str]) -> _Named:
 def _hands_over(sentence: str, named: _Named) -> bool:
     if not named.things or sentence.rstrip().endswith("?") or _REFUSAL.search(sentence):
         return False
-    says_so = _HERE.search(sentence) or (_HANDING.search(sentence) and not _WISH.search(sentence))
-    return bool(says_so) or (named.is_bare and bool(named.counts))
+    has_phrase = _HERE.search(sentence) or (_HANDING.search(sentence) and not _WISH.search(sentence))
+    return bool(has_phrase) or (named.is_bare and bool(named.counts))
 
 
-def hear(reply: str) -> Heard:
-    """Return what a customer understands of a helper's reply.
+def parse_reply(reply: str) -> ParsedReply:
+    """Parse a reply of the assistant.
 
-    Numbers may be words or digits; prices are skipped. Something is handed over in a sentence that is no question and
-    no refusal, names a thing, and either says so (`here are`, `I will get you`) or names nothing else. All that such
-    sentences name counts: who lists several things or numbers hands over all of them.
+    Numbers may be words or digits; prices are skipped. A sentence hands something over if it is neither a question nor
+    a refusal, names a thing, and either contains a phrase of handing over (`here are`, `I will get you`) or has no
+    other content. Everything named in such sentences counts as handed over.
 
-    >>> heard = hear("Sure! Here are 3 red apples for you. That will be 2 euros.")
-    >>> heard.hands_over, set(heard.counts), set(heard.qualities), set(heard.things)
+    >>> parsed = parse_reply("Sure! Here are 3 red apples for you. That will be 2 euros.")
+    >>> parsed.hands_over, set(parsed.counts), set(parsed.qualities), set(parsed.things)
     (True, {3}, {'red'}, {'apple'})
-    >>> hear("Which colour would you like?").asks_quality
+    >>> parse_reply("Which colour would you like?").asks_quality
     True
     """
     total, hands_over, asks_count, asks_quality = _Named(), False, False, False
@@ -152,7 +152,7 @@ def hear(reply: str) -> Heard:
             total.counts |= named.counts
             total.qualities |= named.qualities
             total.things |= named.things
-    return Heard(
+    return ParsedReply(
         hands_over=hands_over,
         counts=frozenset(total.counts),
         qualities=frozenset(total.qualities),

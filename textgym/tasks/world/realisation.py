@@ -1,9 +1,9 @@
-"""How a scene is told: the order of the sentences, names and pronouns, and the words that are free.
+"""Surface realisation of a scene as a story: order of sentences, names and pronouns, free choices of words.
 
 Slots of the patterns, besides the word classes of lexicon.txt and the purposes of phrases.txt:
 `h` the hero, by name or pronoun; `ho` the same as an object, `hs` with 's, `hn` always by name; `he him his himself`
 pronouns of the hero; `f` and `F` the second person, at first with the tie to the hero; `fs`, `fhe` and so on likewise;
-`f2` a first word of a story; `fnew` and `fgirl` somebody whom the hero has yet to meet; `fcall` and `call` how they
+`f2` the same as the first word of a story; `fnew` and `fgirl` a person whom the hero meets; `fcall` and `call` how they
 address each other; `time place at to view glimpse sky weather season month daypart` the setting.
 """
 
@@ -13,10 +13,9 @@ from collections import defaultdict
 from functools import cache
 from random import Random
 
-from textgym.tasks.world.cast import FORMS, UNNAMED_TIES, Person
 from textgym.tasks.world.grammar import capitalise, expand, polish
-from textgym.tasks.world.lexicon import classes, read_lines
-from textgym.tasks.world.scene import Scene, draw_thing
+from textgym.tasks.world.scene import FORMS, UNNAMED_TIES, Person, Scene, build_scene, draw_thing, stable_rng
+from textgym.tasks.world.vocabulary import classes, read_lines
 
 _TIMES = (
     "one {weather} {daypart}",
@@ -48,8 +47,8 @@ def phrases() -> dict[str, tuple[str, ...]]:
     return {purpose: tuple(patterns) for purpose, patterns in found.items()}
 
 
-class Teller:
-    """Tell one scene once."""
+class Realiser:
+    """State of the realisation of one scene."""
 
     def __init__(self, scene: Scene, rng: Random) -> None:
         self.scene = scene
@@ -59,8 +58,8 @@ class Teller:
         self.focus = ""
         self.used: set[str] = set()
 
-    def tell(self) -> str:
-        """Return the whole story, one paragraph."""
+    def text(self) -> str:
+        """Return the story, one paragraph."""
         scene, rng = self.scene, self.rng
         patterns = [scene.start]
         if rng.random() < 0.15 and not scene.first_person and not scene.plain:
@@ -213,3 +212,13 @@ _FACTS = {
     "girl": lambda scene: "girl" if scene.hero.pronoun == "she" else "boy",
     "creature": lambda scene: _NOUNS[scene.hero.kind].get(scene.hero.pronoun, scene.hero.name.removeprefix("the ")),
 }
+
+
+def realise(scene: Scene, variant: int = 0) -> str:
+    """Return the text of a scene; another variant has the same facts in other words."""
+    return Realiser(scene, stable_rng(variant, 2)).text()
+
+
+def story(seed: int, index: int) -> str:
+    """Return story number `index` of the world with this seed: one paragraph of about 50 to 150 words."""
+    return Realiser(build_scene(seed, index), stable_rng(seed, index, 2)).text()
