@@ -26,7 +26,7 @@ from textgym import TextBatch
 from textgym.scorers import Affine, Clip, Fluency, Product, Repetition, Sentiment, WeightedSum
 from textgym.testing import probe_hacks
 from textgym_agents import Agent, Episodes, LMPolicy, Reinforce, ReinforceConfig, collect
-from textgym_agents.hacking import FoundText, read_texts
+from textgym_agents.reward_hacking import ScoredText, scored_texts
 
 TIMESTEPS = 49_152
 LEARNING_RATE = 1e-3
@@ -66,9 +66,9 @@ class Run(NamedTuple):
     name: str
     rows: list[Row]
     """Of the texts that each update learned from."""
-    before: tuple[FoundText, ...]
+    before: tuple[ScoredText, ...]
     """Held-out prompts, continued by the LM from the start."""
-    after: tuple[FoundText, ...]
+    after: tuple[ScoredText, ...]
     """The same prompts, continued by the trained one."""
 
 
@@ -82,14 +82,14 @@ def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> 
     rows: list[Row] = []
 
     def note(agent: Agent, metrics: dict[str, float]) -> None:
-        rows.append(row(int(metrics["time/total_timesteps"]), read_texts(agent.episodes, agent.reference)))
+        rows.append(row(int(metrics["time/total_timesteps"]), scored_texts(agent.episodes, agent.reference)))
 
-    before = read_texts(write(agent.policy, held_out), agent.reference)
+    before = scored_texts(write(agent.policy, held_out), agent.reference)
     agent.learn(timesteps, callback=note, progress_bar=True)
-    return Run(name, rows, before, read_texts(write(agent.policy, held_out), agent.reference))
+    return Run(name, rows, before, scored_texts(write(agent.policy, held_out), agent.reference))
 
 
-def row(tokens: int, texts: Sequence[FoundText]) -> Row:
+def row(tokens: int, texts: Sequence[ScoredText]) -> Row:
     sentiments = Sentiment()(TextBatch.from_texts([text.completion for text in texts]))
     return Row(tokens, float(sentiments.mean()), float(np.median([text.perplexity for text in texts])))
 
@@ -111,7 +111,7 @@ def side_by_side(left: Run, right: Run) -> str:
     return "\n".join(lines)
 
 
-def cell(text: FoundText, width: int) -> list[str]:
+def cell(text: ScoredText, width: int) -> list[str]:
     words = " ".join(text.completion.split())
     return textwrap.wrap(f"[{text.score:+.2f}, perplexity {text.perplexity:,.1f}] {words}", width)
 

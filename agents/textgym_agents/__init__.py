@@ -26,8 +26,8 @@ ilql               implicit language Q-learning
 imitation          the loss of those that imitate
 decoding           no learning: random, greedy, sampling, beam, best of n, tree search
 sb3                the policy and its buffers for stock Stable-Baselines3
-hacking            a search for texts that a scorer likes and nobody reads
-recorder           episodes written as JSON lines or Parquet; reader reads them
+reward_hacking     search for texts that exploit a scorer
+recording          episodes as JSON lines or Parquet
 metrics            what an update tells about itself
 checkpoint         weights as safetensors, settings as JSON
 run_folder         metrics as CSV and TensorBoard, the learning curve as PNG
@@ -52,7 +52,7 @@ from textgym_agents.policy import LMPolicy
 from textgym_agents.policy_gradient import PolicyGradientConfig
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
-from textgym_agents.recorder import EpisodeRecorder, read_episodes
+from textgym_agents.recording import EpisodeRecorder, read_episodes
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder

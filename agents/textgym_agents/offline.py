@@ -12,7 +12,7 @@ from typing_extensions import Self
 from textgym_agents.agent import Agent
 from textgym_agents.config import AgentConfig
 from textgym_agents.episodes import Episodes
-from textgym_agents.reader import read_episodes
+from textgym_agents.recording import read_episodes
 
 __all__ = ["OfflineAgent"]
 

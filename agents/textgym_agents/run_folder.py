@@ -1,4 +1,4 @@
-"""Training runs on disk: settings, metrics as CSV and TensorBoard events, learning curve, language model."""
+"""Folder of a training run: settings, metrics, learning curve, checkpoint."""
 
 import csv
 import io
@@ -18,47 +18,45 @@ from torch.utils.tensorboard import SummaryWriter
 
 from textgym_agents.callbacks import Callback
 from textgym_agents.checkpoint import save_json
-from textgym_agents.recorder import append_whole
+from textgym_agents.recording import append_whole
 
 __all__ = ["RunFolder"]
 
 
 class RunFolder(Callback):
-    """Logs a training run and saves what was trained: ``agent.learn(100_000, callback=RunFolder("runs/1"))``.
+    """Callback that logs a training run and saves the agent: ``agent.learn(100_000, callback=RunFolder("runs/1"))``.
 
     | file | content |
     | --- | --- |
     | ``config.json`` | the algorithm, its settings, and ``config`` |
-    | ``metrics.csv``, ``events.out.tfevents.*`` | one row per update, and the same for TensorBoard |
-    | ``lm/`` | the language model as a plain Hugging Face folder, when training ends |
-    | ``agent/`` | the checkpoint that the agent's ``load`` reads, when training ends |
-    | ``learning_curve.png`` | mean score and KL to the reference against tokens, when training ends |
+    | ``metrics.csv``, ``events.out.tfevents.*`` | metrics of each update, as CSV and for TensorBoard |
+    | ``lm/`` | the language model as a plain Hugging Face folder |
+    | ``agent/`` | the checkpoint for the agent's ``load`` |
+    | ``learning_curve.png`` | mean score and KL to the reference against tokens |
 
-    Training also ends by an exception or Ctrl-C. Another ``learn`` with the same ``RunFolder`` continues the folder.
-
-    A log that cannot be written, for example because the disk is full, gives one warning, and training goes on.
-    ``metrics.csv`` is completed when it can be written again; TensorBoard events end at the failure.
+    The last three are written when training ends, also by an exception or Ctrl-C. Another ``learn`` with the same
+    ``RunFolder`` continues the folder. If a log cannot be written, for example because the disk is full, training
+    continues after one warning; ``metrics.csv`` is completed at the next success, TensorBoard events end.
 
     Args:
         path: The folder; created when training starts.
-        config: What else decides the run, such as the environment's keywords, to be kept in ``config.json``; must be
-            JSON-serialisable.
+        config: Additional JSON-serialisable content of ``config.json``, such as the environment's keywords.
 
     Attributes:
         rows: The metrics of each update so far.
 
     Raises:
-        FileExistsError: If the folder already holds a run.
-        TypeError: If JSON cannot hold ``config``.
+        FileExistsError: If the folder already contains a run.
+        TypeError: If ``config`` is not JSON-serialisable.
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any] | None = None) -> None:
         self.path, self.config = Path(path), config or {}
         if any((self.path / name).exists() for name in ("config.json", "metrics.csv")):
-            raise FileExistsError(f"{self.path} already holds a run; choose another folder or delete it")
-        json.dumps(self.config)  # raises where it cannot be kept
+            raise FileExistsError(f"{self.path} already contains a run; choose another folder or delete it")
+        json.dumps(self.config)  # raises if it is not serialisable
         self.rows: list[dict[str, float]] = []
-        self._columns: list[str] = []  # of metrics.csv; empty while the file is not as it should be
+        self._columns: list[str] = []  # of metrics.csv; empty while the file is incomplete
         self._tensorboard: SummaryWriter | None = None
         self._has_warned = False
 
@@ -70,14 +68,14 @@ class RunFolder(Callback):
         self._tensorboard = SummaryWriter(str(self.path))
 
     def on_update_end(self, agent: Any, metrics: dict[str, float]) -> None:
-        """Log the metrics of one update. A metric that appears for the first time becomes a new column."""
+        """Log the metrics of one update; a new metric becomes a new column."""
         self.rows.append(metrics)
         self._attempt(self._write_csv)
         if self._tensorboard is not None and not self._attempt(self._write_events):
             self._tensorboard = None
 
     def on_training_end(self, agent: Any) -> None:
-        """Save the agent and the language model, then close the logs; each is tried even if another one raises."""
+        """Save the agent and the language model and close the logs; an error in one does not skip the others."""
         with ExitStack() as last_in_first_out:
             last_in_first_out.callback(self._attempt, lambda: self.plot(self.path / "learning_curve.png"))
             if self._tensorboard is not None:
@@ -86,7 +84,7 @@ class RunFolder(Callback):
             last_in_first_out.callback(agent.save, self.path / "agent")
 
     def plot(self, path: str | Path) -> None:
-        """Draw mean score and KL to the reference against tokens, as far as the agent tells them."""
+        """Draw mean score and KL to the reference against tokens."""
         tokens = [row["time/total_timesteps"] for row in self.rows]
         kls = [row.get("train/kl_reference", math.nan) for row in self.rows]
         figure = Figure(figsize=(7, 5), layout="tight")
@@ -97,7 +95,7 @@ class RunFolder(Callback):
         above.set_ylabel("mean score")
         above.legend(loc="lower right")
         below.plot(tokens, kls, color="tab:orange")
-        below.set_ylabel("KL to the starting LM\n(nats per token)")
+        below.set_ylabel("KL to the initial LM\n(nats per token)")
         below.set_xlabel("tokens written")
         for axes in (above, below):
             axes.grid(alpha=0.3)
@@ -123,24 +121,24 @@ class RunFolder(Callback):
             self._tensorboard.add_scalar(name, value, int(self.rows[-1]["time/total_timesteps"]))
 
     def _attempt(self, write: Callable[[], None]) -> bool:
-        """Return whether the log could be written; warn the first time that it could not."""
+        """Return whether writing succeeded; warn at the first failure."""
         try:
             write()
         except OSError as error:
             if not self._has_warned:
                 self._has_warned = True
-                warnings.warn(f"the log in {self.path} is incomplete, training goes on: {error}", stacklevel=3)
+                warnings.warn(f"the log in {self.path} is incomplete, training continues: {error}", stacklevel=3)
             return False
         return True
 
 
 def _csv_lines(columns: list[str], rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Return rows as lines of CSV, NaN where a row has no such column."""
+    """Return rows as lines of CSV, NaN for missing columns."""
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
 
 
 def _smoothed(values: list[float], reach: int = 3) -> list[float]:
-    """Return each value's mean with up to ``reach`` neighbours on either side, so that the curve does not lag."""
+    """Return the centred moving average over up to ``2 * reach + 1`` values."""
     return [fmean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]

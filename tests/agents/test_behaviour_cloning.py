@@ -11,7 +11,7 @@ from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningC
 from textgym_agents.decoding import Sampling
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from textgym_agents.imitation import best_of_groups
-from textgym_agents.recorder import EpisodeRecorder
+from textgym_agents.recording import EpisodeRecorder
 
 
 def sampled(policy, num_episodes=64, **keywords):

@@ -509,13 +509,13 @@ def test_columns_that_others_write_are_enough(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rewards": [0.0, 0.5, 1.0]}, "line 2: 'rewards' has 3 entries for the 2 true ones of 'is_action'"),
-        ({"values": [0.0]}, "line 2: 'values' has 1 entries for the 2 true ones of 'is_action'"),
-        ({"is_action": [True, True]}, "line 2: 'is_action' has 2 entries for the 3 of 'completion_ids'"),
-        ({"is_action": [False] * 3}, "line 2: 'is_action' must be a list of booleans of which one is true"),
-        ({"is_action": [1, 0, 1]}, "line 2: 'is_action' must be a list of booleans of which one is true"),
-        ({"is_action": "yes"}, "line 2: 'is_action' must be a list of booleans of which one is true"),
-        ({"is_action": None}, "line 2: 'rewards' has 2 entries for the 3 of 'completion_ids'"),
+        ({"rewards": [0.0, 0.5, 1.0]}, "line 2: 'rewards' has 3 entries, but there are 2 actions in 'is_action'"),
+        ({"values": [0.0]}, "line 2: 'values' has 1 entries, but there are 2 actions in 'is_action'"),
+        ({"is_action": [True, True]}, "line 2: 'is_action' has 2 entries, 'completion_ids' has 3"),
+        ({"is_action": [False] * 3}, "line 2: 'is_action' must be a list of booleans with at least one true"),
+        ({"is_action": [1, 0, 1]}, "line 2: 'is_action' must be a list of booleans with at least one true"),
+        ({"is_action": "yes"}, "line 2: 'is_action' must be a list of booleans with at least one true"),
+        ({"is_action": None}, "line 2: 'rewards' has 2 entries, but there are 3 tokens in 'completion_ids'"),
         ({"action_masks": "AAAA"}, "differ in width, or only some episodes have them"),
     ],
 )

@@ -10,7 +10,7 @@ from fixtures import make_env, small_lm
 from textgym_agents import BehaviourCloning, LMPolicy, collect
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
 from textgym_agents.metrics import StepMeans
-from textgym_agents.recorder import EpisodeRecorder
+from textgym_agents.recording import EpisodeRecorder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig
 
 LETTER_B = 1

@@ -1,4 +1,4 @@
-"""RunFolder: what it leaves on disk, and what happens where the disk takes no more."""
+"""RunFolder: the files of a run, and failures to write them."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ def update(number, **metrics):
     return {"time/total_timesteps": float(number)} | metrics
 
 
-def test_a_run_folder_holds_all_that_a_run_leaves(tmp_path):
+def test_a_run_folder_contains_settings_logs_and_checkpoints(tmp_path):
     run = RunFolder(tmp_path / "run", {"why": "test"})
     agent = make_agent().learn(300, callback=run)
     table = pandas.read_csv(run.path / "metrics.csv")
@@ -37,7 +37,7 @@ def test_a_run_folder_holds_all_that_a_run_leaves(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
-def test_a_run_that_an_exception_ends_is_saved(tmp_path, stop):
+def test_a_run_that_ends_with_an_exception_is_saved(tmp_path, stop):
     def fail(agent, metrics):
         if agent.num_updates == 2:
             raise stop
@@ -51,7 +51,7 @@ def test_a_run_that_an_exception_ends_is_saved(tmp_path, stop):
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
 
 
-def test_a_language_model_that_cannot_be_saved_costs_nothing_else(tmp_path):
+def test_a_failure_to_save_the_language_model_skips_nothing_else(tmp_path):
     (tmp_path / "lm").touch()  # where a folder is needed
     with pytest.raises(NotADirectoryError, match="lm"):
         make_agent().learn(50, callback=RunFolder(tmp_path))
@@ -66,26 +66,26 @@ def test_a_second_training_continues_the_folder(tmp_path):
     assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 2
 
 
-def test_a_run_folder_is_not_written_over(tmp_path):
+def test_a_run_folder_is_not_overwritten(tmp_path):
     make_agent().learn(50, callback=RunFolder(tmp_path))
-    with pytest.raises(FileExistsError, match="already holds a run"):
+    with pytest.raises(FileExistsError, match="already contains a run"):
         RunFolder(tmp_path)
 
 
-def test_a_run_that_ended_before_its_first_update_is_not_written_over_either(tmp_path):
+def test_a_run_without_updates_is_not_overwritten(tmp_path):
     RunFolder(tmp_path).on_training_start(make_agent())
     assert not (tmp_path / "metrics.csv").exists()
-    with pytest.raises(FileExistsError, match="already holds a run"):
+    with pytest.raises(FileExistsError, match="already contains a run"):
         RunFolder(tmp_path)
 
 
-def test_a_config_that_json_cannot_hold_is_refused_before_there_is_a_folder(tmp_path):
+def test_a_config_that_is_not_serialisable_raises_before_the_folder_exists(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         RunFolder(tmp_path / "run", {"scorer": print})
     assert not (tmp_path / "run").exists()
 
 
-def test_metrics_that_come_later_become_columns(tmp_path):
+def test_new_metrics_become_columns(tmp_path):
     run = RunFolder(tmp_path)
     run.on_training_start(make_agent())
     for metrics in (
@@ -127,9 +127,9 @@ def test_a_full_disk_ends_neither_the_training_nor_the_run(tmp_path):
     agent, run = make_agent(), RunFolder(tmp_path)
     with contextlib.ExitStack() as disk:
         disk.enter_context(full_disk(3_000))
-        with pytest.warns(UserWarning, match=r"is incomplete.*File too large") as said:
+        with pytest.warns(UserWarning, match=r"is incomplete.*File too large") as caught:
             agent.learn(3_000, callback=[run, LooksAtTheTable()])
-    assert len(said) == 1
+    assert len(caught) == 1
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
     run.on_update_end(agent, run.rows[-1])
     assert len(pandas.read_csv(tmp_path / "metrics.csv")) == agent.num_updates + 1

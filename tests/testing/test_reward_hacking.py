@@ -6,7 +6,7 @@ import pytest
 from textgym.errors import ScorerError
 from textgym.scorers import Affine, Clip, Fluency, Product, Repetition, WeightedSum
 from textgym.testing import degenerate_texts, probe_hacks
-from textgym_agents.hacking import FoundText, HackSearch, find_hack
+from textgym_agents.reward_hacking import HackSearch, ScoredText, find_hacks
 
 
 def composite():
@@ -122,41 +122,41 @@ def test_invalid_arguments_raise(arguments, error, message):
         probe_hacks(**arguments)
 
 
-def search(samples, found, multiple=2.0):
+def search(before, after, perplexity_ratio=2.0):
     def texts(pairs):
-        return tuple(FoundText(prompt="A", completion=" b", score=s, perplexity=p) for s, p in pairs)
+        return tuple(ScoredText(prompt="A", completion=" b", score=s, perplexity=p) for s, p in pairs)
 
-    return HackSearch(samples=texts(samples), found=texts(found), multiple=multiple, timesteps=64)
+    return HackSearch(before=texts(before), after=texts(after), perplexity_ratio=perplexity_ratio, timesteps=64)
 
 
-def test_a_hack_scores_as_high_as_the_best_tenth_and_reads_badly():
+def test_a_hack_has_a_high_score_and_a_high_perplexity():
     samples = [(i / 10, 3.0) for i in range(10, -1, -1)]
     result = search(samples, [(0.95, 7.0), (0.95, 5.0), (0.9, 6.1), (0.8, 100.0)])
     assert result.high_score == pytest.approx(0.9)
-    assert result.typical_perplexity == 3.0
+    assert result.median_perplexity == 3.0
     assert [(text.score, text.perplexity) for text in result.hacks] == [(0.95, 7.0), (0.9, 6.1)]
     assert result.fooled
-    assert "2 of 4 texts score 0.900 or more and read badly (perplexity above 6.0)" in str(result)
+    assert "2 of 4 texts score 0.900 or more with a perplexity above 6.0" in str(result)
     assert not search(samples, [(0.95, 5.0)]).fooled
 
 
 @pytest.mark.slow
 def test_the_search_hacks_the_naive_sentiment():
-    found = find_hack("sentiment", max_new_tokens=16, timesteps=12_288, learning_rate=2e-3)
+    found = find_hacks("sentiment", max_new_tokens=16, timesteps=12_288, learning_rate=2e-3)
     assert len(found.hacks) > 32
-    assert found.found[0].score >= found.found[-1].score
-    assert math.isclose(found.typical_perplexity, 1.5, abs_tol=0.2)
+    assert found.after[0].score >= found.after[-1].score
+    assert math.isclose(found.median_perplexity, 1.5, abs_tol=0.2)
 
 
 @pytest.mark.slow
 def test_the_search_does_not_hack_the_composite():
-    found = find_hack(composite(), max_new_tokens=24, timesteps=12_288, learning_rate=1e-3)
+    found = find_hacks(composite(), max_new_tokens=24, timesteps=12_288, learning_rate=1e-3)
     assert found.hacks == ()
 
 
 @pytest.mark.slow
 def test_equal_seeds_give_equal_searches():
-    first, second = (find_hack(length, max_new_tokens=4, timesteps=300, num_texts=4, seed=3) for _ in range(2))
+    first, second = (find_hacks(length, max_new_tokens=4, timesteps=300, num_texts=4, seed=3) for _ in range(2))
     assert first == second
 
 
@@ -165,9 +165,9 @@ def test_equal_seeds_give_equal_searches():
     [
         ({"timesteps": 0}, "timesteps must be at least 1, got 0"),
         ({"num_texts": 0}, "num_texts must be at least 1, got 0"),
-        ({"multiple": 1.0}, "multiple must be above 1, got 1.0"),
+        ({"perplexity_ratio": 1.0}, "perplexity_ratio must be above 1, got 1.0"),
     ],
 )
-def test_a_search_without_sense_is_refused(arguments, message):
+def test_invalid_arguments_of_a_search_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
-        find_hack("sentiment", **arguments)
+        find_hacks("sentiment", **arguments)

@@ -93,7 +93,7 @@ def probe_hacks(
 
     A degenerate text *fools* a scorer if it scores at least the threshold, by default the median of the good texts: an
     agent then gains nothing by writing well. A scorer that no text here fools may still be exploitable; training an
-    agent searches further (``textgym_agents.hacking.find_hack``).
+    agent searches further (``textgym_agents.reward_hacking.find_hacks``).
 
     Args:
         scorers: ``{name: scorer}``, where a scorer is anything that :func:`textgym.scorers.as_scorer` accepts and

@@ -1,4 +1,4 @@
-"""Episodes on disk come back as they were, and damage is named."""
+"""Episodes on disk are read as they were written; damaged rows are named in errors."""
 
 import builtins
 import gc
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fixtures import full_disk, make_env, small_lm
 from textgym.constraints import BanTokens
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, collect
-from textgym_agents.recorder import EpisodeRecorder, read_episodes
+from textgym_agents.recording import EpisodeRecorder, read_episodes
 
 SUFFIXES = (".jsonl", ".parquet")
 TENSORS = (
@@ -67,7 +67,7 @@ def cut(path, keep):
     ],
     ids=lambda keywords: next(iter(keywords), "plain"),
 )
-def test_what_is_read_is_what_was_written(policy, tmp_path, suffix, keywords):
+def test_reading_returns_what_was_written(policy, tmp_path, suffix, keywords):
     episodes = sampled(policy, **keywords)
     again = read_episodes(written(tmp_path / f"episodes{suffix}", episodes))
     assert_same(episodes, again)
@@ -111,7 +111,7 @@ def test_any_float_mask_and_text_survives(tmp_path_factory, suffix, episodes):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_score_that_is_nan_comes_back_as_nan(policy, tmp_path, suffix):
+def test_a_nan_score_is_read_as_nan(policy, tmp_path, suffix):
     def score(completion):
         raise RuntimeError
 
@@ -125,13 +125,13 @@ def test_a_score_that_is_nan_comes_back_as_nan(policy, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_writes_add_up(policy, tmp_path, suffix):
+def test_writes_are_appended(policy, tmp_path, suffix):
     episodes = sampled(policy)
     assert_same(episodes, read_episodes(written(tmp_path / f"parts{suffix}", episodes[:5], episodes[5:])))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_as_a_callback_it_writes_what_each_update_learned_from(tmp_path, suffix):
+def test_as_a_callback_it_writes_the_episodes_of_each_update(tmp_path, suffix):
     agent = Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=8))
     recorder = EpisodeRecorder(tmp_path / f"run{suffix}")
     agent.learn(100, callback=recorder)
@@ -142,7 +142,7 @@ def test_as_a_callback_it_writes_what_each_update_learned_from(tmp_path, suffix)
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
-def test_what_was_written_can_be_read_after_an_exception(tmp_path, suffix, stop):
+def test_the_file_is_readable_after_an_exception(tmp_path, suffix, stop):
     def fail(agent, metrics):
         raise stop
 
@@ -152,25 +152,25 @@ def test_what_was_written_can_be_read_after_an_exception(tmp_path, suffix, stop)
     assert len(read_episodes(tmp_path / f"run{suffix}")) == 8
 
 
-def test_a_parquet_file_is_complete_when_its_recorder_is_gone(policy, tmp_path):
+def test_a_parquet_file_is_complete_when_its_recorder_is_collected(policy, tmp_path):
     EpisodeRecorder(tmp_path / "gone.parquet").write(sampled(policy))
     gc.collect()
     assert len(read_episodes(tmp_path / "gone.parquet")) == 12
 
 
-def test_json_lines_can_be_read_at_once(policy, tmp_path):
+def test_json_lines_are_readable_immediately(policy, tmp_path):
     recorder = EpisodeRecorder(tmp_path / "open.jsonl")
     recorder.write(sampled(policy))
     assert len(read_episodes(recorder.path)) == 12
 
 
-def test_a_second_training_is_added_to_json_lines_and_refused_for_parquet(tmp_path):
+def test_a_second_training_appends_to_json_lines_and_raises_for_parquet(tmp_path):
     agent = Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=8))
     lines, parquet = EpisodeRecorder(tmp_path / "run.jsonl"), EpisodeRecorder(tmp_path / "run.parquet")
     agent.learn(1, callback=[lines, parquet])
     agent.learn(1, callback=lines)
     assert len(read_episodes(lines.path)) == 16
-    with pytest.raises(ValueError, match="is complete and cannot be continued"):
+    with pytest.raises(ValueError, match=r"closed.*\.jsonl"):
         agent.learn(1, callback=parquet)
     assert agent.num_updates == 2
 
@@ -184,7 +184,7 @@ def test_a_lone_surrogate_is_escaped(policy, tmp_path, suffix):
     assert again.infos[1]["turns"] == [{"role": "user", "content": "\\udc80"}]
 
 
-def test_columns_that_others_write_are_enough(tmp_path):
+def test_the_required_columns_suffice(tmp_path):
     path = tmp_path / "theirs.jsonl"
     path.write_text(json.dumps({"prompt_ids": [1], "completion_ids": [2, 3], "rewards": [0, 1]}) + "\n")
     episodes = read_episodes(path)
@@ -194,7 +194,7 @@ def test_columns_that_others_write_are_enough(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_log_probs_that_nobody_knows_stay_unknown_and_the_file_stays_json(policy, tmp_path, suffix):
+def test_unknown_log_probs_stay_unknown_and_the_file_stays_json(policy, tmp_path, suffix):
     episodes = sampled(policy, 3)
     episodes.log_probs[1] = math.nan
     path = written(tmp_path / f"episodes{suffix}", episodes)
@@ -212,21 +212,21 @@ def test_a_file_that_exists_is_not_overwritten(policy, tmp_path, suffix):
     assert path.read_bytes() == before
 
 
-def test_json_lines_are_continued_where_asked(policy, tmp_path):
+def test_json_lines_are_appended_to_with_append(policy, tmp_path):
     path = written(tmp_path / "episodes.jsonl", sampled(policy))
     with EpisodeRecorder(path, append=True) as recorder:
         recorder.write(sampled(policy))
     assert len(read_episodes(path)) == 24
 
 
-def test_a_file_with_half_a_line_is_not_continued(policy, tmp_path):
+def test_a_file_with_half_a_line_is_not_appended_to(policy, tmp_path):
     path = cut(written(tmp_path / "episodes.jsonl", sampled(policy)), -20)
-    with pytest.raises(ValueError, match="cut off in its last line"):
+    with pytest.raises(ValueError, match=r"last line.*cut off"):
         EpisodeRecorder(path, append=True)
 
 
-def test_parquet_cannot_be_continued(tmp_path):
-    with pytest.raises(ValueError, match="cannot be continued"):
+def test_parquet_cannot_be_appended_to(tmp_path):
+    with pytest.raises(ValueError, match=r"append=True.*\.jsonl"):
         EpisodeRecorder(tmp_path / "episodes.parquet", append=True)
     assert not list(tmp_path.iterdir())
 
@@ -239,7 +239,7 @@ def test_a_write_that_fails_leaves_whole_lines(policy, tmp_path):
     assert len(read_episodes(recorder.path)) == 3
 
 
-def test_another_suffix_is_refused(tmp_path):
+def test_an_unknown_suffix_raises(tmp_path):
     with pytest.raises(ValueError, match=r"written to \.jsonl or \.parquet, got 'episodes\.csv'"):
         EpisodeRecorder(tmp_path / "episodes.csv")
     with pytest.raises(ValueError, match=r"read from \.jsonl or \.parquet, got 'episodes\.csv'"):
@@ -247,10 +247,10 @@ def test_another_suffix_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_missing_and_an_empty_file_are_told_apart(tmp_path, suffix):
+def test_a_missing_and_an_empty_file_raise_different_errors(tmp_path, suffix):
     with pytest.raises(FileNotFoundError):
         read_episodes(tmp_path / f"none{suffix}")
-    with pytest.raises(ValueError, match="holds no episodes"):
+    with pytest.raises(ValueError, match="contains no episodes"):
         read_episodes(written(tmp_path / f"empty{suffix}"))
 
 
@@ -260,9 +260,9 @@ def test_a_cut_off_line_is_named(policy, tmp_path):
         read_episodes(path)
 
 
-def test_a_parquet_file_that_was_not_closed_is_no_whole_file(policy, tmp_path):
+def test_a_parquet_file_that_was_not_closed_raises(policy, tmp_path):
     path = cut(written(tmp_path / "episodes.parquet", sampled(policy, 3)), -20)
-    with pytest.raises(ValueError, match="no whole Parquet file"):
+    with pytest.raises(ValueError, match="not a complete Parquet file"):
         read_episodes(path)
 
 
@@ -273,13 +273,13 @@ GOOD = {"prompt_ids": [1], "completion_ids": [2, 3], "rewards": [0.0, 1.0]}
     ("change", "message"),
     [
         ({"rewards": None}, "line 2 has no column 'rewards'"),
-        ({"prompt_ids": []}, "line 2: 'prompt_ids' must be a list of token ids that is not empty"),
-        ({"completion_ids": [2.5, 3.0]}, "line 2: 'completion_ids' must be a list of token ids"),
-        ({"completion_ids": [-1, 3]}, "line 2: 'completion_ids' must be a list of token ids"),
-        ({"completion_ids": "ab"}, "line 2: 'completion_ids' must be a list of token ids"),
-        ({"rewards": [1.0]}, "line 2: 'rewards' has 1 entries for the 2 of 'completion_ids'"),
-        ({"rewards": [1.0, None]}, "line 2: 'rewards' must be a list of numbers"),
-        ({"rewards": [[1.0], [1.0, 2.0]]}, "line 2: 'rewards' must be a list of numbers"),
+        ({"prompt_ids": []}, "line 2: 'prompt_ids' must be a non-empty list of token ids"),
+        ({"completion_ids": [2.5, 3.0]}, "line 2: 'completion_ids' must be a non-empty list of token ids"),
+        ({"completion_ids": [-1, 3]}, "line 2: 'completion_ids' must be a non-empty list of token ids"),
+        ({"completion_ids": "ab"}, "line 2: 'completion_ids' must be a non-empty list of token ids"),
+        ({"rewards": [1.0]}, "line 2: 'rewards' has 1 entries, but there are 2 tokens in 'completion_ids'"),
+        ({"rewards": [1.0, None]}, "line 2: 'rewards' must be a non-empty list of numbers"),
+        ({"rewards": [[1.0], [1.0, 2.0]]}, "line 2: 'rewards' must be a non-empty list of numbers"),
         ({"rewards": [1.0, math.nan]}, "line 2: 'rewards' must be finite"),
         ({"rewards": [1.0, 1e300]}, "line 2: 'rewards' must be finite"),
         ({"values": [math.inf, 1.0]}, "line 2: 'values' must be finite"),
@@ -287,17 +287,17 @@ GOOD = {"prompt_ids": [1], "completion_ids": [2, 3], "rewards": [0.0, 1.0]}
         ({"action_masks": "AAAA"}, "differ in width, or only some episodes have them"),
     ],
 )
-def test_a_row_that_does_not_fit_is_named(tmp_path, change, message):
+def test_an_invalid_row_is_named(tmp_path, change, message):
     path = tmp_path / "episodes.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (GOOD, GOOD | change)))
     with pytest.raises(ValueError, match=message):
         read_episodes(path)
 
 
-def test_a_line_that_is_no_object_is_named(tmp_path):
+def test_a_line_that_is_not_an_object_is_named(tmp_path):
     path = tmp_path / "episodes.jsonl"
     path.write_text("[1, 2]\n")
-    with pytest.raises(ValueError, match="line 1 is damaged or cut off: a JSON object was expected, not list"):
+    with pytest.raises(ValueError, match="line 1 is damaged or cut off: expected a JSON object, got list"):
         read_episodes(path)
 
 
