@@ -132,9 +132,9 @@ class Unseeded(textgym.TextGenEnv):
 
 class ForgetsWhenCloned(textgym.TextGenEnv):
     def clone(self):
-        twin = super().clone()
-        twin.core.samples = [Sample("another")]
-        return twin
+        other = super().clone()
+        other.core.samples = [Sample("another")]
+        return other
 
 
 class HalfASnapshot(textgym.TextGenEnv):

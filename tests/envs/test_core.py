@@ -58,7 +58,7 @@ def test_the_window_holds_prompt_and_completion_padded_with_v():
     assert env.pad_token_id == CHAR.vocab_size == 97
 
 
-def test_eos_ends_the_episode_and_pays_the_score():
+def test_eos_ends_the_episode_with_the_score_as_reward():
     env = started()
     assert write(env, "abc")[1:4] == (0.0, False, False)
     _, reward, terminated, truncated, info = write(env, "$")
@@ -171,10 +171,10 @@ def test_an_impossible_stop_is_refused(stop, error, message):
         make(stop=[stop] if stop == "" else stop)
 
 
-def test_the_potential_pays_for_each_token_and_sums_to_the_score():
+def test_the_potential_rewards_each_token_and_sums_to_the_score():
     env = started(reward="potential")
     rewards = [write(env, character)[1] for character in "abc$"]
-    # Phi is the length so far and 0 at the end, where the score is paid: 3 + 0 - 3.
+    # Phi is the length so far and 0 at the end, where the score is added: 3 + 0 - 3.
     assert rewards == [1.0, 1.0, 1.0, 0.0]
 
 
@@ -195,7 +195,7 @@ def test_the_potential_pays_for_each_token_and_sums_to_the_score():
         ({"prompt_ids": [[5, 6]], "prefix": [""]}, "$%", 0),
     ],
 )
-def test_options_say_where_an_episode_starts(options, text, steps):
+def test_reset_options_give_prompt_and_prefix(options, text, steps):
     env = make(prompts=["Hi ", "Ho "])
     observation, _ = env.reset(seed=0, options=options)
     assert observation.tolist() == [*CHAR.encode(text), *[97] * (env.window - len(text))]
@@ -218,7 +218,7 @@ def test_a_prefix_belongs_to_the_completion_and_to_the_budget():
     assert (terminated, reward, info["completion"], info["length"]) == (True, 4.0, "abcd", 4)
 
 
-def test_slots_may_be_given_a_start_each():
+def test_reset_options_may_differ_between_slots():
     envs = make_vector(3, autoreset_mode="Disabled")
     envs.reset(seed=0, options={"prompt": ["a", "bc", "d"], "prefix_ids": [[1], [], [2, 3]]})
     assert envs.core.prompt_lengths.tolist() == [1, 2, 1]
@@ -253,7 +253,7 @@ def test_slots_may_be_given_a_start_each():
         ({"prefix_ids": [1, 96]}, ValueError, "96 is EOS"),
     ],
 )
-def test_an_impossible_start_is_refused_and_leaves_the_state(options, error, message):
+def test_impossible_reset_options_raise_and_leave_the_state(options, error, message):
     envs = make_vector(2)
     envs.reset(seed=0)
     envs.step([3, 4])
@@ -340,7 +340,7 @@ def test_the_action_space_is_as_wide_as_the_models_logits_and_masks_what_is_no_t
 # Groups ---------------------------------------------------------------------------------------------------------------
 
 
-def test_each_drawn_prompt_is_dealt_to_the_next_episodes_whichever_slots_come_free():
+def test_each_drawn_prompt_is_assigned_to_the_next_episodes_whichever_slots_come_free():
     envs = make_vector(
         3, prompts=lambda rng: f"{rng.integers(10**6)} ", group_size=2, autoreset_mode="SameStep", max_new_tokens=20
     )
@@ -361,7 +361,7 @@ def test_each_drawn_prompt_is_dealt_to_the_next_episodes_whichever_slots_come_fr
     assert envs.core.groups.tolist() == [4, 5, 5]
 
 
-def test_a_prefix_alone_is_put_behind_the_prompt_of_the_group():
+def test_a_prefix_alone_follows_the_prompt_of_the_group():
     envs = make_vector(4, prompts=[*"ABCDEFGH"], group_size=2, autoreset_mode="SameStep")
     observations, _ = envs.reset(seed=0, options={"prefix": ["x", "y", "x", "z"]})
     texts = [CHAR.decode(row[row != 97].tolist()) for row in observations]
@@ -458,12 +458,12 @@ def test_invalid_actions_concern_their_slot_alone():
     assert envs.core.lengths.tolist() == [4, 3, 4]
 
 
-def test_where_the_constraints_leave_nothing_eos_is_legal():
+def test_where_the_constraints_leave_nothing_eos_is_valid():
     env = started(constraints=AllowTokens(["a"], allow_eos=False), actions=Subset(["b", "c"]))
     assert env.action_masks().tolist() == [False, False, True]
 
 
-def test_where_there_is_no_eos_either_the_error_says_so():
+def test_constraints_that_leave_nothing_raise_without_eos():
     env = started(constraints=AllowTokens(["a"], allow_eos=False), actions=Subset(["b", "c"], eos=False))
     with pytest.raises(InvalidActionError, match="no valid action"):
         env.action_masks()
@@ -516,7 +516,7 @@ def test_a_step_needs_a_running_episode():
 
 
 class Fragile:
-    """Scores the length, or does what ``fault`` says."""
+    """Scores the length, or fails in the way ``fault`` names."""
 
     def __init__(self):
         self.fault = None
@@ -620,7 +620,7 @@ class Reference:
         return np.log(np.where(actions == lengths, 0.5, 0.25))
 
 
-def test_the_kl_term_takes_what_the_policy_likes_more_than_the_reference():
+def test_the_kl_term_subtracts_the_log_ratio_of_policy_and_reference():
     env = started(kl_penalty=0.1, reference=Reference())
     env.set_log_probs(np.log(0.5))
     _, reward, *_ = env.step(7)  # after 3 tokens: a quarter
@@ -735,21 +735,21 @@ def test_a_clone_is_independent_its_action_space_included():
     env = started(prompts=["a", "b", "c", "d"])
     env.action_space.seed(0)
     write(env, "xy")
-    twin = env.clone()
-    expected = twin.action_space.sample()
-    write(twin, "z$")
-    twin.reset()
+    other = env.clone()
+    expected = other.action_space.sample()
+    write(other, "z$")
+    other.reset()
     assert env.action_space.sample() == expected
     assert write(env, "$")[4]["completion"] == "xy"
 
 
-def test_a_clone_is_told_the_log_probabilities_that_the_original_was():
+def test_a_clone_has_the_log_probabilities_set_in_the_original():
     envs = make_vector(2, kl_penalty=0.1, reference=Reference())
     envs.reset(seed=0)
     envs.set_log_probs([-1.0, -2.0])
-    twin = envs.clone()
-    assert envs.step([5, 6])[1].tolist() == twin.step([5, 6])[1].tolist()
-    assert envs.step([5, 6])[1].tolist() == twin.step([5, 6])[1].tolist()
+    other = envs.clone()
+    assert envs.step([5, 6])[1].tolist() == other.step([5, 6])[1].tolist()
+    assert envs.step([5, 6])[1].tolist() == other.step([5, 6])[1].tolist()
 
 
 def test_a_snapshot_of_another_size_is_refused():

@@ -136,7 +136,7 @@ def bench(interface):
 
 @in_all_interfaces
 @with_every_fault
-def test_raise_says_what_went_wrong_and_the_step_can_be_repeated(bench, fault):
+def test_raise_gives_the_cause_and_the_step_can_be_repeated(bench, fault):
     one = bench(on_scorer_error="raise")
     one.step(A, B)
     one.break_it(fault)
@@ -155,7 +155,7 @@ def test_raise_says_what_went_wrong_and_the_step_can_be_repeated(bench, fault):
 
 @in_all_interfaces
 @with_every_fault
-def test_invalid_pays_nothing_and_shows_no_score(bench, fault):
+def test_invalid_gives_reward_0_and_no_score(bench, fault):
     one = bench(on_scorer_error="invalid")
     one.step(A, B)
     one.break_it(fault)
@@ -181,7 +181,7 @@ def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fau
 
 @in_all_interfaces
 @pytest.mark.parametrize("policy", ["invalid", -2])
-def test_the_next_episode_knows_nothing_of_a_fault_that_is_over(bench, policy):
+def test_the_next_episode_has_no_error_of_the_previous_one(bench, policy):
     one = bench(on_scorer_error=policy, max_new_tokens=1)
     one.break_it("raises")
     one.step(A, A)
@@ -252,7 +252,7 @@ def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
     one.mend()
     rewards, ended = one.step(EOS, C)
     assert (ended[0]["completion"], ended[0]["score"], ended[1]) == ("a", 1.0, None)
-    assert rewards == [0.0, 1.0]  # the score, less the potential that was paid for already
+    assert rewards == [0.0, 1.0]  # the score, less the potential rewarded before
     assert one.texts() == ["", "bc"]
 
 
@@ -283,7 +283,7 @@ def test_prompts_that_run_out_do_not_take_a_step_with_them(bench):
 
 
 @pytest.mark.parametrize("interface", ["SameStep", "sb3"])
-def test_a_step_that_fails_deals_no_episode_of_a_group(bench):
+def test_a_step_that_fails_assigns_no_prompt_of_a_group(bench):
     one = bench(reward="potential", group_size=2)
     one.break_it("raises", only_prompts=True)
     for _ in range(3):
@@ -311,7 +311,7 @@ def fails_with_its_text(completion):
     raise ValueError(f"no score for {completion}")
 
 
-def test_each_slot_tells_the_error_of_its_own_episode():
+def test_each_slot_reports_the_error_of_its_own_episode():
     keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 1, "on_scorer_error": "invalid"}
     envs = TextGenVectorEnv(3, scorer=fails_with_its_text, autoreset_mode="Disabled", **keywords)
     envs.reset(seed=0)
@@ -325,7 +325,7 @@ def test_each_slot_tells_the_error_of_its_own_episode():
         assert f"raised ValueError: no score for {letter}, " in info["scorer_error"]
 
 
-def test_each_slot_tells_the_error_of_its_own_unfinished_text():
+def test_each_slot_reports_the_error_of_its_own_unfinished_text():
     keywords = {"tokenizer": "char", "prompts": ["Hi "], "max_new_tokens": 4, "on_scorer_error": "invalid"}
     envs = TextGenVectorEnv(2, scorer=fails_with_its_text, reward="potential", **keywords)
     _, info = envs.reset(seed=0)
@@ -338,7 +338,7 @@ def test_each_slot_tells_the_error_of_its_own_unfinished_text():
 
 
 class FaultyWindow(TokenWindow):
-    """The token window, until it is told to fail at one of the next calls."""
+    """The token window, which can be set to fail at one of the next calls."""
 
     calls_left = None
 
@@ -354,11 +354,11 @@ class FaultyWindow(TokenWindow):
 @pytest.mark.parametrize("call", [0, 1])
 def test_an_observation_that_fails_undoes_the_step_whichever_call_it_is(bench, call):
     window = FaultyWindow()
-    one, twin = bench(observation=window), bench()
-    for env in (one.env, twin.env):
+    one, other = bench(observation=window), bench()
+    for env in (one.env, other.env):
         env.set_state(one.env.get_state())
     one.step(A, B)
-    twin.step(A, B)
+    other.step(A, B)
     before = one.env.get_state()
     window.calls_left = call
     try:
@@ -366,7 +366,7 @@ def test_an_observation_that_fails_undoes_the_step_whichever_call_it_is(bench, c
     except RuntimeError:
         check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
         window.calls_left = None
-        check_same(twin.step(EOS, C), one.step(EOS, C), "the step after the error")
+        check_same(other.step(EOS, C), one.step(EOS, C), "the step after the error")
     else:
         assert call == 1  # only where slots restart in the step is there a second call
         assert one.interface not in ("SameStep", "sb3")

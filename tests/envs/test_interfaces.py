@@ -119,10 +119,10 @@ def test_disabled_mode_waits_for_a_masked_reset_which_leaves_the_others_alone():
     np.testing.assert_array_equal(reset[0], before[0])
     np.testing.assert_array_equal(reset[1:], after[1:])
     assert options == {"reset_mask": mask}
-    twin = make_vec(autoreset_mode="Disabled")
-    twin.reset(seed=0)
+    other = make_vec(autoreset_mode="Disabled")
+    other.reset(seed=0)
     # The generators of the slots that were not reset were not seeded either.
-    check_same(twin.unwrapped.get_rng_states()[1:], envs.unwrapped.get_rng_states()[1:], "generators")
+    check_same(other.unwrapped.get_rng_states()[1:], envs.unwrapped.get_rng_states()[1:], "generators")
 
 
 @pytest.mark.parametrize("mask", [[False] * 3, np.ones(2, bool), np.ones(3), 1])
@@ -133,7 +133,7 @@ def test_a_masked_reset_needs_a_mask(mask):
         envs.reset(options={"reset_mask": mask})
 
 
-def test_a_reset_with_a_mask_may_say_where_those_slots_start():
+def test_a_masked_reset_takes_options_for_its_slots():
     envs = make_vec(autoreset_mode="Disabled")
     envs.reset(seed=0)
     mask = np.array([True, False, True])
@@ -217,17 +217,17 @@ def test_a_spec_goes_through_json_and_makes_an_equal_environment():
     }
     env = gym.make("TextGen-v0", **keywords)
     spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
-    twin = gym.make(spec)
-    assert twin.observation_space == env.observation_space
-    check_same(env.reset(seed=3), twin.reset(seed=3), "reset")
+    other = gym.make(spec)
+    assert other.observation_space == env.observation_space
+    check_same(env.reset(seed=3), other.reset(seed=3), "reset")
     for action in (5, 6, 7, EOS):
-        check_same(env.step(action), twin.step(action), "step")
+        check_same(env.step(action), other.step(action), "step")
 
 
 def test_the_defaults_of_the_config_survive_json_without_becoming_slow():
     env = gym.make("TextGen-v0", **KEYWORDS, constraints=(), stop=(), step_info=())
-    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    assert not twin.unwrapped.has_invalid_actions
+    other = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert not other.unwrapped.has_invalid_actions
 
 
 # Keywords and ids -----------------------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_an_environment_that_makes_another_keeps_its_step_limit_to_itself():
         del gym.registry["OuterOfText-v0"]
 
 
-def test_a_made_environment_tells_its_budget_and_the_registry_does_not():
+def test_the_spec_of_a_made_environment_has_the_budget_and_the_registry_does_not():
     assert gym.spec("TextGen-v0").max_episode_steps is None
     env = gym.make("TextGen-v0", **KEYWORDS)
     assert env.spec.max_episode_steps == 4
@@ -460,14 +460,14 @@ def test_the_information_of_a_task_is_the_tables_with_what_its_docstring_adds(en
 @pytest.mark.parametrize("env_id", TASK_IDS)
 def test_the_numbers_in_the_docstring_of_a_task_are_its_own(env_id):
     env = gym.make(env_id).unwrapped
-    told = sections(env_id)
-    assert f"``Box(0, V, ({env.window},), int64)``" in told["Observation Space"]
-    assert f"{env.max_new_tokens} tokens" in told["Episode End"]
+    page = sections(env_id)
+    assert f"``Box(0, V, ({env.window},), int64)``" in page["Observation Space"]
+    assert f"{env.max_new_tokens} tokens" in page["Episode End"]
     for column in find_task(env_id).columns:
-        assert f"``{column}``" in told["Arguments"]
+        assert f"``{column}``" in page["Arguments"]
 
 
-def test_the_keys_that_the_documentation_adds_appear_where_it_says():
+def test_the_further_keys_of_the_documentation_appear_where_documented():
     text = textgym.TextGenEnv.__doc__.partition("And where they apply:")[2].partition("##")[0]
     keys = set(re.findall(r"``(\w+)`` \(", text))
     everything = KEYWORDS | {
@@ -529,9 +529,9 @@ def test_a_score_that_does_not_apply_is_missing_and_not_nan(mode):
 def test_the_qa_task_passes_gymnasiums_comparison_of_two_runs():
     from gymnasium.utils.env_checker import data_equivalence
 
-    env, twin = gym.make("TextGenQA-v0", level=1), gym.make("TextGenQA-v0", level=1)
-    env.reset(seed=0), twin.reset(seed=0)
-    infos = [one.step(one.unwrapped.eos_token_id)[4] for one in (env, twin)]
+    env, other = gym.make("TextGenQA-v0", level=1), gym.make("TextGenQA-v0", level=1)
+    env.reset(seed=0), other.reset(seed=0)
+    infos = [one.step(one.unwrapped.eos_token_id)[4] for one in (env, other)]
     assert "scores" in infos[0]
     assert data_equivalence(*infos)
 
@@ -590,7 +590,7 @@ def test_with_numbers_the_last_info_under_stable_baselines3_holds_nothing_else_o
 SB3_KEYS = ("terminal_observation", "TimeLimit.truncated")
 
 
-def test_with_none_the_last_info_holds_only_what_was_asked_for():
+def test_with_none_the_last_info_holds_the_keys_of_step_info_only():
     env = gym.make("TextGen-v0", **KEYWORDS, final_info="none", step_info=["action_mask"])
     env.reset(seed=0)
     assert list(env.step(EOS)[4]) == ["action_mask"]
@@ -623,8 +623,8 @@ def test_an_invalid_action_is_an_array_of_bool_in_every_interface():
     keywords = KEYWORDS | {"constraints": AllowTokens(["a"]), "on_invalid_action": "ignore"}
     env = gym.make("TextGen-v0", **keywords)
     env.reset(seed=0)
-    told = env.step(3)[4]["invalid_action"]
-    assert (told.dtype, told.shape, told.item()) == (np.bool_, (), True)
+    flag = env.step(3)[4]["invalid_action"]
+    assert (flag.dtype, flag.shape, flag.item()) == (np.bool_, (), True)
     envs = gym.make_vec("TextGen-v0", num_envs=2, vectorization_mode="sync", **keywords)
     envs.reset(seed=0)
     assert envs.step([3, CHAR.encode("a")[0]])[4]["invalid_action"].dtype == np.bool_
@@ -658,7 +658,7 @@ def test_an_id_without_a_page_is_refused():
 # Actions and attributes -----------------------------------------------------------------------------------------------
 
 
-def test_a_single_environment_takes_one_integer_and_says_so():
+def test_a_single_environment_takes_one_integer_only():
     env = gym.make("TextGen-v0", **KEYWORDS).unwrapped
     env.reset(seed=0)
     for action in (5, np.int64(5), np.array(5)):
@@ -667,7 +667,7 @@ def test_a_single_environment_takes_one_integer_and_says_so():
         env.step(np.array([5]))
 
 
-def test_the_vector_environment_answers_as_gymnasiums_own_does():
+def test_call_and_get_attr_return_what_gymnasiums_own_vector_environment_does():
     ours = gym.make_vec("TextGen-v0", num_envs=2, constraints=AllowTokens(["a"]), **KEYWORDS)
     theirs = gym.make_vec(
         "TextGen-v0", num_envs=2, vectorization_mode="sync", constraints=AllowTokens(["a"]), **KEYWORDS
@@ -731,7 +731,7 @@ def make_sb3(num_envs=3, **kwargs):
     return textgym.TextGenVecEnv(num_envs, **KEYWORDS | kwargs)
 
 
-def test_an_end_is_told_as_stable_baselines3_expects_it():
+def test_an_episode_end_has_the_info_that_stable_baselines3_expects():
     envs = make_sb3(max_new_tokens=2, time_limit="truncated")
     envs.seed(0)
     assert envs.reset().shape == (3, 34)
@@ -772,7 +772,7 @@ def test_a_reset_that_fails_in_one_slot_leaves_all_as_they_were():
     check_same(before, envs.get_state(), "the state after a reset that failed")
 
 
-def test_an_ended_episode_is_told_its_own_error_and_not_the_next_ones():
+def test_an_ended_episode_has_its_own_error_and_not_the_next_ones():
     prompts = iter(["good"] * 2 + ["bad"] * 9)
 
     def fails_on_bad(prompts, completions):
@@ -786,7 +786,7 @@ def test_an_ended_episode_is_told_its_own_error_and_not_the_next_ones():
     assert "bad prompt" in envs.reset_infos[0]["scorer_error"]
 
 
-def test_each_slot_is_told_its_own_error():
+def test_each_slot_has_its_own_error():
     def fails(completion):
         raise RuntimeError(f"no score for {completion!r}")
 
@@ -818,13 +818,13 @@ def test_a_clone_writes_no_reset_info_of_the_original():
     envs = make_sb3(step_info=("action_mask",))
     envs.reset()
     before = list(map(id, envs.reset_infos))
-    twin = envs.clone()
-    while not twin.step(np.zeros(3, dtype=np.int64))[2].any():
+    other = envs.clone()
+    while not other.step(np.zeros(3, dtype=np.int64))[2].any():
         pass
     assert list(map(id, envs.reset_infos)) == before
 
 
-def test_attributes_and_methods_answer_per_slot():
+def test_attributes_and_methods_are_per_environment():
     envs = make_sb3(constraints=AllowTokens(["a"]))
     envs.reset()
     assert envs.get_attr("pad_token_id") == [97, 97, 97]

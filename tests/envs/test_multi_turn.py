@@ -13,7 +13,7 @@ from textgym.users import Reply, ScriptedUser
 
 
 class CoinUser:
-    """Says a random word, and leaves when its coin says so: the randomness is the episode's own."""
+    """Replies with a random word or ends the dialogue, by the episode's generator."""
 
     def __call__(self, batch, rngs):
         words = ["yes", "no", "perhaps so"]
@@ -72,7 +72,7 @@ def test_a_reply_is_written_behind_the_agents_eos_and_is_no_action():
     assert (observation != env.pad_token_id).sum() == len("Hello") + len(info["completion_ids"])
 
 
-def test_the_last_reply_stands_without_the_invitation_to_go_on():
+def test_the_last_reply_is_written_without_the_cue_for_the_agent():
     user = ScriptedUser(lambda goal, turns: Reply("Bye.", "failure" if len(turns) == 2 else None))
     env = textgym.TextGenEnv(user=user, **KEYWORDS)
     env.reset(seed=0)
@@ -98,7 +98,7 @@ def test_the_token_budget_counts_the_agents_tokens_only():
     assert info["length"] == len(info["completion_ids"]) > 12
 
 
-def test_a_stop_string_in_the_users_words_ends_nothing():
+def test_a_stop_string_in_a_reply_of_the_user_ends_nothing():
     env = textgym.TextGenEnv(user=lambda messages: "stop", stop=["stop"], **KEYWORDS)
     env.reset(seed=0)
     assert not any(step[2] for step in write(env, "a", "b"))
@@ -116,8 +116,8 @@ def test_a_failing_user_leaves_the_step_undone_and_it_can_be_repeated():
 
     user = Moody()
     env = textgym.TextGenVectorEnv(3, user=user, **KEYWORDS)
-    twin = textgym.TextGenVectorEnv(3, user=CoinUser(), **KEYWORDS)
-    env.reset(seed=0), twin.reset(seed=0)
+    other = textgym.TextGenVectorEnv(3, user=CoinUser(), **KEYWORDS)
+    env.reset(seed=0), other.reset(seed=0)
     env.step([1, 2, 3])
     before = copy.deepcopy(env.get_state())
     actions = [env.eos_token_id, 4, env.eos_token_id]
@@ -152,7 +152,7 @@ def test_a_user_that_gives_too_few_replies_is_refused():
 
 
 @pytest.mark.parametrize("reward", ["per_token", "redistributed"])
-def test_rewards_that_pay_tokens_one_by_one_are_refused_with_a_user(reward):
+def test_per_token_rewards_are_refused_with_a_user(reward):
     with pytest.raises(ValueError, match="per_turn"):
         textgym.TextGenEnv(user=echo, reward=reward, **KEYWORDS)
 
@@ -182,7 +182,7 @@ def test_a_reply_format_without_a_place_for_the_reply_is_refused():
         textgym.TextGenEnv(user=echo, **(KEYWORDS | {"reply_format": "\nUser: "}))
 
 
-def test_per_turn_pays_what_each_turn_added_and_sums_to_the_final_score():
+def test_per_turn_rewards_the_gain_of_each_turn_and_sums_to_the_final_score():
     progress = lambda batch: np.array([len(turns) / 3 for turns in batch.agent_turns])  # noqa: E731
     env = textgym.TextGenEnv(user=echo, reward="per_turn", **(KEYWORDS | {"scorer": progress}))
     env.reset(seed=0)
@@ -190,7 +190,7 @@ def test_per_turn_pays_what_each_turn_added_and_sums_to_the_final_score():
     np.testing.assert_allclose(rewards, [0, 0, 1 / 3, 0, 1 / 3, 0, 1 / 3])
 
 
-def test_a_turn_scorer_is_paid_each_turn_beside_the_final_score():
+def test_a_turn_scorer_adds_a_reward_per_turn_to_the_final_score():
     reward = PerTurn(lambda turn: float(len(turn)), weight=0.5)
     env = textgym.TextGenEnv(user=echo, reward=reward, **(KEYWORDS | {"scorer": lambda text: 10.0}))
     env.reset(seed=0)
@@ -211,14 +211,14 @@ def test_turns_and_marks_are_the_same_in_a_vector_environment():
         assert infos["final_info"][key][1] == expected[key]
 
 
-def test_scores_between_the_bounds_are_told_normalised_by_level():
+def test_scores_are_normalised_by_the_bounds_of_their_level():
     samples = [{"prompt": "a", "level": 1}, {"prompt": "b", "level": 2}, {"prompt": "c", "level": 9}]
     bounds = {1: (0.5, 1.0), 2: (-1.0, 1.0)}
     env = textgym.TextGenEnv(
         tokenizer="char", prompts=samples, scorer=lambda text: 0.75, score_bounds=bounds, max_new_tokens=1
     )
-    told = []
+    normalised = []
     for index in range(3):
         env.reset(options={"index": index})
-        told.append(env.step(0)[-1].get("score_normalised"))
-    np.testing.assert_equal(told, [0.5, 0.875, None])
+        normalised.append(env.step(0)[-1].get("score_normalised"))
+    np.testing.assert_equal(normalised, [0.5, 0.875, None])

@@ -160,14 +160,14 @@ def test_snapshots_pickles_and_training_states_go_on_as_the_original(interface, 
     env = make(interface)
     start(env)
     play(env, 7)
-    twin = make(interface)
+    other = make(interface)
     if copied == "pickle":
-        twin = pickle.loads(pickle.dumps(env))
+        other = pickle.loads(pickle.dumps(env))
     else:
-        twin.set_training_state(json.loads(json.dumps(env.get_training_state())))
-        twin.set_state(env.get_state())
-    assert twin.get_training_state() == env.get_training_state()
-    check_same(play(env), play(twin), copied)
+        other.set_training_state(json.loads(json.dumps(env.get_training_state())))
+        other.set_state(env.get_state())
+    assert other.get_training_state() == env.get_training_state()
+    check_same(play(env), play(other), copied)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -176,10 +176,10 @@ def test_a_clone_has_prompts_of_its_own_and_leaves_no_trace_in_the_original(inte
     start(env)
     play(env, 5)
     before = env.get_training_state()
-    twin = env.clone()
-    play(twin, 9)
+    other = env.clone()
+    play(other, 9)
     assert env.get_training_state() == before
-    assert twin.get_training_state()["prompts"] != before["prompts"]
+    assert other.get_training_state()["prompts"] != before["prompts"]
 
 
 def test_plain_objects_with_the_one_method_are_accepted():
@@ -202,7 +202,7 @@ def test_plain_objects_with_the_one_method_are_accepted():
     assert CHAR.decode(env.reset(options={"index": 1})[0][:3]) == "Hu "
 
 
-def test_plain_objects_whose_hooks_nobody_would_call_are_refused():
+def test_plain_objects_with_hooks_that_would_not_be_called_are_refused():
     class Observes:
         def draw(self, rng):
             return "a"
@@ -327,7 +327,7 @@ def test_an_end_whose_info_cannot_be_built_undoes_the_step(monkeypatch):
 LEAVES = ("prompts", "rewards", "scorers", "constraints", "observations", "actions")
 
 
-def test_the_core_tests_for_no_leaf():
+def test_the_core_has_no_isinstance_of_a_component():
     """No ``isinstance`` in the folder envs names a class that comes from a folder of leaves."""
     found = []
     for path in sorted((Path(textgym.__file__).parent / "envs").glob("*.py")):

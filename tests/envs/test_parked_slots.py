@@ -1,4 +1,4 @@
-"""Slots that nobody needs do not play: ``reset(options={"num_episodes": B})`` in every vector interface."""
+"""``reset(options={"num_episodes": B})`` in every vector interface: slots without an episode are parked."""
 
 import pickle
 
@@ -52,7 +52,7 @@ def step(env, actions):
 
 
 def play(env, seed=0):
-    """Play until no slot plays any more; return the ended texts by slot."""
+    """Step until no slot is running; return the ended texts by slot."""
     rng, texts = np.random.default_rng(seed), [[] for _ in range(env.num_envs)]
     while True:
         actions = np.where(rng.random(env.num_envs) < 0.2, EOS, rng.integers(1, 90, env.num_envs))
@@ -119,7 +119,7 @@ def test_a_parked_slot_keeps_its_last_observation_whatever_its_action_and_gets_n
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_with_fewer_episodes_than_slots_the_first_slots_play(interface):
+def test_with_fewer_episodes_than_slots_the_first_slots_run(interface):
     env = make(interface, 4)
     observations = reset(env, num_episodes=2, seed=0)
     assert env.running.tolist() == [True, True, False, False]
@@ -147,7 +147,7 @@ def test_the_episodes_are_those_of_an_environment_without_a_limit(interface):
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_when_all_slots_are_parked_a_step_asks_for_a_reset_and_a_plain_reset_plays_on_without_end(interface):
+def test_when_all_slots_are_parked_a_step_needs_a_reset_and_a_plain_reset_removes_the_limit(interface):
     env = make(interface, 2)
     reset(env, num_episodes=2, seed=0)
     step(env, [EOS, EOS])
@@ -168,18 +168,18 @@ def test_clones_pickles_and_snapshots_are_parked_as_the_original(interface, copi
     for _ in range(3):
         step(env, [EOS, 5, 6, EOS])
     if copied == "clone":
-        twin = env.clone()
+        other = env.clone()
     elif copied == "pickle":
-        twin = pickle.loads(pickle.dumps(env))
+        other = pickle.loads(pickle.dumps(env))
     else:
-        twin = make(interface, 4, scorer="length_band")
-        twin.set_state(pickle.loads(pickle.dumps(env.get_state())))
-    assert play(twin) == play(env)
-    check_same(env.get_state(), twin.get_state(), "state")
+        other = make(interface, 4, scorer="length_band")
+        other.set_state(pickle.loads(pickle.dumps(env.get_state())))
+    assert play(other) == play(env)
+    check_same(env.get_state(), other.get_state(), "state")
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_an_adaptive_kl_coefficient_does_not_see_parked_slots(interface):
+def test_an_adaptive_kl_coefficient_ignores_parked_slots(interface):
     class Reference:
         def log_probs(self, ids, lengths, actions, **kwargs):
             return np.full(len(actions), -1.0)
@@ -199,7 +199,7 @@ def test_an_adaptive_kl_coefficient_does_not_see_parked_slots(interface):
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_a_text_may_be_parked_where_no_action_is_legal(interface):
+def test_a_text_may_be_parked_where_no_action_is_valid(interface):
     env = make(interface, 3, constraints=AllowTokens(["a"]), step_info=["action_mask"])
     a = CHAR.encode("a")[0]
     reset(env, num_episodes=3, seed=0)
@@ -271,13 +271,13 @@ def test_a_masked_reset_may_restart_a_running_slot_while_episodes_are_left():
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_parked_slots_are_told_apart_from_those_that_wait_for_a_reset(interface):
+def test_parked_differs_from_waiting_for_a_reset(interface):
     env = make(interface, 3)
     assert env.parked.tolist() == [False] * 3
     reset(env, num_episodes=2, seed=0)
     assert env.parked.tolist() == [False, False, True]
-    told = env.env_method("parked") if interface == "sb3" else env.call("parked")
-    assert [bool(one) for one in told] == [False, False, True]
+    parked = env.env_method("parked") if interface == "sb3" else env.call("parked")
+    assert [bool(one) for one in parked] == [False, False, True]
     env.parked[:] = True  # a copy
     assert env.parked.tolist() == [False, False, True]
     reset(env)

@@ -21,6 +21,7 @@ from textgym.envs.step import EpisodeEnd, FinalState, State, Step
 from textgym.envs.user_turns import UserTurns
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
+from textgym.rewards import checked_rewards, checked_token_rewards
 from textgym.scorers import Scorer, component_names, evaluate
 
 __all__ = ["Core"]
@@ -402,44 +403,21 @@ class Core:
             final_scores[batch.done] = end.scores.total
         self._scorer_errors = {}
         before = self.reward_state[slots]
-        final_scores.setflags(write=False)
-        before.setflags(write=False)
-        rewards, state = reward(self._score, batch, final_scores, before)
-        final_scores.setflags(write=True)
-        if state is not before or rewards is not final_scores:  # as in most rewards but the terminal one
-            rewards, state = np.array(rewards, dtype=np.float64), np.asarray(state)
-            if rewards.shape != final_scores.shape or state.shape != final_scores.shape:
-                raise ValueError(
-                    f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape "
-                    f"{state.shape} for {len(batch)} episodes, expected {final_scores.shape} for both"
-                )
+        rewards, state = checked_rewards(reward, self._score, batch, final_scores, before)
+        if state is not before:
             if state.dtype != self.reward_state.dtype:
                 self.reward_state = self.reward_state.astype(np.result_type(state, self.reward_state))
             column = self.reward_state.copy()
             column[slots] = state
             self.reward_state = column
         if end is not None and reward.per_token:
-            end.token_rewards = self._token_rewards(end)
+            end.token_rewards = checked_token_rewards(reward, self._score, end.batch, end.scores.total)
         if end is not None and end.scores.errors:  # an episode whose scorer failed under the policy "invalid" gets 0
             rewards = np.where(batch.done & np.isnan(rewards), 0.0, rewards)
         if rewards is not final_scores and not np.isfinite(rewards).all():
             wrong = rewards[~np.isfinite(rewards)][0]
             raise ValueError(f"{type(reward).__name__} returned a reward of {wrong}, expected finite numbers")
         return rewards
-
-    def _token_rewards(self, end: EpisodeEnd) -> list[Floats] | None:
-        """Return ``on_episode_end`` of the reward, checked: K arrays with one number per token, or None."""
-        reward = self.components.reward
-        shares = reward.on_episode_end(self._score, end.batch, end.scores.total)
-        if shares is None:
-            return None
-        shares = [np.asarray(share, dtype=np.float64) for share in shares]
-        if [share.shape for share in shares] != [(length,) for length in end.batch.num_new_tokens.tolist()]:
-            raise ValueError(
-                f"{type(reward).__name__}.on_episode_end returned {[share.size for share in shares]} rewards for texts "
-                f"of {end.batch.num_new_tokens} tokens"
-            )
-        return shares
 
     def _spread(self, values: npt.NDArray[Any], slots: Integers) -> npt.NDArray[Any]:
         """Return (N,) values, 0 in the other slots."""

@@ -1,6 +1,6 @@
 """Rewards: how the scores of texts become the rewards of steps."""
 
-from textgym.rewards.base import Reward, RewardState, ScoreFunction, Terminal
+from textgym.rewards.base import Reward, RewardState, ScoreFunction, Terminal, checked_rewards, checked_token_rewards
 from textgym.rewards.dense import PerToken, PerTurn, Potential
 from textgym.rewards.kl import KL_ESTIMATORS, AdaptiveCoefficient, Reference, kl_estimate, kl_penalty
 from textgym.rewards.redistributed import Redistributed, discounted, leave_one_out, uniform
@@ -19,6 +19,8 @@ __all__ = [
     "ScoreFunction",
     "Terminal",
     "as_reward",
+    "checked_rewards",
+    "checked_token_rewards",
     "discounted",
     "kl_estimate",
     "kl_penalty",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.scorers import Scorer, observe_episodes
 
-__all__ = ["Reward", "RewardState", "ScoreFunction", "Terminal"]
+__all__ = ["Reward", "RewardState", "ScoreFunction", "Terminal", "checked_rewards", "checked_token_rewards"]
 
 FloatArray = npt.NDArray[np.float64]
 RewardState = npt.NDArray[Any]
@@ -114,3 +114,45 @@ class Terminal(Reward):
     ) -> tuple[FloatArray, RewardState]:
         """Return ``final_scores`` and ``state`` unchanged."""
         return final_scores, state
+
+
+def checked_rewards(
+    reward: Reward, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
+) -> tuple[FloatArray, RewardState]:
+    """Return ``reward(score, batch, final_scores, state)``, called with read-only arrays.
+
+    Raises:
+        ValueError: If rewards or state are not of shape (B,).
+    """
+    final_scores.setflags(write=False)
+    state.setflags(write=False)
+    rewards, new_state = reward(score, batch, final_scores, state)
+    final_scores.setflags(write=True)
+    if rewards is not final_scores or new_state is not state:  # as in most rewards but the terminal one
+        rewards, new_state = np.array(rewards, dtype=np.float64), np.asarray(new_state)
+        if rewards.shape != final_scores.shape or new_state.shape != final_scores.shape:
+            raise ValueError(
+                f"{type(reward).__name__} returned rewards of shape {rewards.shape} and a state of shape "
+                f"{new_state.shape} for {len(batch)} episodes, expected {final_scores.shape} for both"
+            )
+    return rewards, new_state
+
+
+def checked_token_rewards(
+    reward: Reward, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray
+) -> list[FloatArray] | None:
+    """Return ``reward.on_episode_end(score, texts, final_scores)``.
+
+    Raises:
+        ValueError: If it is not one array per text, with one number per token of the completion.
+    """
+    shares = reward.on_episode_end(score, texts, final_scores)
+    if shares is None:
+        return None
+    shares = [np.asarray(share, dtype=np.float64) for share in shares]
+    if [share.shape for share in shares] != [(length,) for length in texts.num_new_tokens.tolist()]:
+        raise ValueError(
+            f"{type(reward).__name__}.on_episode_end returned {[share.size for share in shares]} rewards for texts "
+            f"of {texts.num_new_tokens} tokens"
+        )
+    return shares
