@@ -37,7 +37,7 @@ NAN = float("nan")
 
 
 class Returns(Scorer):
-    """Returns one fixed thing, whatever it is asked."""
+    """Returns a fixed result."""
 
     def __init__(self, result):
         self.result = result
@@ -96,7 +96,7 @@ def test_any_sequence_of_numbers_becomes_float64(result):
         ),
     ],
 )
-def test_a_result_that_is_not_one_finite_number_per_episode_is_one_clear_error(result, message):
+def test_a_result_that_is_not_one_finite_number_per_episode_is_a_scorer_error(result, message):
     with pytest.raises(ScorerError, match=message):
         evaluate(Returns(result), batch_of("first", "second"))
 
@@ -107,7 +107,7 @@ def test_a_scorer_that_raises_is_named_and_its_exception_is_the_cause():
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_an_interrupt_is_not_taken_for_a_failing_scorer():
+def test_an_interrupt_is_not_a_scorer_error():
     def interrupted(completion):
         raise KeyboardInterrupt
 
@@ -143,7 +143,7 @@ class PanicException(BaseException):
     """Derives from BaseException, as pyo3_runtime.PanicException of Rust extensions does."""
 
 
-def test_a_panic_of_an_extension_is_a_failure_of_the_scorer():
+def test_a_panic_of_an_extension_is_a_scorer_error():
     def panics(completion):
         if completion == "b":
             raise PanicException("index out of bounds")
@@ -163,7 +163,7 @@ def test_a_panic_of_an_extension_is_a_failure_of_the_scorer():
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("as_function", [True, False])
-def test_what_ends_a_program_is_no_failure_of_a_scorer(kind, as_function):
+def test_exceptions_that_end_the_program_are_not_scorer_errors(kind, as_function):
     def ends(completion):
         raise kind
 
@@ -190,7 +190,7 @@ def test_every_failed_episode_has_its_own_message():
 # The base class
 
 
-def test_every_hook_is_documented_and_all_but_the_call_have_a_default():
+def test_every_hook_is_documented_and_only_call_is_abstract():
     assert Scorer.__abstractmethods__ == {"__call__"}
     (tree,) = (
         node
@@ -204,7 +204,7 @@ def test_every_hook_is_documented_and_all_but_the_call_have_a_default():
     assert documented == {name for name in vars(Scorer) if not name.startswith("_") or name == "__call__"}
 
 
-def test_a_scorer_with_the_call_alone_has_all_defaults():
+def test_a_scorer_that_implements_only_call_has_all_defaults():
     scorer = Returns([1.0])
     assert (scorer.name, scorer.score_range, scorer.deterministic, scorer.incremental) == ("returns", None, True, False)
     assert (scorer.scorers, scorer.components, scorer.get_state()) == ((), (), None)
@@ -239,7 +239,7 @@ def test_an_unknown_error_policy_is_a_value_error(on_error):
         evaluate(Raises(), batch_of("a"), on_error)
 
 
-def test_scores_survive_a_scorer_that_uses_its_buffer_again():
+def test_scores_do_not_change_when_a_scorer_reuses_its_buffer():
     buffer = np.array([1.0])
     scores = evaluate(Returns(buffer), batch_of("a"))
     buffer[0] = 2.0
@@ -267,7 +267,7 @@ def test_the_components_of_a_composite_are_checked_too():
         def __call__(self, batch): ...
 
         def score_components(self, batch):
-            return Scores(np.zeros(len(batch)), {"part": np.zeros(5)})
+            return Scores(np.zeros(len(batch)), {"inner": np.zeros(5)})
 
     with pytest.raises(ScorerError, match="'broken' returned 5 scores for 1 episodes"):
         evaluate(Broken(), batch_of("a"))
@@ -276,31 +276,31 @@ def test_the_components_of_a_composite_are_checked_too():
 # Weighted sums
 
 
-def test_a_weighted_sum_adds_weight_times_score_and_shows_the_parts_unweighted():
+def test_a_weighted_sum_reports_unweighted_components():
     scorer = WeightedSum({"first": (Returns([1.0, 2.0]), 0.5), "second": (Returns([3.0, -4.0]), -1.0)})
     scores = evaluate(scorer, batch_of("a", "b"))
     assert scores.total.tolist() == [0.5 * 1 - 3, 0.5 * 2 + 4]
-    assert {name: part.tolist() for name, part in scores.components.items()} == {
+    assert {name: column.tolist() for name, column in scores.components.items()} == {
         "first": [1.0, 2.0],
         "second": [3.0, -4.0],
     }
 
 
-def test_a_part_that_does_not_apply_to_an_episode_is_left_out_of_its_sum():
+def test_a_component_that_does_not_apply_is_ignored_in_the_sum():
     scorer = WeightedSum({"first": (Returns([1.0, None]), 2.0), "second": (Returns([3.0, 3.0]), 1.0)})
     scores = evaluate(scorer, batch_of("a", "b"))
     assert scores.total.tolist() == [5.0, 3.0]
     np.testing.assert_array_equal(scores.components["first"], [1.0, NAN])
 
 
-def test_an_episode_to_which_no_part_applies_has_no_score():
+def test_an_episode_to_which_no_component_applies_has_no_score():
     scorer = WeightedSum({"first": (Returns([1.0, None]), 2.0), "second": (Returns([3.0, NAN]), 1.0)})
     np.testing.assert_array_equal(scorer(batch_of("a", "b")), [5.0, NAN])
     with pytest.raises(ScorerError, match=r"'weighted_sum' gave no score \(None or NaN\) for episode 1"):
         evaluate(scorer, batch_of("a", "b"))
 
 
-def test_a_failing_part_is_not_mistaken_for_one_that_does_not_apply():
+def test_a_failing_component_is_an_error_and_not_ignored():
     scorer = WeightedSum({"broken": (Raises(), 1.0), "fine": (Returns([3.0]), 1.0)})
     with pytest.raises(ScorerError, match="component 'broken': scorer 'raises' raised KeyError: 'lost'") as caught:
         evaluate(scorer, batch_of("a"))
@@ -313,7 +313,7 @@ def test_a_failing_part_is_not_mistaken_for_one_that_does_not_apply():
     np.testing.assert_array_equal(scores.components["broken"], [NAN])
 
 
-def test_a_part_that_fails_for_one_episode_leaves_the_others_their_totals():
+def test_a_component_that_fails_for_one_episode_does_not_affect_other_totals():
     scorer = WeightedSum({"broken": (Returns([1.0, np.inf]), 1.0), "fine": (Returns([3.0, 3.0]), 1.0)})
     scores = evaluate(scorer, batch_of("a", "b"), -9.0)
     assert scores.total.tolist() == [4.0, -9.0]
@@ -326,7 +326,7 @@ def test_a_sum_that_overflows_is_an_error_and_not_infinite():
         evaluate(scorer, batch_of("a"))
 
 
-def test_nested_parts_have_readable_names():
+def test_nested_components_have_names_with_a_slash():
     scorer = as_scorer({"style": ({"length_band": 1.0, "mine": (len, 2.0)}, 0.5), "repetition": -1.0})
     names = list(evaluate(scorer, batch_of("a b c")).components)
     assert names == ["style", "style/length_band", "style/mine", "repetition"]
@@ -345,7 +345,7 @@ def test_nested_parts_have_readable_names():
         ({"len": (len, 1.0), len: 1.0}, ValueError, "two scorers are named 'len'"),
     ],
 )
-def test_wrong_weights_are_refused(weights, error, message):
+def test_invalid_weights_are_rejected(weights, error, message):
     with pytest.raises(error, match=message):
         as_scorer(weights)
 
@@ -401,7 +401,7 @@ def column_lengths(prompts, completions, **columns):
     return [float(len(prompt + text)) for prompt, text in zip(prompts, completions, strict=True)]
 
 
-def test_scorers_made_of_functions_are_as_picklable_as_the_functions():
+def test_scorers_of_picklable_functions_are_picklable():
     for spec in (round_length_to_ten, column_lengths, {"mine": (len, 2.0), "sentiment": 1.0}):
         copied = pickle.loads(pickle.dumps(as_scorer(spec)))
         assert values(copied, "a nice cat") == values(spec, "a nice cat")
@@ -465,7 +465,7 @@ def test_a_function_of_trls_signature_that_returns_too_few_scores_is_an_error():
         evaluate(as_scorer(short), batch_of("a", "b"))
 
 
-# What as_scorer accepts
+# Arguments of as_scorer
 
 
 def no_argument():
@@ -497,7 +497,7 @@ async def slow(completion):
         (getattr, "'getattr' has no readable signature|'getattr' has the signature"),
     ],
 )
-def test_what_is_no_scorer_is_a_type_error_that_says_what_came_and_what_is_expected(spec, message):
+def test_anything_else_is_a_type_error_with_the_value_and_what_was_expected(spec, message):
     with pytest.raises(TypeError, match=message):
         as_scorer(spec)
 
@@ -507,7 +507,7 @@ def test_an_unknown_name_suggests_the_nearest():
         as_scorer("sentimant")
 
 
-def test_a_scorer_is_itself():
+def test_as_scorer_returns_a_scorer_unchanged():
     scorer = LengthBand()
     assert as_scorer(scorer) is scorer
 
@@ -518,7 +518,7 @@ def test_every_registered_name_makes_a_scorer_of_that_name():
         assert scorer_name(as_scorer(name)) == name
 
 
-def test_a_taken_name_is_not_registered_again():
+def test_a_registered_name_cannot_be_replaced():
     register_scorer(
         "sentiment", "textgym.scorers.language.word_lists:Sentiment"
     )  # the same once more, as a module that is reloaded does
@@ -587,24 +587,24 @@ def test_length_band_counts_tokens_words_and_characters_differently():
     ("arguments", "message"),
     [((5, 4), "low=5, high=4"), ((-1, 4), "low=-1"), ((0, 0), "high=0"), ((1, 2, "letters"), "unknown unit 'letters'")],
 )
-def test_length_band_refuses_an_impossible_band(arguments, message):
+def test_length_band_rejects_an_empty_band(arguments, message):
     with pytest.raises(ValueError, match=message):
         LengthBand(*arguments)
 
 
-def test_repetition_is_the_share_of_n_grams_seen_before():
+def test_repetition_is_the_fraction_of_repeated_n_grams():
     # "a b a b a b" has the trigrams aba bab aba bab: 2 of 4 are repeated.
     assert values("repetition", "a b A b a b", "one two three four", "one two", "") == [0.5, 0.0, 0.0, 0.0]
     assert values(Repetition(n=1), "the cat, the dog") == [0.2]
 
 
 @pytest.mark.parametrize("text", ["!!!!!!!!", "😀😀😀😀😀😀😀😀", "猫猫猫猫猫猫猫猫", "no no no no no no no no"])
-def test_repetition_sees_repeated_marks_emoji_and_unspaced_scripts(text):
+def test_repetition_counts_marks_emoji_and_unspaced_scripts(text):
     assert values("repetition", text) == [pytest.approx(5 / 6)]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5])
-def test_repetition_refuses_n_that_is_no_positive_integer(n):
+def test_repetition_rejects_n_that_is_not_a_positive_integer(n):
     with pytest.raises(ValueError, match="n must be a positive integer"):
         Repetition(n)
 
@@ -615,7 +615,7 @@ def test_keywords_are_found_as_whole_words_in_any_case():
     assert values(scorer, "the CAT.", "concat cats", "C++!", "red\n hat", "STRASSE", "") == expected
 
 
-def test_keywords_count_a_word_that_is_given_twice_once():
+def test_duplicate_keywords_count_once():
     assert values(Keywords(["cat", "CAT", "dog"]), "cat") == [0.5]
 
 
@@ -623,7 +623,7 @@ def test_keywords_need_no_spaces_in_scripts_without_them():
     assert values(Keywords(["猫"]), "我的猫坐") == [1.0]
 
 
-def test_keywords_of_the_samples_are_used_where_none_are_given():
+def test_keywords_of_the_samples_are_used_if_none_are_given():
     metadata = [{"keywords": ["cat", "dog"]}, {"keywords": "cat, dog,"}, {"keywords": []}, {}]
     np.testing.assert_array_equal(values("keywords", *["a cat"] * 4, metadata=metadata), [0.5, 0.5, NAN, NAN])
     assert values(Keywords(column="wanted"), "a cat", metadata=[{"wanted": ["cat"]}]) == [1.0]
@@ -638,7 +638,7 @@ def test_keywords_of_the_samples_are_used_where_none_are_given():
         ([1], TypeError, "a keyword is 1, expected a string"),
     ],
 )
-def test_keywords_refuse_what_is_no_list_of_words(words, error, message):
+def test_keywords_reject_anything_but_a_list_of_words(words, error, message):
     with pytest.raises(error, match=message):
         Keywords(words)
 
@@ -664,16 +664,16 @@ def test_every_leaf_stays_in_its_declared_range(text):
         assert low <= leaf(batch_of(text))[0] <= high
 
 
-def test_a_part_reports_its_error_and_does_not_raise():
+def test_score_batch_reports_errors_without_raising():
     assert score_batch(Raises(), batch_of("a")).error == "scorer 'raises' raised KeyError: 'lost'"
 
 
-def test_a_named_function_without_a_weight_is_refused_with_the_cure():
+def test_a_named_function_without_a_weight_is_rejected_with_the_correct_form():
     with pytest.raises(TypeError, match=r"write \{'mine': \(scorer, weight\)\}"):
         as_scorer({"mine": lambda completion: 1.0})
 
 
-def test_a_parameter_that_is_annotated_as_a_batch_is_one_whatever_its_name():
+def test_a_parameter_annotated_as_a_batch_receives_the_batch():
     def lengths(texts: TextBatch):
         return texts.num_new_tokens
 
@@ -681,7 +681,7 @@ def test_a_parameter_that_is_annotated_as_a_batch_is_one_whatever_its_name():
     assert as_scorer(lengths).name == "lengths"
 
 
-def test_hooks_of_an_object_that_is_no_scorer_are_not_ignored_silently():
+def test_hooks_of_an_object_that_is_not_a_scorer_are_rejected():
     class Judge:
         score_range = (0.0, 1.0)
 
@@ -694,7 +694,7 @@ def test_hooks_of_an_object_that_is_no_scorer_are_not_ignored_silently():
     assert values(Judge(), "a") == [1.0]
 
 
-def test_hooks_are_refused_whatever_the_signature():
+def test_hooks_are_rejected_for_every_signature():
     class OfText:
         def __call__(self, completion):
             return 1.0
@@ -746,18 +746,18 @@ def test_a_scorer_may_be_a_dataclass_with_a_field_called_name():
 
 
 @pytest.mark.parametrize(("name", "known"), [("regex", "Regex"), ("json_schema", "JSONSchema"), ("BLEU", "BLEU")])
-def test_a_class_that_is_asked_for_by_name_is_named(name, known):
+def test_an_unregistered_class_name_suggests_the_class(name, known):
     with pytest.raises(ValueError, match=rf"not a registered scorer name; .* textgym\.scorers\.{known}\(\.\.\.\)"):
         as_scorer(name)
 
 
-def test_a_scorer_that_does_not_apply_is_told_with_what_the_sample_has():
+def test_a_score_that_does_not_apply_is_an_error_with_the_columns_of_the_sample():
     batch = batch_of("4", metadata=[{"level": 1}])
     with pytest.raises(ScorerError, match=r"this sample has 0 references .* other columns: 'level'"):
         evaluate(as_scorer("exact_match"), batch)
 
 
-def test_the_lazy_names_and_folders_are_there_before_they_are_used():
+def test_lazy_names_and_folders_are_listed_before_they_are_imported():
     code = """
 import textgym.scorers
 assert {"LengthBand", "lexical", "as_scorer"} <= set(dir(textgym.scorers))
@@ -767,12 +767,12 @@ print(textgym.scorers.lexical.__name__, textgym.scorers.Rhyme.__name__)"""
 
 
 def test_type_checkers_see_the_names_of_the_catalogue():
-    tree = ast.parse(Path(textgym.scorers.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(textgym.scorers.catalogue.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert seen == {name: f"textgym.scorers.{entry.module}" for name, entry in CATALOGUE.items()}
 
 
-def test_weights_name_the_part_that_is_no_scorer():
+def test_an_invalid_component_of_a_sum_is_named():
     with pytest.raises(TypeError, match=r"component 's': scorer is 1\.0 of type float"):
         as_scorer({"s": (1.0, "sentiment")})

@@ -43,17 +43,17 @@ NAN = float("nan")
 
 
 class Table(Scorer):
-    """Says of each completion what a table says, raises for what is not in it, and notes what it was asked."""
+    """Looks scores up by completion, raises for unknown ones, and records its calls."""
 
     score_range = (-10.0, 10.0)
 
     def __init__(self, **scores):
         self.scores = scores
-        self.asked = []
+        self.calls = []
         self.progress = None
 
     def __call__(self, batch):
-        self.asked.append(list(batch.completions))
+        self.calls.append(list(batch.completions))
         return [self.scores[text] for text in batch.completions]
 
     def set_progress(self, progress):
@@ -61,21 +61,21 @@ class Table(Scorer):
 
 
 class FailsFor(Scorer):
-    """Fails for the given texts, and scores the others 1."""
+    """Fails for the given texts and returns 1 for others."""
 
     score_range = (0.0, 1.0)
 
     def __init__(self, *texts):
         self.texts = texts
-        self.asked = []
+        self.calls = []
 
     def __call__(self, batch):
-        self.asked.append(list(batch.completions))
+        self.calls.append(list(batch.completions))
         return [float("inf") if text in self.texts else 1.0 for text in batch.completions]
 
 
-class Says(Scorer):
-    """Says one number, in the range that it tells."""
+class Lowest(Scorer):
+    """Returns the lowest score of its range."""
 
     def __init__(self, low, high):
         self.score_range = (low, high)
@@ -99,8 +99,8 @@ def values(scorer, *completions, **columns):
     return scorer(batch_of(*completions, **columns)).tolist()
 
 
-def played(scorer, *completions, **columns):
-    """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
+def observed(scorer, *completions, **columns):
+    """Return the scores of finished episodes, after the scorer has observed them as in an environment."""
     batch = batch_of(*completions, **columns)
     scores = evaluate(scorer, batch, "invalid")
     observe_episodes(scorer, batch, scores)
@@ -122,13 +122,13 @@ SECOND = {"a": 3.0, "b": 4.0, "c": 0.25, "d": None}
 @pytest.mark.parametrize(
     ("combine", "expected"),
     [
-        (lambda parts: WeightedSum({name: (part, 2.0) for name, part in parts.items()}), [7.0, 4.0, 0.5, NAN]),
+        (lambda scorers: WeightedSum({name: (inner, 2.0) for name, inner in scorers.items()}), [7.0, 4.0, 0.5, NAN]),
         (Product, [1.5, -8.0, 0.25, NAN]),
         (Minimum, [0.5, -2.0, 0.25, NAN]),
         (Maximum, [3.0, 4.0, 0.25, NAN]),
     ],
 )
-def test_parts_that_apply_are_pooled_and_shown_as_they_were(combine, expected):
+def test_scores_that_apply_are_combined_and_reported_unchanged(combine, expected):
     scorer = combine({"first": Table(**FIRST), "second": Table(**SECOND)})
     np.testing.assert_array_equal(values(scorer, *"abcd"), expected)
     shown = components(scorer, *"abcd")
@@ -138,7 +138,7 @@ def test_parts_that_apply_are_pooled_and_shown_as_they_were(combine, expected):
 
 
 @pytest.mark.parametrize("combine", [Product, Minimum, Maximum])
-def test_parts_may_be_a_list_of_whatever_describes_a_scorer(combine):
+def test_scorers_may_be_a_list(combine):
     assert list(combine(["repetition", len, {"length_band": 0.5}]).named_scorers) == [
         "repetition",
         "len",
@@ -148,7 +148,7 @@ def test_parts_may_be_a_list_of_whatever_describes_a_scorer(combine):
 
 @pytest.mark.parametrize("combine", [Product, Minimum, Maximum])
 @pytest.mark.parametrize(
-    ("parts", "error", "message"),
+    ("scorers", "error", "message"),
     [
         ({}, ValueError, "at least one scorer"),
         ([], ValueError, "at least one scorer"),
@@ -163,23 +163,23 @@ def test_parts_may_be_a_list_of_whatever_describes_a_scorer(combine):
         ({"a": None}, TypeError, "component 'a': scorer is None"),
     ],
 )
-def test_parts_that_are_none_are_refused(combine, parts, error, message):
+def test_invalid_scorers_are_rejected(combine, scorers, error, message):
     with pytest.raises(error, match=message):
-        combine(parts)
+        combine(scorers)
 
 
-def test_a_part_of_a_sum_that_is_no_pair_is_refused():
+def test_a_component_of_a_sum_that_is_not_a_pair_is_rejected():
     with pytest.raises(TypeError, match=r"component 'a' is .*, expected \(scorer, weight\)"):
         WeightedSum({"a": len})
 
 
-def test_a_combination_says_its_own_name_where_it_takes_no_weights():
+def test_the_error_for_unwanted_weights_names_the_combination():
     with pytest.raises(TypeError, match="Product takes no weights"):
         Product({"a": ("sentiment", 1.0)})
 
 
 @pytest.mark.parametrize(("combine", "what"), [(WeightedSum, "weight"), (Sequential, "threshold")])
-def test_parts_that_come_with_a_number_are_a_mapping_of_pairs(combine, what):
+def test_scorers_with_numbers_are_a_mapping_of_pairs(combine, what):
     with pytest.raises(TypeError, match=rf"scorers is \[.*, expected {{name: \(scorer, {what}\)}}"):
         combine([(len, 1.0)])
     with pytest.raises(TypeError, match=rf"component 's' is .*, expected \(scorer, {what}\); the two seem swapped"):
@@ -190,14 +190,14 @@ def test_parts_that_come_with_a_number_are_a_mapping_of_pairs(combine, what):
         combine({})
 
 
-def test_a_gate_and_a_constraint_name_the_part_that_is_no_scorer():
+def test_invalid_components_of_a_gate_and_a_constraint_are_named():
     with pytest.raises(TypeError, match=r"component 'condition': scorer is 0\.5"):
         Gate(0.5, 0.5, len)
     with pytest.raises(ValueError, match="component 'constraint': unknown scorer"):
         Constrained(len, "no_such", 0.5)
 
 
-# Failing parts
+# Failing components
 
 
 def with_a_failing_middle(kind, middle, end):
@@ -211,7 +211,7 @@ POOLED = {WeightedSum: 3.0, Product: 1.0, Minimum: 1.0, Maximum: 1.0, Sequential
 
 
 @pytest.mark.parametrize("kind", POOLED)
-def test_a_part_that_fails_in_the_middle_takes_only_its_episodes_with_it(kind):
+def test_a_failing_component_fails_only_its_episodes(kind):
     batch = batch_of("a", "b")
     with pytest.raises(ScorerError, match="component 'middle': scorer 'fails_for' gave inf"):
         evaluate(with_a_failing_middle(kind, FailsFor("b"), FailsFor()), batch)
@@ -225,7 +225,7 @@ def test_a_part_that_fails_in_the_middle_takes_only_its_episodes_with_it(kind):
 
 
 @pytest.mark.parametrize("kind", POOLED)
-def test_a_part_that_raises_is_named_with_its_exception_as_the_cause(kind):
+def test_a_component_that_raises_is_named_with_its_exception_as_the_cause(kind):
     with pytest.raises(ScorerError, match="component 'middle': scorer 'table' raised KeyError: 'a'") as caught:
         with_a_failing_middle(kind, Table(), FailsFor())(batch_of("a", "b"))
     assert isinstance(caught.value.__cause__, KeyError)
@@ -250,7 +250,7 @@ def test_a_part_that_raises_is_named_with_its_exception_as_the_cause(kind):
         lambda scorer: Constrained(scorer, NoRange(), 0.0),
     ],
 )
-def test_every_other_combination_hands_failures_on_too(wrap):
+def test_every_other_combination_propagates_failures(wrap):
     batch = batch_of("a", "b")
     with pytest.raises(ScorerError, match="'fails_for' gave inf for episode 1"):
         wrap(FailsFor("b"))(batch)
@@ -263,9 +263,9 @@ def test_every_other_combination_hands_failures_on_too(wrap):
     assert np.isnan(raised.total).all()
 
 
-def test_each_episode_that_fails_keeps_the_message_of_the_first_part_that_failed_for_it():
-    parts = {"first": (FailsFor("a"), 1.0), "second": (FailsFor("a", "b"), 1.0), "len": (len, 1.0)}
-    scores = evaluate(WeightedSum(parts), batch_of("a", "b", "c"), "invalid")
+def test_a_failed_episode_has_the_message_of_the_first_component_that_failed():
+    scorers = {"first": (FailsFor("a"), 1.0), "second": (FailsFor("a", "b"), 1.0), "len": (len, 1.0)}
+    scores = evaluate(WeightedSum(scorers), batch_of("a", "b", "c"), "invalid")
     np.testing.assert_array_equal(scores.total, [NAN, NAN, 3.0])
     assert scores.failed.tolist() == [True, True, False]
     assert list(scores.errors) == [0, 1]
@@ -278,7 +278,7 @@ def test_each_episode_that_fails_keeps_the_message_of_the_first_part_that_failed
 # Names
 
 
-def test_a_wrapper_has_the_name_and_the_components_of_what_it_wraps():
+def test_a_wrapper_has_the_name_and_components_of_its_scorer():
     chain = Clip(Cached(Affine(Table(a=4.0), scale=2.0)), high=5.0)
     assert scorer_name(chain) == "table"
     assert component_names(chain) == ("table",)
@@ -290,7 +290,7 @@ def test_a_wrapper_has_the_name_and_the_components_of_what_it_wraps():
     assert components(both, "a") == {"x": [1.0], "y": [3.0]}
 
 
-def test_parts_of_parts_have_names_with_a_slash():
+def test_nested_components_have_names_with_a_slash():
     scorer = Minimum(
         {
             "mood": Clip(Table(a=4.0), high=1.0),
@@ -310,7 +310,7 @@ def test_parts_of_parts_have_names_with_a_slash():
     assert [shown[name][0] for name in ("mood", "mood/table", "style", "style/x", "style/y")] == [1, 4, 1, 2, 0]
 
 
-def test_the_inner_scorers_of_all_are_reached_in_one_way():
+def test_every_combination_exposes_its_inner_scorers():
     first, second = Table(), Table()
     for scorer in (
         WeightedSum({"a": (first, 1.0), "b": (second, 1.0)}),
@@ -323,34 +323,34 @@ def test_the_inner_scorers_of_all_are_reached_in_one_way():
     assert Cached(Clip(first, 0.0)).scorers[0].scorers == (first,)
 
 
-def test_a_wrapped_sum_tells_its_scorer_and_not_the_parts_of_it():
+def test_a_wrapped_sum_is_one_inner_scorer():
     inner = as_scorer({"repetition": 1.0})
     assert Clip(inner, 0.0).scorers == (inner,)
 
 
-# Gates and chains
+# Gates and sequences
 
 
-def test_a_gate_asks_the_scorer_only_about_the_texts_that_pass():
+def test_a_gate_scores_only_texts_that_pass():
     score = Table(a=5.0, c=7.0, d=None)
     scorer = Gate(Table(a=0.5, b=0.4, c=None, d=1.0), 0.5, score, otherwise=-1.0)
     np.testing.assert_array_equal(values(scorer, *"abcd"), [5.0, -1.0, 7.0, NAN])
-    assert score.asked == [["a", "c", "d"]]
+    assert score.calls == [["a", "c", "d"]]
     np.testing.assert_array_equal(components(scorer, *"abcd")["score"], [5.0, NAN, 7.0, NAN])
 
 
-def test_a_gate_that_nothing_passes_asks_nothing_and_shows_the_same_names():
+def test_a_closed_gate_calls_nothing_and_reports_the_same_components():
     score = Table(a=5.0)
     scorer = Gate(Table(a=0.0), 0.5, Product({"x": Clip(score, 0), "y": LengthBand()}))
     shown = components(scorer, "a")
-    assert score.asked == []
+    assert score.calls == []
     assert values(scorer, "a") == [0.0]
     assert list(shown) == ["condition", "score", "score/x", "score/x/table", "score/y"]
     open_gate = Gate(Table(a=1.0), 0.5, scorer.named_scorers["score"])
     assert list(components(open_gate, "a")) == list(shown)
 
 
-def test_a_gate_that_all_pass_hands_on_the_very_batch():
+def test_an_open_gate_passes_the_same_batch_object():
     batches = []
 
     def noting(batch):
@@ -362,22 +362,22 @@ def test_a_gate_that_all_pass_hands_on_the_very_batch():
     assert batches == [batch]
 
 
-def test_a_gate_does_not_ask_about_a_text_whose_condition_failed():
+def test_a_gate_does_not_score_a_text_whose_condition_failed():
     score = FailsFor()
     scores = evaluate(Gate(FailsFor("b"), 0.5, score), batch_of("a", "b"), "invalid")
     np.testing.assert_array_equal(scores.total, [1.0, NAN])
-    assert score.asked == [["a"]]
+    assert score.calls == [["a"]]
 
 
-def test_a_gate_may_say_that_it_does_not_apply():
+def test_a_gate_with_nan_does_not_apply_to_texts_that_fail_the_condition():
     np.testing.assert_array_equal(values(Gate(Table(a=0.0, b=1.0), 0.5, LengthBand(1, 2), NAN), "a", "b"), [NAN, 1.0])
 
 
-def test_a_chain_counts_the_steps_before_the_first_that_is_not_passed():
+def test_a_sequence_counts_the_steps_before_the_first_that_is_not_passed():
     compiles, tests, lints = Table(a=1, b=1, c=1, d=0), Table(a=1.0, b=0.9, c=0.5), Table(a=9.0, b=8.0)
     scorer = Sequential({"compiles": (compiles, 1.0), "tests": (tests, 0.8), "lints": (lints, 9.0)})
     assert values(scorer, *"abcd") == [1.0, 2 / 3, 1 / 3, 0.0]
-    assert (compiles.asked, tests.asked, lints.asked) == ([["a", "b", "c", "d"]], [["a", "b", "c"]], [["a", "b"]])
+    assert (compiles.calls, tests.calls, lints.calls) == ([["a", "b", "c", "d"]], [["a", "b", "c"]], [["a", "b"]])
     np.testing.assert_array_equal(components(scorer, *"abcd")["lints"], [9.0, 8.0, NAN, NAN])
 
 
@@ -386,15 +386,15 @@ def test_a_step_that_does_not_apply_is_skipped_and_not_counted():
     np.testing.assert_array_equal(values(scorer, *"abc"), [1.0, NAN, 1.0])
 
 
-def test_a_chain_that_ends_early_for_all_keeps_its_names():
+def test_a_sequence_that_ends_early_reports_the_same_components():
     scorer = Sequential({"first": (Table(a=0.0), 1.0), "second": (Clip(Table(), 0), 1.0)})
     assert list(components(scorer, "a")) == ["first", "second", "second/table"]
 
 
-# One score changed by a rule
+# Transforms
 
 
-def test_a_score_is_cut_off():
+def test_a_score_is_clipped():
     table = {"a": -3.0, "b": 0.5, "c": 9.0, "d": None}
     np.testing.assert_array_equal(values(Clip(Table(**table), 0.0, 1.0), *"abcd"), [0.0, 0.5, 1.0, NAN])
     np.testing.assert_array_equal(values(Clip(Table(**table), low=0.0), *"abcd"), [0.0, 0.5, 9.0, NAN])
@@ -421,7 +421,7 @@ def test_progress_reaches_every_scorer_through_three_levels():
         {
             "chain": (Sequential({"gate": (Gate(tables[0], 0.0, Cached(tables[1])), 0.0)}), 1.0),
             "pool": (Product([Minimum({"x": Clip(tables[2], 0)}), Maximum({"x": Affine(tables[3])})]), 1.0),
-            "moving": (RunningNormalization(GroupPercentile(TimeLimit(tables[4], 60))), 1.0),
+            "adaptive": (RunningNormalization(GroupPercentile(TimeLimit(tables[4], 60))), 1.0),
             "limits": (Constrained(Schedule(tables[5], {0: 1}), {"x": (tables[6], 1.0)}, 0.5), 1.0),
             "itself": (tables[7], 1.0),
         }
@@ -431,7 +431,7 @@ def test_progress_reaches_every_scorer_through_three_levels():
 
 
 @pytest.mark.parametrize("progress", [NAN, "half"])
-def test_progress_that_is_no_number_is_refused(progress):
+def test_progress_that_is_not_a_number_is_rejected(progress):
     with pytest.raises((TypeError, ValueError), match="progress is"):
         Schedule(len, {0: 1.0}).set_progress(progress)
 
@@ -439,11 +439,11 @@ def test_progress_that_is_no_number_is_refused(progress):
 # Ranges
 
 
-def test_the_range_follows_from_the_ranges_of_the_parts():
-    sharp, wide = Says(0.5, 1.0), Says(-1.0, 3.0)
+def test_the_range_is_derived_from_the_inner_ranges():
+    sharp, wide = Lowest(0.5, 1.0), Lowest(-1.0, 3.0)
     ranges = {
         WeightedSum({"a": (sharp, 1.0), "b": (wide, -2.0)}): (-6.0, 3.0),
-        WeightedSum({"a": (sharp, 1.0), "b": (sharp, 1.0)}): (0.5, 2.0),  # one of them may not apply
+        WeightedSum({"a": (sharp, 1.0), "b": (sharp, 1.0)}): (0.5, 2.0),  # one may not apply
         Product({"a": sharp, "b": wide}): (-1.0, 3.0),
         Product({"a": wide, "b": wide}): (-3.0, 9.0),
         Minimum({"a": sharp, "b": wide}): (-1.0, 3.0),
@@ -484,14 +484,14 @@ def test_the_range_follows_from_the_ranges_of_the_parts():
     ],
     ids=lambda scorer: type(scorer).__name__,
 )
-def test_a_range_that_is_not_known_is_not_told(scorer):
+def test_an_unknown_inner_range_makes_the_range_unknown(scorer):
     assert scorer.score_range is None
 
 
-# Texts that grow
+# Incremental scores
 
 
-def following():
+def incremental_scorers():
     tokens, letters = LengthBand(2, 4), LengthBand(1, 5, "characters")
     return [
         WeightedSum({"a": (tokens, 1.0), "b": (letters, -0.5)}),
@@ -502,8 +502,8 @@ def following():
     ]
 
 
-@pytest.mark.parametrize("scorer", following(), ids=lambda scorer: type(scorer).__name__)
-def test_incremental_parts_make_an_incremental_combination(scorer):
+@pytest.mark.parametrize("scorer", incremental_scorers(), ids=lambda scorer: type(scorer).__name__)
+def test_a_combination_of_incremental_scorers_is_incremental(scorer):
     assert scorer.incremental
     batch = batch_of("ab", "")
     states = scorer.begin(batch)
@@ -515,13 +515,13 @@ def test_incremental_parts_make_an_incremental_combination(scorer):
     assert scorer.value([], batch_of()).shape == (0,)
 
 
-def test_one_part_that_is_not_incremental_is_enough():
+def test_one_scorer_that_is_not_incremental_makes_the_combination_not_incremental():
     assert not WeightedSum({"a": (LengthBand(), 1.0), "b": (Repetition(), 1.0)}).incremental
     assert not Clip(Repetition(), 0).incremental
     assert not Minimum([Cached(LengthBand())]).incremental
 
 
-def test_an_infinite_value_of_a_part_is_an_error_here_as_there():
+def test_an_infinite_incremental_value_is_an_error():
     class Endless(LengthBand):
         def value(self, states, batch):
             return np.full(len(states), np.inf)
@@ -539,8 +539,8 @@ def test_an_infinite_value_of_a_part_is_an_error_here_as_there():
 
 def test_scores_are_normalised_by_the_mean_and_spread_of_all_so_far():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=8.0, d=None))
-    np.testing.assert_allclose(played(scorer, "a", "b", "d"), [-1.0, 1.0, NAN])
-    np.testing.assert_allclose(played(scorer, "c"), [4.0 / np.std([1, 3, 8])])
+    np.testing.assert_allclose(observed(scorer, "a", "b", "d"), [-1.0, 1.0, NAN])
+    np.testing.assert_allclose(observed(scorer, "c"), [4.0 / np.std([1, 3, 8])])
     assert (scorer.count, scorer.mean) == (3, 4.0)
     assert components(scorer, "c")["table"] == [8.0]
 
@@ -550,9 +550,9 @@ def test_one_batch_and_many_batches_of_one_give_the_same_statistics():
     rng = np.random.default_rng(0)
     table = dict(zip(letters, (1e6 + rng.normal(size=24)).tolist(), strict=True))
     whole, alone = RunningNormalization(Table(**table)), RunningNormalization(Table(**table))
-    played(whole, *letters)
+    observed(whole, *letters)
     for letter in letters:
-        played(alone, letter)
+        observed(alone, letter)
     assert whole.count == alone.count == 24
     np.testing.assert_allclose([whole.mean, whole.std], [np.mean(list(table.values())), np.std(list(table.values()))])
     np.testing.assert_allclose([alone.mean, alone.std], [whole.mean, whole.std], rtol=1e-9)
@@ -561,7 +561,7 @@ def test_one_batch_and_many_batches_of_one_give_the_same_statistics():
 def test_unfinished_texts_are_normalised_and_not_counted():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=5.0))
     assert values(scorer, "c", done=False) == [5.0]
-    played(scorer, "a", "b")
+    observed(scorer, "a", "b")
     state = scorer.get_state()
     assert values(scorer, "c", done=False) == [3.0]
     mixed = batch_of("c", "b")
@@ -572,9 +572,9 @@ def test_unfinished_texts_are_normalised_and_not_counted():
     assert scorer.mean == pytest.approx(7 / 3)
 
 
-def test_equal_scores_are_centred_and_not_divided_by_nothing():
+def test_equal_scores_are_centred_and_not_divided_by_zero():
     scorer = RunningNormalization(Table(a=0.1, b=0.3))
-    np.testing.assert_allclose(played(scorer, *"a" * 7), [0.0] * 7, atol=1e-12)
+    np.testing.assert_allclose(observed(scorer, *"a" * 7), [0.0] * 7, atol=1e-12)
     assert scorer.std == 1.0
     np.testing.assert_allclose(values(scorer, "b", done=False), [0.2])
 
@@ -587,19 +587,19 @@ def test_centre_scale_and_clip_are_options(options, expected):
     np.testing.assert_allclose(values(RunningNormalization(Table(a=2.0, b=6.0), **options), "a", "b"), expected)
 
 
-def test_frozen_statistics_stay_and_make_it_deterministic():
+def test_frozen_statistics_do_not_change_and_are_deterministic():
     scorer = RunningNormalization(Table(a=1.0, b=3.0, c=5.0))
-    played(scorer, "a", "b")
+    observed(scorer, "a", "b")
     assert not scorer.deterministic
     scorer.frozen = True
     assert scorer.deterministic
-    assert played(scorer, "c") == played(scorer, "c") == [3.0]
+    assert observed(scorer, "c") == observed(scorer, "c") == [3.0]
     assert scorer.count == 2
 
 
 def test_statistics_survive_json_and_pickle():
     scorer = RunningNormalization(Table(a=1.0, b=4.0))
-    played(scorer, "a", "b")
+    observed(scorer, "a", "b")
     other = RunningNormalization(Table(a=1.0, b=4.0))
     other.set_state(json.loads(json.dumps(scorer.get_state())))
     copied = pickle.loads(pickle.dumps(scorer))
@@ -607,7 +607,7 @@ def test_statistics_survive_json_and_pickle():
 
 
 @pytest.mark.parametrize("wrong", [{"count": -1}, {"mean": NAN}, {"sum_of_squares": -1.0}])
-def test_statistics_that_cannot_be_are_refused(wrong):
+def test_impossible_statistics_are_rejected(wrong):
     scorer = RunningNormalization(len)
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
         scorer.set_state(scorer.get_state() | wrong)
@@ -622,17 +622,17 @@ def test_statistics_that_cannot_be_are_refused(wrong):
         lambda table: WeightedSum({"x": (Clip(RunningNormalization({"y": (table, 2.0)}), -5), 1.0), "z": (len, 1.0)}),
     ],
 )
-def test_scoring_leaves_no_trace_and_observing_does(build):
+def test_scoring_does_not_change_the_state_and_observing_does(build):
     scorer = build(Table(a=1.0, b=4.0, c=3.0))
     before = get_states(scorer)
     first = values(scorer, "a", "b")
     assert values(scorer, "a", "b") == first
     assert get_states(scorer) == before
-    assert played(scorer, "a", "b") == first
+    assert observed(scorer, "a", "b") == first
     assert get_states(scorer) != before
 
 
-# Ranks among texts of a prompt
+# Percentile ranks
 
 
 def test_a_text_is_ranked_among_the_texts_of_its_prompt():
@@ -643,15 +643,15 @@ def test_a_text_is_ranked_among_the_texts_of_its_prompt():
 
 def test_texts_that_end_later_are_ranked_among_those_that_ended_before():
     scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0))
-    assert played(scorer, "b") == [0.5]
-    assert played(scorer, "c") == [1.0]
-    assert played(scorer, "a") == [0.0]
-    assert played(scorer, "b") == [0.5]  # above a, below c, equal to itself
+    assert observed(scorer, "b") == [0.5]
+    assert observed(scorer, "c") == [1.0]
+    assert observed(scorer, "a") == [0.0]
+    assert observed(scorer, "b") == [0.5]  # above a, below c, equal to itself
 
 
-def test_unfinished_texts_are_ranked_and_not_remembered():
+def test_unfinished_texts_are_ranked_and_not_stored():
     scorer = GroupPercentile(Table(a=1.0, b=2.0))
-    played(scorer, "a")
+    observed(scorer, "a")
     for _ in range(2):
         assert values(scorer, "b", done=False) == [1.0]
     mixed = batch_of("b", "a", "b")
@@ -659,37 +659,37 @@ def test_unfinished_texts_are_ranked_and_not_remembered():
     np.testing.assert_allclose(scorer(mixed), [2.5 / 3, 0.25, 1.0])
 
 
-def test_only_the_last_scores_of_the_last_prompts_are_remembered():
+def test_only_the_last_scores_of_the_last_prompts_are_stored():
     scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0), memory=2, prompts=1)
     for text in "acc":
-        played(scorer, text, prompts=["p"])
+        observed(scorer, text, prompts=["p"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.0]  # a is forgotten
-    played(scorer, "a", prompts=["q"])
+    observed(scorer, "a", prompts=["q"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.5]  # so is p
     assert values(GroupPercentile(Table(a=1.0, b=2.0), memory=0), "a", "b") == [0.0, 1.0]
 
 
-def test_without_a_memory_every_batch_stands_alone():
+def test_without_memory_every_batch_is_ranked_on_its_own():
     scorer = GroupPercentile(Table(a=1.0, b=2.0), memory=0)
     for _ in range(2):
-        assert played(scorer, "b") == [0.5]
+        assert observed(scorer, "b") == [0.5]
 
 
 # The cache
 
 
-def test_only_new_texts_are_asked_about_and_each_once():
+def test_only_uncached_texts_are_scored_and_each_once():
     table = Table(a=1.0, b=2.0, c=None)
     scorer = Cached(table)
     assert values(scorer, "a", "b", "a") == [1.0, 2.0, 1.0]
     np.testing.assert_array_equal(values(scorer, "c", "a", "c"), [NAN, 1.0, NAN])
     np.testing.assert_array_equal(values(scorer, "c", "b"), [NAN, 2.0])
-    assert table.asked == [["a", "b"], ["c"]]
+    assert table.calls == [["a", "b"], ["c"]]
     assert (scorer.hits, scorer.misses, scorer.hit_rate) == (5, 3, 5 / 8)
     scorer.clear()
     assert (scorer.hits, scorer.misses, scorer.hit_rate) == (0, 0, 0.0)
     values(scorer, "a")
-    assert table.asked[-1] == ["a"]
+    assert table.calls[-1] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -705,37 +705,37 @@ def test_only_new_texts_are_asked_about_and_each_once():
         {"metadata": [{}]},
     ],
 )
-def test_a_text_is_another_under_another_prompt_references_or_metadata(other):
+def test_prompt_references_and_metadata_are_part_of_the_key(other):
     table = Table(a=1.0)
     scorer = Cached(table)
     columns = {"prompts": ["p"], "references": [["r"]], "metadata": [{"level": 1}]}
     for changed in (columns, columns | other):
         for _ in range(2):
             values(scorer, "a", **changed)
-    assert len(table.asked) == 2
+    assert len(table.calls) == 2
 
 
-def test_metadata_without_a_hash_is_scored_anew_each_time():
+def test_metadata_without_a_hash_is_not_cached():
     table = Table(a=1.0)
     scorer = Cached(table)
     for _ in range(2):
         assert values(scorer, "a", "a", metadata=[{"tags": bytearray(b"x")}] * 2) == [1.0, 1.0]
-    assert table.asked == [["a", "a"]] * 2
+    assert table.calls == [["a", "a"]] * 2
     assert scorer.hits == 0
 
 
-def test_the_text_that_was_not_asked_about_for_longest_is_forgotten():
+def test_the_least_recently_used_text_is_dropped():
     table = Table(a=1.0, b=2.0, c=3.0)
     scorer = Cached(table, max_size=2)
     values(scorer, "a", "b")
     values(scorer, "a")
     assert values(scorer, "c", "b", "a") == [3.0, 2.0, 1.0]
     values(scorer, "b")
-    assert table.asked == [["a", "b"], ["c"], ["b"]]
+    assert table.calls == [["a", "b"], ["c"], ["b"]]
     assert values(Cached(table, max_size=1), *"abcabc") == [1.0, 2.0, 3.0] * 2
 
 
-def test_a_failure_is_not_remembered():
+def test_a_failure_is_not_cached():
     inner = FailsFor("b")
     scorer = Cached(inner)
     batch = batch_of("a", "b", "b", "c")
@@ -744,17 +744,17 @@ def test_a_failure_is_not_remembered():
     assert scores.failed.tolist() == [False, True, True, False]
     inner.texts = ()
     assert scorer(batch).tolist() == [1.0] * 4
-    assert inner.asked == [["a", "b", "c"], ["b"]]
+    assert inner.calls == [["a", "b", "c"], ["b"]]
 
 
-def test_known_texts_keep_their_components():
+def test_cached_texts_keep_their_components():
     scorer = Cached(WeightedSum({"x": (Table(a=1.0, b=2.0), 1.0), "y": (Clip(Table(a=3.0, b=4.0), 0, 3.5), 1.0)}))
     expected = components(scorer, "a", "b")
     assert components(scorer, "a", "b") == expected == {"x": [1, 2], "y": [3, 3.5], "y/table": [3, 4]}
     assert list(components(scorer)) == ["x", "y", "y/table"]
 
 
-def test_a_copy_of_a_cache_begins_empty():
+def test_a_copy_of_a_cache_is_empty():
     scorer = Cached(Table(a=1.0))
     values(scorer, "a")
     copied = pickle.loads(pickle.dumps(scorer))
@@ -778,51 +778,51 @@ def test_progress_empties_a_cache_where_it_changes_scores():
 # A constraint
 
 
-def test_the_multiplier_rises_while_the_constraint_is_not_met_and_falls_to_zero():
+def test_the_multiplier_rises_while_the_constraint_is_violated_and_falls_to_zero():
     objective, constraint = Table(a=4.0, b=2.0), Table(a=0.2, b=0.9)
     scorer = Constrained(objective, constraint, at_least=0.5, learning_rate=2.0, texts_per_update=2)
-    assert played(scorer, "a") == [4.0]
+    assert observed(scorer, "a") == [4.0]
     assert scorer.multiplier == 0.0
-    assert played(scorer, "a") == [4.0]
+    assert observed(scorer, "a") == [4.0]
     assert scorer.multiplier == pytest.approx(0.6)  # 0 + 2 * (0.5 - 0.2)
-    np.testing.assert_allclose(played(scorer, "a", "b"), [(4 - 0.6 * 0.3) / 1.6, (2 + 0.6 * 0.4) / 1.6])
+    np.testing.assert_allclose(observed(scorer, "a", "b"), [(4 - 0.6 * 0.3) / 1.6, (2 + 0.6 * 0.4) / 1.6])
     assert scorer.multiplier == pytest.approx(0.5)  # 0.6 - 2 * (0.55 - 0.5)
-    played(scorer, *"bbbb")
+    observed(scorer, *"bbbb")
     assert scorer.multiplier == 0.0
 
 
-def test_how_texts_come_in_batches_does_not_change_the_multiplier():
+def test_the_multiplier_does_not_depend_on_batch_sizes():
     texts = ["a", "a", "b", "a", "a", "b", "a"]
     whole, alone = (Constrained(NoRange(), Table(a=0.2, b=0.9), 0.5, texts_per_update=3) for _ in range(2))
-    played(whole, *texts)
+    observed(whole, *texts)
     for text in texts:
-        played(alone, text)
+        observed(alone, text)
     assert whole.get_state() == alone.get_state()
     assert whole.get_state()["pending"] == [0.2]
     assert whole.multiplier > 0
 
 
-def test_what_does_not_apply_or_is_not_finished_moves_no_multiplier():
+def test_unfinished_texts_and_nan_do_not_change_the_multiplier():
     scorer = Constrained(Table(a=4.0, b=None), Table(a=None, b=0.0), 0.5, texts_per_update=1)
-    np.testing.assert_array_equal(played(scorer, "a"), [4.0])
-    np.testing.assert_array_equal(played(scorer, "b", done=False), [NAN])
+    np.testing.assert_array_equal(observed(scorer, "a"), [4.0])
+    np.testing.assert_array_equal(observed(scorer, "b", done=False), [NAN])
     assert scorer.multiplier == 0.0
     scorer.multiplier = 1.0
-    assert played(scorer, "a") == [2.0]
+    assert observed(scorer, "a") == [2.0]
     scorer.frozen = True
-    played(scorer, "b")
+    observed(scorer, "b")
     assert scorer.multiplier == 1.0
     assert scorer.deterministic
 
 
 def test_the_multiplier_survives_json_and_pickle():
     scorer = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
-    played(scorer, *"aaa")
+    observed(scorer, *"aaa")
     other = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
     other.set_state(json.loads(json.dumps(scorer.get_state())))
     copied = pickle.loads(pickle.dumps(scorer))
     for one in (scorer, other, copied):
-        played(one, "a")
+        observed(one, "a")
     assert scorer.get_state() == other.get_state() == copied.get_state()
     with pytest.raises(ValueError, match="multiplier is -1"):
         other.set_state({"multiplier": -1.0, "pending": []})
@@ -832,7 +832,7 @@ def test_the_multiplier_survives_json_and_pickle():
 
 
 class Waits(Scorer):
-    """Returns when it is released, as one that hangs does when the process ends."""
+    """Blocks until it is released."""
 
     def __init__(self, release):
         self.release = release
@@ -846,7 +846,7 @@ class Waits(Scorer):
         return np.full(len(batch), float(self.calls))
 
 
-def test_a_scorer_that_hangs_fails_with_a_timeout_that_says_so():
+def test_a_scorer_that_hangs_fails_with_a_timeout():
     release = threading.Event()
     inner = Waits(release)
     scorer = TimeLimit(inner, 0.01)
@@ -866,10 +866,10 @@ def test_a_scorer_that_hangs_fails_with_a_timeout_that_says_so():
     for _ in range(2):
         inner.finished.acquire()
     scorer.seconds = 60.0
-    assert scorer(batch_of("a", "b")).tolist() == [3.0, 3.0]  # a new call; what the old ones returned is dropped
+    assert scorer(batch_of("a", "b")).tolist() == [3.0, 3.0]  # a new call; results of the old ones are dropped
 
 
-def test_a_scorer_in_time_is_as_it_is_without_a_limit():
+def test_a_time_limit_does_not_change_scores():
     inner = Product({"x": Table(a=2.0, b=None), "y": Table(a=3.0, b=4.0)})
     limited = score_batch(TimeLimit(inner, 60), batch_of("a", "b"))
     plain = score_batch(inner, batch_of("a", "b"))
@@ -877,7 +877,7 @@ def test_a_scorer_in_time_is_as_it_is_without_a_limit():
     assert list(limited.components) == list(plain.components)
 
 
-def test_a_wrapped_scorer_that_raises_keeps_its_names():
+def test_a_wrapped_scorer_that_raises_keeps_its_component_names():
     class Broken(Scorer):
         def __init__(self):
             self.components = ("x", "y")
@@ -891,7 +891,7 @@ def test_a_wrapped_scorer_that_raises_keeps_its_names():
         assert list(score_batch(scorer, batch_of("a")).components) == ["x", "y"]
 
 
-def test_what_is_no_failure_of_a_scorer_comes_through_the_time_limit():
+def test_system_exit_passes_through_the_time_limit():
     def leaves(completion):
         raise SystemExit
 
@@ -899,17 +899,17 @@ def test_what_is_no_failure_of_a_scorer_comes_through_the_time_limit():
         TimeLimit(leaves, 60)(batch_of("a"))
 
 
-def test_the_caller_s_way_with_overflows_holds_in_the_thread():
+def test_numpy_error_state_of_the_caller_applies_in_the_thread():
     scorer = TimeLimit(Affine(Table(a=1e308), 10.0), 60)
     with np.errstate(over="raise"), pytest.raises(ScorerError, match="FloatingPointError"):
         scorer(batch_of("a"))
 
 
-# Wrong arguments
+# Invalid arguments
 
 
-class LearnsQuietly(Scorer):
-    """A learner without a state that calls itself deterministic."""
+class Learns(Scorer):
+    """A learning scorer without a state that declares itself deterministic."""
 
     def __call__(self, batch):
         return np.zeros(len(batch))
@@ -949,7 +949,7 @@ class LearnsQuietly(Scorer):
             r"put Cached inside it: RunningNormalization\(Cached\(\.\.\.\)\)",
         ),
         (lambda: Cached({"a": (Clip(GroupPercentile(len), 0), 1.0)}), ValueError, r"GroupPercentile\(Cached\("),
-        (lambda: Cached(LearnsQuietly()), ValueError, "LearnsQuietly changes with the texts .* do not cache it"),
+        (lambda: Cached(Learns()), ValueError, "Learns changes with the texts .* do not cache it"),
         (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* do not cache it"),
         (lambda: Constrained(len, len, NAN), ValueError, "at_least is nan"),
         (lambda: Constrained(len, len, 0, learning_rate=0), ValueError, "learning_rate is 0"),
@@ -958,7 +958,7 @@ class LearnsQuietly(Scorer):
         (lambda: TimeLimit(len, "1"), TypeError, "seconds is '1'"),
     ],
 )
-def test_wrong_arguments_are_refused_at_construction(build, error, message):
+def test_invalid_arguments_are_rejected_at_construction(build, error, message):
     with pytest.raises(error, match=message):
         build()
 
@@ -987,17 +987,17 @@ def all_kinds():
 
 
 @pytest.mark.parametrize("kind", all_kinds())
-def test_it_keeps_the_contract_of_scorers(kind):
+def test_every_combination_fulfils_the_scorer_contract(kind):
     scorer = all_kinds()[kind]
     assert check_scorer(scorer).passed
-    following = ("weighted_sum", "product", "minimum", "maximum", "clip", "affine", "schedule")
-    moving = ("constrained", "running_normalization", "group_percentile")
-    assert scorer.pointwise == (kind in following)
-    assert scorer.deterministic == (kind not in moving)
+    incremental = ("weighted_sum", "product", "minimum", "maximum", "clip", "affine", "schedule")
+    adaptive = ("constrained", "running_normalization", "group_percentile")
+    assert scorer.pointwise == (kind in incremental)
+    assert scorer.deterministic == (kind not in adaptive)
 
 
-@pytest.mark.parametrize("scorer", following(), ids=lambda scorer: type(scorer).__name__)
-def test_it_says_of_a_growing_text_what_it_says_of_the_whole(scorer):
+@pytest.mark.parametrize("scorer", incremental_scorers(), ids=lambda scorer: type(scorer).__name__)
+def test_incremental_scores_equal_scores_of_whole_texts(scorer):
     check_scorer(scorer)
 
 

@@ -1,4 +1,4 @@
-"""What a text is worth to a language model, beside its prompt, and beside what was written before."""
+"""Fluency, coherence, novelty and Self-BLEU."""
 
 import copy
 import math
@@ -52,18 +52,18 @@ def mean_log_prob(model, prompt, text):
 
 
 @pytest.mark.parametrize("scale", ["log_prob", "probability"])
-def test_a_small_model_keeps_the_contract(scale):
+def test_a_small_model_fulfils_the_contract(scale):
     model = random_lm(1024, window=96)
     report = check_scorer(Fluency(model, tokenizer=TINY, scale=scale), prefers=[])
-    assert "the same token by token" in [check.name for check in report.checks]
+    assert "same score token by token" in [check.name for check in report.checks]
 
 
 @pytest.mark.slow
-def test_the_embedded_model_is_the_default_and_keeps_the_contract():
+def test_the_embedded_model_is_the_default_and_fulfils_the_contract():
     check_scorer("fluency")
 
 
-def test_a_model_that_guesses_finds_every_token_one_in_v():
+def test_a_uniform_model_gives_each_token_probability_1_over_v():
     model = random_lm(8)
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()
@@ -82,7 +82,7 @@ def test_the_score_is_the_mean_of_the_log_probabilities_of_the_completion_alone(
     np.testing.assert_allclose(Fluency(model, tokenizer=ABC)(batch), expected, rtol=1e-5)
 
 
-def test_an_empty_prompt_is_read_as_the_beginning_of_a_text():
+def test_an_empty_prompt_is_replaced_by_the_start_token():
     model = random_lm(8)
     batch = TextBatch.from_texts(["abc"], tokenizer=ABC)
     assert Fluency(model, tokenizer=ABC)(batch)[0] == pytest.approx(mean_log_prob(model, [7], [0, 1, 2]), rel=1e-5)
@@ -114,7 +114,7 @@ def test_a_vocabulary_padded_to_other_logits_is_the_same_vocabulary():
     np.testing.assert_allclose(scorer(wide), scorer(own), rtol=1e-5)
 
 
-def test_past_the_positions_of_the_model_nothing_is_scored():
+def test_tokens_beyond_the_positions_of_the_model_are_not_scored():
     model = random_lm(8, window=8)
     scorer = Fluency(model, tokenizer=ABC)
     prompt, text = [0, 1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1]
@@ -128,7 +128,7 @@ def test_past_the_positions_of_the_model_nothing_is_scored():
 
 
 @pytest.mark.parametrize("with_slots", [True, False])
-def test_texts_that_grow_end_and_restart_score_what_whole_texts_score(with_slots):
+def test_incremental_scores_equal_whole_text_scores_through_resets(with_slots):
     scorer = small_fluency()
     rng = np.random.default_rng(0)
     prompts: list = [None] * NUM_SLOTS
@@ -168,14 +168,14 @@ def test_each_token_costs_the_model_one_token():
     assert fed == [3, 3, 2]
 
 
-def test_begin_of_empty_completions_asks_the_model_nothing():
+def test_begin_of_empty_completions_does_not_call_the_model():
     scorer = small_fluency()
     with fed_tokens(scorer._lm.model) as fed:
         assert scorer.begin(grown([[]], [[0, 1]])) == [(0.0, 0)]
     assert fed == []
 
 
-def test_a_prompt_that_texts_share_is_fed_once():
+def test_a_shared_prompt_is_fed_once():
     scorer = small_fluency(window=256)
     batch = grown([[1, 2], [3, 4], [5, 6]], [[0, 1] * 60] * 3)
     scorer(batch)  # the first call tries whether the model can
@@ -192,7 +192,7 @@ def test_a_name_stays_out_of_pickles_and_copies_share_the_weights():
     assert len(pickle.dumps(small_fluency())) > 10_000
 
 
-def test_training_a_model_that_was_given_does_not_change_the_scores():
+def test_training_the_given_model_does_not_change_the_scores():
     model = random_lm(8)
     scorer = Fluency(model, tokenizer=ABC)
     batch = grown([[0, 1]], [[2]])
@@ -221,12 +221,12 @@ def test_logits_of_minus_infinity_leave_a_finite_score():
         (lambda: Fluency(7, tokenizer=ABC), TypeError, "got model of type int"),
     ],
 )
-def test_fluency_that_cannot_be_built_says_why(make, error, message):
+def test_invalid_arguments_of_fluency_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-def test_an_empty_prompt_needs_a_token_to_begin_with():
+def test_an_empty_prompt_needs_a_start_token():
     tokenizer = CharTokenizer("abcdefg")
     tokenizer.eos_token_id = None
     scorer = Fluency(random_lm(8), tokenizer=tokenizer)
@@ -235,7 +235,7 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
         scorer(TextBatch.from_texts(["a"], tokenizer=tokenizer))
 
 
-def test_the_module_leaves_torch_alone_until_a_scorer_is_built():
+def test_torch_is_not_imported_before_a_scorer_is_built():
     code = "import sys; from textgym.scorers import BradleyTerry, Fluency; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
@@ -264,7 +264,7 @@ def test_a_continuation_is_more_coherent_than_something_else():
     assert near > far + 0.1
 
 
-def test_what_is_no_embedder_is_refused():
+def test_an_invalid_embedder_is_rejected():
     with pytest.raises(TypeError, match="embedder"):
         Coherence(3)
 
@@ -272,15 +272,15 @@ def test_what_is_no_embedder_is_refused():
 # Novelty
 
 
-def played(scorer, *completions):
-    """Return the scores of episodes that end, and let the scorer observe them, as an environment does."""
+def observed(scorer, *completions):
+    """Return the scores of finished episodes, after the scorer has observed them as in an environment."""
     batch = TextBatch.from_texts(completions)
     scores = evaluate(scorer, batch)
     observe_episodes(scorer, batch, scores)
     return scores.total.tolist()
 
 
-def test_novelty_is_the_share_of_new_ngrams():
+def test_novelty_is_the_fraction_of_new_ngrams():
     scorer = Novelty(["the cat sat on the mat"], n=2, remembers=False)
     texts = ["The cat sat", "the cat ran off", "mat the", "the", "cat dog", ""]
     # bigrams: both known; "cat ran" and "ran off" of 3 new; new; one word alone is no known bigram; new; nothing
@@ -290,21 +290,21 @@ def test_novelty_is_the_share_of_new_ngrams():
 
 def test_a_text_is_new_once():
     scorer = Novelty()
-    assert [played(scorer, "Snow fell all night.") for _ in range(3)] == [[1.0], [0.0], [0.0]]
+    assert [observed(scorer, "Snow fell all night.") for _ in range(3)] == [[1.0], [0.0], [0.0]]
 
 
 @pytest.mark.parametrize("scorer", [Novelty(), SelfBLEU()], ids=lambda scorer: scorer.name)
-def test_scoring_a_text_remembers_nothing(scorer):
+def test_scoring_does_not_change_the_memory(scorer):
     batch = TextBatch.from_texts(["Snow fell all night."])
     state = scorer.get_state()
     assert scorer(batch).tolist() == scorer(batch).tolist()
     assert scorer.get_state() == state
 
 
-def test_texts_of_one_call_do_not_see_each_other():
+def test_texts_of_one_call_are_not_compared_with_each_other():
     scorer = Novelty()
-    assert played(scorer, *["Snow fell all night."] * 64) == [1.0] * 64
-    assert played(scorer, *["Snow fell all night."] * 64) == [0.0] * 64
+    assert observed(scorer, *["Snow fell all night."] * 64) == [1.0] * 64
+    assert observed(scorer, *["Snow fell all night."] * 64) == [0.0] * 64
 
 
 def test_unfinished_texts_are_not_remembered():
@@ -315,34 +315,34 @@ def test_unfinished_texts_are_not_remembered():
     assert scorer(batch).tolist() == [1.0, 0.0]
 
 
-def test_only_texts_that_the_scorer_was_asked_about_are_remembered():
+def test_only_scored_texts_are_remembered():
     novelty = Novelty()
     scorer = Gate("length_band", 0.0, {"novelty": (novelty, 1.0)})
     gate = Gate(lambda completion: float("snow" in completion), 1.0, novelty)
-    assert played(gate, "all the snow fell", "all the rain fell") == [1.0, 0.0]
+    assert observed(gate, "all the snow fell", "all the rain fell") == [1.0, 0.0]
     assert novelty(TextBatch.from_texts(["all the snow fell", "all the rain fell"])).tolist() == [0.0, 1.0]
-    assert played(scorer, "all the rain fell") == [1.0]
-    assert played(scorer, "all the rain fell") == [0.0]
+    assert observed(scorer, "all the rain fell") == [1.0]
+    assert observed(scorer, "all the rain fell") == [0.0]
 
 
-def test_the_oldest_texts_are_forgotten():
+def test_the_oldest_texts_are_dropped():
     scorer = Novelty(memory_size=2, n=1)
     for text in ("one", "two", "two", "three"):
-        played(scorer, text)
+        observed(scorer, text)
     assert scorer(TextBatch.from_texts(["one", "two", "three"])).tolist() == [1.0, 0.0, 0.0]
 
 
-def test_a_copy_has_a_memory_of_its_own():
+def test_a_copy_has_its_own_memory():
     scorer = Novelty()
     twin = pickle.loads(pickle.dumps(scorer))
     batch = TextBatch.from_texts(["Snow fell."])
-    played(scorer, "Snow fell.")
+    observed(scorer, "Snow fell.")
     assert twin(batch).tolist() == [1.0]
     assert pickle.loads(pickle.dumps(scorer))(batch).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("scorer", [Novelty, SelfBLEU])
-def test_what_is_compared_with_a_fixed_past_is_deterministic(scorer):
+def test_a_fixed_memory_is_deterministic(scorer):
     fixed = {"remembers": False} if scorer is Novelty else {"remembers": False, "with_batch": False}
     past = ["The happy dog ran home.", "the cat sat on a mat"]
     assert scorer(past, **fixed).deterministic
@@ -358,7 +358,7 @@ def random_texts(rng):
     return [" ".join(rng.choice(list("abcdef"), rng.integers(1, 12))) for _ in range(rng.integers(2, 7))]
 
 
-def test_self_bleu_is_what_sacrebleu_says_of_each_text_beside_the_others():
+def test_self_bleu_equals_sacrebleu_with_the_other_texts_as_references():
     bleu = BLEU(effective_order=True, tokenize="none")
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -377,12 +377,12 @@ def test_batch_and_memory_are_references_together():
     np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
-def test_a_text_alone_repeats_nothing_and_then_itself():
+def test_a_single_text_scores_0_and_1_when_repeated():
     scorer = SelfBLEU()
-    np.testing.assert_allclose([played(scorer, "Snow fell all night.")[0] for _ in range(2)], [0.0, 1.0])
+    np.testing.assert_allclose([observed(scorer, "Snow fell all night.")[0] for _ in range(2)], [0.0, 1.0])
 
 
-def test_an_empty_text_scores_0_and_is_no_reference():
+def test_an_empty_text_scores_0_and_is_not_a_reference():
     assert SelfBLEU()(TextBatch.from_texts(["", "", "snow"])).tolist() == [0.0, 0.0, 0.0]
 
 
@@ -397,7 +397,7 @@ def test_an_empty_text_scores_0_and_is_no_reference():
         (lambda: SelfBLEU("a text"), TypeError, "past is one string, 'a text'"),
     ],
 )
-def test_memories_that_cannot_be_built_say_why(make, error, message):
+def test_invalid_arguments_of_memory_scorers_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -408,7 +408,7 @@ def test_each_has_a_name_and_works_in_an_evaluation(name):
     assert list(evaluate(as_scorer(name), batch).components) == [name]
 
 
-def test_threads_that_share_a_model_score_as_one_does():
+def test_threads_that_share_a_model_give_the_same_scores():
     scorer = Fluency()
     batches = [
         TextBatch.from_texts([f"{word} dog ran home. " * n for n in range(1, 5)]) for word in ("A", "The", "One")

@@ -1,4 +1,4 @@
-"""Scorers learn from each episode that ends in the environment being trained, once, and from nothing else."""
+"""Scorers learn exactly once from each episode that ends in the training environment."""
 
 import asyncio
 import copy
@@ -40,15 +40,15 @@ KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 3, "max_
 
 
 class Length(Scorer):
-    """Scores the length, and notes which texts it was asked about and which it observed."""
+    """Scores the length and records scored and observed texts."""
 
     def __init__(self):
-        self.asked = []
+        self.scored = []
         self.observed = []
         self.scores = []
 
     def __call__(self, batch):
-        self.asked += batch.completions
+        self.scored += batch.completions
         return np.array([float(len(text)) for text in batch.completions])
 
     def observe(self, batch, scores):
@@ -69,8 +69,8 @@ def sb3(scorer, **keywords):
     return TextGenVecEnv(2, scorer=scorer, **KEYWORDS | keywords)
 
 
-def played(env, actions):
-    """Play the actions in every slot; a single environment is reset at each end."""
+def run_actions(env, actions):
+    """Take the actions in every sub-environment; reset a single environment at each episode end."""
     env.reset()
     for action in actions:
         if isinstance(env, TextGenEnv):
@@ -88,19 +88,19 @@ def played(env, actions):
 @pytest.mark.parametrize("make", [single, vector, sb3])
 def test_every_episode_that_ends_is_observed_once_with_its_score(make):
     scorer = Length()
-    env = played(make(scorer), [A, EOS, B, B, B, A])
+    env = run_actions(make(scorer), [A, EOS, B, B, B, A])
     copies = 1 if make is single else 2
     assert scorer.observed == ["a"] * copies + ["bbb"] * copies
     assert scorer.scores == [1.0] * copies + [3.0] * copies
     assert env.unwrapped.core.running.all()
 
 
-def test_questions_of_a_reward_are_not_observed():
+def test_scoring_calls_of_a_reward_are_not_observed():
     for reward in (Redistributed("leave_one_out"), "potential", Potential(potential=len), "per_turn"):
         scorer = Length()
-        played(vector(scorer, reward=reward), [A, B, EOS])
+        run_actions(vector(scorer, reward=reward), [A, B, EOS])
         assert scorer.observed == ["ab", "ab"]
-        assert reward == "per_turn" or isinstance(reward, Potential) or len(scorer.asked) > 2
+        assert reward == "per_turn" or isinstance(reward, Potential) or len(scorer.scored) > 2
 
 
 def test_a_step_that_is_repeated_after_an_exception_is_observed_once():
@@ -119,7 +119,7 @@ def test_a_step_that_is_repeated_after_an_exception_is_observed_once():
     env.reset()
     with pytest.raises(PromptsExhaustedError):
         env.step(np.array([EOS, EOS]))
-    assert len(scorer.asked) == 2
+    assert len(scorer.scored) == 2
     assert scorer.observed == []
     prompts.left = 8
     env.step(np.array([EOS, EOS]))
@@ -128,14 +128,14 @@ def test_a_step_that_is_repeated_after_an_exception_is_observed_once():
 
 def test_a_reward_s_own_scorer_observes_too():
     scorer = Length()
-    played(vector(len, reward=PerTurn(scorer, weight=0.5)), [A, EOS])
+    run_actions(vector(len, reward=PerTurn(scorer, weight=0.5)), [A, EOS])
     assert scorer.observed == ["a", "a"]
     scorer = Length()
-    played(vector(len, reward=Potential(potential=scorer)), [A, EOS])
+    run_actions(vector(len, reward=Potential(potential=scorer)), [A, EOS])
     assert scorer.observed == ["a", "a"]
 
 
-def test_a_reward_s_scorer_that_does_not_learn_is_not_asked_about_the_ends():
+def test_a_reward_s_scorer_that_does_not_learn_is_not_called_at_episode_ends():
     class Counts(Scorer):
         calls = 0
 
@@ -144,9 +144,9 @@ def test_a_reward_s_scorer_that_does_not_learn_is_not_asked_about_the_ends():
             return np.zeros(len(batch))
 
     scorer = Counts()
-    played(vector(len, reward=Potential(potential=scorer)), [A])
+    run_actions(vector(len, reward=Potential(potential=scorer)), [A])
     calls = scorer.calls
-    played(vector(len, reward=Potential(potential=scorer)), [A, EOS])
+    run_actions(vector(len, reward=Potential(potential=scorer)), [A, EOS])
     assert scorer.calls == 2 * calls + 2  # the prompts of the next two episodes
 
 
@@ -158,10 +158,10 @@ def test_a_reward_s_scorer_that_does_not_learn_is_not_asked_about_the_ends():
 )
 def test_a_learner_observes_where_it_was_not_called_or_failed(outer, learner):
     scorer = outer(copy.deepcopy(learner))
-    env = played(vector(scorer, num_envs=4), [A, EOS, A, EOS, B, EOS])
+    env = run_actions(vector(scorer, num_envs=4), [A, EOS, A, EOS, B, EOS])
     assert env.core.running.all()
     broken = RunningNormalization(fails_for_c)
-    played(vector(outer(broken), on_scorer_error=0.0), [2, EOS, B, EOS])
+    run_actions(vector(outer(broken), on_scorer_error=0.0), [2, EOS, B, EOS])
     assert broken.count in (0, 2)
 
 
@@ -181,17 +181,17 @@ class CallsAnother(Scorer):
         return self.scorers[0](batch)
 
 
-def test_the_inner_scorer_of_a_scorer_with_the_call_alone_observes():
+def test_the_inner_scorer_of_a_scorer_with_only_call_observes():
     inner = RunningNormalization(len)
-    played(vector(CallsAnother(inner)), [A, EOS])
+    run_actions(vector(CallsAnother(inner)), [A, EOS])
     assert (inner.count, inner.mean) == (2, 1.0)
 
 
 def test_one_object_in_several_places_observes_each_episode_once():
     scorer = RunningNormalization(len)
-    played(vector(scorer, reward=Potential(potential=scorer)), [A, EOS])
+    run_actions(vector(scorer, reward=Potential(potential=scorer)), [A, EOS])
     assert scorer.count == 2
-    played(vector({"a": (scorer, 1), "b": (Clip(scorer, 0, 1), 1)}), [A, EOS])
+    run_actions(vector({"a": (scorer, 1), "b": (Clip(scorer, 0, 1), 1)}), [A, EOS])
     assert scorer.count == 4
 
 
@@ -227,7 +227,7 @@ class LearnsAndRaises(Length):
 def test_an_exception_in_observe_leaves_the_step_taken_and_nothing_is_observed_twice():
     first = Length()
     env = vector({"first": (first, 1.0), "second": (LearnsAndRaises(), 1.0)})
-    played(env, [A, EOS, B])
+    run_actions(env, [A, EOS, B])
     with pytest.raises(ValueError, match="full"):
         env.step(np.array([EOS, EOS]))
     assert env.core.steps.tolist() == [0, 0]
@@ -244,12 +244,12 @@ def test_turns_of_the_agent_alone_are_not_scored_again_for_a_scorer_that_does_no
             return np.zeros(len(batch))
 
     bare, wrapped = Counts(), Counts()
-    played(vector(len, reward=Potential(potential=bare)), [A, EOS])
-    played(vector(len, reward=Potential(potential=AgentTurns(wrapped))), [A, EOS])
+    run_actions(vector(len, reward=Potential(potential=bare)), [A, EOS])
+    run_actions(vector(len, reward=Potential(potential=AgentTurns(wrapped))), [A, EOS])
     assert wrapped.calls == bare.calls
 
 
-def test_a_cancelled_task_is_no_failure_of_a_scorer():
+def test_a_cancelled_task_is_not_a_scorer_error():
     def cancelled(completion):
         raise asyncio.CancelledError
 
@@ -258,7 +258,7 @@ def test_a_cancelled_task_is_no_failure_of_a_scorer():
             evaluate(as_scorer(scorer), TextBatch.from_texts(["a"]), "invalid")
 
 
-def test_states_of_another_scorer_are_refused_by_name_and_change_nothing():
+def test_states_of_another_scorer_are_rejected_and_change_nothing():
     scorer = as_scorer({"a": (RunningNormalization(len), 1.0), "b": (Novelty(n=1), 1.0)})
     before = get_states(scorer)
     with pytest.raises(ValueError, match="of 1 scorers, but 'weighted_sum' consists of 4"):
@@ -271,14 +271,14 @@ def test_states_of_another_scorer_are_refused_by_name_and_change_nothing():
     assert get_states(scorer) == before
 
 
-def test_a_reward_function_of_a_trainer_lets_its_scorer_observe():
+def test_the_scorer_of_a_trl_reward_function_observes():
     scorer = Novelty(n=1)
     reward = as_reward_func(scorer)
     assert reward(prompts=["p"], completions=["snow fell"]) == [1.0]
     assert reward(prompts=["p"], completions=["snow melts"]) == [0.5]
 
 
-# Looking ahead ---------------------------------------------------------------------------------------------------
+# Lookahead ---------------------------------------------------------------------------------------------------
 
 
 def learners():
@@ -292,7 +292,7 @@ def learners():
 
 
 def learning_env(**keywords):
-    """An environment in which all that can learn does: five scorers, a curriculum, and the KL coefficient."""
+    """An environment with five learning scorers, a curriculum and an adaptive KL coefficient."""
     prompts = Curriculum([ListPrompts(["a", "cab"]), ListPrompts(["dag"])], patience=2, demote_at=0.0, promote_at=0.01)
     kl = {"model": small_lm(), "kl_penalty": 0.1, "kl_penalty_target": 0.01, "kl_penalty_horizon": 10}
     return make_env(4, **{"prompts": prompts, "scorer": learners()} | kl | keywords)
@@ -341,7 +341,7 @@ def test_search_leaves_no_trace(decoder):
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_scores_are_the_same_whether_or_not_somebody_looked_ahead(ahead):
+def test_scores_do_not_depend_on_lookahead(ahead):
     env = learning_env()
     env.reset(seed=0)
     rewards = []
@@ -354,11 +354,11 @@ def test_scores_are_the_same_whether_or_not_somebody_looked_ahead(ahead):
     assert rewards == [reference.step(np.full(4, action))[1].tolist() for action in (B, A, EOS, B, EOS)]
 
 
-# A scorer of one's own, with every hook ------------------------------------------------------------------------------
+# A user's scorer with every hook ------------------------------------------------------------------------------
 
 
 class Everything(Scorer):
-    """Counts the letter b, less what was learned, times a weight that changes with progress; fails for a text of c."""
+    """Counts the letter b minus a learned mean, times a weight that depends on progress; fails for the text c."""
 
     name = "everything"
     score_range = (-10.0, 10.0)
@@ -410,7 +410,7 @@ def test_every_hook_of_a_user_s_scorer_works_in_every_interface(make):
     scorer = Everything()
     env = make(scorer, on_scorer_error="invalid")
     assert env.reward_names == ("letters", "inner")
-    played(env, [B, EOS])
+    run_actions(env, [B, EOS])
     assert (scorer.mean, scorer.scorers[0].observed) == (1.0, ["b"] * (1 if make is single else 2))
     state = env.get_training_state()
     assert state["scorers"][:2] == [{"mean": 1.0}, None]
@@ -418,7 +418,7 @@ def test_every_hook_of_a_user_s_scorer_works_in_every_interface(make):
     assert scorer.mean == 5.0
     env.set_progress(0.25)
     assert scorer.weight == 0.75
-    played(make(scorer, reward="per_token"), [B, B])
+    run_actions(make(scorer, reward="per_token"), [B, B])
     with pytest.raises(textgym.ScorerError, match="no score for c"):
-        played(make(scorer), [2, EOS])
+        run_actions(make(scorer), [2, EOS])
     assert scorer.mean == 5.0

@@ -64,7 +64,7 @@ def test_chats_are_read_as_texts():
     assert seen == [(["Be brief.\nHi", "Hi"], ["It is 12.", "yes"])]
 
 
-def test_with_the_tokenizer_a_scorer_sees_the_tokens_that_were_written():
+def test_with_the_tokenizer_a_scorer_receives_the_generated_tokens():
     ids = [[*CHAR.encode("ab"), CHAR.eos_token_id], CHAR.encode("abcd")]
     columns = {"prompts": ["Hi ", ""], "completions": ["ab", "abcd"], "completion_ids": ids}
     assert as_reward_func(LengthBand(4, 8), CHAR)(**columns) == [0.75, 1.0]
@@ -78,7 +78,7 @@ def test_with_the_tokenizer_a_scorer_sees_the_tokens_that_were_written():
     assert as_reward_func(look, "char")(**columns) == [0.0, 0.0]
 
 
-def test_what_does_not_apply_is_none_and_what_fails_is_an_error():
+def test_none_means_not_applicable_and_failures_raise():
     def picky(completion):
         return 1 / len(completion) if completion != "skip" else None
 
@@ -105,7 +105,7 @@ def test_a_reward_function_can_be_pickled():
     assert (reward.__name__, reward(prompts=[""], completions=["0123456789"])) == ("mine", [2.0])
 
 
-def test_what_is_no_scorer_is_refused_at_once():
+def test_an_invalid_scorer_is_rejected_at_construction():
     with pytest.raises(ValueError, match="did you mean 'sentiment'"):
         as_reward_func("sentimant")
 
@@ -113,7 +113,7 @@ def test_what_is_no_scorer_is_refused_at_once():
 # Functions that read chats --------------------------------------------------------------------------------------------
 
 
-def test_a_function_that_speaks_of_dicts_is_given_chats():
+def test_a_function_annotated_with_dicts_receives_chats():
     def annotated(completions: list[list[dict[str, str]]], prompts, **_):
         assert prompts[0] == [{"role": "user", "content": "Hi"}]
         return [float(len(chat[0]["content"])) for chat in completions]
@@ -128,7 +128,7 @@ def test_a_function_that_speaks_of_dicts_is_given_chats():
     assert [as_scorer(function)(batch).tolist() for function in (annotated, quoted, bare)] == [[3.0]] * 3
 
 
-def test_conversational_decides_where_there_is_no_annotation():
+def test_conversational_overrides_the_annotation():
     def bare(completions, **_):
         return [len(completion) for completion in completions]
 
@@ -152,7 +152,7 @@ def score(function, completions, metadata=None):
     return [None if np.isnan(value) else round(float(value), 6) for value in as_scorer(function)(batch)]
 
 
-def test_these_are_all_of_them(rewards):
+def test_all_functions_of_trl_are_covered(rewards):
     known = {
         *(
             "accuracy_reward",
@@ -203,9 +203,9 @@ def test_soft_overlong_punishment(rewards):
 
 
 def test_they_can_be_weighted_and_run_in_an_environment(rewards):
-    parts = {"format": (rewards.think_format_reward, 1.0)}
-    parts["short"] = (rewards.get_soft_overlong_punishment(max_completion_len=24, soft_punish_cache=4), 0.5)
-    keywords = {"tokenizer": "char", "prompts": ["Why?"], "scorer": parts, "max_new_tokens": 40}
+    scorers = {"format": (rewards.think_format_reward, 1.0)}
+    scorers["short"] = (rewards.get_soft_overlong_punishment(max_completion_len=24, soft_punish_cache=4), 0.5)
+    keywords = {"tokenizer": "char", "prompts": ["Why?"], "scorer": scorers, "max_new_tokens": 40}
     env = gym.make("TextGen-v0", **keywords)
     env.reset(seed=0)
     for token in [*CHAR.encode("<think>so</think> yes"), CHAR.eos_token_id]:  # 22 tokens
@@ -214,7 +214,7 @@ def test_they_can_be_weighted_and_run_in_an_environment(rewards):
     assert info["scores"] == {"format": 1.0, "short": -0.5}
 
 
-def test_a_gold_answer_that_cannot_be_read_leaves_no_score_and_the_policy_decides(rewards):
+def test_an_unreadable_gold_answer_gives_no_score(rewards):
     pytest.importorskip("math_verify")
     batch = TextBatch.from_texts([r"\boxed{1}"], metadata=[{"solution": ""}])
     with pytest.raises(ScorerError, match="gave no score"):

@@ -1,4 +1,4 @@
-"""How scorers read a text: what counts as a word, and what is safe to hand to a library."""
+"""Words, sentences, lines and phrases of a text, and text that is safe to pass to libraries."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ _split_sentences = re.compile(
 _end_mark = re.compile(rf"[{_MARKS}{_CJK_MARKS}][{_CLOSING}{_CJK_CLOSING}]*\Z").search
 
 OUTSIDE_A_WORD = (rf"(?<!{_LETTER})", rf"(?!{_LETTER})")
-"""Regular expressions that hold at the start and at the end of a whole word."""
+"""Regular expressions that match at the start and at the end of a whole word."""
 
 
 def words(text: str) -> list[str]:
@@ -51,7 +51,7 @@ def words(text: str) -> list[str]:
 
 
 def words_and_marks(text: str) -> list[str]:
-    """Return the words of ``text`` and, each by itself, its punctuation marks, symbols and emoji.
+    """Return the words, punctuation marks, symbols and emoji of ``text``, one by one.
 
     >>> words_and_marks("No way!!")
     ['No', 'way', '!', '!']
@@ -60,7 +60,7 @@ def words_and_marks(text: str) -> list[str]:
 
 
 def cleaned(text: str, max_characters: int = 2_000) -> str:
-    """Return the first ``max_characters`` of ``text``, lone surrogates as U+FFFD and NUL as a space.
+    """Return the first ``max_characters`` of ``text``, with lone surrogates as U+FFFD and NUL as a space.
 
     Libraries fail on both, and some take minutes for a long text.
     """
@@ -73,11 +73,10 @@ def lower_words_and_marks(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of ``text``, each with the marks that end it; the last one may lack them.
+    """Return the sentences of ``text``, each with its end marks; the last one may lack them.
 
-    A sentence ends at ``.``, ``!``, ``?`` or an ellipsis, and the quotes and brackets that close behind it, before
-    white space or the end of the text; at a mark of Chinese or Japanese; at an empty line. An abbreviation such as
-    "Mr." ends one too.
+    A sentence ends at ``.``, ``!``, ``?`` or an ellipsis, with closing quotes and brackets, before white space or the
+    end of the text; at a Chinese or Japanese end mark; and at an empty line. Abbreviations such as "Mr." end one too.
 
     >>> sentences('He said "No." Then... gone! And')
     ['He said "No."', 'Then...', 'gone!', 'And']
@@ -88,7 +87,7 @@ def sentences(text: str) -> list[str]:
 
 
 def ends_with_mark(sentence: str) -> bool:
-    """Return whether one of the marks that end a sentence stands at its end, or before quotes and brackets there.
+    """Return whether a text ends with an end mark, apart from closing quotes and brackets.
 
     >>> ends_with_mark("(Yes?)"), ends_with_mark("Yes,")
     (True, False)
@@ -97,15 +96,15 @@ def ends_with_mark(sentence: str) -> bool:
 
 
 def lines(text: str) -> list[str]:
-    """Return the lines of ``text`` that are not blank."""
+    """Return the non-blank lines of ``text``."""
     return [line for line in text.splitlines() if line and not line.isspace()]
 
 
 def given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] | None:
-    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None where each sample brings its own.
+    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None if the samples provide them.
 
     Raises:
-        TypeError: If ``words`` is one string, or holds something else than strings.
+        TypeError: If ``words`` is one string, or contains anything but strings.
         ValueError: If ``words`` is empty, or one of them is blank.
     """
     if words is None:
@@ -114,19 +113,19 @@ def given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] 
         raise TypeError(f"words is one string, {words!r}; expected a list of strings")
     phrases = distinct_phrases(words, kind)
     if not phrases:
-        raise ValueError("words is empty; leave it out to take each sample's own")
+        raise ValueError("words is empty; leave it out to use those of each sample")
     return phrases
 
 
 def distinct_phrases(phrases: Iterable[object], kind: str) -> tuple[str, ...]:
-    """Return each word or phrase once, in folded case, with single spaces between the words of a phrase.
+    """Return the distinct phrases in folded case, with single spaces between words.
 
     Args:
         phrases: Words and phrases.
-        kind: What they are, for the messages (``"keyword"``).
+        kind: Their name in error messages (``"keyword"``).
 
     Raises:
-        TypeError: If something else than strings is among them.
+        TypeError: If one is not a string.
         ValueError: If one is blank.
     """
     distinct: dict[str, None] = {}
@@ -140,21 +139,21 @@ def distinct_phrases(phrases: Iterable[object], kind: str) -> tuple[str, ...]:
 
 
 def phrases_of_column(value: Any, kind: str) -> tuple[str, ...]:
-    """Return the phrases in a cell of a metadata column: a list, a string with commas between them, or nothing.
+    """Return the phrases in a cell of a metadata column: a list, a comma-separated string, or None.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: If it is none of these.
         ValueError: If a phrase in a list is blank.
     """
     if isinstance(value, str):
         value = [phrase for phrase in value.split(",") if phrase.strip()]
     elif value is not None and (not isinstance(value, Iterable) or isinstance(value, Mapping | bytes)):
-        raise TypeError(f"the {kind}s of a sample are {value!r:.80}, expected a list, or a string with commas in it")
+        raise TypeError(f"the {kind}s of a sample are {value!r:.80}, expected a list or a comma-separated string")
     return () if value is None else distinct_phrases(value, kind)
 
 
 def whole_phrase(*phrases: str) -> str:
-    """Return a regular expression for any of :func:`distinct_phrases` as whole words of a text in folded case."""
+    """Return a regular expression for any of :func:`distinct_phrases`, as whole words of a text in folded case."""
     start, end = OUTSIDE_A_WORD
     spaced = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases]
     return f"{start}(?:{'|'.join(spaced)}){end}"
