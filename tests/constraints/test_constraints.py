@@ -78,26 +78,26 @@ def test_a_pickled_constraint_is_the_same(constraint: Constraint) -> None:
 # Lists ----------------------------------------------------------------------------------------------------------
 
 
-def legal(constraint: Constraint, ids: list[int] | None = None) -> list[int]:
+def valid(constraint: Constraint, ids: list[int] | None = None) -> list[int]:
     return np.flatnonzero(constraint.mask(batch_of([ids or []]))[0]).tolist()
 
 
 def test_only_listed_tokens_and_eos_are_allowed() -> None:
-    assert legal(AllowTokens(["a", 2])) == [0, 2, EOS]
-    assert legal(AllowTokens(["a", 2], allow_eos=False)) == [0, 2]
-    assert legal(AllowTokens(["<eos>"], allow_eos=False)) == [EOS]
-    assert legal(AllowTokens([])) == [EOS]
+    assert valid(AllowTokens(["a", 2])) == [0, 2, EOS]
+    assert valid(AllowTokens(["a", 2], allow_eos=False)) == [0, 2]
+    assert valid(AllowTokens(["<eos>"], allow_eos=False)) == [EOS]
+    assert valid(AllowTokens([])) == [EOS]
 
 
 def test_listed_tokens_are_banned() -> None:
-    assert legal(BanTokens(["a", 2])) == [1, 3, EOS]
-    assert legal(BanTokens(["<eos>"])) == [0, 1, 2, 3]
-    assert legal(BanTokens([])) == [0, 1, 2, 3, EOS]
+    assert valid(BanTokens(["a", 2])) == [1, 3, EOS]
+    assert valid(BanTokens(["<eos>"])) == [0, 1, 2, 3]
+    assert valid(BanTokens([])) == [0, 1, 2, 3, EOS]
 
 
 def test_listed_tokens_are_resolved_with_the_tokenizer_of_the_batch() -> None:
     constraint = BanTokens(["b"])
-    assert legal(constraint) == [0, 2, 3, EOS]
+    assert valid(constraint) == [0, 2, 3, EOS]
     other = TextBatch.from_texts(["b"], tokenizer=CharTokenizer("bc"))
     assert constraint.mask(other).tolist() == [[False, True, True]]
 
@@ -180,7 +180,7 @@ def test_all_of_allows_what_all_constraints_allow(texts: list[list[int]]) -> Non
 
 
 def test_all_of_no_constraints_allows_everything() -> None:
-    assert legal(as_constraint(())) == [0, 1, 2, 3, EOS]
+    assert valid(as_constraint(())) == [0, 1, 2, 3, EOS]
 
 
 class Returns:

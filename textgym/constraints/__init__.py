@@ -1,4 +1,4 @@
-"""Constraints: masks of the legal tokens, and their conjunction."""
+"""Constraints: masks of the valid tokens, and their conjunction."""
 
 from textgym.constraints.base import AllOf, Constraint, checked_mask
 from textgym.constraints.builtin import (

@@ -18,7 +18,7 @@ class Constraint(Protocol):
     """
 
     def mask(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B, V) bool, True where the token is legal, with V = ``batch.tokenizer.vocab_size``.
+        """Return (B, V) bool, True where the token is valid, with V = ``batch.tokenizer.vocab_size``.
 
         The result may be a read-only broadcast view; copy it before writing to it.
         """
@@ -41,7 +41,7 @@ def checked_mask(constraint: Constraint, batch: TextBatch) -> npt.NDArray[np.boo
 
 
 class AllOf:
-    """Conjunction: a token is legal if all constraints allow it. Without constraints, every token is.
+    """Conjunction: a token is valid if all constraints allow it. Without constraints, every token is.
 
     Args:
         constraints: The constraints.

@@ -14,16 +14,16 @@ __all__ = ["CONSTRAINTS", "AllowTokens", "BanTokens", "MinNewTokens", "NoRepeatN
 
 
 class _StaticMask:
-    """The same row for every state: the listed tokens are ``legal``, all others the opposite."""
+    """The same row for every state: the listed tokens are ``valid``, all others the opposite."""
 
-    def __init__(self, tokens: Iterable[int | str], legal: bool, allow_eos: bool = False) -> None:
+    def __init__(self, tokens: Iterable[int | str], valid: bool, allow_eos: bool = False) -> None:
         if isinstance(tokens, str):
             raise TypeError(f"expected a list of tokens, got one text; write [{tokens!r}]")
         self.tokens = tuple(tokens)
         for token in self.tokens:
             if not isinstance(token, int | str | np.integer):
                 raise TypeError(f"a token is given by its id or its text, got {type(token).__name__} {token!r}")
-        self._legal = legal
+        self._valid = valid
         self._allow_eos = allow_eos
         self._tokenizer: Tokenizer | None = None
         self._row = np.zeros(0, dtype=np.bool_)
@@ -32,8 +32,8 @@ class _StaticMask:
         """Return (B, V) bool, a read-only view of one row."""
         tokenizer = batch.tokenizer
         if tokenizer is not self._tokenizer:
-            row = np.full(tokenizer.vocab_size, not self._legal, dtype=np.bool_)
-            row[token_ids(tokenizer, self.tokens)] = self._legal
+            row = np.full(tokenizer.vocab_size, not self._valid, dtype=np.bool_)
+            row[token_ids(tokenizer, self.tokens)] = self._valid
             if self._allow_eos and tokenizer.eos_token_id is not None:
                 row[tokenizer.eos_token_id] = True
             self._tokenizer, self._row = tokenizer, row
@@ -45,7 +45,7 @@ class AllowTokens(_StaticMask):
 
     Args:
         tokens: Ids, or texts that are one token each; see :func:`~textgym.tokenizers.token_ids`.
-        allow_eos: Whether EOS is legal without being listed.
+        allow_eos: Whether EOS is valid without being listed.
 
     Raises:
         TypeError: If ``tokens`` is one text or holds something that is neither int nor str.
@@ -56,7 +56,7 @@ class AllowTokens(_StaticMask):
     """
 
     def __init__(self, tokens: Iterable[int | str], allow_eos: bool = True) -> None:
-        super().__init__(tokens, legal=True, allow_eos=allow_eos)
+        super().__init__(tokens, valid=True, allow_eos=allow_eos)
 
 
 class BanTokens(_StaticMask):
@@ -74,7 +74,7 @@ class BanTokens(_StaticMask):
     """
 
     def __init__(self, tokens: Iterable[int | str]) -> None:
-        super().__init__(tokens, legal=False)
+        super().__init__(tokens, valid=False)
 
 
 class MinNewTokens:
@@ -115,8 +115,8 @@ class NoRepeatNGram:
     Raises:
         ValueError: If ``n`` is less than 1.
 
-    >>> legal = NoRepeatNGram(2).mask(TextBatch.from_texts(["the th"]))[0]
-    >>> [chr(i) for i in (~legal).nonzero()[0]]
+    >>> valid = NoRepeatNGram(2).mask(TextBatch.from_texts(["the th"]))[0]
+    >>> [chr(i) for i in (~valid).nonzero()[0]]
     ['e']
     """
 

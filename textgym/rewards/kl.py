@@ -37,8 +37,8 @@ class Reference(Protocol):
             ids: (N, L) int64, each text left-aligned.
             lengths: (N,) int64 tokens of each text, at least 1.
             actions: (N,) int64, the next tokens.
-            token_masks: (N, V) bool, the legal tokens, over which probabilities are renormalised as those of the policy
-                are. None if all are legal.
+            token_masks: (N, V) bool, the valid tokens, over which probabilities are renormalised as those of the policy
+                are. None if all are valid.
             active: (N,) bool, the texts whose results are used; None for all.
 
         Returns:
