@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -109,7 +108,7 @@ class EnvComponents:
     observes_episodes: bool = True
     """Whether the shared components, such as scorers, observe the episodes that end; False in clones."""
 
-    @cached_property
+    @property
     def learns(self) -> bool:
         """Whether any component observes the episodes that end, so that ``observe`` has to be called."""
         if self.kl is not None or self.prompts.get_state() is not None:

@@ -68,6 +68,7 @@ class Core:
         self.num_actions = components.actions.size(tokenizer)
         self.reward_names = component_names(components.scorer)
         self.masking = ActionMasking(components)
+        self._learns = components.learns
         # -1 equals no token: a tokenizer without EOS never ends an episode by it.
         self._eos = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self._rows = np.arange(num_envs)
@@ -219,7 +220,7 @@ class Core:
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
         step = self._atomically(self._step, actions, autoreset, where)
-        if step.episode_end is not None and self.components.learns:
+        if step.episode_end is not None and self._learns:
             self.components.observe(step.episode_end)
         return step
 
