@@ -40,12 +40,12 @@ __all__.sort(key=lambda name: (not name.isupper(), not name[:1].isupper(), name)
 
 
 def __dir__() -> list[str]:
-    """Name also what has not been imported yet."""
+    """List public names and folders, imported or not."""
     return sorted({*(name for name in globals() if name.startswith("__")), *__all__, *_FOLDERS})
 
 
 def __getattr__(name: str) -> Any:
-    """Import a scorer's module, or a folder, when it is first asked for."""
+    """Import a module or a folder of scorers on first access."""
     if name in _FOLDERS:
         return import_module(f"textgym.scorers.{name}")
     if name in _CATALOGUE:

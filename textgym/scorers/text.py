@@ -11,8 +11,6 @@ __all__ = [
     "cleaned",
     "distinct_phrases",
     "ends_with_mark",
-    "fold",
-    "given_phrases",
     "lines",
     "lower_words_and_marks",
     "phrases_of_column",
@@ -28,7 +26,6 @@ _LETTER = rf"[^\W_{_UNSPACED}]"
 _WORD = rf"[{_UNSPACED}]|{_LETTER}+(?:['\u2019-]{_LETTER}+)*"
 _find_words = re.compile(_WORD).findall
 _find_words_and_marks = re.compile(rf"{_WORD}|[^\w\s]|_").findall
-_runs_of_space = re.compile(r"\s+")
 _MARKS, _CLOSING = r".!?\u2026", r"\"')\]\u00bb\u2019\u201d"
 _CJK_MARKS, _CJK_CLOSING = r"\u3002\uff01\uff1f", r"\u300d\u300f\u201d\u2019\uff09"
 # A match starts at the beginning of a run of marks only, so that a long run does not cost quadratic time.
@@ -100,23 +97,6 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.isspace()]
 
 
-def given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] | None:
-    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None if the samples provide them.
-
-    Raises:
-        TypeError: If ``words`` is one string, or contains anything but strings.
-        ValueError: If ``words`` is empty, or one of them is blank.
-    """
-    if words is None:
-        return None
-    if isinstance(words, str):
-        raise TypeError(f"words is one string, {words!r}; expected a list of strings")
-    phrases = distinct_phrases(words, kind)
-    if not phrases:
-        raise ValueError("words is empty; leave it out to use those of each sample")
-    return phrases
-
-
 def distinct_phrases(phrases: Iterable[object], kind: str) -> tuple[str, ...]:
     """Return the distinct phrases in folded case, with single spaces between words.
 
@@ -157,12 +137,3 @@ def whole_phrase(*phrases: str) -> str:
     start, end = OUTSIDE_A_WORD
     spaced = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases]
     return f"{start}(?:{'|'.join(spaced)}){end}"
-
-
-def fold(tail: str, piece: str) -> str:
-    """Return ``tail`` and ``piece`` in folded case, with every run of white space as one space.
-
-    >>> fold("a red ", "  HAT")
-    'a red hat'
-    """
-    return _runs_of_space.sub(" ", tail + piece.casefold())

@@ -9,9 +9,11 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import FloatArray, Scorer
-from textgym.scorers.text import fold, given_phrases, phrases_of_column, whole_phrase
+from textgym.scorers.text import distinct_phrases, phrases_of_column, whole_phrase
 
 __all__ = ["BannedWords", "Keywords"]
+
+_SPACE = re.compile(r"\s+")
 
 
 class Keywords(Scorer):
@@ -40,7 +42,7 @@ class Keywords(Scorer):
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "keywords") -> None:
         self.column = column
-        self.words = given_phrases(words, "keyword")
+        self.words = _given_phrases(words, "keyword")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -91,7 +93,7 @@ class BannedWords(Scorer):
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "banned_words") -> None:
         self.column = column
-        self.words = given_phrases(words, "banned word")
+        self.words = _given_phrases(words, "banned word")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -136,7 +138,7 @@ class _Search(NamedTuple):
         missing, num_words, width, num_at_end, tail = self
         if not missing:
             return self
-        text = fold(tail, piece)
+        text = _folded(tail, piece)
         num_at_end = 0
         for word in missing:
             if word in text:
@@ -167,7 +169,7 @@ class _Hits(NamedTuple):
         banned, width, num_settled, _, tail = self
         if width == 0:
             return self
-        text = fold(tail, piece)
+        text = _folded(tail, piece)
         cut = max(len(text) - width - 1, 0)
         num_in_tail = 0
         for match in _hit_finder(banned)(text, 1):
@@ -198,3 +200,20 @@ def _word_finder(word: str) -> Callable[..., re.Match[str] | None]:
 @lru_cache(maxsize=1024)
 def _hit_finder(banned: tuple[str, ...]) -> Callable[..., Iterator[re.Match[str]]]:
     return re.compile(f"(?={whole_phrase(*banned)})").finditer  # a look-ahead, so that hits may overlap
+
+
+def _given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] | None:
+    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None if the samples provide them."""
+    if words is None:
+        return None
+    if isinstance(words, str):
+        raise TypeError(f"words is one string, {words!r}; expected a list of strings")
+    phrases = distinct_phrases(words, kind)
+    if not phrases:
+        raise ValueError("words is empty; leave it out to use those of each sample")
+    return phrases
+
+
+def _folded(tail: str, piece: str) -> str:
+    """Return ``tail`` and ``piece`` in folded case, with runs of white space as one space."""
+    return _SPACE.sub(" ", tail + piece.casefold())
