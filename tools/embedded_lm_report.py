@@ -1,4 +1,4 @@
-"""Judges the embedded language model: held-out perplexity, samples, sentiment; writes its card, samples and prompts."""
+"""Evaluate the embedded language model, and write its model card, samples and story openings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMAND = "python tools/train_embedded_lm.py --stages samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What the card says."""
+    """Measurements for the model card."""
 
     num_parameters: int
     """Weights, tied ones counted once."""
@@ -42,11 +42,11 @@ class Findings:
     perplexities: dict[str, float]
     """Per token, on held-out documents of each kind."""
     word_share: float
-    """Share of the words of the samples that are in an English word list or are names."""
+    """Share of sampled words that are names or in an English word list."""
     verbatim_share: float
-    """Share of the sentences of the samples that occur in the training corpus word for word."""
+    """Share of sampled sentences that occur verbatim in the training corpus."""
     sentiment: str
-    """Sentiment of continuations of the openings, in words."""
+    """Summary of the sentiment of continuations of the openings."""
 
 
 def sample(folder: Path, prompts: list[str], max_new_tokens: int, seed: int) -> list[str]:
@@ -66,9 +66,9 @@ def sample(folder: Path, prompts: list[str], max_new_tokens: int, seed: int) -> 
 
 @torch.no_grad()
 def held_out_perplexities(folder: Path, seed: int, num_documents: int) -> dict[str, float]:
-    """Return the perplexity per token, by kind, on documents that training never saw.
+    """Return the perplexity per token on held-out documents, by kind.
 
-    Every token counts, the first after an end-of-text token, and the end-of-text token that closes the document.
+    Each document is preceded by an end-of-text token; its own tokens and the final end-of-text token are predicted.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
@@ -83,7 +83,7 @@ def held_out_perplexities(folder: Path, seed: int, num_documents: int) -> dict[s
 
 
 def share_of_words(texts: list[str]) -> tuple[float, list[str]]:
-    """Return the share of words that pyspellchecker lists or that are names of the world, and the other words."""
+    """Return the share of words that are names or known to pyspellchecker, and the other words."""
     names = {name.lower() for name in (*WOMEN, *MEN, *SURNAMES)}
     checker = SpellChecker(language="en")
     words = [word.removesuffix("'s") for text in texts for word in re.findall(r"[a-z']*[a-z]", text.lower())]
@@ -109,7 +109,7 @@ def describe_sentiment(folder: Path, openings: list[str], seed: int) -> str:
 
 
 def write_openings(seed: int, folder: Path, path: Path, count: int = 300) -> None:
-    """Write distinct, neutral beginnings of held-out stories, 4 to 12 tokens each, cut between two words."""
+    """Write distinct, neutral beginnings of held-out stories, 4 to 12 tokens each, cut at word boundaries."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     score = SentimentIntensityAnalyzer().polarity_scores
     found: dict[str, None] = {}
@@ -139,7 +139,7 @@ def read_openings(root: Path) -> list[str]:
 
 
 def write_report(settings: Settings, work_folder: Path, root: Path) -> None:
-    """Measure the exported model and write its card."""
+    """Evaluate the exported model and write its model card."""
     folder, openings = root / "textgym/lm/tiny", read_openings(root)
     texts = sample(folder, openings[:200], 200, seed=0)
     texts = [opening + text for opening, text in zip(openings[:200], texts, strict=True)]
@@ -163,15 +163,15 @@ def write_report(settings: Settings, work_folder: Path, root: Path) -> None:
 
 
 def write_samples(root: Path) -> None:
-    """Write the page of samples."""
+    """Write docs/embedded_lm_samples.md."""
     folder = root / "textgym/lm/tiny"
     openings = read_openings(root)[::12]
     stories = sample(folder, openings, 200, seed=0)
     lines = [
         "# Samples of the embedded language model",
         "",
-        "Drawn one after the other at temperature 1 from the full distribution, seed 0, to an end-of-text token or to",
-        "200 tokens. Nothing was left out or edited. To draw them again:",
+        "Sampled at temperature 1 from the full distribution with seed 0, until an end-of-text token or 200 tokens;",
+        "neither selected nor edited. To reproduce:",
         "",
         f"    {COMMAND}",
         "",
@@ -189,7 +189,7 @@ def write_samples(root: Path) -> None:
         lines += [
             f"## {name.capitalize()}",
             "",
-            "The prompt, what the model writes, and in brackets the best answer.",
+            "The prompt, the model's completion and, in brackets, the best answer.",
             "",
         ]
         for case, text in zip(cases, texts, strict=True):
@@ -208,27 +208,26 @@ def _card(settings: Settings, findings: Findings, cpu_minutes: float, corpus_cha
         "Weights": f"{findings.weight_bytes / 1e6:.2f} MB, float16 on disk, float32 in memory",
         "Tokenizer": f"byte-level BPE, {settings.vocab_size} tokens; `{EOS}` ends a story and may begin one; "
         "no padding token",
-        "Data": f"{settings.num_documents:,} documents, {corpus_characters / 1e6:.1f} million characters, all written "
-        "by `textgym.tasks.world`, rules and word lists of this project; no other text",
+        "Data": f"{settings.num_documents:,} documents, {corpus_characters / 1e6:.1f} million characters, all "
+        "generated by `textgym.tasks.world`, rules and word lists of this project; no other text",
         "Kinds": ", ".join(f"{kind} {share:.0%}" for kind, share in KIND_SHARES.items()) + " of the documents",
-        "Flaws": "more than half of the translations, answers, summaries and helpers' turns are flawed on purpose, in "
-        "the shares of `FLAWS` in `tools/embedded_lm_corpus.py`, so that there is something to learn from rewards",
+        "Flaws": "more than half of the translations, answers, summaries and dialogue turns are flawed on purpose, "
+        "with the probabilities `FLAWS` in `tools/embedded_lm_corpus.py`, to leave room for reinforcement learning",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
         f"then {settings.num_refinements} times {settings.num_refining_steps:,} steps on "
-        f"{settings.num_refining_documents:,} further documents, most "
-        "of them sums and questions on two persons, in which right answers are more frequent than elsewhere; "
+        f"{settings.num_refining_documents:,} further documents, mostly sums "
+        "and questions on two persons, with a higher share of right answers; "
         f"seed {settings.seed}",
-        "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread, without the last steps",
-        "Held-out perplexity": "per token, on 2,000 documents that it never saw: "
+        "Cost": f"{cpu_minutes:.0f} CPU-minutes on one thread, without the refinements",
+        "Held-out perplexity": "per token, on 2,000 held-out documents: "
         + ", ".join(f"{kind} {value:.2f}" for kind, value in findings.perplexities.items()),
-        "Words": f"{findings.word_share:.1%} of the words of 200 stories are in pyspellchecker's English list or are "
-        "names of the world",
-        "Sentences": f"{findings.verbatim_share:.0%} of the sentences of 200 stories occur word for word in the "
+        "Words": f"{findings.word_share:.1%} of the words of 200 stories are names or in pyspellchecker's English list",
+        "Sentences": f"{findings.verbatim_share:.0%} of the sentences of 200 stories occur verbatim in the "
         "training stories",
         "Sentiment": "VADER compound of 32-token continuations of `textgym/prompts/openings.txt`: "
         f"{findings.sentiment}",
-        "Licence": "MIT, as the rest of the project; weights and training text alike",
+        "Licence": "MIT, as the rest of the project, for weights and training text",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
@@ -238,17 +237,17 @@ pipeline_tag: text-generation
 ---
 # The embedded language model
 
-A very small GPT-2-shaped model that writes short everyday stories in simple English, and has seen something of the
-tasks: sentences in French, answers, summaries, a shop. It is textgym's default policy, reference and tokenizer: small
-enough to be trained by reinforcement learning on a laptop's CPU within a minute. It was not trained to the end, and
-half of what it read of the tasks was careless; it knows nothing beyond its world and is not meant for anything else.
+A very small GPT-2 model of short everyday stories in simple English and of textgym's tasks: translation into French,
+question answering, summaries and shop dialogues. It is textgym's default policy, reference and tokenizer, small enough
+for reinforcement learning on a laptop's CPU within a minute. It is undertrained, and half of its task texts are flawed
+on purpose; it is not meant for any other use.
 
 | | |
 | --- | --- |
 {table}
 
-Samples at temperature 1: `docs/embedded_lm_samples.md`. To make it again: `python tools/train_embedded_lm.py`.
+Samples at temperature 1: `docs/embedded_lm_samples.md`. To train it again: `python tools/train_embedded_lm.py`.
 
-Limits: it repeats the turns of its world, sometimes mixes up people or things, and cannot follow instructions, reason
-or state facts. Other text than that of its world is encoded byte by byte and continued badly.
+Limits: it repeats phrases of its corpus, sometimes confuses people or things, and cannot follow instructions, reason
+or state facts. Text unlike its corpus takes many tokens and is continued badly.
 """

@@ -1,6 +1,6 @@
-"""Make the embedded language model from the world of the tasks: corpus, tokenizer, training, report.
+"""Train the embedded language model: corpus, tokenizer, training, export, report.
 
-    python tools/train_embedded_lm.py                  # everything; run again after a stop and it goes on
+    python tools/train_embedded_lm.py                  # all stages; resumes from the last checkpoint
     python tools/train_embedded_lm.py --stages report samples
 
 Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report also pyspellchecker and vaderSentiment.
@@ -30,49 +30,49 @@ STAGES = ("corpus", "tokenizer", "train", "refine", "openings", "report", "sampl
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides the weights."""
+    """Settings of corpus, model and training, which determine the weights."""
 
     seed: int = 1
     """Seed of the world, of the initial weights and of the batches."""
     num_documents: int = 280_000
-    """Training documents of all kinds, indices 0 to num_documents - 1."""
+    """Training documents, indices 0 to num_documents - 1."""
     vocab_size: int = 1024
-    """Tokens, all 256 bytes and the end-of-text token among them."""
+    """Tokens, including all 256 bytes and the end-of-text token."""
     width: int = 128
-    """Size of the hidden states."""
+    """Width of the hidden states."""
     num_layers: int = 4
     """Transformer blocks."""
     num_heads: int = 4
-    """Attention heads in a block."""
+    """Attention heads per block."""
     num_positions: int = 1024
     """Longest text in tokens."""
     num_steps: int = 7500
     """Optimizer steps."""
     batch_tokens: int = 4096
-    """Tokens in a step."""
+    """Tokens per step."""
     learning_rate: float = 6e-3
-    """AdamW's peak, for embeddings, biases and norms."""
+    """Peak of AdamW, for embeddings, biases and norms."""
     muon_learning_rate: float = 0.04
-    """Muon's peak, for the matrices inside the blocks."""
+    """Peak of Muon, for the matrices inside the blocks."""
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     window_shares: tuple[tuple[int, float], ...] = ((128, 0.7), (256, 0.2), (512, 0.06), (1024, 0.04))
     """Window lengths in tokens and their shares of the steps."""
     num_refining_steps: int = 1500
-    """Further optimizer steps on ``REFINING`` documents, with a learning rate that falls from ``refining_rate`` of its
-    peak to zero."""
+    """Steps of one refinement, on documents drawn by `embedded_lm_corpus.REFINING`; the learning rate falls linearly
+    from ``refining_rate`` times its peak to 0."""
     num_refinements: int = 2
-    """How often that is done."""
+    """Number of refinements, one after the other."""
     num_refining_documents: int = 80_000
-    """How many of them there are."""
+    """Documents of the refinements, which follow the training documents."""
     refining_rate: float = 0.4
     """Share of the peak learning rates."""
     eos_first_share: float = 0.15
-    """Share of the windows that begin with the end-of-text token; the others begin with a document's first word."""
+    """Share of windows that begin with the end-of-text token; the others begin with a document."""
 
 
 def write_corpus(settings: Settings, folder: Path) -> None:
-    """Write the training documents, one a line, as JSON strings."""
+    """Write the training documents as JSON strings, one per line."""
     path = folder / "corpus.jsonl"
     if path.exists():
         return
@@ -88,7 +88,7 @@ def read_corpus(folder: Path) -> list[str]:
 
 
 def train_tokenizer(settings: Settings, folder: Path) -> None:
-    """Train the byte-level BPE and store the corpus as token ids with the start of every document."""
+    """Train the byte-level BPE and encode the corpus."""
     if (folder / "starts.npy").exists():
         return
     documents = read_corpus(folder)
@@ -103,13 +103,13 @@ def train_tokenizer(settings: Settings, folder: Path) -> None:
     )
     tokenizer.train_from_iterator((text.replace(EOS, "") for text in documents[:40_000]), trainer)
     if tokenizer.get_vocab_size() != settings.vocab_size:
-        raise ValueError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, not {settings.vocab_size}")
+        raise ValueError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, expected {settings.vocab_size}")
     tokenizer.save(str(folder / "tokenizer.json"))
     encode(documents, folder)
 
 
 def encode(documents: list[str], folder: Path, prefix: str = "") -> None:
-    """Store documents as token ids, and where each starts."""
+    """Store the token ids of the documents and the start of each."""
     eos = eos_id(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoded = [[*encoding.ids, eos] for encoding in tokenizer.encode_batch(documents)]
@@ -123,7 +123,7 @@ def eos_id(folder: Path) -> int:
 
 
 def draw_batch(settings: Settings, ids: np.ndarray, starts: np.ndarray, eos: int, step: int) -> torch.Tensor:
-    """Return the windows of a step, (B, T) int64: a function of the settings and the step alone."""
+    """Return the windows of a step, (B, T) int64, a function of settings and step."""
     rng = np.random.default_rng([settings.seed, step])
     lengths, shares = zip(*settings.window_shares, strict=True)
     length = int(rng.choice(lengths, p=shares))
@@ -135,7 +135,7 @@ def draw_batch(settings: Settings, ids: np.ndarray, starts: np.ndarray, eos: int
 
 
 def build_model(settings: Settings, eos: int) -> GPT2LMHeadModel:
-    """Return the network with fresh weights."""
+    """Return the initial network."""
     torch.manual_seed(settings.seed)
     config = GPT2Config(
         vocab_size=settings.vocab_size,
@@ -154,7 +154,7 @@ def build_model(settings: Settings, eos: int) -> GPT2LMHeadModel:
 
 
 def schedule(settings: Settings, step: int) -> float:
-    """Return the factor of the peak learning rates: linear warm-up, then a cosine to zero."""
+    """Return the factor of the peak learning rates: linear warm-up, then cosine decay to 0."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
@@ -180,7 +180,7 @@ class Checkpoint:
         self.counters.write_text(json.dumps({"step": step, "cpu_seconds": cpu_seconds}))
 
     def load(self, model: GPT2LMHeadModel, optimizers: Optimizers) -> tuple[int, float]:
-        """Restore the state and returns the steps done and the CPU seconds spent; (0, 0.0) where none is."""
+        """Restore the state; return the steps done and the CPU seconds spent, (0, 0.0) without a checkpoint."""
         if not self.counters.exists():
             return 0, 0.0
         weights = dict(model.named_parameters())
@@ -196,9 +196,9 @@ class Checkpoint:
 
 
 def build_optimizers(settings: Settings, model: GPT2LMHeadModel) -> Optimizers:
-    """Return Muon for the matrices inside the blocks and AdamW for all else.
+    """Return Muon for the matrices inside the blocks and AdamW for the other weights.
 
-    Muon takes fewer steps to the same loss than AdamW alone (Jordan et al. 2024,
+    Muon needs fewer steps than AdamW for the same loss (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon/).
     """
     inner = [weight for name, weight in model.named_parameters() if ".h." in name and weight.dim() == 2]
@@ -209,7 +209,7 @@ def build_optimizers(settings: Settings, model: GPT2LMHeadModel) -> Optimizers:
     )
 
 
-def descend(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.Tensor) -> float:
+def optimizer_step(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.Tensor) -> float:
     """Take one step on a batch of (B, T) ids and return the loss, in nats per token."""
     with torch.autocast("cpu", torch.bfloat16):  # faster; weights and moments stay float32
         logits = model(batch, use_cache=False).logits[:, :-1]
@@ -223,7 +223,7 @@ def descend(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.Tensor)
 
 
 def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
-    """Train from the last checkpoint to the last step and returns the network."""
+    """Train from the last checkpoint to the last step and return the network."""
     ids, starts = np.load(folder / "ids.npy"), np.load(folder / "starts.npy")
     eos = eos_id(folder)
     model = build_model(settings, eos)
@@ -235,7 +235,7 @@ def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
     for step in range(first_step, settings.num_steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * schedule(settings, step)
-        loss = descend(model, optimizers, draw_batch(settings, ids, starts, eos, step))
+        loss = optimizer_step(model, optimizers, draw_batch(settings, ids, starts, eos, step))
         mean_loss = loss if math.isnan(mean_loss) else 0.95 * mean_loss + 0.05 * loss
         done, cpu_seconds = step + 1, cpu_before + time.process_time() - cpu_start
         if done % 50 == 0:
@@ -246,7 +246,7 @@ def train(settings: Settings, folder: Path) -> GPT2LMHeadModel:
 
 
 def refine(settings: Settings, folder: Path, model: GPT2LMHeadModel, number: int = 0) -> GPT2LMHeadModel:
-    """Train on with fresh optimizers on the documents that take the most practice, and return the network."""
+    """Run one refinement, with new optimizers, and return the network."""
     if not (folder / "refining_starts.npy").exists():
         documents = refining_documents(settings.seed, settings.num_documents, settings.num_refining_documents)
         encode(list(documents), folder, "refining_")
@@ -258,7 +258,7 @@ def refine(settings: Settings, folder: Path, model: GPT2LMHeadModel, number: int
             optimizer.param_groups[0]["lr"] = settings.refining_rate * peak * (1 - step / settings.num_refining_steps)
         number_of_batch = settings.num_steps + number * settings.num_refining_steps + step
         batch = draw_batch(settings, ids, starts, eos_id(folder), number_of_batch)
-        loss = descend(model, optimizers, batch)
+        loss = optimizer_step(model, optimizers, batch)
         if (step + 1) % 50 == 0:
             print(f"refining step {step + 1}/{settings.num_refining_steps}  loss {loss:.3f}", flush=True)
     return model.eval()
@@ -286,20 +286,20 @@ def export(model: GPT2LMHeadModel, work_folder: Path, target: Path) -> None:
 
 
 def check_same_settings(settings: Settings, folder: Path) -> None:
-    """Store the settings, or refuses a work folder that was begun with others."""
+    """Store the settings; raise ValueError if the work folder has others."""
     path = folder / "settings.json"
     ours = json.loads(json.dumps(asdict(settings)))
     if path.exists() and json.loads(path.read_text()) != ours:
-        raise ValueError(f"{folder} was begun with other settings: {path.read_text()}; choose another --work-dir")
+        raise ValueError(f"{folder} has other settings: {path.read_text()}; choose another --work-dir")
     path.write_text(json.dumps(ours))
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = Settings()
     parser.add_argument("--work-dir", type=Path, default=Path("build/embedded_lm"), help="corpus and checkpoints")
-    parser.add_argument("--root", type=Path, default=Path(), help="repository root; the results go below it")
+    parser.add_argument("--root", type=Path, default=Path(), help="repository root for the results")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--num-steps", type=int, default=defaults.num_steps)
     parser.add_argument("--num-documents", type=int, default=defaults.num_documents)
@@ -308,7 +308,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the stages asked for."""
+    """Run the requested stages."""
     arguments = parse_arguments()
     torch.set_num_threads(1)
     settings = Settings(

