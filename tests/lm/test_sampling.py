@@ -55,9 +55,9 @@ def test_the_generator_decides() -> None:
 
 
 def induced_distribution(logits: torch.Tensor) -> np.ndarray:
-    """Return the probability with which `sample` draws each of V tokens, from the uniform numbers that select it."""
+    """Return the probability that `sample` draws each of V tokens: the length of its interval of uniform numbers."""
     exact = torch.softmax(logits.double(), -1).cumsum(-1)[None, :-1]
-    low, high = exact - 1e-2, exact + 1e-2  # the number from which on a later token is drawn lies between them
+    low, high = exact - 1e-2, exact + 1e-2  # brackets of each token's upper end
     tokens = torch.arange(exact.shape[1])
     for _ in range(40):
         middle = (low + high) / 2

@@ -159,11 +159,11 @@ def test_a_few_idle_slots_do_not_make_a_step_copy_the_cache(name: str) -> None:
     texts = np.arange(16 * WINDOW).reshape(16, WINDOW) % VOCABULARY
     active = np.arange(16) > 0
     copied = {}
-    for length, who in ((6, None), (7, None), (8, active), (9, active)):
+    for length, mask in ((6, None), (7, None), (8, active), (9, active)):
         with CountCopies() as count:
-            stream(texts, np.full(16, length), active=who)
+            stream(texts, np.full(16, length), active=mask)
         copied[length] = count.num_elements
-    columns = 16 * 16  # what one column of one layer's keys or values holds, of all slots and heads
+    columns = 16 * 16  # elements in one column of one layer's keys or values, over all slots and heads
     assert copied[9] - copied[7] <= 2 * 2 * columns, "the keys or values of several columns were copied"
 
 
@@ -209,7 +209,7 @@ def test_lengths_replace_padding() -> None:
     expected = uncached(model, (1, 2), (3, 4, 5), (6,))
     torch.testing.assert_close(stream(ids, lengths).logits, expected, atol=1e-4, rtol=0)
     full = ((1, 2, 7), (3, 4, 5), (6, 8, 9))
-    for ends in ((1, 3, 1), (3, 3, 3)):  # what lies past an end is not taken for cached
+    for ends in ((1, 3, 1), (3, 3, 3)):  # ids past an end do not count as cached
         expected_now = uncached(model, *(text[:end] for text, end in zip(full, ends, strict=True)))
         torch.testing.assert_close(stream(np.array(full), np.array(ends)).logits, expected_now, atol=1e-4, rtol=0)
     padded = torch.tensor([[1, 2, 0], [3, 4, 5], [6, 0, 0]])

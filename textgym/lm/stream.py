@@ -52,9 +52,8 @@ class LMStream:
         window: Longest sequence in tokens, W. Memory grows with the sequences.
         pad_token_id: Id that marks columns past the end in calls without lengths; default: V, the width of the logits,
             which no token has.
-        prompt_cache_size: Number of prompts whose keys and values are kept, from their second use on, so that they are
-            not fed again; 0 for none. `"packed"` only, which also feeds a prompt that several slots start at once only
-            once.
+        prompt_cache_size: Number of prompts whose keys and values are kept from their second use on; 0 for none. Only
+            the `"packed"` backend keeps prompts; it also feeds a prompt once if several slots start with it together.
 
     Raises:
         ValueError: `num_slots` or `window` below 1, `window` above the model's positions, or no output head.

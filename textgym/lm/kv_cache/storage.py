@@ -62,8 +62,8 @@ class KVStorage:
         """Make room for sequences of `width` tokens."""
         if width <= self._capacity:
             return
-        wanted = max(width, int(_GROWTH * self._capacity))
-        old, self._capacity = self._capacity, min(self._window, -(-wanted // 8) * 8)
+        target = max(width, int(_GROWTH * self._capacity))
+        old, self._capacity = self._capacity, min(self._window, -(-target // 8) * 8)
         for i, block in enumerate(self._blocks):
             self._blocks[i] = block.new_zeros(*block.shape[:3], self._capacity, block.shape[4])
             self._blocks[i][:, :, :, :old] = block
