@@ -86,7 +86,7 @@ class LMUser:
         self.render = render
         is_loaded = isinstance(model, PreTrainedModel)
         if is_loaded and tokenizer is None:
-            raise TypeError(f"a loaded model needs tokenizer=... beside it, got only {type(model).__name__}")
+            raise TypeError(f"a loaded model needs tokenizer=... too, got only {type(model).__name__}")
         self._given = (copy.deepcopy(model) if is_loaded else model, tokenizer)
         self._load()
 
