@@ -99,6 +99,52 @@ def test_the_rewards_of_a_step_belong_to_the_caller(reward):
     first += 1.0  # as a wrapper or an agent may do
 
 
+class TokenRewards(Terminal):
+    """A terminal reward with token rewards from a function of the final scores."""
+
+    per_token = True
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_episode_end(self, score, texts, final_scores):
+        return [self.function(final_scores)]
+
+
+def last_step(function, **keywords):
+    env = TextGenEnv(
+        tokenizer="char", prompts=["a"], reward=TokenRewards(function), max_new_tokens=1, **{"scorer": len} | keywords
+    )
+    env.reset(seed=0)
+    before = env.get_state()
+    try:
+        return env.step(0)
+    except ValueError:
+        np.testing.assert_equal(env.get_state(), before)
+        raise
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_token_rewards_that_are_not_finite_are_an_error_and_the_step_is_undone(value):
+    with pytest.raises(
+        ValueError, match=rf"TokenRewards\.on_episode_end returned .*{value}.*, expected finite numbers"
+    ):
+        last_step(lambda final_scores: [value])
+
+
+def test_token_rewards_of_a_failed_score_that_are_nan_are_0():
+    def fails(completion):
+        raise RuntimeError("no")
+
+    _, reward, *_, info = last_step(lambda final_scores: final_scores / 2, scorer=fails, on_scorer_error="invalid")
+    assert (reward, info["token_rewards"]) == (0.0, [0.0])
+
+
+def test_final_scores_cannot_be_changed_at_an_episodes_end():
+    with pytest.raises(ValueError, match="read-only"):
+        last_step(lambda final_scores: final_scores.fill(7.0))
+
+
 # What the scorers of a reward observe
 
 

@@ -75,7 +75,8 @@ class Reward(ABC):
         Args:
             score: Scores any batch.
             texts: The K texts.
-            final_scores: (K,) float64, NaN where the scorer failed under the policy ``"invalid"``.
+            final_scores: (K,) float64, read-only; NaN where the scorer failed under the policy ``"invalid"``, for which
+                NaN becomes 0.
 
         Returns:
             K arrays with one finite number per token of the completion, which sum to the final score.
@@ -141,18 +142,26 @@ def checked_rewards(
 def checked_token_rewards(
     reward: Reward, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray
 ) -> list[FloatArray] | None:
-    """Return ``reward.on_episode_end(score, texts, final_scores)``.
+    """Return ``reward.on_episode_end(score, texts, final_scores)``, with 0 for NaN where the final score is NaN.
 
     Raises:
-        ValueError: If it is not one array per text, with one number per token of the completion.
+        ValueError: If it is not one array per text, with one finite number per token of the completion, or changes
+            ``final_scores`` in place.
     """
-    shares = reward.on_episode_end(score, texts, final_scores)
-    if shares is None:
+    final_scores = final_scores.view()
+    final_scores.setflags(write=False)
+    returned = reward.on_episode_end(score, texts, final_scores)
+    if returned is None:
         return None
-    shares = [np.asarray(share, dtype=np.float64) for share in shares]
+    shares = [np.array(share, dtype=np.float64) for share in returned]
+    name = f"{type(reward).__name__}.on_episode_end"
     if [share.shape for share in shares] != [(length,) for length in texts.num_new_tokens.tolist()]:
         raise ValueError(
-            f"{type(reward).__name__}.on_episode_end returned {[share.size for share in shares]} rewards for texts "
-            f"of {texts.num_new_tokens} tokens"
+            f"{name} returned {[share.size for share in shares]} rewards for texts of {texts.num_new_tokens} tokens"
         )
+    for share, final in zip(shares, final_scores.tolist(), strict=True):
+        if np.isnan(final):
+            share[np.isnan(share)] = 0.0
+        if not np.isfinite(share).all():
+            raise ValueError(f"{name} returned {share!r:.200}, expected finite numbers")
     return shares

@@ -6,7 +6,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
+from textgym.rewards.base import FloatArray, ScoreFunction, Terminal
 
 __all__ = ["CREDITS", "Redistributed", "discounted", "leave_one_out", "uniform"]
 
@@ -65,7 +65,7 @@ def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArr
 CREDITS: dict[str, Credit] = {"discounted": discounted, "leave_one_out": leave_one_out, "uniform": uniform}
 
 
-class Redistributed(Reward):
+class Redistributed(Terminal):
     """The final score at the end of an episode, and its redistribution to the tokens in ``info["token_rewards"]``.
 
     The last step's ``info["token_rewards"]`` has one number per token of the completion; they sum to the score (if
@@ -92,12 +92,6 @@ class Redistributed(Reward):
         if isinstance(credit, str) and credit not in CREDITS:
             raise unknown_name("credit", credit, CREDITS, also="A function is accepted too.")
         self.credit = CREDITS[credit] if isinstance(credit, str) else credit
-
-    def __call__(
-        self, score: ScoreFunction, batch: TextBatch, final_scores: FloatArray, state: RewardState
-    ) -> tuple[FloatArray, RewardState]:
-        """Return ``final_scores`` and ``state`` unchanged."""
-        return final_scores, state
 
     def on_episode_end(self, score: ScoreFunction, texts: TextBatch, final_scores: FloatArray) -> list[FloatArray]:
         """Return K arrays with one entry per token; 0 for a text without a score.

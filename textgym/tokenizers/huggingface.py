@@ -14,7 +14,7 @@ from textgym.tokenizers.base import BytePieces, as_utf8, unused_text
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["TokenizersTokenizer", "TransformersTokenizer"]
+__all__ = ["TokenizersTokenizer", "TransformersTokenizer", "load_transformers_tokenizer"]
 
 
 class TokenizersTokenizer:
@@ -42,20 +42,20 @@ class TokenizersTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.token_mask = mask_of_ids(vocabulary.values())
+        self.token_mask = _mask_of_ids(vocabulary.values())
         self.vocab_size = len(self.token_mask)
-        self.eos_token_id = checked_id("eos_token_id", eos_token_id, self.token_mask)
-        self.bos_token_id = checked_id("bos_token_id", bos_token_id, self.token_mask)
+        self.eos_token_id = _checked_id("eos_token_id", eos_token_id, self.token_mask)
+        self.bos_token_id = _checked_id("bos_token_id", bos_token_id, self.token_mask)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {i: token.content for i, token in added.items() if token.special}
         ordinary = {i: token for token, i in vocabulary.items() if i not in self._special}
-        self._decoder: BytePieces | AnchoredDecoder
+        self._decoder: BytePieces | _AnchoredDecoder
         if type(self._tokenizer.decoder).__name__ == "ByteLevel":
             self._decoder = BytePieces(
-                (i, as_utf8(token).encode() if i in added else bytes_of_token(token)) for i, token in ordinary.items()
+                (i, as_utf8(token).encode() if i in added else _bytes_of_token(token)) for i, token in ordinary.items()
             )
         else:
-            self._decoder = AnchoredDecoder(self._tokenizer.decode, self.encode("the"), ordinary)
+            self._decoder = _AnchoredDecoder(self._tokenizer.decode, self.encode("the"), ordinary)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``; the name of a special token in the text is encoded as that token."""
@@ -85,14 +85,14 @@ class TransformersTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        self.token_mask = mask_of_ids(vocabulary.values())
+        self.token_mask = _mask_of_ids(vocabulary.values())
         self.vocab_size = len(self.token_mask)
-        self.eos_token_id = checked_id("eos_token_id", tokenizer.eos_token_id, self.token_mask)
-        self.bos_token_id = checked_id("bos_token_id", tokenizer.bos_token_id, self.token_mask)
+        self.eos_token_id = _checked_id("eos_token_id", tokenizer.eos_token_id, self.token_mask)
+        self.bos_token_id = _checked_id("bos_token_id", tokenizer.bos_token_id, self.token_mask)
         self._special = {int(i): str(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer.all_special_ids}
         ordinary = {i: token for token, i in vocabulary.items() if i not in self._special}
         decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        self._decoder = AnchoredDecoder(decode, self.encode("the"), ordinary)
+        self._decoder = _AnchoredDecoder(decode, self.encode("the"), ordinary)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``; the name of a special token in the text is encoded as that token."""
@@ -107,7 +107,7 @@ class TransformersTokenizer:
         return self._decoder.token_text(token_id, self._special)
 
 
-class AnchoredDecoder:
+class _AnchoredDecoder:
     """Decoder for libraries that treat the first token of a text specially.
 
     SentencePiece and WordPiece drop the space before the first word, so a completion decoded alone would lose it. An
@@ -158,7 +158,7 @@ def load_transformers_tokenizer(name: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
 
 
-def mask_of_ids(ids: Any) -> npt.NDArray[np.bool_]:
+def _mask_of_ids(ids: Any) -> npt.NDArray[np.bool_]:
     """Return (highest id + 1,) bool, True at ``ids``."""
     index = np.fromiter(ids, dtype=np.int64)
     if len(index) == 0:
@@ -168,14 +168,14 @@ def mask_of_ids(ids: Any) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def checked_id(name: str, token_id: int | None, mask: npt.NDArray[np.bool_]) -> int | None:
+def _checked_id(name: str, token_id: int | None, mask: npt.NDArray[np.bool_]) -> int | None:
     """Return ``token_id`` if it is None or a token, else raise ``ValueError``."""
     if token_id is not None and not (0 <= token_id < len(mask) and mask[token_id]):
         raise ValueError(f"{name} {token_id} is not in the tokenizer's vocabulary, whose highest id is {len(mask) - 1}")
     return token_id
 
 
-def byte_alphabet() -> dict[int, int]:
+def _byte_alphabet() -> dict[int, int]:
     """Return character -> byte of byte-level BPE.
 
     Printable Latin-1 characters map to themselves, the other 68 bytes are written as U+0100 to U+0143
@@ -186,13 +186,13 @@ def byte_alphabet() -> dict[int, int]:
     return {byte: byte for byte in printable} | {0x100 + i: byte for i, byte in enumerate(others)}
 
 
-BYTE_OF_CHARACTER = byte_alphabet()
+BYTE_OF_CHARACTER = _byte_alphabet()
 
 
-def bytes_of_token(token: str) -> bytes:
+def _bytes_of_token(token: str) -> bytes:
     """Return the bytes of a byte-level BPE token; a token outside the byte alphabet is encoded as UTF-8.
 
-    >>> bytes_of_token("Ġcaf\u00c3\u00a9").decode()
+    >>> _bytes_of_token("Ġcaf\u00c3\u00a9").decode()
     ' café'
     """
     try:

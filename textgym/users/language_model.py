@@ -87,7 +87,7 @@ class LMUser:
         is_loaded = isinstance(model, PreTrainedModel)
         if is_loaded and tokenizer is None:
             raise TypeError(f"a loaded model needs tokenizer=... too, got only {type(model).__name__}")
-        self._given = (copy.deepcopy(model) if is_loaded else model, tokenizer)
+        self._source = (copy.deepcopy(model) if is_loaded else model, tokenizer)
         self._load()
 
     def __call__(self, batch: TextBatch, rngs: Sequence[np.random.Generator]) -> list[Reply]:
@@ -104,7 +104,7 @@ class LMUser:
 
     def __getstate__(self) -> dict[str, Any]:
         # The model is loaded again from its name; the cache is rebuilt.
-        hidden = ("_stream", "_model", "_tokenizer", "_show")
+        hidden = ("_stream", "_model", "_tokenizer", "_render")
         return {key: value for key, value in self.__dict__.items() if key not in hidden}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -119,18 +119,18 @@ class LMUser:
         return twin
 
     def _load(self) -> None:
-        model, tokenizer = self._given
+        model, tokenizer = self._source
         self._model = load_lm(model).eval().requires_grad_(False)
         config = self._model.config.get_text_config(decoder=True)
         self._tokenizer = as_tokenizer(model if tokenizer is None else tokenizer, vocab_size=int(config.vocab_size))
         self._positions: int | None = getattr(config, "max_position_embeddings", None)
         if self._positions is not None and self.max_new_tokens >= self._positions:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}, but the model has {self._positions} positions")
-        self._ends = _ends(self._model, self._tokenizer.eos_token_id)
-        self._show, self._is_chat = self._rendering(model if tokenizer is None else tokenizer)
+        self._eos_ids = _eos_ids(self._model, self._tokenizer.eos_token_id)
+        self._render, self._is_chat = self._render_function(model if tokenizer is None else tokenizer)
         self._stream: LMStream | None = None
 
-    def _rendering(self, source: Any) -> tuple[Render, bool]:
+    def _render_function(self, source: Any) -> tuple[Render, bool]:
         if callable(self.render):
             return self.render, False
         if self.render not in (None, "chat", "plain"):
@@ -144,7 +144,7 @@ class LMUser:
 
     def _rendered(self, prompt: str, turns: Sequence[Turn], metadata: Mapping[str, Any]) -> str:
         instruction = self.instruction if isinstance(self.instruction, str) else self.instruction(metadata)
-        text = self._show(instruction, [{"role": "user", "content": prompt}, *turns])
+        text = self._render(instruction, [{"role": "user", "content": prompt}, *turns])
         if not isinstance(text, str) or not text:
             raise ValueError(f"render must return a non-empty str, got {text!r:.60}")
         return text
@@ -169,11 +169,11 @@ class LMUser:
             rows = active.nonzero()[0]
             tokens = self._sample(logits[torch.from_numpy(rows)], None if draws is None else draws[rows, i])
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-                if token not in self._ends:
+                if token not in self._eos_ids:
                     replies[row].append(token)
                     ids[row, lengths[row]] = token
                     lengths[row] += 1
-                if token in self._ends or self._has_ended(replies[row]):
+                if token in self._eos_ids or self._has_ended(replies[row]):
                     active[row] = False
             if not active.any():
                 break
@@ -240,7 +240,7 @@ def _checked_outcomes(outcomes: Any) -> dict[str, str]:
     return dict(outcomes)
 
 
-def _ends(model: PreTrainedModel, eos_token_id: int | None) -> frozenset[int]:
+def _eos_ids(model: PreTrainedModel, eos_token_id: int | None) -> frozenset[int]:
     """Return the ids that end a reply: the tokenizer's EOS and those of the generation config."""
     others = getattr(model.generation_config, "eos_token_id", None)
     others = others if isinstance(others, list) else [others]
