@@ -277,7 +277,9 @@ def test_a_checkpoint_continues_exactly_under_a_kl_penalty_of_the_environment(tm
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("make", [lambda: GroupPercentile(len, memory=3), lambda: Novelty(["past"], n=2), SelfBLEU])
+@pytest.mark.parametrize(
+    "make", [lambda: GroupPercentile(len, memory_size=3), lambda: Novelty(["past"], n=2), SelfBLEU]
+)
 def test_a_scorer_that_remembers_texts_goes_on_from_its_saved_state(make):
     def batch(*texts):
         return TextBatch.from_texts(texts, prompts=["p", "q", "p"][: len(texts)])

@@ -618,7 +618,7 @@ def test_impossible_statistics_are_rejected(wrong):
     [
         lambda table: RunningNormalization(table),
         lambda table: GroupPercentile(table),
-        lambda table: Constrained(table, table, 5.0, texts_per_update=1),
+        lambda table: Constrained(table, table, 5.0, episodes_per_update=1),
         lambda table: WeightedSum({"x": (Clip(RunningNormalization({"y": (table, 2.0)}), -5), 1.0), "z": (len, 1.0)}),
     ],
 )
@@ -660,17 +660,17 @@ def test_unfinished_texts_are_ranked_and_not_stored():
 
 
 def test_only_the_last_scores_of_the_last_prompts_are_stored():
-    scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0), memory=2, prompts=1)
+    scorer = GroupPercentile(Table(a=1.0, b=2.0, c=3.0), memory_size=2, max_prompts=1)
     for text in "acc":
         observed(scorer, text, prompts=["p"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.0]  # a is forgotten
     observed(scorer, "a", prompts=["q"])
     assert values(scorer, "b", prompts=["p"], done=False) == [0.5]  # so is p
-    assert values(GroupPercentile(Table(a=1.0, b=2.0), memory=0), "a", "b") == [0.0, 1.0]
+    assert values(GroupPercentile(Table(a=1.0, b=2.0), memory_size=0), "a", "b") == [0.0, 1.0]
 
 
 def test_without_memory_every_batch_is_ranked_on_its_own():
-    scorer = GroupPercentile(Table(a=1.0, b=2.0), memory=0)
+    scorer = GroupPercentile(Table(a=1.0, b=2.0), memory_size=0)
     for _ in range(2):
         assert observed(scorer, "b") == [0.5]
 
@@ -780,7 +780,7 @@ def test_progress_empties_a_cache_where_it_changes_scores():
 
 def test_the_multiplier_rises_while_the_constraint_is_violated_and_falls_to_zero():
     objective, constraint = Table(a=4.0, b=2.0), Table(a=0.2, b=0.9)
-    scorer = Constrained(objective, constraint, at_least=0.5, learning_rate=2.0, texts_per_update=2)
+    scorer = Constrained(objective, constraint, at_least=0.5, learning_rate=2.0, episodes_per_update=2)
     assert observed(scorer, "a") == [4.0]
     assert scorer.multiplier == 0.0
     assert observed(scorer, "a") == [4.0]
@@ -793,7 +793,7 @@ def test_the_multiplier_rises_while_the_constraint_is_violated_and_falls_to_zero
 
 def test_the_multiplier_does_not_depend_on_batch_sizes():
     texts = ["a", "a", "b", "a", "a", "b", "a"]
-    whole, alone = (Constrained(NoRange(), Table(a=0.2, b=0.9), 0.5, texts_per_update=3) for _ in range(2))
+    whole, alone = (Constrained(NoRange(), Table(a=0.2, b=0.9), 0.5, episodes_per_update=3) for _ in range(2))
     observed(whole, *texts)
     for text in texts:
         observed(alone, text)
@@ -803,7 +803,7 @@ def test_the_multiplier_does_not_depend_on_batch_sizes():
 
 
 def test_unfinished_texts_and_nan_do_not_change_the_multiplier():
-    scorer = Constrained(Table(a=4.0, b=None), Table(a=None, b=0.0), 0.5, texts_per_update=1)
+    scorer = Constrained(Table(a=4.0, b=None), Table(a=None, b=0.0), 0.5, episodes_per_update=1)
     np.testing.assert_array_equal(observed(scorer, "a"), [4.0])
     np.testing.assert_array_equal(observed(scorer, "b", done=False), [NAN])
     assert scorer.multiplier == 0.0
@@ -816,9 +816,9 @@ def test_unfinished_texts_and_nan_do_not_change_the_multiplier():
 
 
 def test_the_multiplier_survives_json_and_pickle():
-    scorer = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
+    scorer = Constrained(len, Table(a=0.0), 0.5, episodes_per_update=2)
     observed(scorer, *"aaa")
-    other = Constrained(len, Table(a=0.0), 0.5, texts_per_update=2)
+    other = Constrained(len, Table(a=0.0), 0.5, episodes_per_update=2)
     other.set_state(json.loads(json.dumps(scorer.get_state())))
     copied = pickle.loads(pickle.dumps(scorer))
     for one in (scorer, other, copied):
@@ -940,8 +940,8 @@ class Learns(Scorer):
         (lambda: Sequential({"a": (len, "1")}), TypeError, "the threshold of 'a' is '1'"),
         (lambda: Sequential({"a": len}), TypeError, r"expected \(scorer, threshold\)"),
         (lambda: RunningNormalization(len, clip=0), ValueError, "clip is 0"),
-        (lambda: GroupPercentile(len, memory=-1), ValueError, "memory is -1"),
-        (lambda: GroupPercentile(len, prompts=0), ValueError, "prompts is 0"),
+        (lambda: GroupPercentile(len, memory_size=-1), ValueError, "memory_size is -1"),
+        (lambda: GroupPercentile(len, max_prompts=0), ValueError, "max_prompts is 0"),
         (lambda: Cached(len, max_size=0), ValueError, "max_size is 0"),
         (
             lambda: Cached(RunningNormalization(len)),
@@ -953,7 +953,7 @@ class Learns(Scorer):
         (lambda: Cached(Novelty()), ValueError, "Novelty changes with the texts .* do not cache it"),
         (lambda: Constrained(len, len, NAN), ValueError, "at_least is nan"),
         (lambda: Constrained(len, len, 0, learning_rate=0), ValueError, "learning_rate is 0"),
-        (lambda: Constrained(len, len, 0, texts_per_update=0.5), ValueError, "texts_per_update is 0.5"),
+        (lambda: Constrained(len, len, 0, episodes_per_update=0.5), ValueError, "episodes_per_update is 0.5"),
         (lambda: TimeLimit(len, 0), ValueError, "seconds is 0"),
         (lambda: TimeLimit(len, "1"), TypeError, "seconds is '1'"),
     ],
@@ -980,7 +980,7 @@ def all_kinds():
         "cached": Cached("repetition"),
         "agent_turns": AgentTurns("repetition"),
         "time_limit": TimeLimit("repetition", 60),
-        "constrained": Constrained("length_band", "repetition", 0.5, texts_per_update=4),
+        "constrained": Constrained("length_band", "repetition", 0.5, episodes_per_update=4),
         "running_normalization": RunningNormalization("length_band"),
         "group_percentile": GroupPercentile("length_band"),
     }

@@ -151,7 +151,7 @@ def test_a_reward_s_scorer_that_does_not_learn_is_not_called_at_episode_ends():
 
 
 @pytest.mark.parametrize(
-    "learner", [RunningNormalization(len), GroupPercentile(len), Constrained(len, len, 0.5, texts_per_update=1)]
+    "learner", [RunningNormalization(len), GroupPercentile(len), Constrained(len, len, 0.5, episodes_per_update=1)]
 )
 @pytest.mark.parametrize(
     "outer", [lambda s: Gate(share_of_b, 0.5, s), lambda s: Sequential({"b": (s, 0.0), "c": (s, 0)})]
@@ -285,7 +285,7 @@ def learners():
     return {
         "normalised": (RunningNormalization(share_of_b), 1.0),
         "ranked": (GroupPercentile(share_of_b), 1.0),
-        "constrained": (Constrained(share_of_b, share_of_b, 0.5, texts_per_update=1), 1.0),
+        "constrained": (Constrained(share_of_b, share_of_b, 0.5, episodes_per_update=1), 1.0),
         "novelty": (Novelty(n=1), 1.0),
         "repeated": (SelfBLEU(n=2), -1.0),
     }

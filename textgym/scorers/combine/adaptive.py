@@ -151,15 +151,15 @@ class GroupPercentile(Wrapper):
     """The percentile rank of a score among those of other texts for the same prompt, in [0, 1].
 
     Formula: ``(lower + equal / 2) / others``, over the other finished texts for the prompt: those of the same batch,
-    and the last ``memory`` observed ones. 0.5 if there are none; NaN where the scorer does not apply. Unfinished texts
-    (``~batch.done``) are ranked, but not compared with and not stored. Range: [0, 1]. An empty completion is ranked by
-    its score. Not deterministic: the rank depends on the other texts, and an observed text is compared with itself. Not
-    incremental.
+    and the last ``memory_size`` observed ones. 0.5 if there are none; NaN where the scorer does not apply. Unfinished
+    texts (``~batch.done``) are ranked, but not compared with and not stored. Range: [0, 1]. An empty completion is
+    ranked by its score. Not deterministic: the rank depends on the other texts, and an observed text is compared with
+    itself. Not incremental.
 
     Episodes of one prompt that end in different steps are scored as they end: the first is ranked among stored texts
     only (0.5 at the very first), the last among all, and no rank is revised. Texts that end first, which are the short
-    ones, are thus compared with an older policy. ``memory=0`` ranks within the batch alone, for scoring whole groups
-    at once.
+    ones, are thus compared with an older policy. ``memory_size=0`` ranks within the batch alone, for scoring whole
+    groups at once.
 
     A rank ignores how large differences are. That is robust to outliers and weights all prompts equally, but also
     rewards the best of equally useless texts.
@@ -169,11 +169,11 @@ class GroupPercentile(Wrapper):
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
-        memory: Number of latest scores stored per prompt.
-        prompts: Number of prompts stored; the least recently seen one is dropped first.
+        memory_size: Number of latest scores stored per prompt.
+        max_prompts: Number of prompts stored; the least recently observed one is dropped first.
 
     Raises:
-        ValueError: If ``memory`` is not an integer >= 0, or ``prompts`` not one >= 1.
+        ValueError: If ``memory_size`` is not an integer >= 0, or ``max_prompts`` not one >= 1.
 
     >>> scorer = GroupPercentile(len)
     >>> batch = TextBatch.from_texts(["a", "abc", "abc", "ab"], prompts=["p", "p", "p", "q"])
@@ -187,10 +187,10 @@ class GroupPercentile(Wrapper):
     score_range = (0.0, 1.0)
     deterministic = False
 
-    def __init__(self, scorer: Any, memory: int = 64, prompts: int = 1024) -> None:
+    def __init__(self, scorer: Any, memory_size: int = 64, max_prompts: int = 1024) -> None:
         super().__init__(scorer)
-        self.memory = as_count(memory, "memory", 0)
-        self.prompts = as_count(prompts, "prompts")
+        self.memory_size = as_count(memory_size, "memory_size", 0)
+        self.max_prompts = as_count(max_prompts, "max_prompts")
         self._stored: OrderedDict[str, deque[float]] = OrderedDict()
 
     def combined(self, totals: Sequence[FloatArray], batch: TextBatch) -> FloatArray:
@@ -208,7 +208,7 @@ class GroupPercentile(Wrapper):
         self._store(_finished(scores.inner[0].total, batch))
 
     def get_state(self) -> dict[str, Any]:
-        """Return the stored scores by prompt, the least recently seen one first, as JSON values."""
+        """Return the stored scores by prompt, the least recently observed one first, as JSON values."""
         return {"scores": [[prompt, list(scores)] for prompt, scores in self._stored.items()]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -224,10 +224,10 @@ class GroupPercentile(Wrapper):
 
     def _store(self, finished: Mapping[str, list[float]]) -> None:
         for prompt, scores in finished.items():
-            if scores and self.memory > 0:
-                self._stored.setdefault(prompt, deque(maxlen=self.memory)).extend(scores)
+            if scores and self.memory_size > 0:
+                self._stored.setdefault(prompt, deque(maxlen=self.memory_size)).extend(scores)
                 self._stored.move_to_end(prompt)
-        while len(self._stored) > self.prompts:
+        while len(self._stored) > self.max_prompts:
             self._stored.popitem(last=False)
 
 
@@ -279,14 +279,14 @@ class Constrained(Composite):
         constraint: B, likewise.
         at_least: b.
         learning_rate: Step size of the multiplier.
-        texts_per_update: n.
+        episodes_per_update: n.
 
     Raises:
-        ValueError: If ``at_least`` is not finite, ``learning_rate`` not positive or ``texts_per_update`` not a positive
-            integer.
+        ValueError: If ``at_least`` is not finite, ``learning_rate`` not positive, or ``episodes_per_update`` not a
+            positive integer.
         TypeError: If a value is not a number.
 
-    >>> scorer = Constrained(len, "length_band", 0.5, learning_rate=2.0, texts_per_update=2)
+    >>> scorer = Constrained(len, "length_band", 0.5, learning_rate=2.0, episodes_per_update=2)
     >>> batch = TextBatch.from_texts(["ab", "abcd"])
     >>> scores = scorer.score_components(batch)
     >>> scorer.observe(batch, scores)
@@ -297,7 +297,12 @@ class Constrained(Composite):
     """
 
     def __init__(
-        self, objective: Any, constraint: Any, at_least: float, learning_rate: float = 0.05, texts_per_update: int = 64
+        self,
+        objective: Any,
+        constraint: Any,
+        at_least: float,
+        learning_rate: float = 0.05,
+        episodes_per_update: int = 64,
     ) -> None:
         self.named_scorers = {
             "objective": named_scorer(objective, "objective"),
@@ -307,7 +312,7 @@ class Constrained(Composite):
         self.learning_rate = as_finite(learning_rate, "learning_rate")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {learning_rate!r}, expected a positive number")
-        self.texts_per_update = as_count(texts_per_update, "texts_per_update")
+        self.episodes_per_update = as_count(episodes_per_update, "episodes_per_update")
         self.frozen = False
         self.multiplier = 0.0
         """Weight of the constraint, never negative."""
@@ -340,7 +345,7 @@ class Constrained(Composite):
             return
         constraint = scores.inner[1].total
         self._pending += constraint[batch.done & ~np.isnan(constraint)].tolist()
-        size = self.texts_per_update
+        size = self.episodes_per_update
         while len(self._pending) >= size:
             mean = float(np.mean(self._pending[:size]))
             del self._pending[:size]
