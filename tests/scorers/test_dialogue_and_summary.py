@@ -48,7 +48,7 @@ def score(scorer, completion, prompt="", **metadata):
     ],
 )
 @pytest.mark.parametrize("metadata", [{}, SOURCE | {"entities": ["Anna", "dog"], "vocabulary": "cat, happy dog, sat"}])
-def test_every_scorer_keeps_the_contract(scorer, metadata):
+def test_every_scorer_follows_the_contract(scorer, metadata):
     check_scorer(scorer, metadata=metadata)
 
 
@@ -74,7 +74,7 @@ def scorer_column(scorer):
 
 
 @pytest.mark.parametrize("scorer", [Compression(), Faithfulness()])
-def test_a_source_that_is_no_text_fails(scorer):
+def test_a_source_that_is_not_a_text_fails(scorer):
     with pytest.raises(ScorerError, match=r"the column 'source' of a sample is \['Anna'\], expected the source as a"):
         evaluate(scorer, TextBatch.from_texts(["Anna"], metadata=[{"source": ["Anna"]}]))
 
@@ -89,7 +89,7 @@ def test_a_source_that_is_no_text_fails(scorer):
         (lambda: Faithfulness(none=1.5), "none must be a score from 0 to 1, or NaN, got 1.5"),
     ],
 )
-def test_wrong_options_are_refused(build, message):
+def test_invalid_options_are_rejected(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -107,7 +107,7 @@ def test_compression_is_1_in_a_band_and_falls_to_0_at_no_words_and_at_the_length
     assert found == pytest.approx(expected)
 
 
-def test_an_empty_completion_scores_0_even_where_any_length_is_short_enough():
+def test_an_empty_completion_scores_0_even_if_low_is_0():
     assert score(Compression(low=0), "", source="a b c d") == score(Compression(low=0), " ...", source="a b") == 0
     assert score(Compression(low=0), "a", source="word " * 1000) == 1
 
@@ -135,7 +135,7 @@ def test_an_empty_completion_scores_0_even_where_any_length_is_short_enough():
         ("Anna\nThen Rome", 1),
     ],
 )
-def test_capitalised_words_have_to_be_in_the_source(completion, expected):
+def test_capitalised_words_must_be_in_the_source(completion, expected):
     assert score(Faithfulness(), completion, **SOURCE) == pytest.approx(expected)
 
 
@@ -169,7 +169,7 @@ def test_listed_words_and_phrases_count_in_any_case_and_as_whole_words():
     assert score(Faithfulness(vocabulary="words"), "a cat", source="a dog", words="dog, cat") == 0
 
 
-def test_the_samples_own_entities_are_supported_in_a_form_that_the_source_has_not():
+def test_listed_entities_are_supported_in_forms_that_the_source_lacks():
     columns = {"source": "Two scarves hung there.", "vocabulary": ["scarf", "lamp"]}
     assert score(Faithfulness(), "a scarf and a lamp", **columns) == 0
     assert score(Faithfulness(), "a scarf and a lamp", **columns, entities=["scarf"]) == 1 / 2
@@ -180,12 +180,12 @@ def test_the_samples_own_entities_are_supported_in_a_form_that_the_source_has_no
 
 @pytest.mark.parametrize(("none", "expected"), [(0.0, 0), (1.0, 1), (NAN, NAN)])
 @pytest.mark.parametrize("completion", ["", "they met there", "..."])
-def test_a_text_without_entities_scores_what_it_is_told_to_and_0_by_default(none, expected, completion):
+def test_a_text_without_entities_scores_none_which_is_0_by_default(none, expected, completion):
     np.testing.assert_equal(score(Faithfulness(none), completion, **SOURCE), expected)
     assert score(Faithfulness(), completion, **SOURCE) == 0
 
 
-def test_vague_and_empty_texts_are_worth_less_than_a_summary_and_so_is_one_name():
+def test_vague_and_empty_texts_and_a_single_name_score_below_a_summary():
     scorer = as_scorer({ROUGE(): 1.0, "faithfulness": 1.0, "compression": 1.0})
     texts = ["Anna met two dogs and Smith in Rome.", "She met them there.", "", "Anna", SOURCE["source"]]
     batch = TextBatch.from_texts(texts, references=[["Anna met two dogs in Rome."]] * 5, metadata=[SOURCE] * 5)
@@ -195,13 +195,13 @@ def test_vague_and_empty_texts_are_worth_less_than_a_summary_and_so_is_one_name(
 
 @pytest.mark.parametrize("column", ["entities", "vocabulary"])
 @pytest.mark.parametrize("value", [7, {"a": 1}, [7], [["a"]]])
-def test_a_column_that_is_no_list_of_words_fails(column, value):
+def test_a_column_that_is_not_a_list_of_words_fails(column, value):
     with pytest.raises(ScorerError, match="listed word"):
         evaluate(Faithfulness(), TextBatch.from_texts(["Anna"], metadata=[SOURCE | {column: value}]))
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_a_copy_of_any_source_is_faithful_and_any_text_in_the_range(source, other):
+def test_a_copy_of_the_source_scores_1_and_any_text_is_in_range(source, other):
     copied, unlike = Faithfulness(none=1.0)(
         TextBatch.from_texts([source, other], metadata=[{"source": source}] * 2)
     ).tolist()
@@ -209,7 +209,7 @@ def test_a_copy_of_any_source_is_faithful_and_any_text_in_the_range(source, othe
     assert np.isnan(unlike) if not source.strip() else 0 <= unlike <= 1
 
 
-# What the agent said
+# AgentTurns
 
 
 def dialogue(*turns, prompt="Hello. ", reference="Hi! Bye!", metadata=None, done=True):
@@ -242,7 +242,7 @@ class Sees(Scorer):
         return np.array([float(len(text)) for text in batch.completions])
 
 
-def test_the_scorer_sees_the_agents_turns_joined_and_all_else_as_it_was():
+def test_the_scorer_observes_the_joined_turns_of_the_agent_and_an_otherwise_equal_batch():
     seen = Sees()
     batch = dialogue("Hi!", "\nUser: more\n", " Bye!", metadata={"goal": 1}, done=False)
     assert AgentTurns(seen)(batch).tolist() == [len("Hi!\n Bye!")]
@@ -255,7 +255,7 @@ def test_the_scorer_sees_the_agents_turns_joined_and_all_else_as_it_was():
     assert batch.completions == ["Hi!\nUser: more\n Bye!"]
 
 
-def test_the_joint_between_turns_can_be_chosen():
+def test_the_separator_of_turns_is_configurable():
     batch = dialogue("Hi!", "more", "Bye!")
     assert AgentTurns(ExactMatch(ignore_punctuation=False), join=" ")(batch) == 1
     assert AgentTurns(ExactMatch(ignore_punctuation=False), join="")(batch) == 0
@@ -264,14 +264,14 @@ def test_the_joint_between_turns_can_be_chosen():
         AgentTurns("sentiment", join=None)
 
 
-def test_what_the_user_says_changes_nothing():
+def test_the_users_turns_do_not_change_the_score():
     scorer = AgentTurns({"sentiment": 1.0, "length_band": 0.5})
     good, bad = (dialogue("I am glad.", f"\nUser: {word}!\n", "Bye") for word in ("wonderful", "terrible"))
     assert scorer(good) == scorer(bad)
     assert as_scorer("sentiment")(good) > as_scorer("sentiment")(bad)
 
 
-def test_without_a_user_it_is_the_scorer_itself():
+def test_without_a_user_the_score_is_that_of_the_scorer():
     seen = Sees()
     batch = TextBatch.from_texts(["Hi!"])
     AgentTurns(seen)(batch)
@@ -280,7 +280,7 @@ def test_without_a_user_it_is_the_scorer_itself():
     check_scorer(AgentTurns({"sentiment": 1.0, "repetition": -1.0}))
 
 
-def test_an_agent_that_has_said_nothing_yet_scores_as_an_empty_text():
+def test_an_agent_without_turns_scores_as_an_empty_text():
     assert AgentTurns(len)(dialogue()) == 0
     assert AgentTurns("token_f1")(dialogue("", "more", "")) == 0
 
@@ -297,7 +297,7 @@ def test_name_parts_range_and_kind_are_the_scorers():
     assert AgentTurns(Sees()).score_range is None
 
 
-def test_a_failure_of_the_scorer_is_reported_and_a_pickled_copy_says_the_same():
+def test_a_failure_of_the_scorer_is_reported_also_by_a_pickled_copy():
     with pytest.raises(ScorerError, match="token_f1"):
         evaluate(AgentTurns("token_f1"), TextBatch.from_texts(["a"]))
     scorer = pickle.loads(pickle.dumps(AgentTurns("sentiment", join=" ")))

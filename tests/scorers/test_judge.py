@@ -30,7 +30,7 @@ KEY = "sk-secret-key"
 
 
 class FakeServer(ThreadingHTTPServer):
-    """A chat server on the loopback that does what the script says, then what ``answer`` does."""
+    """A chat server on the loopback that runs the handlers of ``script``, then ``answer``."""
 
     daemon_threads = True
     request_queue_size = 64  # with fewer, a burst of connections waits a second
@@ -46,7 +46,7 @@ class FakeServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request, client_address):
-        """Keep quiet: clients that hang up are part of the tests."""
+        """Log nothing: clients that hang up are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,7 +128,7 @@ def batch_of(*completions, **columns):
 # Questions
 
 
-def test_the_judge_is_asked_for_each_episode_and_its_scale_becomes_zero_to_one(server):
+def test_each_episode_is_judged_and_the_scale_is_mapped_to_0_to_1(server):
     server.answer = lambda body: say(f"Fine. Score: {len(asked(body)) % 10 + 1}")
     judge = judge_of(server, template="{completion}")
     assert judge(batch_of("", "a" * 4, "a" * 9)).tolist() == pytest.approx([0.0, 4 / 9, 1.0])
@@ -139,7 +139,7 @@ def asked(body):
     return body["messages"][-1]["content"]
 
 
-def test_the_request_is_what_the_api_wants(server, monkeypatch):
+def test_the_request_follows_the_api(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     judge = judge_of(
         server,
@@ -164,30 +164,30 @@ def test_the_request_is_what_the_api_wants(server, monkeypatch):
     }
 
 
-def test_without_a_variable_for_it_no_key_is_sent(server, monkeypatch):
+def test_without_api_key_env_no_key_is_sent(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     judge_of(server)(batch_of("a"))
     assert "Authorization" not in server.requests[0][1]
 
 
-def test_a_local_server_is_reached_without_the_proxy(server, monkeypatch):
+def test_a_local_server_bypasses_the_proxy(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert judge_of(server, retries=0)(batch_of("a")).tolist() == [1.0]
 
 
-def test_a_sample_without_a_reference_does_not_apply_where_one_is_needed(server):
+def test_a_sample_without_a_reference_scores_nan_if_the_template_needs_one(server):
     judge = judge_of(server, template="{completion} {reference}")
     np.testing.assert_array_equal(judge(batch_of("a", "b", references=[[], ["r"]])), [NAN, 1.0])
     assert len(server.requests) == 1
 
 
-def test_long_texts_are_cut(server):
+def test_long_texts_are_truncated(server):
     judge_of(server, template="{prompt}{completion}", max_characters=3)(batch_of("abcdef", prompts=["123456"]))
     assert asked(server.requests[0][2]) == "123abc"
 
 
-def test_equal_questions_are_asked_once_and_different_ones_at_the_same_time(server):
+def test_equal_questions_are_asked_once_and_different_ones_concurrently(server):
     barrier = threading.Barrier(3, timeout=10)
 
     def together(handler):
@@ -199,7 +199,7 @@ def test_equal_questions_are_asked_once_and_different_ones_at_the_same_time(serv
     assert len(server.requests) == 3
 
 
-def test_no_more_requests_than_allowed_are_under_way(server):
+def test_concurrency_limits_the_pending_requests(server):
     judge_of(server, concurrency=2)(batch_of(*map(str, range(12))))
     assert server.most_at_once <= 2
     assert len(server.requests) == 12
@@ -272,7 +272,7 @@ def test_an_answer_without_a_score_fails_its_episode_alone(server):
 
 
 @pytest.mark.parametrize("fault", [fail(500), fail(503), fail(429, Retry_After="0"), drop, raw(b"{", length=99)])
-def test_what_is_temporary_is_tried_again(server, fault):
+def test_temporary_faults_are_retried(server, fault):
     server.script.extend([fault, fault])
     waits = []
     judge = judge_of(server, noting(waits), retries=2)
@@ -281,7 +281,7 @@ def test_what_is_temporary_is_tried_again(server, fault):
     assert len(waits) == 2
 
 
-def test_a_silent_server_is_asked_again(server):
+def test_a_silent_server_is_retried(server):
     server.script.append(hang)
     judge = judge_of(server, request_timeout=0.1)
     assert judge(batch_of("a")).tolist() == [1.0]
@@ -295,7 +295,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def drip(before, drop, after):
-    """Send ``before``, then ``drop`` again and again until the client has had enough, at last ``after``.
+    """Send ``before``, then ``drop`` repeatedly until the client disconnects, finally ``after``.
 
     A client that has not gone after ten seconds gets its answer, and is counted.
     """
@@ -329,7 +329,7 @@ DRIPS = {
 
 
 @pytest.mark.parametrize("drips", DRIPS)
-def test_a_request_has_one_deadline_whatever_the_server_drips(server, drips):
+def test_a_request_has_one_deadline_even_if_the_server_drips(server, drips):
     server.answer = lambda body: DRIPS[drips]
     scores = score_batch(judge_of(server, request_timeout=0.4, retries=1), batch_of("a"))
     assert scores.error is not None
@@ -361,7 +361,7 @@ def test_an_interrupt_does_not_wait_for_retries_or_answers(server):
     assert judge(batch_of("a")).tolist() == [1.0]
 
 
-def test_the_waits_are_those_of_the_server_or_double_each_time(server):
+def test_waits_follow_retry_after_or_double(server):
     soon = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True)
     server.script.extend([fail(429, Retry_After="7"), fail(429, Retry_After=soon), *[fail(500)] * 9])
     waits = []
@@ -389,7 +389,7 @@ def test_a_server_that_stays_broken_fails_its_episode_alone(server):
         judge_of(server, template="{completion}", retries=1)(batch_of("a"))
 
 
-def test_a_refusal_is_not_tried_again_and_does_not_show_the_key(server, monkeypatch):
+def test_a_client_error_is_not_retried_and_does_not_show_the_key(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     server.answer = lambda body: fail(401, f"wrong key {KEY}")
     error = score_batch(judge_of(server, api_key_env="JUDGE_KEY"), batch_of("a")).error
@@ -443,11 +443,11 @@ def test_a_key_that_the_server_repeats_is_shown_nowhere(server, monkeypatch, ech
 
 
 def chain_of(error):
-    """Return an exception with all that it was raised from or during, as a debugger shows them."""
+    """Return an exception with its causes and contexts, as a debugger shows them."""
     return [] if error is None else [error, *chain_of(error.__cause__), *chain_of(error.__context__)]
 
 
-def test_a_key_that_an_answer_repeats_is_not_kept(server, monkeypatch, tmp_path):
+def test_a_key_that_an_answer_repeats_is_not_cached(server, monkeypatch, tmp_path):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     server.answer = lambda body: say(f"{KEY} Score: 10")
     judge = judge_of(server, api_key_env="JUDGE_KEY", cache=tmp_path / "answers.sqlite")
@@ -483,7 +483,7 @@ def test_a_key_too_short_to_be_secret_changes_no_message(server, monkeypatch):
     assert "localhost" in error
 
 
-# One answer never costs the others
+# Faults that affect one episode only
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_a_key_too_short_to_be_secret_changes_no_message(server, monkeypatch):
         "",
     ],
 )
-def test_a_wait_that_is_no_number_fails_at_most_its_episode(server, seconds):
+def test_an_invalid_retry_after_fails_at_most_its_episode(server, seconds):
     server.answer = lambda body: (
         fail(503, Retry_After=seconds.encode().decode("latin-1")) if asked(body) == "b" else say("Score: 10")
     )
@@ -509,7 +509,7 @@ def test_a_wait_that_is_no_number_fails_at_most_its_episode(server, seconds):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_half_an_emoji_in_an_answer_is_no_error(server, tmp_path, cached):
+def test_a_lone_surrogate_in_an_answer_is_not_an_error(server, tmp_path, cached):
     server.answer = lambda body: say("\ud83d Score: 10" if asked(body) == "b" else "Score: 1")
     judge = judge_of(server, template="{completion}", cache=tmp_path / "answers.sqlite" if cached else None)
     for _ in range(2):
@@ -517,7 +517,7 @@ def test_half_an_emoji_in_an_answer_is_no_error(server, tmp_path, cached):
     assert len(server.requests) == (3 if cached else 6)
 
 
-def test_usage_of_another_shape_does_not_cost_the_answer(server):
+def test_malformed_usage_does_not_lose_the_answer(server):
     for usage in (5, [], "many", {"total_tokens": "7"}, {"total_tokens": None}, {"total_tokens": -7}, None):
         reply = {"choices": [{"message": {"content": "Score: 10"}}], "usage": usage}
         server.script.append(raw(json.dumps(reply).encode()))
@@ -526,7 +526,7 @@ def test_usage_of_another_shape_does_not_cost_the_answer(server):
     assert judge.usage.tokens == 0
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning_and_the_answers_count(server, tmp_path):
+def test_a_cache_that_cannot_be_written_is_a_warning_and_the_scores_are_returned(server, tmp_path):
     path = tmp_path / "answers.sqlite"
     judge = judge_of(server, template="{completion}", cache=path)
     with sqlite3.connect(path) as connection:  # the error of a full disk, which a full disk raises too
@@ -552,14 +552,14 @@ def test_white_space_around_the_key_is_not_sent(server, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["sk-se\ncret", "sk-se\u201dcret", " "])
-def test_what_can_be_no_key_is_refused_and_not_shown(server, monkeypatch, key):
+def test_an_invalid_key_is_rejected_and_not_shown(server, monkeypatch, key):
     monkeypatch.setenv("JUDGE_KEY", key)
     with pytest.raises(ValueError, match="JUDGE_KEY") as caught:
         judge_of(server, api_key_env="JUDGE_KEY")
     assert "sk-se" not in str(caught.value)
 
 
-def test_a_key_that_has_gone_fails_the_episode(server, monkeypatch):
+def test_a_key_removed_from_the_environment_fails_the_episode(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     judge = judge_of(server, api_key_env="JUDGE_KEY")
     monkeypatch.delenv("JUDGE_KEY")
@@ -583,7 +583,7 @@ def breaks_off_its_complaint(handler):
 
 
 @pytest.mark.parametrize("fault", [stalls_while_it_complains, breaks_off_its_complaint])
-def test_a_complaint_that_cannot_be_read_is_tried_again(server, fault):
+def test_an_error_reply_that_cannot_be_read_is_retried(server, fault):
     server.script.append(fault)
     assert judge_of(server, request_timeout=0.2)(batch_of("a")).tolist() == [1.0]
 
@@ -603,7 +603,7 @@ def test_a_redirect_is_not_followed(server):
     assert len(server.requests) == 1
 
 
-def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
+def test_a_reply_nested_too_deeply_is_not_a_chat_completion(server):
     server.answer = lambda body: raw(b"[" * 100_000)
     assert "not a chat completion" in score_batch(judge_of(server), batch_of("a")).error
 
@@ -611,14 +611,14 @@ def test_an_answer_nested_too_deeply_is_no_chat_completion(server):
 @pytest.mark.parametrize(
     "payload", [b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}']
 )
-def test_what_is_no_chat_completion_is_an_error_that_shows_it(server, payload):
+def test_a_reply_that_is_not_a_chat_completion_is_an_error_that_shows_it(server, payload):
     server.answer = lambda body: raw(payload)
     error = score_batch(judge_of(server), batch_of("a")).error
     assert f"answered something that is not a chat completion: {payload.decode()!r}" in error
     assert len(server.requests) == 1
 
 
-def test_a_server_that_is_not_there_is_an_error(server):
+def test_an_unreachable_server_is_an_error(server):
     judge = Judge("m", "http://127.0.0.1:9/v1", JudgeConfig(retries=1), sleep=no_wait)
     assert "did not answer" in score_batch(judge, batch_of("a")).error
 
@@ -634,7 +634,7 @@ def test_the_budget_of_requests_is_an_error_when_it_is_spent(server):
     assert len(server.requests) == 2
 
 
-def test_retries_are_paid_from_the_budget(server):
+def test_retries_count_against_the_budget(server):
     server.answer = lambda body: fail(500)
     assert "max_requests=2 is spent" in score_batch(judge_of(server, max_requests=2), batch_of("a")).error
     assert len(server.requests) == 2
@@ -650,7 +650,7 @@ def test_the_budget_of_tokens_is_an_error_when_it_is_spent(server):
     assert judge_of(server)(batch_of("a")).tolist() == [1.0]
 
 
-def test_requests_keep_their_distance(server):
+def test_requests_respect_the_rate_limit(server):
     now = [100.0]
     waits = []
 
@@ -670,7 +670,7 @@ def test_requests_keep_their_distance(server):
 # The cache
 
 
-def test_a_question_is_paid_once_by_all_who_share_the_file(server, tmp_path):
+def test_a_question_is_asked_once_by_all_judges_that_share_the_cache(server, tmp_path):
     server.answer = lambda body: say(f"Score: {len(server.requests)}")
     path = tmp_path / "answers.sqlite"
     judge = judge_of(server, cache=path, concurrency=1)
@@ -684,14 +684,14 @@ def test_a_question_is_paid_once_by_all_who_share_the_file(server, tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"parameters": {"temperature": 1.0}}, {"template": "Say {completion}"}])
-def test_other_parameters_and_messages_are_other_questions(server, tmp_path, other):
+def test_questions_with_other_parameters_or_messages_are_cached_separately(server, tmp_path, other):
     for options in ({}, other):
         judge_of(server, cache=tmp_path / "answers.sqlite", **options)(batch_of("a"))
     Judge("other-model", server.url, JudgeConfig(cache=tmp_path / "answers.sqlite"))(batch_of("a"))
     assert len(server.requests) == 3
 
 
-def test_an_answer_without_a_score_is_not_kept(server, tmp_path):
+def test_an_answer_without_a_score_is_not_cached(server, tmp_path):
     server.script.append(say("Hm."))
     judge = judge_of(server, cache=tmp_path / "answers.sqlite")
     assert score_batch(judge, batch_of("a")).error is not None
@@ -699,7 +699,7 @@ def test_an_answer_without_a_score_is_not_kept(server, tmp_path):
     assert len(server.requests) == 2
 
 
-def test_what_was_answered_before_a_failure_is_kept(server, tmp_path):
+def test_answers_before_a_failure_are_cached(server, tmp_path):
     judge = judge_of(server, cache=tmp_path / "answers.sqlite", max_requests=2, concurrency=1)
     scores = score_batch(judge, batch_of("a", "b", "c"))
     assert scores.failed.tolist() == [False, False, True]
@@ -721,7 +721,7 @@ def test_a_cache_holds_more_questions_than_one_query_may_name(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_a_file_that_is_no_cache_is_refused(tmp_path):
+def test_a_file_that_is_not_a_cache_is_rejected(tmp_path):
     path = tmp_path / "text"
     path.write_text("this is no database, but it is long enough to look like one" * 20)
     for cache in (path, tmp_path / "nowhere" / "answers.sqlite"):
@@ -729,7 +729,7 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
             Judge("m", "http://127.0.0.1:9", JudgeConfig(cache=cache))
 
 
-def test_a_cache_that_is_damaged_later_fails_the_episodes_and_says_so(server, tmp_path):
+def test_a_cache_damaged_later_fails_the_episodes_with_its_path(server, tmp_path):
     judge = judge_of(server, cache=tmp_path / "answers.sqlite")
     judge(batch_of("a"))
     (tmp_path / "answers.sqlite").write_bytes(b"no database" * 1_000)
@@ -738,10 +738,10 @@ def test_a_cache_that_is_damaged_later_fails_the_episodes_and_says_so(server, tm
     assert "cannot use" in scores.error
 
 
-# Copies, and what is refused
+# Copies and invalid arguments
 
 
-def test_a_name_of_ones_own_is_copied_and_shown_in_errors(server):
+def test_a_custom_name_is_copied_and_shown_in_errors(server):
     judge = judge_of(server, retries=0)
     judge.name = "style"
     server.answer = lambda body: fail(400)
@@ -750,7 +750,7 @@ def test_a_name_of_ones_own_is_copied_and_shown_in_errors(server):
     assert score_batch(copied, batch_of("a")).error.startswith("scorer 'style' ")
 
 
-def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):
+def test_a_copy_sends_the_same_requests_and_contains_no_key(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     judge = Judge("m", server.url, JudgeConfig(api_key_env="JUDGE_KEY"))
     assert judge(batch_of("a")).tolist() == [1.0]
@@ -787,24 +787,24 @@ def test_a_copy_asks_alike_and_holds_no_key(server, monkeypatch):
         (lambda: JudgeConfig(scale=(0, float("inf"))), ValueError, "scale must be"),
         (lambda: JudgeConfig(parameters={"n": 2}), ValueError, "may not contain 'n'"),
         (lambda: JudgeConfig(parameters={"stop": object()}), TypeError, "cannot be sent as JSON"),
-        (lambda: JudgeConfig(concurrency=0), ValueError, "concurrency must be an integer from 1, got 0"),
-        (lambda: JudgeConfig(retries=-1), ValueError, "retries must be an integer from 0, got -1"),
-        (lambda: JudgeConfig(max_characters=1.5), ValueError, "max_characters must be an integer"),
+        (lambda: JudgeConfig(concurrency=0), ValueError, "concurrency is 0, expected an integer >= 1"),
+        (lambda: JudgeConfig(retries=-1), ValueError, "retries is -1, expected an integer >= 0"),
+        (lambda: JudgeConfig(max_characters=1.5), ValueError, "max_characters is 1.5, expected an integer"),
         (lambda: JudgeConfig(request_timeout=0), ValueError, "request_timeout must be positive, got 0"),
         (lambda: JudgeConfig(max_requests=0), ValueError, "max_requests must be positive, got 0"),
         (lambda: JudgeConfig(requests_per_minute=NAN), ValueError, "requests_per_minute must be positive"),
     ],
 )
-def test_impossible_judges_are_refused(make, error, message):
+def test_invalid_judges_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-def test_a_judge_without_a_cache_does_not_promise_to_say_the_same_again(server):
+def test_a_judge_without_a_cache_is_not_deterministic(server):
     assert not judge_of(server).deterministic
 
 
-def test_the_contract_of_scorers_is_kept(server, tmp_path):
+def test_the_judge_follows_the_scorer_contract(server, tmp_path):
     server.answer = lambda body: say(f"Score: {len(asked(body)) % 10 + 1}")
     check_scorer(Judge("m", server.url, JudgeConfig(cache=tmp_path / "answers.sqlite")))
     server.answer = lambda body: say("Score: 3")
@@ -812,7 +812,7 @@ def test_the_contract_of_scorers_is_kept(server, tmp_path):
 
 
 @given(st.text(max_size=80))
-def test_whatever_a_judge_says_is_a_score_in_range_or_an_error(answer):
+def test_any_answer_is_a_score_in_range_or_an_error(answer):
     for config in (JudgeConfig(), JudgeConfig(json_key="score"), JudgeConfig(pattern=r"(\S+)", scale=(0, 1))):
         with suppress(ScorerError):
             assert 0.0 <= config.score(answer) <= 1.0

@@ -89,7 +89,7 @@ def test_the_mean_reward_of_the_training_texts_is_0():
     assert good + bad == pytest.approx(0, abs=1e-5)
 
 
-def test_a_frozen_backbone_stays_as_it_was_and_its_head_learns(pairs):
+def test_a_frozen_backbone_is_unchanged_and_its_head_learns(pairs):
     model = load_lm("tiny")
     scorer = BradleyTerry.train(
         pairs, PreferenceSettings(freeze=True, epochs=20), model=model, tokenizer=as_tokenizer("tiny")
@@ -100,7 +100,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_its_head_learns(pairs):
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_a_model_that_is_given_is_not_trained_itself():
+def test_a_loaded_model_is_copied_before_training():
     model = random_lm(257, window=64)
     before = copy.deepcopy(model.state_dict())
     scorer = BradleyTerry.train([PAIR], PreferenceSettings(held_out=0), model=model, tokenizer="byte")
@@ -108,7 +108,7 @@ def test_a_model_that_is_given_is_not_trained_itself():
     assert not torch.equal(scorer._model.model.transformer.wpe.weight, model.transformer.wpe.weight)
 
 
-def test_a_seed_decides_and_no_global_generator_is_touched():
+def test_the_seed_decides_the_weights_and_no_global_generator_is_used():
     rows = [PAIR | {"prompt": f"On day {i} it was "} for i in range(12)]
     settings = PreferenceSettings(batch_size=4, epochs=1, held_out=0.25)
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_a_seed_decides_and_no_global_generator_is_touched():
 # Scoring
 
 
-def test_it_keeps_the_contract(trained):
+def test_it_follows_the_scorer_contract(trained):
     check_scorer(trained)
 
 
@@ -153,13 +153,13 @@ def test_the_reward_is_the_head_of_the_last_hidden_state():
     assert reward_model.rewards([reward_model.encode("ab", "c")])[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_of_texts_that_are_too_long_the_end_of_the_prompt_and_the_beginning_of_the_completion_are_read():
+def test_long_texts_keep_the_end_of_the_prompt_and_the_beginning_of_the_completion():
     reward_model = PreferenceModel(random_lm(8, window=8), CharTokenizer("abcdefg"), new_head(32, torch.device("cpu")))
     assert reward_model.encode("abcdefg", "gfedcba").ids == [7, 4, 5, 6, 6, 5, 4, 7]
     assert len(reward_model.encode("a", "gfedcba").ids) == 8
 
 
-def test_copies_share_the_weights_and_pickles_take_them_along(trained):
+def test_copies_share_the_weights_and_pickles_contain_them(trained):
     assert copy.deepcopy(trained) is trained
     np.testing.assert_array_equal(scores(pickle.loads(pickle.dumps(trained))), scores(trained))
 
@@ -167,7 +167,7 @@ def test_copies_share_the_weights_and_pickles_take_them_along(trained):
 # Files
 
 
-def test_what_is_loaded_is_what_was_saved(trained, tmp_path):
+def test_save_and_load_round_trip(trained, tmp_path):
     trained.save(tmp_path / "rewards")
     loaded = BradleyTerry.load(tmp_path / "rewards")
     np.testing.assert_array_equal(scores(loaded), scores(trained))
@@ -179,7 +179,7 @@ def test_what_is_loaded_is_what_was_saved(trained, tmp_path):
     np.testing.assert_array_equal(scores(BradleyTerry.load(tmp_path / "rewards")), scores(trained))
 
 
-def test_a_model_of_bytes_is_saved_too(tmp_path):
+def test_a_byte_level_model_is_saved_too(tmp_path):
     model = random_lm(260, window=64)
     scorer = BradleyTerry.train([PAIR], PreferenceSettings(held_out=0), model=model, tokenizer="byte")
     scorer.save(tmp_path / "rewards")
@@ -196,13 +196,13 @@ def test_a_tokenizer_without_a_file_format_cannot_be_saved(tmp_path):
     assert not (tmp_path / "rewards").exists()
 
 
-def test_a_folder_that_holds_something_else_is_not_replaced(trained, tmp_path):
+def test_a_folder_with_other_content_is_not_replaced(trained, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="is not a reward model, so it is not replaced"):
         trained.save(tmp_path)
 
 
-def test_a_folder_without_a_reward_model_says_so(tmp_path):
+def test_loading_a_folder_without_a_reward_model_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"it has no preferences\.json"):
         BradleyTerry.load(tmp_path)
 
@@ -231,7 +231,7 @@ def test_a_damaged_folder_is_one_clear_error(spoil, message, tmp_path):
 # Pairs
 
 
-def test_pairs_are_read_from_lines_of_json(tmp_path):
+def test_pairs_are_read_from_jsonl(tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [PAIR | {"source": "a person"}, PAIR | {"chosen": "schön."}]
     path.write_text("\ufeff" + json.dumps(rows[0]) + "\n\n" + json.dumps(rows[1], ensure_ascii=False), "utf-8")
@@ -256,14 +256,14 @@ def test_pairs_are_read_from_lines_of_json(tmp_path):
         ),
     ],
 )
-def test_a_malformed_line_is_named_with_what_was_expected(line, message, tmp_path):
+def test_a_malformed_line_is_an_error_with_its_number_and_the_expected_columns(line, message, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(PAIR) + "\n" + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_pairs(path)
 
 
-def test_a_file_without_pairs_and_one_that_is_no_text_are_errors(tmp_path):
+def test_a_file_without_pairs_and_a_binary_file_are_errors(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n\n")
     with pytest.raises(ValueError, match=r"pairs\.jsonl holds no pairs"):
@@ -300,26 +300,26 @@ def test_a_file_without_pairs_and_one_that_is_no_text_are_errors(tmp_path):
         (lambda: BradleyTerry.train([PAIR], model="tinny"), ValueError, "did you mean 'tiny'"),
         (lambda: BradleyTerry.train([PAIR], tokenizer="byte"), TypeError, "got 'tiny' and tokenizer='byte'"),
         (lambda: BradleyTerry.train([PAIR], model=random_lm(8)), TypeError, "got a GPT2LMHeadModel and tokenizer=None"),
-        (lambda: PreferenceSettings(epochs=0), ValueError, "epochs must be a positive integer, got 0"),
-        (lambda: PreferenceSettings(batch_size=1.5), ValueError, "batch_size must be a positive integer, got 1.5"),
+        (lambda: PreferenceSettings(epochs=0), ValueError, "epochs is 0, expected an integer >= 1"),
+        (lambda: PreferenceSettings(batch_size=1.5), ValueError, "batch_size is 1.5, expected an integer >= 1"),
         (lambda: PreferenceSettings(learning_rate=0), ValueError, "learning_rate must be positive, got 0"),
         (lambda: PreferenceSettings(held_out=1), ValueError, "held_out must be a share"),
     ],
 )
-def test_training_that_cannot_begin_says_why(make, error, message):
+def test_invalid_training_arguments_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_file_of_pairs_is_trained_from_as_it_is(kind, tmp_path):
+def test_training_accepts_a_file_of_pairs(kind, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text((json.dumps(PAIR) + "\n") * 3, encoding="utf-8")
     settings = PreferenceSettings(held_out=0, epochs=1)
     assert BradleyTerry.train(kind(path), settings, model=random_lm(257), tokenizer="byte").report.num_training == 3
 
 
-def test_a_tokenizer_needs_something_that_stands_for_an_empty_text():
+def test_a_tokenizer_needs_bos_or_eos():
     tokenizer = CharTokenizer("abcdefg")
     tokenizer.eos_token_id = None
     with pytest.raises(ValueError, match="neither a BOS nor an EOS"):

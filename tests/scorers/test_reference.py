@@ -36,7 +36,7 @@ PACKAGES = {
     "rouge": ("rouge-score", "rouge_score"),
     "ter": ("sacrebleu", "sacrebleu"),
 }
-"""By id: what pip calls the package, and what Python calls it."""
+"""Scorer id -> name of the package on PyPI and name of its module."""
 TINY = str(embedded_lm_path("tiny"))
 
 
@@ -45,7 +45,7 @@ def score(scorer, completion, *references):
 
 
 def letter_counts(texts):
-    """Embed texts by how often they have the letters a, b and c."""
+    """Embed texts by their counts of the letters a, b and c."""
     return [[text.count(letter) for letter in "abc"] for text in texts]
 
 
@@ -68,7 +68,7 @@ def letter_counts(texts):
         EmbeddingSimilarity(TINY),
     ],
 )
-def test_every_scorer_keeps_the_contract(scorer):
+def test_every_scorer_follows_the_contract(scorer):
     check_scorer(scorer, references=["The happy dog ran home.", "A cat sat.", "\ud800\0", ""])
 
 
@@ -78,7 +78,7 @@ def test_the_id_is_the_name_in_info(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_without_references_has_no_score_and_the_others_keep_theirs(name):
+def test_a_sample_without_references_scores_nan_and_the_others_are_unaffected(name):
     scorer = as_scorer(name)
     mixed = TextBatch.from_texts(["a red hat", "a red hat", "a red hat"], references=[[], ["a red hat"], ()])
     np.testing.assert_allclose(scorer(mixed), [np.nan, 1.0, np.nan])
@@ -95,7 +95,7 @@ def test_an_equal_text_scores_1_an_empty_and_an_unrelated_one_near_0(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_further_reference_that_is_met_raises_the_score_to_1_in_any_place(name):
+def test_a_matched_reference_gives_1_at_any_position(name):
     scorer = as_scorer(name)
     text = "it was a cat"
     assert score(scorer, text, "the dogs barked at me") < 0.5
@@ -105,7 +105,7 @@ def test_a_further_reference_that_is_met_raises_the_score_to_1_in_any_place(name
 
 @pytest.mark.parametrize("name", NAMES)
 @given(st.lists(st.tuples(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=2)), max_size=4))
-def test_any_text_beside_any_references_scores_in_the_range_or_not_at_all(name, pairs):
+def test_scores_are_in_range_or_nan_for_any_texts(name, pairs):
     scorer = built(name)
     found = scorer(TextBatch.from_texts([text for text, _ in pairs], references=[refs for _, refs in pairs]))
     assert np.isnan(found).tolist() == [not refs for _, refs in pairs]
@@ -170,7 +170,7 @@ def test_chrf_is_the_f_score_of_character_n_grams():
     assert score(one(ignore_case=True), "AB", "ab") == pytest.approx(1)
 
 
-def test_chrf_counts_words_where_asked():
+def test_chrf_counts_words_with_word_order():
     plain, plus = score(ChrF(), "a cat sat", "a cat ran"), score(ChrF(word_order=2), "a cat sat", "a cat ran")
     assert plain != plus
 
@@ -190,17 +190,17 @@ def test_chrf_counts_words_where_asked():
         ("a", [""], 0),
     ],
 )
-def test_ter_is_one_less_the_edits_per_word_of_the_reference(completion, references, expected):
+def test_ter_is_1_minus_the_edits_per_word_of_the_reference(completion, references, expected):
     assert score(TER(), completion, *references) == pytest.approx(expected)
 
 
-def test_ter_minds_case_and_leaves_out_punctuation_where_asked():
+def test_ter_can_respect_case_and_ignore_punctuation():
     assert score(TER(ignore_case=False), "The cat", "the cat") == pytest.approx(1 / 2)
     assert score(TER(), "the cat !", "the cat") == pytest.approx(1 / 2)
     assert score(TER(ignore_punctuation=True), "the cat!", "the cat") == pytest.approx(1)
 
 
-def test_ter_reads_as_many_words_as_asked_but_sees_that_a_text_is_far_too_long():
+def test_ter_reads_max_words_but_detects_texts_of_twice_the_length():
     assert score(TER(max_words=2), "a b c d", "a b x y") == pytest.approx(1)
     assert score(TER(max_words=2), "a b " * 100, "a b x y") == 0
 
@@ -208,18 +208,18 @@ def test_ter_reads_as_many_words_as_asked_but_sees_that_a_text_is_far_too_long()
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: BLEU(0), "max_order must be a positive integer, got 0"),
+        (lambda: BLEU(0), "max_order is 0, expected an integer >= 1"),
         (lambda: BLEU(tokenizer="flores200"), "unknown tokenizer 'flores200'"),
         (lambda: ChrF(char_order=0), "expected char_order >= 1"),
         (lambda: ChrF(word_order=-1), "word_order >= 0"),
         (lambda: ChrF(beta=0), "beta > 0"),
-        (lambda: TER(max_words=0), "max_words must be a positive integer, got 0"),
+        (lambda: TER(max_words=0), "max_words is 0, expected an integer >= 1"),
         (lambda: ROUGE("rouge"), "unknown variant 'rouge'; did you mean"),
         (lambda: ROUGE(measure="f2"), "unknown measure 'f2'; did you mean 'f1'"),
         (lambda: EditSimilarity("letters"), "unknown unit 'letters'"),
     ],
 )
-def test_wrong_options_are_refused(build, message):
+def test_invalid_options_are_rejected(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -231,7 +231,7 @@ def test_wrong_options_are_refused(build, message):
     ("variant", "precision", "recall"),
     [("rouge1", 4 / 4, 4 / 6), ("rouge2", 2 / 3, 2 / 5), ("rouge3", 0, 0), ("rougeL", 3 / 4, 3 / 6)],
 )
-def test_rouge_counts_what_both_texts_share(variant, precision, recall):
+def test_rouge_is_the_f1_of_the_common_words(variant, precision, recall):
     completion, reference = "the cat on the", "the cat sat on the mat"  # 2-grams in common: the cat, on the
     if variant == "rougeL":
         completion = "mat the cat sat"
@@ -240,7 +240,7 @@ def test_rouge_counts_what_both_texts_share(variant, precision, recall):
         assert score(ROUGE(variant, measure), completion, reference) == pytest.approx(expected)
 
 
-def test_rouge_takes_the_best_reference_by_the_measure_that_is_asked_for():
+def test_rouge_takes_the_best_reference_by_the_chosen_measure():
     references = ("a b c d", "a x")
     assert score(ROUGE("rouge1", "precision"), "a b", *references) == 1
     assert score(ROUGE("rouge1", "recall"), "a", *references) == 1 / 2
@@ -251,7 +251,7 @@ def test_rouge_lsum_compares_line_by_line():
     assert score(ROUGE("rougeLsum"), "b\na", "a\nb") == 1
 
 
-def test_a_stemmer_takes_forms_of_a_word_for_the_same():
+def test_a_stemmer_equates_forms_of_a_word():
     assert score(ROUGE(), "cats running", "cat runs") == 0
     assert score(ROUGE(stemmer=True), "cats running", "cat runs") == 1
 
@@ -259,7 +259,7 @@ def test_a_stemmer_takes_forms_of_a_word_for_the_same():
 # Edits and answers
 
 
-def test_edit_similarity_is_one_less_the_share_of_edits():
+def test_edit_similarity_is_1_minus_the_normalised_distance():
     assert score(EditSimilarity(), "the hat", "the cat") == pytest.approx(1 - 1 / 7)
     assert score(EditSimilarity(), "cat", "the cat") == pytest.approx(1 - 4 / 7)
     assert score(EditSimilarity("words"), "the  red hat", "the hat") == pytest.approx(1 - 1 / 3)
@@ -287,7 +287,7 @@ def test_answers_are_compared_as_in_squad(completion, exact, f1):
     assert score(TokenF1(), completion, "Eiffel Tower") == pytest.approx(f1)
 
 
-def test_what_normalisation_leaves_empty_equals_only_what_it_leaves_empty():
+def test_answers_empty_after_normalisation_equal_only_each_other():
     for scorer in (ExactMatch(), TokenF1()):
         assert score(scorer, "", "the") == score(scorer, "A!", "") == 1
         assert score(scorer, "a cat", "the") == 0
@@ -303,7 +303,7 @@ def test_each_normalisation_can_be_switched_off(option, completion):
     assert score(TokenF1(**{option: False}), completion, "Red Hat") < 1
 
 
-def test_answers_are_read_whole_however_long():
+def test_long_answers_are_not_truncated():
     long = "x " * 10_000
     assert score(ExactMatch(), long + "a cat", long + "a dog") == 0
     assert score(TokenF1(), long, long) == 1
@@ -312,7 +312,7 @@ def test_answers_are_read_whole_however_long():
 # Embeddings
 
 
-def test_similarity_is_the_cosine_and_never_below_0():
+def test_similarity_is_the_cosine_clipped_at_0():
     scorer = EmbeddingSimilarity(letter_counts)
     assert score(scorer, "ab", "a") == pytest.approx(1 / math.sqrt(2))
     assert score(scorer, "ab", "c", "a", "bbaa") == pytest.approx(1)
@@ -333,7 +333,7 @@ def test_each_text_of_a_batch_is_embedded_once():
     assert sorted(asked) == ["a", "b"]
 
 
-def test_wordllama_finds_a_paraphrase_nearer_than_another_subject():
+def test_wordllama_scores_a_paraphrase_above_another_topic():
     scorer = EmbeddingSimilarity()
     wanted = "The cat sat on the mat."
     near, far = score(scorer, "A kitten was sitting on a rug.", wanted), score(scorer, "Stock prices fell.", wanted)
@@ -411,7 +411,7 @@ def test_a_text_longer_than_the_encoder_can_take_is_cut(encoder):
     np.testing.assert_allclose(short[0], short[1], atol=1e-6)
 
 
-def test_an_encoder_in_training_is_asked_without_dropout_stays_in_training_and_is_never_remembered(encoder):
+def test_an_encoder_in_training_mode_is_run_without_dropout_and_not_cached(encoder):
     torch = pytest.importorskip("torch")
     model, tokenizer = encoder
     embedder = EncoderEmbedder(model, tokenizer)
@@ -448,7 +448,7 @@ def test_a_function_that_does_not_return_a_vector_for_each_text_is_an_error(resu
         CallableEmbedder(lambda texts: result)(["a", "b"])
 
 
-def test_an_embedder_is_returned_as_it_is():
+def test_an_embedder_is_returned_unchanged():
     embedder = CallableEmbedder(letter_counts)
     assert as_embedder(embedder) is embedder
 
@@ -464,12 +464,12 @@ def test_an_embedder_is_returned_as_it_is():
         ((5, None), TypeError, "expected a loaded model and its tokenizer, got int and NoneType"),
     ],
 )
-def test_what_is_no_embedder_is_refused(spec, error, message):
+def test_invalid_embedders_are_rejected(spec, error, message):
     with pytest.raises(error, match=message):
         EmbeddingSimilarity(spec)
 
 
-def test_an_encoder_without_its_tokenizer_is_refused(encoder):
+def test_an_encoder_without_its_tokenizer_is_rejected(encoder):
     with pytest.raises(TypeError, match="embedder is of type BertModel"):
         as_embedder(encoder[0])
     with pytest.raises(TypeError, match="expected a loaded model and its tokenizer, got BertModel and NoneType"):

@@ -88,7 +88,7 @@ def test_a_causal_model_is_read_at_the_last_token_whatever_its_pad_token_is(pad_
     assert model.config.pad_token_id == pad_token_id
 
 
-def test_the_label_that_counts_is_chosen_by_number_or_name():
+def test_the_label_is_chosen_by_index_or_name():
     model, tokenizer = bert(3, id2label={0: "bad", 1: "so so", 2: "good"})
     expected = logits_of(model, tokenizer, *WHOLE)
     for label in (2, "good"):
@@ -111,7 +111,7 @@ def test_a_probability_is_a_softmax_or_where_labels_do_not_exclude_each_other_a_
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
-def test_the_template_says_what_is_classified():
+def test_the_template_determines_the_classified_text():
     model, tokenizer = bert()
     scorer = RewardModel(model, tokenizer, RewardModelConfig(template="sad {completion} . {prompt}"))
     expected = logits_of(model, tokenizer, *[(f"sad {b} . {a}",) for a, b in zip(PROMPTS, COMPLETIONS, strict=True)])
@@ -154,7 +154,7 @@ def test_a_model_in_training_scores_without_dropout_and_stays_in_training():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_an_empty_text_scores_what_a_text_of_one_special_token_does():
+def test_an_empty_text_scores_as_one_special_token():
     model, tokenizer = gpt2()
     expected = logits_of(model, tokenizer, ("<eos>",))[:, 0]
     np.testing.assert_allclose(RewardModel(model, tokenizer)(batch_of("")), expected, atol=1e-5)
@@ -184,7 +184,7 @@ def test_a_loaded_model_is_pickled_with_its_weights():
     np.testing.assert_allclose(pickle.loads(pickle.dumps(scorer))(BATCH), scorer(BATCH), atol=1e-6)
 
 
-def test_a_model_without_a_trained_head_is_refused(tmp_path):
+def test_a_model_without_a_trained_head_is_rejected(tmp_path):
     GPT2LMHeadModel(gpt2()[0].config).save_pretrained(tmp_path)
     tokenizer_of(eos_token="<eos>").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks weights of a sequence classifier: score.weight"):
@@ -209,7 +209,7 @@ def tensor_lengths(prompts, completions):
 
 
 @pytest.mark.parametrize("function", [lengths, tensor_lengths])
-def test_a_function_stands_for_a_model(function):
+def test_a_function_replaces_a_model(function):
     scorer = RewardModel(function)
     assert scorer(BATCH).tolist() == lengths(PROMPTS, COMPLETIONS)
     assert pickle.loads(pickle.dumps(scorer))(BATCH).dtype == np.float64
@@ -221,7 +221,7 @@ def test_a_function_that_returns_too_few_scores_is_an_error():
         evaluate(RewardModel(lambda prompts, completions: [1.0]), BATCH)
 
 
-# What is refused
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -244,16 +244,16 @@ def test_a_function_that_returns_too_few_scores_is_an_error():
         (lambda: RewardModelConfig(template="{completion} {answer}"), ValueError, "may contain {prompt} and"),
         (lambda: RewardModelConfig(template="{completion} {prompt.text}"), ValueError, "may contain {prompt} and"),
         (lambda: RewardModelConfig(output="score"), ValueError, "unknown output 'score'"),
-        (lambda: RewardModelConfig(batch_size=0), ValueError, "batch_size must be a positive integer"),
-        (lambda: RewardModelConfig(max_tokens=1.5), ValueError, "max_tokens must be a positive integer"),
+        (lambda: RewardModelConfig(batch_size=0), ValueError, "batch_size is 0, expected an integer >= 1"),
+        (lambda: RewardModelConfig(max_tokens=1.5), ValueError, "max_tokens is 1.5, expected an integer >= 1"),
     ],
 )
-def test_impossible_reward_models_are_refused(make, error, message):
+def test_invalid_reward_models_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-def test_the_contract_of_scorers_is_kept():
+def test_a_reward_model_follows_the_scorer_contract():
     check_scorer(RewardModel(*bert(2), RewardModelConfig(label=0, output="probability")))
     check_scorer(RewardModel(*gpt2()))
 

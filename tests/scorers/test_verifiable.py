@@ -86,7 +86,7 @@ def test_tolerances_are_absolute_and_relative():
     assert scores_for(NumericAnswer(tolerance=0, relative_tolerance=0.01), "-200", "-202", "-203") == [1.0, 0.0]
 
 
-def test_the_metadata_column_goes_before_the_reference():
+def test_the_metadata_column_takes_precedence_over_the_reference():
     metadata = [{"answer": 7}, {"answer": np.float64(7.0)}, {"answer": None}, {}, {"answer": True}]
     batch = batch_of(*["7"] * 5, references=[["8"], ["8"], ["8"], [], []], metadata=metadata)
     np.testing.assert_array_equal(NumericAnswer()(batch), [1.0, 1.0, 0.0, NAN, NAN])
@@ -101,13 +101,13 @@ def test_a_reference_without_a_number_does_not_apply():
 @pytest.mark.parametrize(
     "arguments", [{"tolerance": -1.0}, {"relative_tolerance": NAN}, {"tolerance": float("inf")}, {"marker": " "}]
 )
-def test_numeric_answer_refuses_impossible_options(arguments):
+def test_numeric_answer_rejects_invalid_options(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} "):
         NumericAnswer(**arguments)
 
 
 @given(st.integers(-(10**12), 10**12))
-def test_a_number_is_right_however_it_is_written(number):
+def test_a_number_is_right_in_any_notation(number):
     texts = (f"is {number}", f"is {number:,}.", f"({number}.0)", f"**{number:.6e}**" if abs(number) < 10**6 else "0")
     assert scores_for(NumericAnswer(), str(number), *texts[: 3 + (abs(number) < 10**6)]).count(0.0) == 0
 
@@ -139,7 +139,7 @@ def test_equal_expressions_are_right(math_answer):
         ("The answer is $x + 1$", "$1 + x$", "$1$"),
     ],
 )
-def test_right_answers_are_read_with_and_without_dollar_signs(math_answer, wanted, right, wrong):
+def test_expected_answers_are_parsed_with_and_without_dollar_signs(math_answer, wanted, right, wrong):
     assert scores_for(math_answer, wanted, right, wrong) == [1.0, 0.0]
 
 
@@ -148,14 +148,14 @@ def test_a_sample_without_an_answer_does_not_apply(math_answer):
     np.testing.assert_array_equal(math_answer(batch), [NAN, 1.0, 0.0])
 
 
-def test_an_answer_that_cannot_be_read_fails_its_episode_alone(math_answer):
+def test_an_expected_answer_that_cannot_be_parsed_fails_its_episode_alone(math_answer):
     scores = score_batch(math_answer, batch_of("4", "4", references=[["$$"], ["4"]]))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert scores.failed.tolist() == [True, False]
     assert "math-verify finds no expression in the expected answer '$$'" in scores.error
 
 
-def test_an_endless_expression_is_wrong_and_those_after_it_are_scored():
+def test_an_expression_that_times_out_scores_0_and_later_ones_are_scored():
     scorer = MathAnswer(time_limit=0.5)
     assert scores_for(scorer, "4", "9**9**9**9", "2 + 2") == [0.0, 1.0]
     scores = score_batch(MathAnswer(time_limit=0.2, on_timeout=None), batch_of("9**9**9**9", references=[["4"]]))
@@ -170,7 +170,7 @@ def test_math_is_verified_in_any_thread(math_answer):
     assert results == [[1.0]]
 
 
-def test_what_a_completion_says_is_not_run_as_python(math_answer, tmp_path):
+def test_a_completion_is_not_run_as_python(math_answer, tmp_path):
     mark = tmp_path / "mark"
     attack = f"__import__('pathlib').Path({str(mark)!r}).touch()"
     assert scores_for(math_answer, "4", attack, f"${attack}$", f"\\boxed{{{attack}}}") == [0.0, 0.0, 0.0]
@@ -199,7 +199,7 @@ def test_what_a_completion_says_is_not_run_as_python(math_answer, tmp_path):
         ("[" * 100_000 + "]" * 100_000, 0.0),
     ],
 )
-def test_the_whole_text_has_to_be_json(text, score):
+def test_the_whole_text_must_be_json(text, score):
     assert ValidJSON()(batch_of(text)).tolist() == [score]
 
 
@@ -220,7 +220,7 @@ def test_the_first_value_is_found_in_a_text(text, score):
     assert ValidJSON("first")(batch_of(text)).tolist() == [score]
 
 
-def test_the_value_has_to_be_of_the_wanted_kind():
+def test_the_value_must_be_of_the_given_kind():
     texts = ("{}", "[]", "1")
     assert ValidJSON(kind="object")(batch_of(*texts)).tolist() == [1.0, 0.0, 0.0]
     assert ValidJSON(kind="array")(batch_of(*texts)).tolist() == [0.0, 1.0, 0.0]
@@ -233,7 +233,7 @@ SCHEMA = {
 }
 
 
-def test_a_value_follows_its_schema_or_not():
+def test_a_value_is_validated_against_the_schema():
     texts = ('{"age": 3, "name": "Ann"}', '{"age": -3, "name": "Ann"}', '{"age": "3"}', "[]", "{")
     assert JSONSchema(SCHEMA)(batch_of(*texts)).tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert JSONSchema(SCHEMA, partial=True)(batch_of(*texts)).tolist() == [1.0, 0.5, pytest.approx(1 / 3), 0.5, 0.0]
@@ -244,14 +244,14 @@ NESTED = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_what_is_too_deep_or_too_large_to_be_compared_is_not_valid(partial):
+def test_values_too_deep_or_too_large_to_compare_are_invalid(partial):
     nested = batch_of("[[1]]", "[" * 800 + "1" + "]" * 800)
     assert JSONSchema(NESTED, partial=partial)(nested).tolist() == [1.0, 0.0]
     numbers = batch_of("2", "1" * 400, "1e400", "1" * 5_000)
     assert JSONSchema({"multipleOf": 0.5}, partial=partial)(numbers).tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
-def test_a_schema_without_an_end_is_an_error_and_not_a_score():
+def test_an_infinitely_recursive_schema_is_an_error_and_not_a_score():
     assert "RecursionError" in score_batch(JSONSchema({"$ref": "#"}), batch_of("1")).error
 
 
@@ -277,7 +277,7 @@ def test_a_reference_to_another_document_fails_and_is_not_fetched():
         (lambda: JSONSchema({}, "all"), ValueError, "unknown where 'all'"),
     ],
 )
-def test_json_scorers_refuse_impossible_options(make, error, message):
+def test_json_scorers_reject_invalid_options(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -377,13 +377,13 @@ def test_the_process_is_kept_between_batches_and_ends_with_the_scorer():
     assert not is_running(pid)
 
 
-def test_what_the_function_raises_fails_its_episode_alone():
+def test_an_exception_of_the_function_fails_its_episode_alone():
     scores = score_batch(checker_of(lambda completion: float(completion)), batch_of("1.5", "x"))
     np.testing.assert_array_equal(scores.total, [1.5, NAN])
     assert "'lambda' raised ValueError: could not convert string to float: 'x', for the completion 'x'" in scores.error
 
 
-def test_a_result_that_is_no_number_fails_its_episode_alone():
+def test_a_result_that_is_not_a_number_fails_its_episode_alone():
     scores = score_batch(checker_of(lambda completion: "1.0" if completion else 1), batch_of("a", ""))
     np.testing.assert_array_equal(scores.total, [NAN, 1.0])
     assert "returned '1.0', expected a number" in scores.error
@@ -450,7 +450,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
         "import ctypes, os, time\nif ctypes.CDLL(None).fork() == 0: time.sleep(60)",
     ],
 )
-def test_a_child_that_the_function_forks_answers_nothing(fork):
+def test_a_child_that_the_function_forks_cannot_answer(fork):
     others, own = scores_around(fork)
     assert others == HONEST
     assert own == float(len(fork))
@@ -479,14 +479,14 @@ for fd in range(3, 256):
         b"[1000.0]\n",
     ],
 )
-def test_what_a_function_writes_to_descriptors_is_no_answer(data):
+def test_data_that_a_function_writes_to_descriptors_is_not_an_answer(data):
     others, own = scores_around(WRITE.format(data=data))
     assert others == HONEST
     assert np.isnan(own)
 
 
 @needs_fork
-def test_a_line_without_an_end_ends_the_process():
+def test_an_unterminated_line_ends_the_process():
     program = WRITE.format(data=b"1").replace("for fd in", "while True:\n  for fd in").replace("\n    ", "\n      ")
     others, own = scores_around(program, time_limit=60.0)
     assert others == HONEST
@@ -520,7 +520,7 @@ threading.Thread(target=forge, daemon=True).start()
         "import json\njson.dumps = lambda reply: '{\"value\": 1000.0}'",
     ],
 )
-def test_what_a_completion_leaves_behind_does_not_change_later_scores(program):
+def test_side_effects_of_a_completion_do_not_change_later_scores(program):
     def check(completion):
         if completion == program:
             exec(completion, {})
@@ -584,7 +584,7 @@ def test_a_function_may_print_and_read_without_disturbing_the_scores(capfd):
     assert "seen a" in capfd.readouterr().err
 
 
-def test_a_function_that_cannot_be_loaded_there_is_an_error_and_not_a_loop():
+def test_a_function_that_the_process_cannot_load_is_an_error_and_not_a_loop():
     class Unloadable:
         def __reduce__(self):
             return int, ("no number",)
@@ -639,7 +639,7 @@ def test_a_large_batch_of_long_texts_goes_through():
         (lambda completion, lock=LOCK: 1, {}, TypeError, "cannot be sent to another process"),
     ],
 )
-def test_a_checker_refuses_what_it_cannot_use(function, options, error, message):
+def test_a_checker_rejects_invalid_arguments(function, options, error, message):
     with pytest.raises(error, match=message):
         Checker(function, **options)
 
@@ -660,7 +660,7 @@ def test_a_checker_refuses_what_it_cannot_use(function, options, error, message)
     ],
     ids=lambda scorer: type(scorer).__name__,
 )
-def test_the_contract_of_scorers_is_kept(scorer):
+def test_every_scorer_follows_the_contract(scorer):
     check_scorer(scorer, references=["7"])
     if hasattr(scorer, "close"):
         scorer.close()
@@ -677,7 +677,7 @@ def test_scores_are_zero_or_one_and_do_not_depend_on_the_batch(texts):
         assert set(together) <= {0.0, 1.0}
 
 
-def test_a_wrong_answer_is_a_score_and_no_error():
+def test_a_wrong_answer_is_a_score_and_not_an_error():
     batch = batch_of("wrong", references=[["4"]])
     for scorer in (NumericAnswer(), ValidJSON(), JSONSchema(SCHEMA)):
         assert evaluate(scorer, batch).total.tolist() == [0.0]

@@ -1,10 +1,12 @@
-"""Checks of numbers given to the constructors of scorers."""
+"""Checks of numbers and configurations given to the constructors of scorers."""
 
 from math import isfinite
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["as_count", "as_finite"]
+__all__ = ["as_config", "as_count", "as_finite"]
+
+T = TypeVar("T")
 
 
 def as_finite(value: Any, what: str) -> float:
@@ -29,4 +31,17 @@ def as_count(value: Any, what: str, least: int = 1) -> int:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{what} is {value!r}, expected an integer >= {least}")
+    return value
+
+
+def as_config(value: Any, kind: type[T], what: str) -> T:
+    """Return a configuration object, the default one for None.
+
+    Raises:
+        TypeError: If it is of another class.
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} is {value!r:.120} of type {type(value).__name__}; expected {kind.__name__}(...)")
     return value

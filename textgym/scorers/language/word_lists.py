@@ -10,6 +10,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
+from textgym.scorers.arguments import as_count
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned, words
@@ -71,8 +72,7 @@ class CommonWords(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(f"count must be a positive integer, got {self.count!r}")
+        as_count(self.count, "count")
         _common_words(self.language, self.count, "common_words")
 
     def __call__(self, batch: TextBatch) -> FloatArray:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.batch import TextBatch
+from textgym.scorers.arguments import as_config
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.learned.preferences import (
     PreferencePair,
@@ -95,10 +96,7 @@ class BradleyTerry(Scorer):
                 tokenizer, or a name with one.
             ImportError: If torch or transformers is missing.
         """
-        settings = PreferenceSettings() if settings is None else settings
-        if not isinstance(settings, PreferenceSettings):
-            shown = f"{settings!r:.120} of type {type(settings).__name__}"
-            raise TypeError(f"settings is {shown}; expected PreferenceSettings(...)")
+        settings = as_config(settings, PreferenceSettings, "settings")
         if isinstance(pairs, str | Path):
             pairs = read_pairs(pairs)
         rows = [as_pair(row, f"pair {i}") for i, row in enumerate(pairs)]

@@ -18,8 +18,9 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from textgym.errors import ScorerError
 from textgym.scorers.extras import import_extra
+from textgym.scorers.learned.judge_config import JudgeConfig
 
-__all__ = ["ChatClient", "ChatLimits"]
+__all__ = ["ChatClient"]
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT = 120.0
@@ -39,28 +40,14 @@ class _TemporaryError(Exception):
 
 
 class ChatLimits:
-    """Budgets of requests and tokens, and a rate limit; thread-safe.
+    """Budgets of requests and tokens and the rate limit of a judge's configuration; thread-safe."""
 
-    Args:
-        max_requests: Requests that may be sent, retries included; None for no limit.
-        max_total_tokens: Prompt and completion tokens after which no further request is sent; those already sent are
-            completed. None for no limit.
-        requests_per_minute: Requests are sent at least ``60 / requests_per_minute`` seconds apart; None for no limit.
-        clock: Returns seconds, as ``time.monotonic`` does.
-    """
-
-    def __init__(
-        self,
-        max_requests: int | None,
-        max_total_tokens: int | None,
-        requests_per_minute: float | None,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, config: JudgeConfig, clock: Callable[[], float]) -> None:
         self.requests = 0
         self.tokens = 0
-        self._max_requests = max_requests
-        self._max_total_tokens = max_total_tokens
-        self._interval = 0.0 if requests_per_minute is None else 60.0 / requests_per_minute
+        self._max_requests = config.max_requests
+        self._max_total_tokens = config.max_total_tokens
+        self._interval = 0.0 if config.requests_per_minute is None else 60.0 / config.requests_per_minute
         self._clock = clock
         self._next = float("-inf")
         self._lock = threading.Lock()
@@ -104,11 +91,8 @@ class ChatClient:
 
     Args:
         base_url: The address up to and including the version: ``"http://localhost:8000/v1"``.
-        api_key_env: Environment variable of the key, which is read for each request and never stored.
-        request_timeout: Seconds of one request, from connecting to the last byte of the reply.
-        retries: Retries per question.
-        concurrency: Maximum number of concurrent requests.
-        limits: Budgets and rate limit.
+        config: The judge's configuration. The key in ``api_key_env`` is read for each request and never stored.
+        clock: Returns seconds, as ``time.monotonic`` does.
         sleep: Coroutine function that waits for some seconds, ``anyio.sleep`` by default.
 
     Raises:
@@ -119,12 +103,8 @@ class ChatClient:
     def __init__(
         self,
         base_url: str,
-        *,
-        api_key_env: str | None,
-        request_timeout: float,
-        retries: int,
-        concurrency: int,
-        limits: ChatLimits,
+        config: JudgeConfig,
+        clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         self._httpx, self._anyio = import_extra("httpx", "judge"), import_extra("anyio", "judge")
@@ -133,12 +113,9 @@ class ChatClient:
             shown = repr(base_url) if "@" not in base_url and not url.query else f"one of {url.hostname!r}"
             raise ValueError(f"expected base_url as 'http://host:port/v1' without a user or a query, got {shown}")
         self.url = base_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self.limits = limits
-        self._api_key_env = api_key_env
+        self.limits = ChatLimits(config, clock)
+        self._config = config
         self._key()
-        self._request_timeout = request_timeout
-        self._retries = retries
-        self._concurrency = concurrency
         self._sleep = sleep or self._anyio.sleep
         self._jitter = random.Random()
         self._options = {
@@ -162,7 +139,7 @@ class ChatClient:
     async def _complete_all(
         self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]
     ) -> None:
-        slots, one_answer = self._anyio.CapacityLimiter(self._concurrency), self._anyio.CapacityLimiter(1)
+        slots, one_answer = self._anyio.CapacityLimiter(self._config.concurrency), self._anyio.CapacityLimiter(1)
 
         async def ask(key: str, body: Any) -> None:
             async with slots:
@@ -182,16 +159,16 @@ class ChatClient:
         except Exception as error:  # noqa: BLE001  the other answers have been paid for
             known = isinstance(error, ScorerError | _TemporaryError | ValueError)
             message = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
-        return ScorerError(_without(secret, message))  # without a cause, which may show the key
+        return ScorerError(_redacted(secret, message))  # without a cause, which may show the key
 
     async def _answer(self, client: Any, body: Any, secret: str) -> str:
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._config.retries + 1):
             if (wait := self.limits.before_request()) > 0:
                 await self._sleep(wait)
             try:
                 return self._text_in(await self._post(client, body, secret), secret)
             except _TemporaryError as error:
-                if attempt == self._retries:
+                if attempt == self._config.retries:
                     raise ScorerError(f"{error} (asked {attempt + 1} times)") from error
                 backoff = min(60.0, 0.5 * 2.0**attempt) * self._jitter.uniform(0.5, 1.0)
                 wait = backoff if error.wait is None else error.wait
@@ -205,7 +182,7 @@ class ChatClient:
         headers |= {"User-Agent": "textgym"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
         response, received, problem = None, bytearray(), None
         try:
-            with self._anyio.fail_after(self._request_timeout):
+            with self._anyio.fail_after(self._config.request_timeout):
                 async with client.stream("POST", self.url, content=json.dumps(body), headers=headers) as response:
                     most = _MOST_BYTES if response.is_success else _MOST_BYTES_OF_AN_ERROR
                     async for piece in response.aiter_raw():  # without decompression, whose size has no limit
@@ -213,12 +190,12 @@ class ChatClient:
                         if len(received) > most:
                             break
         except TimeoutError:
-            problem = f"the answer took longer than {self._request_timeout:g} s"
+            problem = f"the answer took longer than {self._config.request_timeout:g} s"
         except (OSError, self._httpx.HTTPError) as error:
             problem = f"{type(error).__name__}: {error}"
         if response is not None and not response.is_success:
             reply = "(nothing)" if problem else received.decode("utf-8", "replace").strip()
-            reply = _without(secret, f"{response.status_code} {response.reason_phrase}: {reply}")[:500]
+            reply = _redacted(secret, f"{response.status_code} {response.reason_phrase}: {reply}")[:500]
             if response.status_code in _RETRIED:
                 raise _TemporaryError(f"{self.url} answered {reply}", _seconds(response.headers.get("Retry-After")))
             raise ScorerError(f"{self.url} answered {reply}")
@@ -240,26 +217,28 @@ class ChatClient:
         if not isinstance(text, str):
             if tokens is not None:  # as for reasoning that left no tokens for an answer
                 self.limits.after_reply(tokens)
-            shown = _without(secret, received.decode("utf-8", "replace"))[:200]
+            shown = _redacted(secret, received.decode("utf-8", "replace"))[:200]
             raise ScorerError(f"{self.url} answered something that is not a chat completion: {shown!r}")
         self.limits.after_reply(tokens)
         text = text.encode("utf-8", "replace").decode()  # a lone surrogate could not be stored
-        return _without(secret, text)
+        return _redacted(secret, text)
 
     def _key(self) -> str:
         """Return the stripped key, or "" if none is configured."""
-        if self._api_key_env is None:
+        if self._config.api_key_env is None:
             return ""
-        key = os.environ.get(self._api_key_env, "").strip()
+        key = os.environ.get(self._config.api_key_env, "").strip()
         if not key:
-            raise ValueError(f"api_key_env is {self._api_key_env!r}, but there is no such environment variable")
+            raise ValueError(f"api_key_env is {self._config.api_key_env!r}, but there is no such environment variable")
         if not (key.isascii() and key.isprintable()):  # httpx would reject it in an error that shows it
-            raise ValueError(f"the environment variable {self._api_key_env!r} holds no key: expected printable ASCII")
+            raise ValueError(
+                f"the environment variable {self._config.api_key_env!r} holds no key: expected printable ASCII"
+            )
         return key
 
 
-def _without(secret: str, text: str) -> str:
-    """Return a reply of the server without the key, which it may repeat as it was sent, or escaped in JSON or a URL."""
+def _redacted(secret: str, text: str) -> str:
+    """Return a server's text without the key, which it may repeat as it was sent, or escaped in JSON or a URL."""
     if len(secret) < _SHORTEST_SECRET:
         return text
     escaped = json.dumps(secret)[1:-1]

@@ -16,9 +16,10 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
+from textgym.scorers.arguments import as_config
 from textgym.scorers.base import EpisodewiseScorer, Scores
 from textgym.scorers.evaluation import episode_error
-from textgym.scorers.learned.chat import ChatClient, ChatLimits
+from textgym.scorers.learned.chat import ChatClient
 from textgym.scorers.learned.judge_config import JudgeConfig
 from textgym.scorers.text import cleaned
 
@@ -81,25 +82,13 @@ class Judge(EpisodewiseScorer):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
-        config = JudgeConfig() if config is None else config
-        if not isinstance(config, JudgeConfig):
-            raise TypeError(f"config is {config!r:.80} of type {type(config).__name__}; expected JudgeConfig(...)")
         self.model = model
         self.base_url = base_url
-        self.config = config
+        self.config = config = as_config(config, JudgeConfig, "config")
         self._clock, self._sleep = clock, sleep
         self._cache_hits = 0
         self._warning: RuntimeWarning | None = None
-        limits = ChatLimits(config.max_requests, config.max_total_tokens, config.requests_per_minute, clock)
-        self._client = ChatClient(
-            base_url,
-            api_key_env=config.api_key_env,
-            request_timeout=config.request_timeout,
-            retries=config.retries,
-            concurrency=config.concurrency,
-            limits=limits,
-            sleep=sleep,
-        )
+        self._client = ChatClient(base_url, config, clock, sleep)
         self._cache = None if config.cache is None else _AnswerCache(config.cache)
 
     @property

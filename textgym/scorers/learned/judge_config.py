@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from textgym.errors import ScorerError
+from textgym.scorers.arguments import as_count
 
 __all__ = ["JudgeConfig"]
 
@@ -69,9 +70,9 @@ class JudgeConfig:
     max_requests: int | None = None
     """Requests, retries included, after which the judge fails."""
     max_total_tokens: int | None = None
-    """Prompt and completion tokens after which the judge fails."""
+    """Prompt and completion tokens after which the judge fails; requests already sent are completed."""
     requests_per_minute: float | None = None
-    """Rate limit."""
+    """Rate limit: requests are sent at least ``60 / requests_per_minute`` seconds apart."""
 
     def __post_init__(self) -> None:
         if "{completion}" not in self.template:
@@ -99,9 +100,7 @@ class JudgeConfig:
 
     def _check_numbers(self) -> None:
         for name, least in (("max_characters", 1), ("concurrency", 1), ("retries", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer from {least}, got {value!r}")
+            as_count(getattr(self, name), name, least)
         for name in ("request_timeout", "max_requests", "max_total_tokens", "requests_per_minute"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

@@ -7,6 +7,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from textgym.scorers.arguments import as_count
+
 __all__ = ["PreferencePair", "PreferenceReport", "PreferenceSettings", "as_pair", "read_pairs"]
 
 _COLUMNS = ("prompt", "chosen", "rejected")
@@ -124,9 +126,7 @@ class PreferenceSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            as_count(getattr(self, name), name)
         if self.learning_rate is not None and not (self.learning_rate > 0 and isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
         if not 0 <= self.held_out < 1:

@@ -12,6 +12,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError, foreign_code, install_hint, unknown_name
+from textgym.scorers.arguments import as_config, as_count
 from textgym.scorers.base import FloatArray, Range, Scorer
 from textgym.scorers.evaluation import as_values
 from textgym.tokenizers import ChatTemplate
@@ -54,9 +55,7 @@ class RewardModelConfig:
         except (AttributeError, LookupError, ValueError) as error:
             raise ValueError(f"template may contain {{prompt}} and {{completion}} only: {error!r}") from error
         for name in ("max_tokens", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            as_count(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,7 @@ class RewardModel(Scorer):
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.config = RewardModelConfig() if config is None else config
-        if not isinstance(self.config, RewardModelConfig):
-            shown = f"{config!r:.80} of type {type(config).__name__}"
-            raise TypeError(f"config is {shown}; expected RewardModelConfig(...)")
+        self.config = as_config(config, RewardModelConfig, "config")
         is_classifier = isinstance(model, str | Path) or (hasattr(model, "config") and hasattr(model, "parameters"))
         if not is_classifier and not callable(model):
             raise TypeError(

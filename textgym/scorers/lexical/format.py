@@ -10,6 +10,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
+from textgym.scorers.arguments import as_count
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import words
 
@@ -246,10 +247,8 @@ class Regex(Scorer):
             raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
         if self.mode not in ("search", "fullmatch", "count"):
             raise unknown_name("mode", self.mode, ["search", "fullmatch", "count"])
-        if self.maximum < 1 or self.max_characters < 1:
-            raise ValueError(
-                f"maximum and max_characters must be positive, got {self.maximum!r} and {self.max_characters!r}"
-            )
+        as_count(self.maximum, "maximum")
+        as_count(self.max_characters, "max_characters")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""

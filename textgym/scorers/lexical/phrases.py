@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,30 @@ __all__ = ["BannedWords", "Keywords"]
 _SPACE = re.compile(r"\s+")
 
 
-class Keywords(Scorer):
+class _PhraseScorer(Scorer):
+    """Scorer of given words and phrases, or of those in a metadata column of each sample."""
+
+    score_range = (0.0, 1.0)
+    incremental = True
+    _kind: ClassVar[str]
+    """Name of one of the words in error messages."""
+
+    def __init__(self, words: Iterable[str] | None, column: str) -> None:
+        self.column = column
+        self.words = _given_phrases(words, self._kind)
+
+    def advance(self, states: Sequence[Any], batch: TextBatch) -> list[Any]:
+        """Return B states after one more token."""
+        pairs = zip(states, batch.last_pieces, strict=True)
+        return [state.followed_by(piece) if piece else state for state, piece in pairs]
+
+    def _words_of(self, batch: TextBatch) -> list[tuple[str, ...]]:
+        if self.words is not None:
+            return [self.words] * len(batch)
+        return [phrases_of_column(row.get(self.column), self._kind) for row in batch.metadata]
+
+
+class Keywords(_PhraseScorer):
     """Share of the keywords that occur in the completion as whole words, in any case.
 
     Formula: ``found / all`` distinct keywords; a keyword may be a phrase, with any white space between its words.
@@ -37,12 +60,10 @@ class Keywords(Scorer):
     array([0.5, nan])
     """
 
-    score_range = (0.0, 1.0)
-    incremental = True
+    _kind = "keyword"
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "keywords") -> None:
-        self.column = column
-        self.words = _given_phrases(words, "keyword")
+        super().__init__(words, column)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -53,22 +74,12 @@ class Keywords(Scorer):
         starts = [_Search(words, len(words), max(map(len, words), default=0)) for words in self._words_of(batch)]
         return list(map(_Search.followed_by, starts, batch.completions))
 
-    def advance(self, states: Sequence["_Search"], batch: TextBatch) -> list["_Search"]:
-        """Return B states after one more token."""
-        pairs = zip(states, batch.last_pieces, strict=True)
-        return [state.followed_by(piece) if piece else state for state, piece in pairs]
-
     def value(self, states: Sequence["_Search"], batch: TextBatch) -> FloatArray:
         """Return (B,) float64 shares."""
         return np.array([(s[1] - len(s[0]) + s[3]) / s[1] if s[1] else np.nan for s in states], dtype=np.float64)
 
-    def _words_of(self, batch: TextBatch) -> list[tuple[str, ...]]:
-        if self.words is not None:
-            return [self.words] * len(batch)
-        return [phrases_of_column(row.get(self.column), "keyword") for row in batch.metadata]
 
-
-class BannedWords(Scorer):
+class BannedWords(_PhraseScorer):
     r"""1 where the completion has no banned word, 1/2 with one, 1/3 with two, and so on.
 
     Formula: ``1 / (1 + hits)``, with hits the number of positions at which a banned word begins, as a whole word in any
@@ -88,12 +99,10 @@ class BannedWords(Scorer):
     array([1.  , 0.5 , 0.25, 1.  ])
     """
 
-    score_range = (0.0, 1.0)
-    incremental = True
+    _kind = "banned word"
 
     def __init__(self, words: Iterable[str] | None = None, column: str = "banned_words") -> None:
-        self.column = column
-        self.words = _given_phrases(words, "banned word")
+        super().__init__(words, column)
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -105,19 +114,9 @@ class BannedWords(Scorer):
         starts = [_Hits(words, max(map(len, words), default=0)) for words in self._words_of(batch)]
         return list(map(_Hits.followed_by, starts, batch.completions))
 
-    def advance(self, states: Sequence["_Hits"], batch: TextBatch) -> list["_Hits"]:
-        """Return B states after one more token."""
-        pairs = zip(states, batch.last_pieces, strict=True)
-        return [state.followed_by(piece) if piece else state for state, piece in pairs]
-
     def value(self, states: Sequence["_Hits"], batch: TextBatch) -> FloatArray:
         """Return (B,) float64 scores."""
         return np.array([1 / (1 + s[2] + s[3]) if s[1] else np.nan for s in states], dtype=np.float64)
-
-    def _words_of(self, batch: TextBatch) -> list[tuple[str, ...]]:
-        if self.words is not None:
-            return [self.words] * len(batch)
-        return [phrases_of_column(row.get(self.column), "banned word") for row in batch.metadata]
 
 
 class _Search(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from textgym.batch import TextBatch
+from textgym.scorers.arguments import as_count
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import lower_words_and_marks
 
@@ -34,8 +35,7 @@ class Repetition(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ValueError(f"n must be a positive integer, got {self.n!r}")
+        as_count(self.n, "n")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -77,8 +77,7 @@ class DistinctN(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ValueError(f"n must be a positive integer, got {self.n!r}")
+        as_count(self.n, "n")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""

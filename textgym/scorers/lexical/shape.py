@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from textgym.batch import TextBatch
+from textgym.scorers.arguments import as_count
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.text import ends_with_mark, sentences, words
 
@@ -86,8 +87,7 @@ class WordShape(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.max_letters < 1:
-            raise ValueError(f"max_letters must be positive, got {self.max_letters!r}")
+        as_count(self.max_letters, "max_letters")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""

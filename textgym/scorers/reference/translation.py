@@ -9,6 +9,7 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
+from textgym.scorers.arguments import as_count
 from textgym.scorers.base import FloatArray, Scorer
 from textgym.scorers.extras import import_extra
 from textgym.scorers.text import cleaned
@@ -57,8 +58,7 @@ class BLEU(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_order, int) or self.max_order < 1:
-            raise ValueError(f"max_order must be a positive integer, got {self.max_order!r}")
+        as_count(self.max_order, "max_order")
         if self.tokenizer not in _TOKENIZERS:
             raise unknown_name("tokenizer", self.tokenizer, _TOKENIZERS)
         self._metric()
@@ -165,8 +165,7 @@ class TER(Scorer):
     score_range = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_words, int) or self.max_words < 1:
-            raise ValueError(f"max_words must be a positive integer, got {self.max_words!r}")
+        as_count(self.max_words, "max_words")
         self._metric()
 
     def __call__(self, batch: TextBatch) -> FloatArray:
