@@ -39,7 +39,7 @@ class _TemporaryError(Exception):
         self.wait = wait
 
 
-class ChatLimits:
+class _Limits:
     """Budgets of requests and tokens and the rate limit of a judge's configuration; thread-safe."""
 
     def __init__(self, config: JudgeConfig, clock: Callable[[], float]) -> None:
@@ -113,7 +113,7 @@ class ChatClient:
             shown = repr(base_url) if "@" not in base_url and not url.query else f"one of {url.hostname!r}"
             raise ValueError(f"expected base_url as 'http://host:port/v1' without a user or a query, got {shown}")
         self.url = base_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self.limits = ChatLimits(config, clock)
+        self.limits = _Limits(config, clock)
         self._config = config
         self._key()
         self._sleep = sleep or self._anyio.sleep
@@ -225,15 +225,14 @@ class ChatClient:
 
     def _key(self) -> str:
         """Return the stripped key, or "" if none is configured."""
-        if self._config.api_key_env is None:
+        name = self._config.api_key_env
+        if name is None:
             return ""
-        key = os.environ.get(self._config.api_key_env, "").strip()
+        key = os.environ.get(name, "").strip()
         if not key:
-            raise ValueError(f"api_key_env is {self._config.api_key_env!r}, but there is no such environment variable")
+            raise ValueError(f"api_key_env is {name!r}, but there is no such environment variable")
         if not (key.isascii() and key.isprintable()):  # httpx would reject it in an error that shows it
-            raise ValueError(
-                f"the environment variable {self._config.api_key_env!r} holds no key: expected printable ASCII"
-            )
+            raise ValueError(f"the environment variable {name!r} holds no key: expected printable ASCII")
         return key
 
 

@@ -161,7 +161,7 @@ class Readability(Scorer):
 
 
 def _num_sentences(text: str) -> int:
-    # Marks alone are no sentence: a row of them would make every text easy.
+    # Marks alone do not count as a sentence: a row of them would make every text easy to read.
     return sum(_has_latin_letter(sentence) is not None for sentence in sentences(text))
 
 

@@ -32,7 +32,25 @@ _articles = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE).sub
 
 
 @dataclass(frozen=True)
-class ExactMatch(Scorer):
+class _AnswerScorer(Scorer):
+    """Scorer of answers after SQuAD's normalisation."""
+
+    ignore_case: bool = True
+    """Whether texts are compared in lower case."""
+    ignore_punctuation: bool = True
+    r"""Whether ``!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~`` are removed."""
+    ignore_articles: bool = True
+    """Whether the words a, an and the are removed."""
+
+    score_range = (0.0, 1.0)
+
+    @property
+    def _words(self) -> Callable[[str], list[str]]:
+        return _answer_words(self.ignore_case, self.ignore_punctuation, self.ignore_articles)
+
+
+@dataclass(frozen=True)
+class ExactMatch(_AnswerScorer):
     """1 where the completion equals a reference, ignoring case, punctuation, articles and white space; else 0.
 
     Formula: SQuAD's normalisation (lower case, no ASCII punctuation, no a, an or the, single spaces), then equality.
@@ -47,23 +65,13 @@ class ExactMatch(Scorer):
     (array([1., 1., 0., 0.]), array([0., 1., 0., 0.]))
     """
 
-    ignore_case: bool = True
-    """Whether texts are compared in lower case."""
-    ignore_punctuation: bool = True
-    r"""Whether ``!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~`` are removed."""
-    ignore_articles: bool = True
-    """Whether the words a, an and the are removed."""
-
-    score_range = (0.0, 1.0)
-
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        view = _answer_words(self.ignore_case, self.ignore_punctuation, self.ignore_articles)
-        return _best_of_references(batch, list.__eq__, view)
+        return _best_of_references(batch, list.__eq__, self._words)
 
 
 @dataclass(frozen=True)
-class TokenF1(Scorer):
+class TokenF1(_AnswerScorer):
     """F1 of the words that the completion shares with its best reference, ignoring case, punctuation and articles.
 
     Formula: ``2 * precision * recall / (precision + recall)``, with m the common words (a multiset intersection),
@@ -78,19 +86,9 @@ class TokenF1(Scorer):
     array([1.  , 0.67, 0.  ])
     """
 
-    ignore_case: bool = True
-    """Whether texts are compared in lower case."""
-    ignore_punctuation: bool = True
-    r"""Whether ``!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~`` are removed."""
-    ignore_articles: bool = True
-    """Whether the words a, an and the are removed."""
-
-    score_range = (0.0, 1.0)
-
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
-        view = _answer_words(self.ignore_case, self.ignore_punctuation, self.ignore_articles)
-        return _best_of_references(batch, _f1, view)
+        return _best_of_references(batch, _f1, self._words)
 
 
 @cache  # one function object per set of options, so that `TextBatch.derived` computes the words once
