@@ -260,7 +260,7 @@ def test_the_separator_of_turns_is_configurable():
     assert AgentTurns(ExactMatch(ignore_punctuation=False), join=" ")(batch) == 1
     assert AgentTurns(ExactMatch(ignore_punctuation=False), join="")(batch) == 0
     assert ExactMatch()(batch) == 0
-    with pytest.raises(TypeError, match="join must be a text, got None"):
+    with pytest.raises(TypeError, match="join is None, expected a string"):
         AgentTurns("sentiment", join=None)
 
 
