@@ -42,6 +42,17 @@ def test_the_ends_of_the_unit_interval_stay_inside(uniform: float, monkeypatch: 
         assert torch.isfinite(logits.gather(1, tokens[:, None])).all()
 
 
+@pytest.mark.parametrize("vocab_size", [1_000, 4_096, 5_000])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_without_a_distribution_gives_no_token_and_leaves_the_others_alone(vocab_size: int, value: float) -> None:
+    logits = torch.randn(3, vocab_size, generator=generator())
+    expected = sample(logits, generator())
+    logits[1] = value
+    tokens = sample(logits, generator())
+    assert tokens[1] == vocab_size
+    assert tokens[[0, 2]].tolist() == expected[[0, 2]].tolist()
+
+
 def test_rows_are_independent() -> None:
     logits = torch.full((4, 8), -torch.inf)
     logits[range(4), [5, 0, 7, 2]] = 0.0

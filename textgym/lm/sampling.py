@@ -24,7 +24,7 @@ def sample(
     within 1e-6 of softmax in total variation. On a device without float64 (MPS) the search runs on the CPU.
 
     Args:
-        logits: (N, V) floats; at least one per row must be finite, none may be NaN or plus infinity.
+        logits: (N, V) floats. A row with NaN or plus infinity, or without a finite number, gives V, which is no token.
         generator: Source of the uniform numbers, on the device of the logits; default: torch's global one.
         uniform: (N,) uniform numbers in [0, 1) to use instead, float64, or (N, M) to draw M tokens per row.
 
@@ -66,17 +66,18 @@ def _search(cumulated: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 def _search_in_blocks(weights: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """Do the same for weights (N, V) and positions (N, M): find a block first, then the index inside it."""
-    if padding := -weights.shape[1] % _BLOCK:
+    num_tokens = weights.shape[1]
+    if padding := -num_tokens % _BLOCK:
         weights = F.pad(weights, (0, padding))
     blocks = weights.unflatten(1, (-1, _BLOCK))
     sums = blocks.sum(-1)
     cumulated = sums.cumsum(-1, dtype=torch.float64)
-    block = _search(cumulated, position)
+    block = _search(cumulated, position).clamp(max=sums.shape[1] - 1)  # NaN is beyond the last block
     # Relative to the block: its float32 sum may differ from the total inside by rounding.
     inside = 1 + (position * cumulated[:, -1:] - cumulated.gather(1, block)) / sums.gather(1, block)
     rows = torch.arange(len(weights), device=weights.device)[:, None]
     token = _search(blocks[rows, block].cumsum(-1, dtype=torch.float64), inside.clamp(0, 1)[..., None])
-    return _BLOCK * block + token[..., 0]
+    return (_BLOCK * block + token[..., 0]).clamp(max=num_tokens)
 
 
 def _uniform(size: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
