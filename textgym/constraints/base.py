@@ -46,10 +46,6 @@ class AllOf:
     Args:
         constraints: The constraints.
 
-    Raises:
-        TypeError: If one has no ``mask`` method.
-        ValueError: From ``mask``, if a constraint's mask is not (B, V) bool.
-
     >>> from textgym.constraints import AllowTokens, MinNewTokens
     >>> AllOf(AllowTokens(["a"]), MinNewTokens(1)).mask(TextBatch.from_texts([""])).nonzero()[1]
     array([97])

@@ -44,12 +44,9 @@ class AllowTokens(_StaticMask):
     """Allows the listed tokens and EOS only.
 
     Args:
-        tokens: Ids, or texts that are one token each; see :func:`~textgym.tokenizers.token_ids`.
+        tokens: Ids, or texts of single tokens as in :func:`~textgym.tokenizers.token_ids`, with which ``mask`` resolves
+            them.
         allow_eos: Whether EOS is valid without being listed.
-
-    Raises:
-        TypeError: If ``tokens`` is one text or holds something that is neither int nor str.
-        ValueError: From ``mask``, where the tokenizer is first known, if an entry is not one of its tokens.
 
     >>> AllowTokens(["a", "b"]).mask(TextBatch.from_texts([""])).nonzero()[1]
     array([ 97,  98, 256])
@@ -63,11 +60,8 @@ class BanTokens(_StaticMask):
     """Forbids the listed tokens.
 
     Args:
-        tokens: Ids, or texts that are one token each; see :func:`~textgym.tokenizers.token_ids`.
-
-    Raises:
-        TypeError: If ``tokens`` is one text or holds something that is neither int nor str.
-        ValueError: From ``mask``, where the tokenizer is first known, if an entry is not one of its tokens.
+        tokens: Ids, or texts of single tokens as in :func:`~textgym.tokenizers.token_ids`, with which ``mask`` resolves
+            them.
 
     >>> (~BanTokens(["<eos>", 10]).mask(TextBatch.from_texts([""]))).nonzero()[1]
     array([ 10, 256])
@@ -82,9 +76,6 @@ class MinNewTokens:
 
     Args:
         n: Tokens without EOS, at least 1.
-
-    Raises:
-        ValueError: If ``n`` is less than 1.
 
     >>> MinNewTokens(2).mask(TextBatch.from_texts(["a", "ab"]))[:, 256]
     array([False,  True])
@@ -111,9 +102,6 @@ class NoRepeatNGram:
 
     Args:
         n: Tokens of an n-gram, at least 1. With 1 no token occurs twice.
-
-    Raises:
-        ValueError: If ``n`` is less than 1.
 
     >>> valid = NoRepeatNGram(2).mask(TextBatch.from_texts(["the th"]))[0]
     >>> [chr(i) for i in (~valid).nonzero()[0]]
@@ -154,10 +142,6 @@ def as_constraint(spec: Constraint | str | Sequence[Constraint | str]) -> Constr
     Args:
         spec: A constraint, a name (``"no_repeat_ngram"``: n = 3), or a sequence of these, all of which must allow a
             token.
-
-    Raises:
-        ValueError: If the name is unknown.
-        TypeError: If ``spec`` is not a constraint.
 
     >>> as_constraint(["no_repeat_ngram"]).constraints[0].n
     3

@@ -78,10 +78,6 @@ def as_sample(spec: Any, prompt_column: str = "prompt", references_column: str |
         references_column: Key of the references, which are one text, several or None; by default ``"references"``, if
             there is such a key.
 
-    Raises:
-        ValueError: If a mapping lacks one of the two columns.
-        TypeError: If a prompt or reference is not text.
-
     >>> as_sample({"prompt": "2 + 3 =", "references": "5", "level": 1})
     Sample(prompt='2 + 3 =', references=('5',), metadata={'level': 1})
     """

@@ -30,9 +30,6 @@ class Curriculum(PromptSource):
         patience: Time constant of the moving average, in episodes.
         review_share: Fraction of the episodes from easier levels, in [0, 1).
 
-    Raises:
-        ValueError: If there is no level, or a number is out of range.
-
     >>> from textgym.prompts import ListPrompts
     >>> curriculum = Curriculum([ListPrompts(["easy"]), ListPrompts(["hard"])], patience=2, review_share=0.0)
     >>> easy = curriculum.draw(np.random.default_rng(0))
@@ -96,11 +93,7 @@ class Curriculum(PromptSource):
         return {"level": self.level, "success_rate": self.success_rate, "num_observed": self.num_observed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state from ``get_state``.
-
-        Raises:
-            ValueError: If its level does not exist.
-        """
+        """Restore a state from ``get_state``."""
         if not 1 <= state["level"] <= len(self.levels):
             raise ValueError(f"the state has level {state['level']}, but this curriculum has {len(self.levels)} levels")
         self.level, self.success_rate = int(state["level"]), float(state["success_rate"])

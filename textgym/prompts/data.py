@@ -91,10 +91,6 @@ class DatasetPrompts(_LazyPrompts):
         prompt_column: Column of the prompts.
         references_column: Column of the references, each one text or a list of texts; by default ``"references"``, if
             there is such a column.
-
-    Raises:
-        ValueError: If the data set is empty, is a dictionary of splits, or lacks a column.
-        TypeError: When a row is drawn whose prompt is not text.
     """
 
     def __init__(self, dataset: Any, prompt_column: str = "prompt", references_column: str | None = None) -> None:
@@ -121,9 +117,6 @@ class ReasoningGymPrompts(_LazyPrompts):
         dataset: What ``reasoning_gym.create_dataset(name, size=..., seed=...)`` returns. Without a seed, the tasks
             differ between processes.
 
-    Raises:
-        ValueError: If the data set is empty.
-
     Source: https://github.com/open-thought/reasoning-gym
     """
 
@@ -142,11 +135,9 @@ def reasoning_gym_sample(entry: Mapping[str, Any]) -> Sample:
 
 
 def read_rows(path: Path, formats: Sequence[str] = (".txt", ".jsonl", ".csv")) -> list[tuple[int, Any]]:
-    """Return (line number, row) of a file: a text for ``.txt``, a mapping of columns for ``.jsonl`` and ``.csv``.
+    """Return (line number, row) of a file: a text for ``.txt``, a mapping for ``.jsonl`` and ``.csv``.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the format is none of ``formats`` or the file is malformed; the message names file and line.
+    A ``ValueError`` for a malformed file, or one of another format, names file and line.
     """
     readers = {".txt": _lines, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
     suffix = path.suffix.lower()

@@ -25,9 +25,6 @@ class PromptEncoder:
         max_prompt_tokens: Maximum tokens of a prompt.
         truncation: None rejects a longer prompt, ``"left"`` drops tokens at its start, ``"right"`` at its end.
 
-    Raises:
-        ValueError: If ``max_prompt_tokens`` is less than 1 or ``truncation`` is unknown.
-
     >>> from textgym.tokenizers import ByteTokenizer
     >>> PromptEncoder(ByteTokenizer(), max_prompt_tokens=2, truncation="left")(Sample("abc"))
     array([98, 99])
@@ -62,12 +59,7 @@ class PromptEncoder:
         return ids
 
     def encode_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Return a prompt given as token ids, checked and truncated like a text.
-
-        Raises:
-            TypeError: If the ids are not integers.
-            ValueError: If they do not have one axis, an id is not a token, or as for a text.
-        """
+        """Return a prompt given as token ids, checked and truncated like a text."""
         array = np.asarray(ids)
         if array.ndim != 1:
             raise ValueError(f"prompt ids must have one axis, got shape {array.shape}")
@@ -81,11 +73,7 @@ class PromptEncoder:
         return self._fit(array.tolist(), repr(array.tolist()))
 
     def check(self, source: PromptSource) -> None:
-        """Encode the first 1024 samples of an indexed source, to report an invalid prompt early.
-
-        Raises:
-            ValueError: For the first invalid prompt, with its index.
-        """
+        """Raise ``ValueError`` for the first invalid prompt among 1024 of an indexed source, with its index."""
         if isinstance(source, IndexedPrompts):
             for i in range(min(len(source), NUM_CHECKED)):
                 try:

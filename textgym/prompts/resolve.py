@@ -23,9 +23,6 @@ def builtin_prompts(split: str = "all") -> IndexedPrompts:
     Args:
         split: ``"all"``, ``"train"`` (nine tenths) or ``"eval"`` (one tenth).
 
-    Raises:
-        ValueError: If there is no such split.
-
     >>> len(builtin_prompts("train")) + len(builtin_prompts("eval")) == len(builtin_prompts())
     True
     """
@@ -50,11 +47,6 @@ def as_prompts(spec: Any = None) -> PromptSource:
             list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
             ``datasets.Dataset``; a reasoning-gym data set; a function ``f(rng) -> prompt``; an iterator; or a
             :class:`PromptSource`.
-
-    Raises:
-        ValueError: If the source is empty, or a string is neither a built-in set nor a file.
-        FileNotFoundError: If a ``Path`` does not exist.
-        TypeError: If ``spec`` is none of these.
 
     >>> as_prompts(["Once upon a time"]).draw(np.random.default_rng(0)).prompt
     'Once upon a time'

@@ -20,10 +20,6 @@ class ListPrompts(IndexedPrompts):
         samples: Texts, ``Sample`` objects, or mappings with the key ``prompt``, optionally ``references``, and any
             others, which become metadata.
 
-    Raises:
-        ValueError: If the list is empty or a mapping has no prompt.
-        TypeError: If an entry has another type.
-
     >>> prompts = ListPrompts(["Once upon a time", {"prompt": "2 + 3 =", "references": ["5"]}])
     >>> len(prompts), prompts[1].references
     (2, ('5',))
@@ -55,10 +51,6 @@ class SubsetPrompts(IndexedPrompts):
         source: The source.
         indices: Indices into the source.
 
-    Raises:
-        ValueError: If there are no indices.
-        IndexError: If an index is not in the source.
-
     >>> SubsetPrompts(ListPrompts(["a", "b", "c"]), [2, 0])[0].prompt
     'c'
     """
@@ -83,9 +75,6 @@ class GeneratorPrompts(PromptSource):
         source: A function ``f(rng) -> str | Sample | mapping``, called once per episode; if ``rng`` is its only source
             of randomness, the prompts are reproducible by seed. Or an iterator of the same, consumed in order whatever
             the seed; it cannot restart, and can be copied or pickled only if Python can do so.
-
-    Raises:
-        TypeError: If ``source`` is neither, or what it returns is not a prompt.
 
     >>> prompts = GeneratorPrompts(lambda rng: f"{rng.integers(10)} + {rng.integers(10)} =")
     >>> prompts.draw(np.random.default_rng(0)).prompt
@@ -129,16 +118,12 @@ def train_eval_split(
     the same side, the order of the source does not matter, and an added prompt moves few others.
 
     Args:
-        source: An indexed source. Every prompt is read.
+        source: An indexed source with at least two distinct prompts. Every prompt is read.
         eval_share: Fraction of the distinct prompts that are for evaluation, in (0, 1). Each side gets at least one.
         seed: Seed of the split.
 
     Returns:
         The training and the evaluation prompts, disjoint and together the source.
-
-    Raises:
-        ValueError: If the fraction is outside (0, 1) or there are fewer than two distinct prompts.
-        TypeError: If the source is not indexed.
 
     >>> train, held_out = train_eval_split(ListPrompts(["a", "b", "c", "d"]), eval_share=0.25)
     >>> len(train), len(held_out)

@@ -248,9 +248,6 @@ class Potential(Reward):
             accepts. Its errors raise :class:`textgym.errors.ScorerError`.
         every: k, in tokens.
 
-    Raises:
-        ValueError: If gamma is not in (0, 1], or ``every`` is not a positive integer.
-
     >>> unfinished = TextBatch.from_texts(["a happy"])
     >>> unfinished.done = np.array([False])
     >>> Potential()(lambda batch: np.array([0.5]), unfinished, np.array([0.0]), np.array([0.2]))

@@ -60,9 +60,6 @@ def kl_estimate(estimator: str, log_ratios: Any, expm1: Callable[[Any], Any] = n
         log_ratios: d, an array or a tensor.
         expm1: The array library's exp(x) - 1.
 
-    Raises:
-        ValueError: If the estimator is unknown.
-
     >>> [round(float(kl_estimate(name, np.log(2.0))), 4) for name in ("k1", "k2", "k3")]
     [0.6931, 0.2402, 0.1931]
     """
@@ -136,12 +133,9 @@ class AdaptiveCoefficient:
     Source: Ziegler et al. 2019, Fine-tuning language models from human preferences (arXiv:1909.08593), section 2.2.
 
     Args:
-        coef: Initial coefficient, in reward per nat.
+        coef: Initial coefficient, in reward per nat; above 0 if there is a target.
         target: Target KL per token, in nats; None keeps the coefficient fixed.
         horizon: Steps over which the coefficient changes by a factor of about 1.2 at most.
-
-    Raises:
-        ValueError: If ``coef`` is negative, ``target`` or ``horizon`` is not positive, or ``coef`` is 0 with a target.
 
     >>> coefficient = AdaptiveCoefficient(0.1, target=0.05, horizon=10)
     >>> coefficient.update(kl=0.5)

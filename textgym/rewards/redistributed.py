@@ -75,9 +75,6 @@ class Redistributed(Terminal):
     Args:
         credit: ``"uniform"``, ``"discounted"``, ``"leave_one_out"``, or a function with their signature.
 
-    Raises:
-        ValueError: If the name is unknown.
-
     >>> import gymnasium, textgym
     >>> keywords = {"tokenizer": "char", "prompts": ["Hi"], "scorer": len, "max_new_tokens": 2}
     >>> env = gymnasium.make("TextGen-v0", reward=Redistributed("uniform"), **keywords)

@@ -61,9 +61,6 @@ class PaddedTokenizer:
         tokenizer: Any :class:`Tokenizer`.
         vocab_size: The width of the logits.
 
-    Raises:
-        ValueError: If the tokenizer has ids beyond ``vocab_size``.
-
     >>> from textgym.tokenizers import ByteTokenizer
     >>> padded = PaddedTokenizer(ByteTokenizer(), 260)
     >>> padded.vocab_size, padded.token_mask.sum(), padded.decode([72, 105, 259])

@@ -27,9 +27,6 @@ class TokenizersTokenizer:
         tokenizer: The tokenizer, which is copied.
         eos_token_id: The id that ends a text.
         bos_token_id: The id used for an empty prompt.
-
-    Raises:
-        ValueError: If the vocabulary is empty or lacks one of the two ids.
     """
 
     def __init__(
@@ -77,9 +74,6 @@ class TransformersTokenizer:
 
     Args:
         tokenizer: A tokenizer that must not be changed while the adapter is in use.
-
-    Raises:
-        ValueError: If the vocabulary is empty.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -48,9 +48,6 @@ class CharTokenizer:
     Args:
         alphabet: The characters, in the order of their ids; by default newline and printable ASCII (96).
 
-    Raises:
-        ValueError: If the alphabet is empty or contains a character twice.
-
     >>> tokenizer = CharTokenizer("abc")
     >>> tokenizer.encode("cab"), tokenizer.decode([2, 0, 1, 3]), tokenizer.vocab_size
     ([2, 0, 1], 'cab', 4)
@@ -105,9 +102,6 @@ class WordTokenizer:
     Args:
         vocabulary: The words, in the order of their ids.
 
-    Raises:
-        ValueError: If the vocabulary is empty, or a word is empty, contains white space or is duplicated.
-
     >>> tokenizer = WordTokenizer(["a", "cat", "sat"])
     >>> tokenizer.encode("a dog sat"), tokenizer.decode([0, 1, 3, 4])
     ([0, 3, 2], ' a cat <unk>')
@@ -140,9 +134,6 @@ class WordTokenizer:
         Args:
             texts: Any number of texts.
             max_words: Maximum number of words.
-
-        Raises:
-            ValueError: If the texts contain no word.
 
         >>> WordTokenizer.from_texts(["the cat", "the dog"]).vocabulary
         ('the', 'cat', 'dog')

@@ -31,9 +31,6 @@ _EOS_TOKENS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "[EOS]")
 def embedded_lm_path(name: str) -> Path:
     """Return the folder of a language model inside the package, in Hugging Face's layout.
 
-    Raises:
-        ValueError: If there is no such model.
-
     >>> embedded_lm_path("tiny").name
     'tiny'
     """
@@ -70,10 +67,6 @@ def token_ids(tokenizer: Tokenizer, tokens: Iterable[int | str]) -> npt.NDArray[
         tokenizer: The tokenizer.
         tokens: Ids, or texts as ``token_text`` shows them, such as ``" good"`` with the token's leading space, or
             ``"<eos>"``. A text that several tokens share gives all of them.
-
-    Raises:
-        ValueError: If an id is not a token, or a text is not the text of a single token.
-        TypeError: If ``tokens`` is one text, or an entry is neither int nor str.
 
     >>> from textgym.tokenizers import ByteTokenizer
     >>> token_ids(ByteTokenizer(), ["a", "<eos>", 98])

@@ -41,9 +41,6 @@ class FunctionUser:
             ``{"role": "user" | "assistant", "content": str}`` that starts with the prompt. A string is a reply after
             which the dialogue continues; None ends it with the reason ``"user_left"``.
 
-    Raises:
-        TypeError: If the function returns anything else.
-
     >>> user = FunctionUser(lambda messages: None if "bye" in messages[-1]["content"] else "Tell me more.")
     >>> user(TextBatch.from_texts(["Good bye!", "Hello!"]), [])
     [Reply(text='', outcome='user_left'), Reply(text='Tell me more.', outcome=None)]
@@ -89,11 +86,7 @@ class ScriptedUser:
 
 
 def as_user(spec: Any) -> User:
-    """Return ``spec`` as a user: a :class:`User` itself, or ``f(messages) -> str | Reply | None`` wrapped.
-
-    Raises:
-        TypeError: If it is neither.
-    """
+    """Return ``spec`` as a user: a :class:`User` itself, or ``f(messages) -> str | Reply | None`` wrapped."""
     if isinstance(spec, type) or not callable(spec):
         raise TypeError(
             f"user is {spec!r:.60} of type {type(spec).__name__}; expected f(messages) -> str or None, or a User, "

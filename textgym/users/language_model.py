@@ -51,11 +51,6 @@ class LMUser:
             ``User:`` and ``Assistant:``; or ``f(instruction, messages) -> str``, with the messages of ``batch.turns``
             after the prompt's. None is ``"chat"`` if there is a template, else ``"plain"``.
 
-    Raises:
-        ImportError: If torch or transformers is missing.
-        TypeError: If a loaded model comes without a tokenizer, or ``outcomes`` or ``instruction`` has the wrong type.
-        ValueError: If the model or format is unknown, ``"chat"`` has no template, or a number is out of range.
-
     >>> user = LMUser("tiny", max_new_tokens=8, outcomes={"goodbye": "success"})
     >>> [reply] = user(TextBatch.from_texts([" Hello!"], prompts=["Hi."]), [np.random.default_rng(0)])
     >>> isinstance(reply.text, str), "\n" in reply.text
