@@ -126,13 +126,13 @@ def test_a_source_a_reward_and_a_scorer_from_outside_observe_every_episode_that_
     env = make(interface)
     start(env)
     play(env, 12)
-    parts = env.core.components
-    num_ended = parts.scorer.count
+    components = env.core.components
+    num_ended = components.scorer.count
     assert num_ended > 3
-    assert parts.reward.scorers[0].count == num_ended
-    assert parts.prompts.size == min(1 + num_ended, 20)
+    assert components.reward.scorers[0].count == num_ended
+    assert components.prompts.size == min(1 + num_ended, 20)
     env.set_progress(0.5)
-    assert (parts.scorer.progress, parts.reward.scorers[0].progress) == (0.5, 0.5)
+    assert (components.scorer.progress, components.reward.scorers[0].progress) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -371,3 +371,27 @@ def test_the_state_of_a_prompt_source_is_not_cut_with_the_slots():
         assert select_slots(env.get_state(), np.array(slots))["prompts"] == {"weights": [0.2, 0.3, 0.5]}
     simulation = Simulation(env, np.arange(5))
     assert simulation.state["prompts"] == {"weights": [0.2, 0.3, 0.5]}
+
+
+class CountedReference:
+    """Probability one half for every token; counts how often its cache is cleared."""
+
+    def __init__(self):
+        self.num_cleared = 0
+
+    def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
+        return np.full(len(ids), np.log(0.5))
+
+    def clear(self):
+        self.num_cleared += 1
+
+
+@pytest.mark.parametrize("interface", ["SameStep", "NextStep", "Disabled", "sb3"])
+def test_a_full_reset_of_several_episodes_clears_the_cache_of_the_kl_reference(interface):
+    reference = CountedReference()
+    env = make(interface, reference=reference, kl_penalty=0.1)
+    start(env)
+    play(env)
+    assert reference.num_cleared == 1
+    env.reset()
+    assert reference.num_cleared == 2

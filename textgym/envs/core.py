@@ -151,6 +151,8 @@ class Core:
         return self._atomically(self._reset, request)
 
     def _reset(self, request: ResetRequest) -> State:
+        if request.is_full and self.components.kl is not None:
+            self.components.kl.clear()
         errors = self._start(request)
         return State(self.observe(), self._reported_masks(), errors)
 

@@ -87,8 +87,6 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
                     f"{left} of num_episodes are left, reset_mask selects {slots.size}: with fewer left it may select "
                     "ended episodes only, without seed and options; call reset() without reset_mask to start over"
                 )
-        elif self.core.components.kl is not None:
-            self.core.components.kl.clear()
         state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
         return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 
