@@ -23,13 +23,11 @@ try:
 except ImportError as error:
     raise ImportError(f"textgym_agents.sb3 needs Stable-Baselines3: {install_hint('sb3')}") from error
 
-from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
 from textgym_agents.sb3.callbacks import RedistributeRewards, ReportLogProbs, ReportProgress
+from textgym_agents.sb3.dqn import EpisodeReplayBuffer, LMQPolicy
 from textgym_agents.sb3.export import export_hf
 from textgym_agents.sb3.features import LMFeatures
-from textgym_agents.sb3.q_learning import LMQPolicy
-from textgym_agents.sb3.replay_buffer import EpisodeReplayBuffer
-from textgym_agents.sb3.rollout_buffer import EpisodeRolloutBuffer
+from textgym_agents.sb3.on_policy import EpisodeRolloutBuffer, LMActorCriticPolicy
 
 if TYPE_CHECKING:
     from textgym_agents.sb3.maskable import MaskableEpisodeRolloutBuffer, MaskableLMActorCriticPolicy

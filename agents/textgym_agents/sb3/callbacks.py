@@ -7,7 +7,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from textgym import TextGenVecEnv
 from textgym_agents.rollout import check_final_info, redistribute
-from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
+from textgym_agents.sb3.on_policy import LMActorCriticPolicy
 
 __all__ = ["RedistributeRewards", "ReportLogProbs", "ReportProgress"]
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
+from textgym_agents.sb3.on_policy import LMActorCriticPolicy
 
 __all__ = ["export_hf"]
 

@@ -10,8 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from textgym_agents.backbone import LMBackbone
-from textgym_agents.sb3.spaces import check_window
-from textgym_agents.sb3.states import TextStates, hidden_states, windows_of
+from textgym_agents.sb3.base import TextStates, check_window, hidden_states, windows_of
 
 __all__ = ["LMFeatures"]
 

@@ -17,9 +17,8 @@ try:
 except ImportError as error:
     raise ImportError(f"masked actions need sb3-contrib: {install_hint('sb3')}") from error
 
-from textgym_agents.sb3.actor_critic import LMActorCriticPolicy
-from textgym_agents.sb3.rollout_buffer import EpisodeRolloutBuffer
-from textgym_agents.sb3.states import TextStates
+from textgym_agents.sb3.base import TextStates
+from textgym_agents.sb3.on_policy import EpisodeRolloutBuffer, LMActorCriticPolicy
 
 __all__ = ["MaskableEpisodeRolloutBuffer", "MaskableLMActorCriticPolicy"]
 

@@ -15,7 +15,7 @@ from textgym.actions import Subset
 from textgym.constraints import BanTokens
 from textgym.rewards import Redistributed
 from textgym_agents.sb3 import EpisodeReplayBuffer, LMFeatures, LMQPolicy, export_hf
-from textgym_agents.sb3.replay_buffer import NextStates
+from textgym_agents.sb3.dqn import NextStates
 
 
 def make_env(num_envs=8, **keywords):

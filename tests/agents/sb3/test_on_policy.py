@@ -27,7 +27,7 @@ from textgym_agents.sb3 import (
     ReportLogProbs,
     export_hf,
 )
-from textgym_agents.sb3.states import TextStates
+from textgym_agents.sb3.base import TextStates
 
 
 def make_env(num_envs=8, **keywords):
