@@ -1,17 +1,12 @@
-"""Language models in stock Stable-Baselines3 and sb3-contrib algorithms, which stay as they are installed.
+"""Language models in stock Stable-Baselines3 and sb3-contrib algorithms, which are not modified.
 
-actor_critic    the language model as SB3's policy for PPO and A2C
-bootstrap       V of episodes that a time limit cut off
-rollout_buffer  their rollouts: ids once, whole stretches of episodes in a minibatch
-maskable        both for sb3-contrib's MaskablePPO, with masks as bits
-q_learning      Q-values on a language model, for SB3's DQN
-replay_buffer   its replay: ids once, whole episodes in a minibatch
-features        a frozen language model under any algorithm's own MLP
-states          many states that are prefixes of few texts
-spaces          which environments a language model can act in
-optimizer       two learning rates under SB3's single one
-callbacks       log-probabilities and progress for the environment; redistributed rewards
-export          from an SB3 zip to a Hugging Face folder
+on_policy   actor-critic policy and rollout buffer for PPO and A2C
+maskable    the same for sb3-contrib's MaskablePPO, with masks as bits
+dqn         Q-function and replay buffer for DQN
+features    a frozen language model as features extractor of any algorithm
+callbacks   reports of log-probabilities and progress; redistributed rewards
+export      SB3 models and zips to Hugging Face folders
+base        states as prefixes of texts, checks of spaces, the optimizer
 """
 
 from typing import TYPE_CHECKING, Any
@@ -48,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs sb3-contrib when it is asked for."""
+    """Import the classes that need sb3-contrib on first access."""
     if name not in ("MaskableEpisodeRolloutBuffer", "MaskableLMActorCriticPolicy"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from textgym_agents.sb3 import maskable

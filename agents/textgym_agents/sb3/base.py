@@ -30,30 +30,31 @@ HEAD_LR_SCALE = 10.0
 
 @dataclass(frozen=True)
 class TextStates:
-    """M states, text by text: what our buffers give to SB3's ``train`` as observations, which gives it to our policies.
+    """M states that are prefixes of B texts, so that one forward over the texts evaluates them all.
 
-    The numbers stay on the CPU, from where the language model takes them.
+    textgym's buffers yield them in place of observations; SB3's ``train`` passes them to textgym's policies unchanged.
+    The tensors stay on the CPU.
     """
 
     ids: torch.Tensor
-    """(B, W) int64, texts from the left; what stands after a text's end is any token."""
+    """(B, W) int64 texts, right-padded with any token."""
     rows: torch.Tensor
-    """(M,) int64, the text that each state belongs to, ascending."""
+    """(M,) int64, the text of each state, ascending."""
     columns: torch.Tensor
-    """(M,) int64, where the last token of each state stands, ascending within a text."""
+    """(M,) int64, the column of each state's last token, ascending within a text."""
 
     @property
     def prompt_lengths(self) -> torch.Tensor:
-        """(B,) int64, tokens of each text's first state, which it may share with others."""
+        """(B,) int64, length of each text's first state."""
         counts = torch.bincount(self.rows, minlength=len(self.ids))
         return self.columns[counts.cumsum(0) - counts] + 1
 
     @classmethod
     def of(cls, observation: Any, pad_token_id: int) -> "TextStates":
-        """Return states as they are, and M observations, which SB3's own buffers give, each as a text of its own.
+        """Return ``TextStates`` unchanged; convert M observations from SB3's own buffers, one text each.
 
         Args:
-            observation: States, or (M, L) integers, texts right-padded with ``pad_token_id``, or a dict of such.
+            observation: ``TextStates``, (M, L) ids right-padded with ``pad_token_id``, or a dict with ``"ids"``.
             pad_token_id: V.
         """
         if isinstance(observation, cls):
@@ -67,7 +68,7 @@ class TextStates:
 
 
 def hidden_states(backbone: LMBackbone, states: TextStates) -> torch.Tensor:
-    """Return (M, H) last hidden states from one forward over B texts, without the logits, which cost more than they."""
+    """Return (M, H) last hidden states from one forward over B texts, without computing logits."""
     rows, columns = states.rows.to(backbone.device), states.columns.to(backbone.device)
     kept: list[torch.Tensor] = []
 
@@ -81,11 +82,11 @@ def hidden_states(backbone: LMBackbone, states: TextStates) -> torch.Tensor:
 
 
 def windows_of(observation: Any, pad_token_id: int) -> npt.NDArray[np.int64]:
-    """Return the (N, L) int64 ids of a tensor that SB3 made of an observation, or of a dict of such.
+    """Return the (N, L) int64 ids of an observation tensor, or of a dict with ``"ids"``.
 
     Raises:
-        ValueError: If they are not texts right-padded with ``pad_token_id``, although the space says so: SB3's
-            ``VecNormalize`` and ``VecFrameStack`` leave the space as one that fits, and change what is in it.
+        ValueError: If they are not texts right-padded with ``pad_token_id``: SB3's ``VecNormalize`` and
+            ``VecFrameStack`` change observations in a way that the space does not show.
     """
     ids = observation["ids"] if isinstance(observation, dict) else observation
     windows: npt.NDArray[np.int64] = ids.long().numpy(force=True)
@@ -93,58 +94,58 @@ def windows_of(observation: Any, pad_token_id: int) -> npt.NDArray[np.int64]:
     is_text = not (is_pad[:, :-1] & ~is_pad[:, 1:]).any() and 0 <= windows.min() <= windows.max() <= pad_token_id
     if not is_text or (ids.is_floating_point() and bool((ids != ids.round()).any())):
         raise ValueError(
-            f"the observation is no window of token ids from 0, right-padded with {pad_token_id}: a wrapper changes "
-            "it; use VecNormalize(norm_obs=False), and neither VecFrameStack nor any other wrapper of observations"
+            f"expected token ids from 0, right-padded with {pad_token_id}, but a wrapper changes the observations; use "
+            "VecNormalize(norm_obs=False) and no VecFrameStack or other observation wrapper"
         )
     return windows
 
 
 def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
-    """Return the space of the token window: the observation, or its entry ``"ids"``.
+    """Return the space of the token window: the observation space or its entry ``"ids"``.
 
     Raises:
-        TypeError: If there is none.
+        TypeError: If there is no such space.
     """
     space = observation_space.get("ids") if isinstance(observation_space, spaces.Dict) else observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.integer):
         raise TypeError(
-            "a language model reads token ids, a space Box(0, V, (L,), int64) or a Dict that holds one under 'ids', "
+            "a language model needs token ids, a space Box(0, V, (L,), int64) or a Dict with one under 'ids', "
             f"got {observation_space}; make the environment with observation='tokens'"
         )
     return space
 
 
 def check_window(observation_space: spaces.Space[Any], backbone: LMBackbone) -> None:
-    """Check that a model can read the observations.
+    """Check that the observations are token windows of the model.
 
     Raises:
-        TypeError: If the observation holds no token window.
-        ValueError: If its ids are not the model's, or its window is longer than the model's positions.
+        TypeError: If the observation contains no token window.
+        ValueError: If the vocabularies differ, or the window is longer than the model's positions.
     """
     space = window_space(observation_space)
     if (highest := int(space.high.max())) != backbone.vocab_size:
         raise ValueError(
-            f"the environment has a vocabulary of {highest}, the model one of {backbone.vocab_size}; the environment "
-            "needs the model's own tokenizer: give it the same model=..."
+            f"the environment has a vocabulary of {highest}, the model one of {backbone.vocab_size}; make the "
+            "environment with the model's own tokenizer: the same model=..."
         )
     backbone.check_window(space.shape[0])
 
 
 def check_actions(action_space: spaces.Space[Any], backbone: LMBackbone) -> None:
-    """Check that an action is a token of the model.
+    """Check that the actions are the tokens of the model.
 
     Raises:
-        TypeError: If actions are not ``Discrete``.
-        ValueError: If there are more or fewer of them than tokens.
+        TypeError: If the space is not ``Discrete``.
+        ValueError: If its size is not that of the vocabulary.
     """
     if not isinstance(action_space, spaces.Discrete):
         raise TypeError(
-            f"a language model writes one token per action, a space Discrete({backbone.vocab_size}), got {action_space}"
+            f"a language model needs one action per token, a space Discrete({backbone.vocab_size}), got {action_space}"
         )
     if action_space.n != backbone.vocab_size or action_space.start != 0:
         raise ValueError(
-            f"the environment has {action_space.n} actions, the model a vocabulary of {backbone.vocab_size}; a "
-            "language model needs actions='vocabulary' and its own tokenizer: give the environment the same model=..."
+            f"the environment has {action_space.n} actions, the model a vocabulary of {backbone.vocab_size}; "
+            "make the environment with actions='vocabulary' and the model's own tokenizer: the same model=..."
         )
 
 
@@ -156,18 +157,18 @@ def make_optimizer(
     optimizer_class: type[torch.optim.Optimizer],
     optimizer_kwargs: dict[str, Any] | None,
 ) -> torch.optim.Optimizer:
-    """Return an optimizer over what trains in ``module``, in two groups: ``backbone`` and the rest, which is the head.
+    """Return an optimizer with separate learning rates for the language model and the head.
 
-    SB3 writes its schedule's learning rate into every group before each update. A group therefore carries
-    ``lr_scale``, by which its rate is multiplied during a step.
+    SB3 sets the learning rate of its schedule in every parameter group before each update. A group therefore has an
+    ``lr_scale`` by which its rate is multiplied during a step.
 
     Args:
-        module: All that is trained.
-        backbone: The part of it that is the language model.
-        learning_rate: The schedule's first.
-        head_lr_scale: Of the rest.
-        optimizer_class: Any of torch's.
-        optimizer_kwargs: Of its constructor; None is no weight decay.
+        module: The module whose trainable parameters are optimised.
+        backbone: The language model in it; all other parameters are the head.
+        learning_rate: Initial learning rate.
+        head_lr_scale: Learning rate of the head relative to ``learning_rate``.
+        optimizer_class: A torch optimizer class.
+        optimizer_kwargs: Further constructor arguments; None means no weight decay.
 
     Raises:
         ValueError: If the optimizer is fused, or ``head_lr_scale`` is negative.
@@ -175,8 +176,8 @@ def make_optimizer(
     settings: dict[str, Any] = {"weight_decay": 0.0} if optimizer_kwargs is None else optimizer_kwargs
     if settings.get("fused"):
         raise ValueError(
-            "a fused optimizer leaves the parameters' version counters as they are, by which the stream notices that "
-            "its cache is out of date; leave out fused=True"
+            "a fused optimizer does not advance the parameters' version counters, which invalidate the KV cache; leave "
+            "out fused=True"
         )
     if head_lr_scale < 0:
         raise ValueError(f"head_lr_scale must be at least 0, got {head_lr_scale}")

@@ -1,4 +1,4 @@
-"""SB3 callbacks that report log-probabilities and progress to the environment and redistribute its rewards."""
+"""SB3 callbacks: report log-probabilities and progress to the environment, redistribute its rewards."""
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ __all__ = ["RedistributeRewards", "ReportLogProbs", "ReportProgress"]
 
 
 class RedistributeRewards(BaseCallback):
-    """Gives each step the share of its token when the environment has ``reward="redistributed"``.
+    """Assigns redistributed rewards to their tokens if the environment has ``reward="redistributed"``.
 
-    The shares are known at an episode's end only. SB3 does not pass ``info`` to its rollout buffers, so this callback
-    changes the rewards that PPO, A2C or MaskablePPO stored for the steps of that episode, as ``collect`` does. Shares
-    of tokens written in an earlier rollout, which has been learned from, stay in the last reward. Without the
-    callback the score is a terminal reward. ``EpisodeReplayBuffer`` needs no callback.
+    Token rewards are known only at the end of an episode, and SB3 does not pass ``info`` to its rollout buffers.
+    This callback changes the rewards that PPO, A2C or MaskablePPO stored for the steps of the episode, as ``collect``
+    does. Rewards of tokens from an earlier rollout stay in the last reward. Without the callback the score is a
+    terminal reward. ``EpisodeReplayBuffer`` needs no callback.
 
     Raises:
         TypeError: When training starts, if the algorithm does not learn from rollouts.
@@ -43,32 +43,32 @@ class RedistributeRewards(BaseCallback):
         now, starts_now = self.locals["rewards"], self.model._last_episode_starts  # stored after the callbacks
         assert starts_now is not None
         self._has_written[buffer.pos] = ["invalid_action" not in info for info in self.locals["infos"]]
-        for slot in np.flatnonzero(self.locals["dones"]).tolist():
-            shares = self.locals["infos"][slot].get("token_rewards")
+        for index in np.flatnonzero(self.locals["dones"]).tolist():
+            shares = self.locals["infos"][index].get("token_rewards")
             if shares is None:
                 continue
             if (normalize := self.model.get_vec_normalize_env()) is not None:
                 shares = normalize.normalize_reward(np.asarray(shares))
-            starts = np.append(buffer.episode_starts[: buffer.pos, slot], starts_now[slot])
+            starts = np.append(buffer.episode_starts[: buffer.pos, index], starts_now[index])
             first = max(np.flatnonzero(starts), default=0)
-            rewards = np.append(buffer.rewards[first : buffer.pos, slot], now[slot])
-            redistribute(rewards, shares, self._has_written[first : buffer.pos + 1, slot])
-            buffer.rewards[first : buffer.pos, slot], now[slot] = rewards[:-1], rewards[-1]
+            rewards = np.append(buffer.rewards[first : buffer.pos, index], now[index])
+            redistribute(rewards, shares, self._has_written[first : buffer.pos + 1, index])
+            buffer.rewards[first : buffer.pos, index], now[index] = rewards[:-1], rewards[-1]
         return True
 
 
 class ReportLogProbs(BaseCallback):
-    """Tells the training environment log pi(a|s) of each action before it is taken.
+    """Reports log pi(a|s) of each action to the training environment: ``model.learn(n, callback=ReportLogProbs())``.
 
-    With it an environment's ``kl_penalty`` charges the KL to the reference. Without it, it charges the cross-entropy,
-    which is the KL plus the policy's entropy, and so pushes the policy towards repeating itself.
+    The environment's ``kl_penalty`` is then the KL to the reference. Without it, it is the cross-entropy, the KL plus
+    the policy's entropy, which drives the policy towards repetition.
 
-    Give it to ``learn``: ``model.learn(10_000, callback=ReportLogProbs())``. SB3 has no event between choosing and
-    stepping, so the policy calls back from its forward, which only the collection of rollouts uses.
+    SB3 has no callback between action and step, so the policy calls this one from its ``forward``, which only the
+    collection of rollouts uses.
 
     Raises:
         TypeError: When training starts, if the policy is not an ``LMActorCriticPolicy``.
-        AttributeError: When training starts, if the environment has no ``set_log_probs``: it is of another family.
+        AttributeError: When training starts, if the environment is not of the TextGen family.
     """
 
     def _on_training_start(self) -> None:
@@ -82,9 +82,9 @@ class ReportLogProbs(BaseCallback):
         def report(log_probs: torch.Tensor) -> None:
             if isinstance(env, TextGenVecEnv):
                 env.set_log_probs(log_probs.numpy(force=True))
-            else:  # single environments, which SB3 steps one by one
-                for slot, log_prob in enumerate(log_probs.tolist()):
-                    env.env_method("set_log_probs", log_prob, indices=slot)
+            else:  # single environments, stepped one by one
+                for index, log_prob in enumerate(log_probs.tolist()):
+                    env.env_method("set_log_probs", log_prob, indices=index)
 
         policy.on_log_probs = report
 
@@ -98,12 +98,12 @@ class ReportLogProbs(BaseCallback):
 
 
 class ReportProgress(BaseCallback):
-    """Tells the training environment before each rollout which share of ``learn`` is done.
+    """Reports the progress of ``learn``, 0 to 1, to the training environment before each rollout.
 
-    A scorer that changes with it, such as ``textgym.scorers.Schedule``, hears of it. Works with every algorithm.
+    Needed by scorers that depend on progress, such as ``textgym.scorers.Schedule``. Works with every algorithm.
 
     Raises:
-        AttributeError: When training starts, if the environment has no ``set_progress``: it is of another family.
+        AttributeError: When training starts, if the environment is not of the TextGen family.
     """
 
     def _on_training_start(self) -> None:
@@ -111,8 +111,8 @@ class ReportProgress(BaseCallback):
             raise AttributeError("ReportProgress needs an environment with set_progress, of the TextGen family")
 
     def _on_rollout_start(self) -> None:
-        # SB3's own measure, _current_progress_remaining, is still that of the learn() before in the first rollout. The
-        # last rollout can be longer than what was left.
+        # SB3's _current_progress_remaining is stale in the first rollout of a second learn(). The last rollout can
+        # exceed the total.
         done = self.model.num_timesteps / self.model._total_timesteps
         self.training_env.unwrapped.env_method("set_progress", min(done, 1.0))
 

@@ -32,37 +32,33 @@ from textgym_agents.sb3.base import (
 
 __all__ = ["EpisodeReplayBuffer", "LMQPolicy"]
 
-_STEP = np.dtype([("column", np.int32), ("action", np.int32), ("reward", np.float32)])
-"""A transition: where the last token of its state stands, what was chosen there, what it gave."""
-
 
 class LMQPolicy(DQNPolicy):
-    """A language model with a Q head that SB3's DQN trains.
+    """Policy for SB3's DQN: a language model with a Q head.
 
-    Give DQN ``replay_buffer_class=EpisodeReplayBuffer``: an update then costs three forwards (online, target, and
-    online once more for double Q) and one backward over each text. SB3's own buffer works too, at one text per
-    transition.
+    With ``replay_buffer_class=EpisodeReplayBuffer`` an update costs three forwards (online, target, and online again
+    for double Q) and one backward over each text; with SB3's own buffer it costs one text per transition.
 
-    SB3's ``train`` regresses Q(s_t, a_t) on ``r_t + (1 - done) * discount * max(q_net_target(s_{t+1}))``. That leaves
-    two freedoms, and a language model needs both, since the maximum over a vocabulary overestimates: the target network
-    answers with double Q-values (van Hasselt et al. 2016, arXiv:1509.06461), and with ``EpisodeReplayBuffer`` with
-    Peng's lambda-returns from there on.
+    SB3's ``train`` regresses Q(s_t, a_t) on ``r_t + (1 - done) * discount * max(q_net_target(s_{t+1}))``. Because the
+    maximum over a vocabulary overestimates, the target network returns double Q-values (van Hasselt et al. 2016,
+    arXiv:1509.06461) and, with ``EpisodeReplayBuffer``, Peng's lambda-returns.
 
-    SB3 explores by ``action_space.sample()``: a uniform token, in all slots at once or in none. DQN knows no masks.
+    SB3 explores by ``action_space.sample()``: a uniform token, in all environments at once or in none. SB3's DQN does
+    not support action masks.
 
     Args:
-        observation_space: ``Box(0, V, (L,), int64)``, or a ``Dict`` that holds one under ``"ids"``. SB3 gives it.
-        action_space: ``Discrete(V)``. SB3 gives it.
-        lr_schedule: SB3 gives it; its rate is the language model's.
-        model: As in ``LMActorCriticPolicy``; the target network is a second model of that size.
-        double: Whether the online network chooses the action whose value the target network gives.
-        head_lr_scale: How many times faster the Q head learns.
-        optimizer_class: Any of torch's, by default AdamW without weight decay.
-        optimizer_kwargs: Of the optimizer, besides the learning rate.
-        **kwargs: Of ``LMBackbone``: ``trainable_layers``, ``lora``, ``autocast``.
+        observation_space: ``Box(0, V, (L,), int64)``, or a ``Dict`` with one under ``"ids"``; set by SB3.
+        action_space: ``Discrete(V)``; set by SB3.
+        lr_schedule: Learning rate of the language model; set by SB3.
+        model: As in ``LMActorCriticPolicy``; the target network is a full copy.
+        double: Double Q-learning: the online network selects the action, the target network evaluates it.
+        head_lr_scale: Learning rate of the Q head relative to the schedule's.
+        optimizer_class: A torch optimizer class, by default AdamW without weight decay.
+        optimizer_kwargs: Arguments of the optimizer other than the learning rate.
+        **kwargs: Keywords of ``LMBackbone``: ``trainable_layers``, ``lora``, ``autocast``.
 
     Raises:
-        TypeError: If the spaces are not those of token ids.
+        TypeError: If the spaces are not of token ids.
         ValueError: If the vocabularies differ, or the window is longer than the model's positions.
     """
 
@@ -79,7 +75,7 @@ class LMQPolicy(DQNPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        BasePolicy.__init__(self, observation_space, action_space)  # not DQNPolicy's own, which would build an MLP
+        BasePolicy.__init__(self, observation_space, action_space)  # not DQNPolicy.__init__, which builds an MLP
         backbone = LMBackbone(model, **kwargs)
         check_window(observation_space, backbone)
         check_actions(action_space, backbone)
@@ -103,13 +99,12 @@ class LMQPolicy(DQNPolicy):
 
 
 class LMQNetwork(QNetwork):
-    """Q(s, .) = W LayerNorm(h(s)) + b with the language model's last hidden state h; 0 everywhere at the start.
+    """Q(s, .) = W LayerNorm(h(s)) + b with the language model's last hidden state h; initialised to 0.
 
-    Without the norm and the zeros, the maximum over a vocabulary of random values starts high, and bootstrapping keeps
-    it there.
+    With random initial values, the maximum over the vocabulary would start high and bootstrapping would keep it there.
 
     Args:
-        observation_space: With a token window.
+        observation_space: Space with a token window.
         action_space: ``Discrete(V)``.
         backbone: The language model, trained in place.
     """
@@ -127,27 +122,27 @@ class LMQNetwork(QNetwork):
         return apply_head(self.head, hidden_states(self.backbone, states))
 
     def set_training_mode(self, mode: bool) -> None:
-        """Note the mode and leave the model in evaluation: dropout would blur what is compared."""
+        """Set the flag only; the model stays in evaluation mode, without dropout."""
         self.training = mode
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> torch.Tensor:
-        """Return the (N,) best tokens, feeding only the newest of each slot."""
+        """Return the (N,) best tokens, feeding only the new token of each text."""
         _, hidden = self.backbone.step(windows_of(observation, self.backbone.vocab_size))
         return apply_head(self.head, hidden).argmax(dim=1)
 
 
 class _TargetNetwork(LMQNetwork):
-    """The slow copy, which answers with what SB3 should bootstrap from, in place of V values to take the maximum of."""
+    """Target network that returns the bootstrap value of each state instead of V Q-values."""
 
     def __init__(self, online: LMQNetwork, double: bool) -> None:
-        # A full copy: SB3's update writes into the target's weights, so that frozen ones must not be shared either.
+        # A full copy: SB3 writes into all target weights, so not even frozen ones may be shared.
         super().__init__(online.observation_space, online.action_space, copy.deepcopy(online.backbone))
         self.load_state_dict(online.state_dict())
         self.requires_grad_(False)
         self._online = (online,) if double else ()  # a tuple hides it from the module tree
 
     def forward(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
-        """Return (M, 1) values of M states, of which SB3 takes the maximum: they are it."""
+        """Return (M, 1) bootstrap values of M states; SB3's maximum over one column is the value itself."""
         values = super().forward(obs)
         best = self._online[0](obs) if self._online else values
         values = values.gather(1, best.argmax(dim=1, keepdim=True))
@@ -155,37 +150,36 @@ class _TargetNetwork(LMQNetwork):
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
-    """A ``replay_buffer_class`` for DQN with an ``LMQPolicy``.
+    """Replay buffer for DQN with an ``LMQPolicy``; a ``replay_buffer_class``.
 
-    ``sample(batch_size)`` draws whole episodes, with those that are still being written, until they hold at least
-    ``batch_size`` transitions. Each transition is as likely as any other, but those of one episode come together: take
-    larger batches than for independent ones. When there are more than ``buffer_size`` transitions, the oldest episodes
-    go. Where the environment redistributes its rewards, each transition gets the share of its token.
+    ``sample(batch_size)`` draws whole episodes, including unfinished ones, until they contain at least ``batch_size``
+    transitions. Transitions of an episode are correlated: use larger batches than for independent ones. Beyond
+    ``buffer_size`` transitions the oldest episodes are dropped. Redistributed rewards are assigned to their tokens.
 
     The learning target is Peng's Q(lambda)::
 
         G_t = r_t + gamma [(1 - lambda) max_a Q(s_{t+1}, a) + lambda G_{t+1}]
 
-    It passes a reward at the end of a text on to all its tokens at once, where one-step targets need as many updates of
-    the target network as there are tokens. It is not corrected for exploration: with lambda > 0 it learns a mixture of
-    what the best policy and the exploring one would get, which approaches the best as epsilon falls.
+    It propagates a terminal reward to all tokens at once, where one-step targets need as many target updates as there
+    are tokens. It is not corrected for exploration: with lambda > 0 it learns a mixture of the values of the greedy and
+    the exploring policy.
 
     Args:
-        buffer_size: Transitions over all slots; SB3 gives it, as what follows up to the star.
-        observation_space: With a token window.
+        buffer_size: Transitions of all environments; set by SB3, like the other positional arguments.
+        observation_space: Space with a token window.
         action_space: ``Discrete``.
-        device: Where samples go.
-        n_envs: Number of slots, N.
-        optimize_memory_usage: Must stay False: memory is small already.
-        handle_timeout_termination: Whether a truncated episode is bootstrapped with the value of its last state. With
+        device: Device of the samples.
+        n_envs: Number of environments, N.
+        optimize_memory_usage: Must be False; ids are stored once anyway.
+        handle_timeout_termination: Bootstrap truncated episodes with the value of their last state. With
             ``time_limit="terminated"``, the environment's default, no episode is truncated.
-        gamma: Discount per token, in place of DQN's own, as for SB3's ``NStepReplayBuffer``: give the same number to
-            ``replay_buffer_kwargs``.
-        q_lambda: Lambda, from 0, which are one-step targets, to 1.
+        gamma: Discount per token, used instead of DQN's; pass the same value in ``replay_buffer_kwargs``, as for SB3's
+            ``NStepReplayBuffer``.
+        q_lambda: Lambda, from 0 (one-step targets) to 1.
 
     Raises:
-        TypeError: If the observation holds no token window.
-        ValueError: If ``gamma`` or ``q_lambda`` is outside [0, 1], or ``optimize_memory_usage`` is asked for.
+        TypeError: If the observation contains no token window.
+        ValueError: If ``gamma`` or ``q_lambda`` is outside [0, 1], or ``optimize_memory_usage`` is True.
     """
 
     def __init__(
@@ -207,7 +201,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
         if optimize_memory_usage:
             raise ValueError("EpisodeReplayBuffer stores each id once: leave out optimize_memory_usage=True")
-        # Not ReplayBuffer's own, which would set aside two windows per transition.
+        # Not ReplayBuffer.__init__, which allocates two windows per transition.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
         self.pad_token_id, self.window = int(window.high.max()), window.shape[0]
         self.optimize_memory_usage, self.handle_timeout_termination = False, handle_timeout_termination
@@ -215,7 +209,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the buffer."""
         super().reset()
         self.episodes: deque[_Episode] = deque()
         self._open: list[_Episode | None] = [None] * self.n_envs
@@ -233,7 +227,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         done: npt.NDArray[Any],
         infos: list[dict[str, Any]],
     ) -> None:
-        """Append a step of all N slots; arguments as in the base class.
+        """Append a step of N environments; arguments as in the base class.
 
         Raises:
             ValueError: If an episode ends and the environment's ``final_info`` is not ``"full"``.
@@ -241,39 +235,39 @@ class EpisodeReplayBuffer(ReplayBuffer):
         before, after = token_window(obs), token_window(next_obs)
         columns = (before != self.pad_token_id).sum(axis=1) - 1
         lengths = (after != self.pad_token_id).sum(axis=1)
-        for slot, chosen in enumerate(action.reshape(-1)):
-            episode = self._open[slot]
-            if episode is not None and not np.array_equal(episode.ids, before[slot, : columns[slot] + 1]):
-                episode.close(terminated=False)  # learn() or set_env() has reset the environment in the middle of it
+        for index, chosen in enumerate(action.reshape(-1)):
+            episode = self._open[index]
+            if episode is not None and not np.array_equal(episode.ids, before[index, : columns[index] + 1]):
+                episode.close(terminated=False)  # learn() or set_env() reset the environment mid-episode
                 episode = None
             if episode is None:
-                episode = self._open[slot] = _Episode(self.window)
+                episode = self._open[index] = _Episode(self.window)
                 self.episodes.append(episode)
-            episode.add(columns[slot], chosen, reward[slot], after[slot, : lengths[slot]])
-            if done[slot]:
-                if "completion_ids" not in infos[slot]:
+            episode.add(columns[index], chosen, reward[index], after[index, : lengths[index]])
+            if done[index]:
+                if "completion_ids" not in infos[index]:
                     raise ValueError(
-                        "the last info of an episode lacks completion_ids, and with it the token rewards: make the "
-                        "environment with final_info='full', its default"
+                        "the final info of an episode has no completion_ids and no token rewards; make the environment "
+                        "with final_info='full', the default"
                     )
-                if "token_rewards" in infos[slot]:
+                if "token_rewards" in infos[index]:
                     steps = episode.steps[: episode.num_steps]
                     has_written = np.diff(steps["column"], append=len(episode.ids) - 1) > 0
-                    redistribute(steps["reward"], infos[slot]["token_rewards"], has_written)
-                cut = self.handle_timeout_termination and infos[slot].get("TimeLimit.truncated", False)
+                    redistribute(steps["reward"], infos[index]["token_rewards"], has_written)
+                cut = self.handle_timeout_termination and infos[index].get("TimeLimit.truncated", False)
                 episode.close(terminated=not cut)
-                self._open[slot] = None
+                self._open[index] = None
         self.pos += self.n_envs
         while self.pos > self.buffer_size and self.episodes[0] not in self._open:
             self.pos -= self.episodes.popleft().num_steps
             self.full = True
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        """Return whole episodes of at least ``batch_size`` transitions together; drawn with replacement.
+        """Sample whole episodes, with replacement, of at least ``batch_size`` transitions in total.
 
         Args:
-            batch_size: Transitions.
-            env: Normalises the rewards, if given.
+            batch_size: Number of transitions.
+            env: If given, normalises the rewards.
         """
         chosen, missing = [], batch_size
         while missing > 0:
@@ -307,7 +301,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             self.q_lambda,
         )
         return ReplayBufferSamples(
-            TextStates(texts, rows, torch.from_numpy(columns)),  # type: ignore[arg-type]  # SB3 hands it on unseen
+            TextStates(texts, rows, torch.from_numpy(columns)),  # type: ignore[arg-type]  # SB3 passes it on unchanged
             self.to_torch(steps["action"].astype(np.int64))[:, None],
             next_states,  # type: ignore[arg-type]
             self.to_torch(dones)[:, None],
@@ -318,21 +312,23 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
 @dataclass(frozen=True)
 class NextStates(TextStates):
-    """The states after M transitions, episode by episode, with what lambda-returns from there on need."""
+    """Next states of M transitions, by episode, with the data for their lambda-returns."""
 
     rewards: torch.Tensor
-    """(M,) float32, of the M transitions."""
+    """(M,) float32 rewards of the transitions."""
     num_steps: torch.Tensor
     """(B,) int64 transitions of each text."""
     terminated: torch.Tensor
-    """(B,) bool, whether the last of them ended the episode by itself."""
+    """(B,) bool, True if the last next state has value 0, False if it is bootstrapped."""
     gamma: float
     """Discount per token."""
     q_lambda: float
-    """Weight of what was seen beside what the target network says."""
+    """Lambda of Peng's Q(lambda)."""
 
     def lambda_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Compute U_t = (1 - lambda) V(s_t) + lambda (r_t + gamma U_{t+1}) of M next states; V where nothing follows.
+        """Compute U_t = (1 - lambda) V(s_t) + lambda (r_t + gamma U_{t+1}) of M next states.
+
+        The last next state of a text has U = V.
 
         Args:
             values: (M,) float, V(s_t) = max_a Q(s_t, a) of the next states.
@@ -349,21 +345,25 @@ class NextStates(TextStates):
         tensor([0.7000, 9.0000])
         """
         num_steps = self.num_steps.to(values.device)
-        if int(num_steps.max()) == 1:  # nothing follows anywhere
+        if int(num_steps.max()) == 1:  # no next state has a transition
             return values
         inside = torch.arange(int(num_steps.max()), device=values.device) < num_steps[:, None]
         spread = torch.zeros(inside.shape, device=values.device)
         after = spread.masked_scatter(inside, values)
         rewards = spread.masked_scatter(inside, self.rewards.to(values.device))
         last = after.gather(1, num_steps[:, None] - 1)[:, 0] * ~self.terminated.to(values.device)
-        # The advantage of going on from s_t is what the lambda-return from there has above V(s_t).
+        # The lambda-return from s_t minus V(s_t) is the advantage there.
         gains = generalized_advantages(rewards[:, 1:], after[:, :-1], num_steps - 1, self.gamma, self.q_lambda, last)
         after[:, :-1] += self.q_lambda * gains
         return after[inside]
 
 
+_STEP = np.dtype([("column", np.int32), ("action", np.int32), ("reward", np.float32)])
+"""A transition: the column of its state's last token, the action and the reward."""
+
+
 class _Episode:
-    """One text that a slot wrote, with its transitions so far."""
+    """A text with its transitions so far."""
 
     def __init__(self, window: int) -> None:
         self.ids: npt.NDArray[np.integer] = np.empty(0, dtype=np.int32)
@@ -372,7 +372,7 @@ class _Episode:
         self.terminated = False
 
     def add(self, column: int, action: int, reward: float, ids: npt.NDArray[np.int64]) -> None:
-        if self.num_steps == len(self.steps):  # only where actions that write nothing outnumber the window
+        if self.num_steps == len(self.steps):  # only if ignored invalid actions outnumber the window
             self.steps = np.concatenate([self.steps, np.empty_like(self.steps)])
         self.steps[self.num_steps] = column, action, reward
         self.num_steps += 1

@@ -1,4 +1,4 @@
-"""From an SB3 model, or the zip that SB3 saved, to a plain Hugging Face folder."""
+"""Export of SB3 models and zips to Hugging Face folders."""
 
 import json
 from pathlib import Path
@@ -14,23 +14,22 @@ __all__ = ["export_hf"]
 
 
 def export_hf(model: BaseAlgorithm | str | Path, folder: str | Path) -> None:
-    """Write the language model that SB3 trained, with its tokenizer where that is known.
+    """Save the language model of an SB3 algorithm as a Hugging Face folder, with its tokenizer if known.
 
-    ``AutoModelForCausalLM.from_pretrained(folder)`` loads the model, ``LMPolicy.from_pretrained(folder)`` the value
-    head with it, for our own agents. Low-rank adapters become part of the weights. A zip holds all that is needed: what
-    training started from need not be there any more. To go on with SB3 then, export and name the folder:
-    ``PPO.load(path, env, custom_objects={"policy_kwargs": {"model": folder}})``.
+    ``AutoModelForCausalLM.from_pretrained(folder)`` loads the model, ``LMPolicy.from_pretrained(folder)`` also the
+    value head. Low-rank adapters are merged into the weights. A zip is self-contained: the initial model is not needed.
+    To continue with SB3 without it: ``PPO.load(path, env, custom_objects={"policy_kwargs": {"model": folder}})``.
 
-    Reading a zip unpickles parts of it, as SB3's ``load`` does: export only what you trust.
+    Reading a zip unpickles parts of it, as SB3's ``load`` does: export only files that you trust.
 
     Args:
         model: An algorithm with an ``LMActorCriticPolicy``, or the path of its zip.
-        folder: Made if it is not there; files of the same names are replaced.
+        folder: Created if it does not exist; files of the same names are replaced.
 
     Raises:
-        TypeError: If the policy is another, such as Q-values, which are no language model.
+        TypeError: If the policy is not an ``LMActorCriticPolicy``.
         FileNotFoundError: If there is no such zip.
-        ValueError: If the file is not what an algorithm of SB3 saved, or is cut off.
+        ValueError: If the file is not a complete zip of an SB3 algorithm.
     """
     if isinstance(model, BaseAlgorithm):
         _check(type(model.policy))
@@ -44,18 +43,18 @@ def export_hf(model: BaseAlgorithm | str | Path, folder: str | Path) -> None:
 
 def _check(policy_class: type) -> None:
     if not issubclass(policy_class, LMActorCriticPolicy):
-        raise TypeError(f"only an LMActorCriticPolicy holds a language model that writes, got {policy_class.__name__}")
+        raise TypeError(f"export_hf needs an LMActorCriticPolicy, got {policy_class.__name__}")
 
 
 def _policy_of(path: Path) -> Any:
-    """Build the policy of a zip around an empty model of the same configuration, and put the saved weights into it."""
+    """Build the policy around a model of the saved configuration and load the saved weights."""
     if not path.exists() and path.suffix == "":
         path = path.with_suffix(".zip")
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     data, parameters, _ = load_from_zip_file(path, device="cpu")
     if data is None or "policy" not in parameters:
-        raise ValueError(f"{path} is not what an algorithm of Stable-Baselines3 saved")
+        raise ValueError(f"{path} is not a file that an algorithm of Stable-Baselines3 saved")
     state: Any = parameters["policy"]
     _check(data["policy_class"])
     model = _empty_model(state["_extra_state"]).to(next(v.dtype for k, v in state.items() if "backbone.model" in k))
@@ -68,5 +67,5 @@ def _policy_of(path: Path) -> Any:
 def _empty_model(extra: dict[str, str]) -> Any:
     config = json.loads(extra["config"])
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), trust_remote_code=False)
-    model.config._name_or_path = extra["source"]  # where the tokenizer lies
+    model.config._name_or_path = extra["source"]  # the folder or name with the tokenizer
     return model

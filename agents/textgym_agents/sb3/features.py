@@ -1,4 +1,4 @@
-"""A frozen language model as SB3's features extractor: what an MLP of any algorithm reads in place of ids."""
+"""A frozen language model as SB3's features extractor."""
 
 from typing import Any
 
@@ -16,26 +16,25 @@ __all__ = ["LMFeatures"]
 
 
 class LMFeatures(BaseFeaturesExtractor):
-    """The last hidden state of the text, (N, H) float32; the language model does not learn.
+    """Features extractor: the last hidden state of the text under a frozen language model, (N, H) float32.
 
-    ``PPO("MlpPolicy", env, policy_kwargs={"features_extractor_class": LMFeatures})``, and so for every algorithm. The
-    actions may be anything: a subset of the tokens, or the candidates of another model.
+    ``PPO("MlpPolicy", env, policy_kwargs={"features_extractor_class": LMFeatures})``, likewise for every algorithm.
+    Actions are arbitrary: all tokens, a subset, or the candidates of another model.
 
-    SB3's ``ortho_init`` overwrites every linear layer of a features extractor. This model stands outside the module
-    tree, so neither that nor an optimizer, a target update or a state dict touches it; SB3's ``load`` asks for it by
-    ``model`` again. Ids that are the same as a moment ago plus one cost one token, as while acting; others cost a
-    forward over the text.
+    SB3's ``ortho_init`` overwrites every linear layer of a features extractor. The model is therefore kept outside the
+    module tree, out of reach of initialisation, optimizer, target updates and state dicts; SB3's ``load`` makes it from
+    ``model`` again. Texts that continue those of the previous call cost one token each, others a full forward.
 
     Args:
-        observation_space: ``Box(0, V, (L,), int64)``, or, with ``"MultiInputPolicy"``, a ``Dict`` that holds one under
-            ``"ids"``, all else of which is left out. SB3 gives it.
+        observation_space: ``Box(0, V, (L,), int64)``, or, with ``"MultiInputPolicy"``, a ``Dict`` with one under
+            ``"ids"``, whose other entries are ignored; set by SB3.
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model. Algorithms with several
-            extractors, such as DQN with its target network, load a name once for each and share a loaded model.
-        **kwargs: Of ``LMBackbone``: ``dtype``, ``autocast``.
+            extractors, such as DQN with its target network, load a name once per extractor but share a loaded model.
+        **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``autocast``.
 
     Raises:
-        TypeError: If the observation is no token window.
-        ValueError: If its vocabulary is not the model's, or its window is longer than the model's positions.
+        TypeError: If the observation contains no token window.
+        ValueError: If the vocabularies differ, or the window is longer than the model's positions.
     """
 
     def __init__(self, observation_space: spaces.Space[Any], model: Any = "tiny", **kwargs: Any) -> None:
@@ -52,20 +51,20 @@ class LMFeatures(BaseFeaturesExtractor):
 
     @torch.no_grad()
     def forward(self, observations: PyTorchObs) -> torch.Tensor:
-        """Return (N, H) of (N, L) ids, which SB3 has made floats, or of a dict of such."""
+        """Return (N, H) features of (N, L) ids, which SB3 converts to floats, or of a dict with ``"ids"``."""
         ids = observations["ids"] if isinstance(observations, dict) else observations
         if self.backbone.device != ids.device:
             self.backbone.to(ids.device)
         windows = windows_of(ids, self.backbone.vocab_size)
-        if self._go_on(windows):
+        if self._continues(windows):
             hidden = self.backbone.step(windows)[1]
         else:
             hidden = hidden_states(self.backbone, TextStates.of(ids, self.backbone.vocab_size))
         self._last = windows
         return hidden.float()
 
-    def _go_on(self, windows: npt.NDArray[np.int64]) -> bool:
-        """Whether most texts are those of the call before, or go on from there: so it is while acting."""
+    def _continues(self, windows: npt.NDArray[np.int64]) -> bool:
+        """Return whether most texts equal or continue those of the previous call, as while acting."""
         if self._last is None or self._last.shape != windows.shape:
             return False
         same = (self._last == windows) | (self._last == self.backbone.vocab_size)

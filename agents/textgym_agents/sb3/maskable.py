@@ -1,4 +1,4 @@
-"""The language model and its rollouts for sb3-contrib's MaskablePPO, with a bit per action in place of a float."""
+"""Policy and rollout buffer for sb3-contrib's MaskablePPO, with masks stored as bits."""
 
 from collections.abc import Generator
 from typing import Any
@@ -24,10 +24,7 @@ __all__ = ["MaskableEpisodeRolloutBuffer", "MaskableLMActorCriticPolicy"]
 
 
 class MaskableLMActorCriticPolicy(LMActorCriticPolicy, MaskableActorCriticPolicy):  # type: ignore[misc]
-    """``LMActorCriticPolicy`` for MaskablePPO: invalid tokens have probability 0, while acting and while learning.
-
-    Arguments and errors: see ``LMActorCriticPolicy``.
-    """
+    """``LMActorCriticPolicy`` for MaskablePPO, with the same arguments; invalid tokens have probability 0."""
 
     def get_distribution(  # type: ignore[override]
         self, obs: PyTorchObs | TextStates, action_masks: npt.NDArray[np.bool_] | None = None
@@ -41,16 +38,14 @@ class MaskableLMActorCriticPolicy(LMActorCriticPolicy, MaskableActorCriticPolicy
 
 
 class MaskableEpisodeRolloutBuffer(EpisodeRolloutBuffer, MaskableRolloutBuffer):
-    """``EpisodeRolloutBuffer`` for MaskablePPO, with the masks as bits.
+    """``EpisodeRolloutBuffer`` for MaskablePPO, with the same arguments and masks stored as bits.
 
-    sb3-contrib's own keeps a float32 per action and transition: 3.3 GB at 2048 steps, 8 slots and 50,257 tokens, where
-    bits take 0.10 GB. A minibatch's masks are unpacked when it is its turn, to a byte per action.
-
-    Arguments and errors: see ``EpisodeRolloutBuffer``.
+    sb3-contrib's buffer stores a float32 per action and transition: 3.3 GB at 2048 steps, 8 environments and 50,257
+    tokens, where bits take 0.10 GB. Masks are unpacked per minibatch, to a byte per action.
     """
 
     def reset(self) -> None:
-        """Forget the rollout; the memory of the masks is kept for the next one."""
+        """Clear the rollout; the memory of the masks is reused."""
         EpisodeRolloutBuffer.reset(self)
         self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
         if getattr(self, "action_masks", None) is None:
@@ -58,7 +53,7 @@ class MaskableEpisodeRolloutBuffer(EpisodeRolloutBuffer, MaskableRolloutBuffer):
             self.action_masks = np.zeros(shape, dtype=np.uint8)
 
     def add(self, *args: Any, action_masks: npt.NDArray[Any] | None = None, **kwargs: Any) -> None:
-        """Append a step of all N slots; ``action_masks`` is (N, V), None makes all legal."""
+        """Append a step of N environments; ``action_masks`` is (N, V), None if all actions are valid."""
         if action_masks is None:
             self.action_masks[self.pos] = 255
         else:

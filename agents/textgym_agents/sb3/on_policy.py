@@ -28,37 +28,37 @@ __all__ = ["EpisodeRolloutBuffer", "LMActorCriticPolicy"]
 
 
 class LMActorCriticPolicy(ActorCriticPolicy):
-    """A language model that SB3's PPO and A2C train; pi(a|s) is its next-token distribution, V(s) a head on it.
+    """Actor-critic policy for SB3's PPO and A2C: pi(a|s) is the LM's next-token distribution, V(s) a head on the LM.
 
-    Acting feeds only the newest token of each slot. With ``rollout_buffer_class=EpisodeRolloutBuffer`` learning costs
-    one forward over each text; with SB3's own buffer it works too, with one forward per transition over its prefix.
+    Acting feeds only the new token of each text. With ``rollout_buffer_class=EpisodeRolloutBuffer`` an update costs one
+    forward over each text; with SB3's own buffer it costs one forward per transition.
 
-    When a task is solved all advantages are small, and PPO's ``normalize_advantage`` makes large steps of what is left,
-    up to unlearning everything. ``ent_coef=0.01`` or ``normalize_advantage=False`` keeps it from that.
+    Once a task is solved, PPO's ``normalize_advantage`` amplifies the remaining tiny advantages, which can destroy the
+    policy; ``ent_coef=0.01`` or ``normalize_advantage=False`` prevents it.
 
     Args:
-        observation_space: ``Box(0, V, (L,), int64)``, or a ``Dict`` that holds one under ``"ids"``. SB3 gives it.
-        action_space: ``Discrete(V)``. SB3 gives it.
-        lr_schedule: SB3 gives it; its rate is the language model's.
-        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in place
-            and so belongs in the ``policy_kwargs`` of one algorithm only. SB3's ``load`` asks for it again before it
-            puts the trained weights in its place, and its ``save`` pickles what stands here: a name or a folder keeps
-            the zip small.
-        head_lr_scale: How many times faster the value head learns.
-        optimizer_class: Any of torch's, by default AdamW without weight decay. A2C asks for RMSprop unless it is made
-            with ``use_rms_prop=False``.
-        optimizer_kwargs: Of the optimizer, besides the learning rate.
-        use_sde: Must stay False: it is for continuous actions.
-        **kwargs: Of ``LMPolicy`` and ``LMBackbone``: ``value_gradient``, ``trainable_layers``, ``lora``, ``autocast``.
+        observation_space: ``Box(0, V, (L,), int64)``, or a ``Dict`` with one under ``"ids"``; set by SB3.
+        action_space: ``Discrete(V)``; set by SB3.
+        lr_schedule: Learning rate of the language model; set by SB3.
+        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in
+            place: use it in one algorithm only. SB3's ``save`` pickles this argument and ``load`` evaluates it again
+            before it restores the trained weights, so a name or a folder keeps the zip small.
+        head_lr_scale: Learning rate of the value head relative to the schedule's.
+        optimizer_class: A torch optimizer class, by default AdamW without weight decay. A2C sets RMSprop unless
+            constructed with ``use_rms_prop=False``.
+        optimizer_kwargs: Arguments of the optimizer other than the learning rate.
+        use_sde: Must be False: it is for continuous actions.
+        **kwargs: Keywords of ``LMPolicy`` and ``LMBackbone``: ``value_gradient``, ``trainable_layers``, ``lora``,
+            ``autocast``.
 
     Attributes:
-        lm: The ``LMPolicy`` in it, which our own agents would train further.
+        lm: The ``LMPolicy``, which textgym's own agents can train further.
         on_log_probs: Called with the (N,) log-probabilities of each forward, if not None; see ``ReportLogProbs``.
 
     Raises:
-        TypeError: If the spaces are not those of token ids.
+        TypeError: If the spaces are not of token ids.
         ValueError: If the vocabularies differ, or the window is longer than the model's positions; while acting, if a
-            wrapper such as ``VecNormalize`` has changed the ids.
+            wrapper such as ``VecNormalize`` changes the ids.
 
     >>> from stable_baselines3 import PPO
     >>> from textgym import TextGenVecEnv
@@ -82,10 +82,10 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         use_sde: bool = False,
         **kwargs: Any,
     ) -> None:
-        # Not ActorCriticPolicy's own, which would build networks beside the model and initialise what it finds.
+        # Not ActorCriticPolicy.__init__, which builds networks and overwrites weights (ortho_init).
         BasePolicy.__init__(self, observation_space, action_space)
         if use_sde:
-            raise ValueError("use_sde=True is exploration for continuous actions; a language model samples tokens")
+            raise ValueError("use_sde=True is for continuous actions; a language model samples tokens")
         self.lm = LMPolicy(model, **kwargs)
         check_window(observation_space, self.lm.backbone)
         check_actions(action_space, self.lm.backbone)
@@ -102,9 +102,9 @@ class LMActorCriticPolicy(ActorCriticPolicy):
     def forward(
         self, obs: PyTorchObs, deterministic: bool = False, action_masks: npt.NDArray[np.bool_] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Choose actions for N slots: (N,) actions, (N,) values, (N,) log-probabilities in nats.
+        """Choose N actions and return (N,) actions, (N,) values and (N,) log-probabilities in nats.
 
-        Sampling draws from torch's global generator, which SB3 seeds.
+        Samples from torch's global generator, which SB3 seeds.
         """
         windows = windows_of(obs, self.lm.vocab_size)
         choice = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
@@ -124,7 +124,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         actions: torch.Tensor,
         action_masks: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Evaluate M actions from one forward over the texts: (M,) values, log-probabilities and entropies in nats."""
+        """Return (M,) values, log-probabilities and entropies (nats) of M actions from one forward over the texts."""
         states = TextStates.of(obs, self.lm.vocab_size)
         now = self.lm.evaluate_states(
             states.ids,
@@ -151,16 +151,16 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         return CategoricalDistribution(self.lm.vocab_size).proba_distribution(action_logits=self._read(obs)[0])
 
     def set_training_mode(self, mode: bool) -> None:
-        """Note the mode and leave the model in evaluation: with dropout another policy would learn than acted."""
+        """Set the flag only; the model stays in evaluation mode, since dropout would change the policy."""
         self.training = mode
 
     def get_extra_state(self) -> dict[str, str]:
-        """Return what the weights alone do not tell, so that ``export_hf`` needs nothing but SB3's zip."""
+        """Return the model's configuration, so that ``export_hf`` needs only SB3's zip."""
         config = self.lm.model.config
         return {"config": config.to_json_string(use_diff=False), "source": str(config._name_or_path or "")}
 
     def set_extra_state(self, state: dict[str, str]) -> None:
-        """Take the state as it is: the model in this policy has its configuration already."""
+        """Ignore the state: the model already has its configuration."""
 
     def _predict(
         self,
@@ -173,7 +173,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         return torch.from_numpy(choice.actions)
 
     def _read(self, obs: PyTorchObs | TextStates) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (N, V) logits and (N, H) hidden states: through the stream where no gradient is asked for."""
+        """Return (N, V) logits and (N, H) hidden states, from the KV cache if no gradient is needed."""
         if isinstance(obs, TextStates) or torch.is_grad_enabled():
             states = TextStates.of(obs, self.lm.vocab_size)
             return self.lm.backbone.states(states.ids, states.rows, states.columns, states.prompt_lengths)
@@ -189,20 +189,20 @@ class LMActorCriticPolicy(ActorCriticPolicy):
 
 
 def _masks(action_masks: Any) -> npt.NDArray[np.bool_] | None:
-    """Return (N, V) bool of what sb3-contrib or its user gives: one mask or N, of any type of number."""
+    """Return one mask or N masks of any dtype as (N, V) bool."""
     return None if action_masks is None else np.atleast_2d(np.asarray(action_masks, dtype=np.bool_))
 
 
 class LastAction:
-    """Values of the N texts as the last action left them, from one further step of the stream.
+    """Batched values of the N texts after the last action, for bootstrapping truncated episodes.
 
-    Needed with ``time_limit="truncated"`` alone, since SB3 bootstraps truncated episodes only: of 64 that end in the
-    same step it would have each whole text fed alone.
+    SB3 asks for the value of each truncated episode separately; here one batched forward, at the first request, serves
+    them all. Only used with ``time_limit="truncated"``.
 
     Args:
-        lm: The policy that acted.
-        windows: (N, L) int64, the observations.
-        actions: (N,) int64, the actions.
+        lm: The policy.
+        windows: (N, L) int64 observations.
+        actions: (N,) int64 actions.
     """
 
     def __init__(self, lm: LMPolicy, windows: npt.NDArray[np.int64], actions: npt.NDArray[np.int64]) -> None:
@@ -212,7 +212,7 @@ class LastAction:
         self._weights = -1
 
     def value_of(self, window: npt.NDArray[np.int64]) -> torch.Tensor | None:
-        """Return (1,) float32 V of an (L,) text, or None if no slot has it."""
+        """Return (1,) float32 V of an (L,) text, or None if it is not one of the N texts."""
         if self._texts is None:
             lengths = (self._windows != self._lm.vocab_size).sum(axis=1)
             rows = np.flatnonzero(lengths < self._windows.shape[1])
@@ -228,26 +228,25 @@ class LastAction:
 
 
 class EpisodeRolloutBuffer(RolloutBuffer):
-    """A ``rollout_buffer_class`` for PPO and A2C with an ``LMActorCriticPolicy``.
+    """Rollout buffer for PPO and A2C with an ``LMActorCriticPolicy``; a ``rollout_buffer_class``.
 
-    A rollout of SB3 cuts episodes: one may have begun in the rollout before, and go on in the next. What lies within
-    this rollout is a *segment*; all its states are prefixes of its last one, so that is stored, and for every
-    transition only where its state ends. What was written before the rollout is context, and not learned from again.
+    The part of an episode within a rollout is a *segment*. Its states are prefixes of its last text, so only that text
+    is stored, with the length of each state. Tokens from earlier rollouts are context.
 
-    ``get(batch_size)`` yields whole segments in random order, in minibatches of ``batch_size`` transitions as nearly as
-    segments allow. ``observations`` are ``TextStates``; all else is flat, (M,). Advantages are SB3's own.
+    ``get(batch_size)`` yields whole segments in random order, in minibatches of about ``batch_size`` transitions.
+    ``observations`` are ``TextStates``, everything else is flat, (M,). Advantages are SB3's.
 
     Args:
-        buffer_size: Steps per slot; SB3 gives it, as all that follows.
-        observation_space: With a token window.
+        buffer_size: Steps per environment; set by SB3, like the other arguments.
+        observation_space: Space with a token window.
         action_space: ``Discrete``.
-        device: Where minibatches go.
-        gae_lambda: Of generalized advantage estimation.
+        device: Device of the minibatches.
+        gae_lambda: GAE lambda.
         gamma: Discount per token.
-        n_envs: Number of slots, N.
+        n_envs: Number of environments, N.
 
     Raises:
-        TypeError: If the observation holds no token window.
+        TypeError: If the observation contains no token window.
     """
 
     def __init__(
@@ -263,12 +262,12 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         window = window_space(observation_space)
         self.pad_token_id, self.window = int(window.high.max()), window.shape[0]
         self.texts = np.empty((n_envs, self.window), dtype=np.int32)
-        # What the base class stores as observation is, of each state, its segment and its last token's column.
+        # The base class stores each state as the segment and the column of its last token.
         place = spaces.Box(0, np.iinfo(np.int32).max, (2,), np.int32)
         RolloutBuffer.__init__(self, buffer_size, place, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
-        """Forget the rollout."""
+        """Clear the rollout."""
         RolloutBuffer.reset(self)
         self.num_segments = 0
         self._segment = np.full(self.n_envs, -1)
@@ -282,35 +281,35 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         value: torch.Tensor,
         log_prob: torch.Tensor,
     ) -> None:
-        """Append a step of all N slots; arguments as in the base class."""
+        """Append a step of N environments; arguments as in the base class."""
         windows = token_window(obs)
         is_token = windows != self.pad_token_id
         starts = np.asarray(episode_start, dtype=np.bool_) | (self._segment < 0)
-        if not starts.all():  # a text that does not go on is another one, whatever the flag says
+        if not starts.all():  # a text that is no continuation starts a segment, whatever the flag
             before = self.texts[self._segment]
             starts |= ((before != windows) & (before != self.pad_token_id)).any(axis=1)
         self._segment[starts] = self.num_segments + np.arange(starts.sum())
         self.num_segments += int(starts.sum())
         if self.num_segments > len(self.texts):
-            room = np.empty((self.num_segments, self.window), dtype=np.int32)  # doubles it
+            room = np.empty((self.num_segments, self.window), dtype=np.int32)  # doubles the array
             self.texts = np.concatenate([self.texts, room])
         self.texts[self._segment] = windows
         place = np.stack([self._segment, is_token.sum(axis=1) - 1], axis=1)
         RolloutBuffer.add(self, place, action, reward, episode_start, value, log_prob)
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
-        """Yield minibatches of whole segments, of about ``batch_size`` transitions each; None is all at once."""
+        """Yield minibatches of whole segments with about ``batch_size`` transitions; None is one batch."""
         for samples, _ in self._minibatches(batch_size):
             yield samples
 
     def _minibatches(
         self, batch_size: int | None
     ) -> Generator[tuple[RolloutBufferSamples, npt.NDArray[np.int64]], None, None]:
-        """Yield minibatches, and the numbers of their transitions in the (T, N) arrays."""
+        """Yield minibatches and the flat indices of their transitions."""
         if not self.full:
-            raise RuntimeError(f"the rollout has {self.pos} of {self.buffer_size} steps: it is not complete")
+            raise RuntimeError(f"the rollout is incomplete: it has {self.pos} of {self.buffer_size} steps")
         segments, columns = self.observations.reshape(-1, 2).T
-        by_segment = np.argsort(segments, kind="stable")  # within a segment in the order of time
+        by_segment = np.argsort(segments, kind="stable")  # in temporal order within a segment
         sizes = np.bincount(segments)
         first = np.cumsum(sizes) - sizes
         order = np.random.permutation(self.num_segments)  # noqa: NPY002 (SB3 seeds the global generator)
@@ -324,14 +323,14 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             ids[ids == self.pad_token_id] = 0
             states: Any = TextStates(*map(torch.from_numpy, (ids, rows, columns[index].astype(np.int64))))
             numbers = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
-            # SB3 hands the states to the policy unseen.
+            # SB3 passes the states to the policy unchanged.
             yield RolloutBufferSamples(states, *(self.to_torch(array.reshape(-1)[index]) for array in numbers)), index
 
 
 def _cuts(sizes: npt.NDArray[np.int64], batch_size: int | None) -> npt.NDArray[np.int64]:
-    """Return where to cut a sequence of segments so that all minibatches have nearly ``batch_size`` transitions.
+    """Return where to split a sequence of segments into minibatches of about ``batch_size`` transitions.
 
-    A remainder is spread over all, since SB3 normalises advantages within a minibatch, which a tiny one would distort.
+    A remainder is spread over all minibatches: SB3 normalises advantages per minibatch, which a tiny one would distort.
 
     >>> _cuts(np.array([3, 3, 3, 3, 3]), 6)
     array([3])

@@ -67,7 +67,7 @@ def parameters(model):
 
 
 @pytest.mark.parametrize("time_limit", ["terminated", "truncated"])
-def test_whole_episodes_hold_the_transitions_that_sb3s_buffer_holds(time_limit):
+def test_whole_episodes_contain_the_transitions_of_sb3s_buffer(time_limit):
     env = make_env(time_limit=time_limit)
     ours, theirs = buffers_of(env, gamma=0.5)
     fill([ours, theirs], env, 40)
@@ -92,7 +92,7 @@ def test_whole_episodes_hold_the_transitions_that_sb3s_buffer_holds(time_limit):
     assert (sample.discounts == 0.5).all()
 
 
-def test_redistributed_rewards_stand_at_the_tokens_that_earned_them():
+def test_redistributed_rewards_are_stored_at_their_tokens():
     envs = [make_env(reward=reward) for reward in ("terminal", "redistributed")]
     plain, shared = (buffers_of(env)[0] for env in envs)
     for buffer, env in zip((plain, shared), envs, strict=True):
@@ -106,14 +106,14 @@ def test_redistributed_rewards_stand_at_the_tokens_that_earned_them():
 
 
 @pytest.mark.parametrize("final_info", ["numbers", "none"])
-def test_an_environment_that_does_not_tell_token_rewards_is_refused(final_info):
+def test_an_environment_without_token_rewards_in_info_raises(final_info):
     env = make_env(reward="redistributed", final_info=final_info)
     with pytest.raises(ValueError, match="make the environment with final_info='full'"):
         fill(buffers_of(env)[:1], env, 40)
 
 
 @pytest.mark.parametrize("on_invalid_action", ["ignore", "terminate"])
-def test_invalid_actions_have_no_share(on_invalid_action):
+def test_invalid_actions_get_no_token_reward(on_invalid_action):
     env = make_env(
         reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
         constraints=BanTokens([1]), on_invalid_action=on_invalid_action, invalid_action_penalty=0.0,
@@ -130,7 +130,7 @@ def test_invalid_actions_have_no_share(on_invalid_action):
     assert checked > 5
 
 
-def test_the_oldest_episodes_make_room():
+def test_the_oldest_episodes_are_dropped():
     env = make_env()
     buffer, _ = buffers_of(env, size=100)
     fill([buffer], env, 60)
@@ -147,7 +147,7 @@ def test_ids_are_stored_once():
     assert stored < 0.1 * (theirs.observations[:100].nbytes + theirs.next_observations[:100].nbytes)
 
 
-def test_an_episode_that_a_reset_cuts_off_is_not_continued_by_the_next_text():
+def test_an_episode_interrupted_by_a_reset_is_closed():
     env = make_env(max_new_tokens=20)
     model = make(env, learning_starts=10_000, buffer_kwargs={"q_lambda": 1.0})
     model.learn(32)  # four steps, in which few texts end
@@ -165,7 +165,7 @@ def test_an_episode_that_a_reset_cuts_off_is_not_continued_by_the_next_text():
         np.testing.assert_array_equal(episode.ids[steps["column"] + 1], steps["action"])
 
 
-def test_episodes_can_be_drawn_while_they_are_written():
+def test_unfinished_episodes_can_be_sampled():
     env = make_env()
     buffer, _ = buffers_of(env)
     fill([buffer], env, 1)
@@ -190,15 +190,15 @@ def test_rewards_can_be_normalised():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "says"),
+    ("kwargs", "message"),
     [
         ({"gamma": 1.5}, "gamma must be from 0 to 1, got 1.5"),
         ({"q_lambda": -1}, "q_lambda must be from 0 to 1, got -1"),
         ({"optimize_memory_usage": True}, "leave out optimize_memory_usage=True"),
     ],
 )
-def test_settings_of_the_replay_are_checked(kwargs, says):
-    with pytest.raises(ValueError, match=says):
+def test_settings_of_the_replay_are_checked(kwargs, message):
+    with pytest.raises(ValueError, match=message):
         buffers_of(make_env(), **kwargs)
 
 
@@ -250,7 +250,7 @@ def test_states_of_whole_texts_have_the_values_of_single_observations():
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_the_target_network_answers_with_double_q(double):
+def test_the_target_network_returns_double_q_values(double):
     model = make(policy_kwargs={"double": double})
     torch.manual_seed(0)
     for network in (model.q_net, model.q_net_target):
@@ -286,7 +286,7 @@ def test_same_seed_same_parameters():
         torch.testing.assert_close(value, trained[1][name], atol=0, rtol=0)
 
 
-def test_a_loaded_model_is_the_saved_one_and_goes_on_as_it_would_have(tmp_path):
+def test_a_loaded_model_is_the_saved_one_and_continues_exactly(tmp_path):
     model = make()
     model.learn(400)
     model.save(tmp_path / "model")
@@ -335,20 +335,20 @@ def test_q_values_are_not_exported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("env", "error", "says"),
+    ("env", "error", "message"),
     [
         (lambda: make_env(tokenizer="byte"), ValueError, "a vocabulary of .*, the model one of 8"),
         (lambda: make_env(actions=Subset(["a", "b"])), ValueError, "3 actions, the model a vocabulary of 8"),
         (lambda: make_env(max_new_tokens=70), ValueError, "window is 74 tokens"),
     ],
 )
-def test_an_environment_that_does_not_fit_is_refused(env, error, says):
-    with pytest.raises(error, match=says):
+def test_an_incompatible_environment_raises(env, error, message):
+    with pytest.raises(error, match=message):
         make(env=env())
 
 
-def test_a_replay_without_texts_is_refused():
-    with pytest.raises(TypeError, match="reads token ids"):
+def test_an_observation_without_token_ids_raises():
+    with pytest.raises(TypeError, match="needs token ids"):
         EpisodeReplayBuffer(10, spaces.Box(0, 1, (4,)), spaces.Discrete(2))
 
 

@@ -39,7 +39,7 @@ def make_env(num_envs=8, **keywords):
 
 
 def make(algorithm=PPO, env=None, policy_kwargs=None, **settings):
-    """Return an algorithm with our policy and buffer; rollouts of 8 slots x 8 steps cut episodes of 6."""
+    """Return an algorithm with our policy and buffer; rollouts of 8 environments x 8 steps cut episodes of 6."""
     masked = algorithm is MaskablePPO
     defaults = {"n_steps": 8, "gamma": 1.0, "seed": 0, "device": "cpu"}
     if algorithm is not A2C:
@@ -160,12 +160,12 @@ def test_each_epoch_has_another_order_and_minibatches_of_nearly_the_same_size():
     make().learn(64, callback=KeepRollouts(look))
 
 
-def test_reading_an_unfinished_rollout_is_an_error():
+def test_reading_an_unfinished_rollout_raises():
     with pytest.raises(RuntimeError, match="0 of 8 steps"):
         next(make().rollout_buffer.get())
 
 
-def test_the_rollout_takes_no_window_per_transition():
+def test_the_rollout_stores_no_window_per_transition():
     model = make(n_steps=128)
     model.learn(1)
     buffer = model.rollout_buffer
@@ -238,7 +238,7 @@ def test_masks_take_a_bit_per_action():
 # Truncated episodes --------------------------------------------------------------------------------------------------
 
 
-def test_values_of_cut_texts_are_those_of_a_whole_forward():
+def test_bootstrap_values_are_those_of_an_uncached_forward():
     model = make(env=make_env(time_limit="truncated"), policy_kwargs={"value_gradient": True})
     model.learn(256)
     policy, env = model.policy, model.env
@@ -253,7 +253,7 @@ def test_values_of_cut_texts_are_those_of_a_whole_forward():
                     states = TextStates.of(window, policy.lm.vocab_size)
                     torch.testing.assert_close(policy.predict_values(window), policy.predict_values(states))
                     found += 1
-            other = torch.full((1, 10), 3)  # no slot has it
+            other = torch.full((1, 10), 3)  # not one of the texts
             assert policy.predict_values(other).shape == (1,)
     assert found
 
@@ -273,7 +273,7 @@ def test_same_seed_same_parameters(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
-def test_a_loaded_model_is_the_saved_one_and_goes_on_as_it_would_have(algorithm, tmp_path):
+def test_a_loaded_model_is_the_saved_one_and_continues_exactly(algorithm, tmp_path):
     model = make(algorithm)
     model.learn(128)
     model.save(tmp_path / "model")
@@ -322,7 +322,7 @@ def test_callbacks_and_logs_work(tmp_path):
     assert 0 <= mean <= 1
 
 
-def test_evaluating_in_between_changes_nothing_in_training():
+def test_evaluation_does_not_change_the_training():
     trained = []
     for callback in (None, EvalCallback(make_env(3), eval_freq=5, n_eval_episodes=4, verbose=0)):
         model = make()
@@ -350,12 +350,12 @@ def test_the_head_learns_faster_under_sb3s_schedule():
     torch.testing.assert_close(moved[1][body], moved[0][body])
 
 
-def test_a_fused_optimizer_is_refused():
+def test_a_fused_optimizer_raises():
     with pytest.raises(ValueError, match="leave out fused=True"):
         make(policy_kwargs={"optimizer_kwargs": {"fused": True}})
 
 
-def test_only_the_top_trains_where_asked():
+def test_trainable_layers_limits_the_training():
     model = make(policy_kwargs={"trainable_layers": 1})
     before = parameters(model)
     model.learn(64)
@@ -369,7 +369,7 @@ def test_only_the_top_trains_where_asked():
 
 
 @pytest.mark.parametrize("callback", [None, ReportLogProbs()])
-def test_the_environment_charges_the_kl_only_where_it_is_told_the_log_probs(callback):
+def test_the_kl_penalty_is_the_kl_only_with_reported_log_probs(callback):
     env = make_env(kl_penalty=0.1, reference=small_lm(), scorer=lambda completion: 0.0)
     model = make(env=env)  # it is the reference, as long as it has not learned
     model.learn(64, callback=callback)
@@ -381,7 +381,7 @@ def test_the_environment_charges_the_kl_only_where_it_is_told_the_log_probs(call
         assert model.policy.on_log_probs is None
 
 
-def test_single_environments_are_told_the_log_probs_as_well():
+def test_log_probs_are_reported_to_single_environments():
     settings = {
         "tokenizer": TOKENIZER, "prompts": ["a", "cab", "dag"], "scorer": lambda completion: 0.0, "max_new_tokens": 6,
         "max_prompt_tokens": 4, "kl_penalty": 0.1, "reference": small_lm(), "render_mode": None,
@@ -420,7 +420,7 @@ class KeepSteps(BaseCallback):
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
 @pytest.mark.parametrize("normalised", [False, True])
-def test_each_step_of_a_rollout_gets_the_share_of_its_token(algorithm, normalised):
+def test_each_step_of_a_rollout_gets_its_token_reward(algorithm, normalised):
     env = make_env(reward="redistributed")
     if normalised:
         env = VecNormalize(env, norm_obs=False, gamma=1.0)
@@ -459,7 +459,7 @@ def test_redistributing_needs_the_whole_info_of_an_episode(kind, final_info):
 
 
 @pytest.mark.parametrize("on_invalid_action", ["ignore", "terminate"])
-def test_invalid_actions_have_no_share(on_invalid_action):
+def test_invalid_actions_get_no_token_reward(on_invalid_action):
     env = make_env(
         reward=Redistributed(lambda score, texts, finals: [np.arange(n, dtype=float) for n in texts.num_new_tokens]),
         constraints=BanTokens([1]), on_invalid_action=on_invalid_action, invalid_action_penalty=0.0,
@@ -509,7 +509,7 @@ def test_an_export_is_the_trained_model(from_zip, lora, tmp_path):
     torch.testing.assert_close(policy.value_head.weight, model.policy.lm.value_head.weight)
 
 
-def test_a_folder_that_was_exported_takes_the_place_of_a_source_that_is_gone(tmp_path):
+def test_an_exported_folder_replaces_a_missing_source(tmp_path):
     source = tmp_path / "source"
     small_lm().save_pretrained(source)
     model = make(policy_kwargs={"model": str(source)})
@@ -536,10 +536,10 @@ def test_only_a_language_model_is_exported(tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(TypeError, match="got ActorCriticPolicy"):
         export_hf(tmp_path / "model.zip", tmp_path / "exported")
-    with pytest.raises(FileNotFoundError, match=r"there is no .*other\.zip"):
+    with pytest.raises(FileNotFoundError, match=r"other\.zip does not exist"):
         export_hf(tmp_path / "other", tmp_path / "exported")
     model.policy.save(tmp_path / "policy.zip")  # a zip too, as torch writes them
-    with pytest.raises(ValueError, match="not what an algorithm of Stable-Baselines3 saved"):
+    with pytest.raises(ValueError, match="not a file that an algorithm of Stable-Baselines3 saved"):
         export_hf(tmp_path / "policy.zip", tmp_path / "exported")
 
 
@@ -547,22 +547,22 @@ def test_only_a_language_model_is_exported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("env", "error", "says"),
+    ("env", "error", "message"),
     [
         (lambda: make_env(tokenizer="byte"), ValueError, "a vocabulary of .*, the model one of 8; .*same model"),
         (lambda: make_env(actions=Subset(["a", "b"])), ValueError, "3 actions, the model a vocabulary of 8"),
         (lambda: make_env(max_new_tokens=70), ValueError, "window is 74 tokens, but GPT2LMHeadModel has 64 positions"),
-        (lambda: "CartPole-v1", TypeError, r"reads token ids, a space Box\(0, V, \(L,\), int64\) .*got Box"),
+        (lambda: "CartPole-v1", TypeError, r"needs token ids, a space Box\(0, V, \(L,\), int64\) .*got Box"),
     ],
 )
-def test_an_environment_that_does_not_fit_is_refused(env, error, says):
-    with pytest.raises(error, match=says):
+def test_an_incompatible_environment_raises(env, error, message):
+    with pytest.raises(error, match=message):
         make(A2C, env=env())
 
 
 @pytest.mark.parametrize("wrapper", [VecNormalize, lambda env: VecFrameStack(env, 2)])
-def test_a_wrapper_that_changes_the_ids_is_an_error_and_no_other_text(wrapper):
-    with pytest.raises(ValueError, match="no window of token ids from 0, right-padded with 8: a wrapper changes it"):
+def test_a_wrapper_that_changes_the_ids_raises(wrapper):
+    with pytest.raises(ValueError, match="token ids from 0, right-padded with 8, but a wrapper changes"):
         make(env=wrapper(make_env())).learn(64)
 
 
@@ -572,7 +572,7 @@ def test_rewards_can_be_normalised():
     assert env.ret_rms.count > 64
 
 
-def test_continuous_actions_are_refused():
+def test_continuous_actions_raise():
     import gymnasium as gym
 
     windows = gym.spaces.Box(0, 8, (10,), np.int64)
@@ -596,7 +596,7 @@ def test_features_survive_and_stay_out_of_the_state_dict():
     assert not any("features_extractor" in name for name in model.policy.state_dict())
 
 
-def test_features_are_the_hidden_states_whichever_way_they_come(tmp_path):
+def test_cached_and_uncached_features_are_the_hidden_states(tmp_path):
     env = make_env()
     extractor = LMFeatures(env.observation_space, model=small_lm())
     observations = env.reset()
