@@ -1,10 +1,10 @@
-"""Train every kind of agent on one task, and draw what each makes of its tokens and its seconds.
+"""Train several agents on one task and plot their scores against tokens and seconds.
 
     python examples/compare_agents.py [--timesteps 60000] [--seeds 3] [--agents PPO GRPO] [--out runs/compare-1]
 
-The task is that of the demo: the embedded LM continues stories, and VADER's sentiment is the score. The picture shows
-the mean over seeds with its spread, and as lines what decoding alone reaches, without any training. The table shows
-the price: the perplexity under the LM from the start tells whether the texts are still stories.
+The task is that of the demo: the embedded LM continues stories, and VADER's sentiment is the score. The plot shows the
+mean over seeds with its range, and dotted lines for decoding methods that need no training. The table also shows the
+perplexity under the initial LM, which rises as the texts become less fluent.
 """
 
 import argparse
@@ -45,12 +45,12 @@ NUM_EVALUATED = 128
 
 
 class Row(NamedTuple):
-    """The state of a training after an update."""
+    """A point of a learning curve, after an update."""
 
     tokens: int
     seconds: float
     score: float
-    """Mean of the texts that the update learned from."""
+    """Mean score of the episodes of the update."""
 
 
 def vector_env(num_envs: int, prompts: str, group_size: int = 1) -> gym.vector.VectorEnv:
@@ -60,7 +60,7 @@ def vector_env(num_envs: int, prompts: str, group_size: int = 1) -> gym.vector.V
 
 
 def train(agent: Agent, timesteps: int) -> tuple[list[Row], Policy]:
-    """Train one of our agents."""
+    """Train an agent of textgym_agents."""
     rows: list[Row] = []
 
     def record(_: Agent, metrics: dict[str, float]) -> None:
@@ -73,7 +73,7 @@ def train(agent: Agent, timesteps: int) -> tuple[list[Row], Policy]:
 
 
 class RecordScores(BaseCallback):
-    """Notes the mean score of the episodes that ended in each rollout of Stable-Baselines3, after its update."""
+    """Record the mean score of the episodes that ended in each rollout, after its update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class RecordScores(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        self._on_training_end()  # of the update before, after which SB3 has no event of its own
+        self._on_training_end()  # of the previous update: SB3 has no callback after an update
 
     def _on_training_end(self) -> None:
         if self._scores:
@@ -97,7 +97,7 @@ class RecordScores(BaseCallback):
 
 
 def train_sb3(seed: int, timesteps: int) -> tuple[list[Row], Policy]:
-    """Train stock Stable-Baselines3 PPO on a language-model policy; the KL is charged by the environment."""
+    """Train stock Stable-Baselines3 PPO on a language-model policy; the environment applies the KL penalty."""
     env = TextGenVecEnv(64, prompts="openings:train", kl_penalty=0.05, **TASK)
     model = sb3.PPO(
         LMActorCriticPolicy, env, policy_kwargs={"model": "tiny"}, rollout_buffer_class=EpisodeRolloutBuffer,
@@ -113,7 +113,7 @@ def ours(make: Callable[[int], Agent]) -> Callable[[int, int], tuple[list[Row], 
 
 
 def dqn(seed: int) -> DQN:
-    """Q-values on top of the LM, which proposes: the policy is pi_LM exp(Q / T), so that it begins as the LM itself."""
+    """Return a DQN with the policy pi_LM exp(Q / T), which initially equals the LM."""
     return DQN(
         QPolicy("tiny", lm_prior=True, head_gradient=False), vector_env(64, "openings:train"),
         seed=seed, q_lambda=1.0, gradient_steps=2, exploration_initial_eps=0.0, exploration_final_eps=0.0,
@@ -132,13 +132,13 @@ AGENTS: dict[str, Callable[[int, int], tuple[list[Row], Policy]]] = {
 
 
 def evaluate(policy: Policy) -> Episodes:
-    """Continue held-out prompts, the same for every policy."""
+    """Continue held-out prompts, with the same prompts and random numbers for every policy."""
     env = vector_env(NUM_EVALUATED, "openings:eval")
     return collect(env, policy, NUM_EVALUATED, seed=1, generator=torch.Generator().manual_seed(1))
 
 
 def decoders() -> dict[str, float]:
-    """Return the mean score of what decoding alone makes of the embedded LM."""
+    """Return the mean score of decoding methods on the untrained embedded LM."""
     lm, env = LMPolicy("tiny"), vector_env(NUM_EVALUATED, "openings:eval")
     policies = {
         "random tokens": RandomPolicy(lm.vocab_size),
@@ -161,13 +161,13 @@ def mean_score(episodes: Episodes) -> float:
 
 @torch.no_grad()
 def perplexity(episodes: Episodes) -> float:
-    """Return the perplexity per token under the LM from the start."""
+    """Return the perplexity per token under the initial LM."""
     log_probs = LMPolicy("tiny").evaluate(episodes).log_probs.sum()
     return float((-log_probs / episodes.num_steps.sum()).exp())
 
 
 def draw(path: Path, curves: dict[str, list[list[Row]]], lines: dict[str, float]) -> None:
-    """Draw score against tokens and against seconds."""
+    """Plot score against tokens and against seconds."""
     figure = Figure(figsize=(11, 5), layout="tight")
     for axes, x in zip(figure.subplots(1, 2, sharey=True), ("tokens", "seconds"), strict=True):
         for name, runs in curves.items():
@@ -180,26 +180,26 @@ def draw(path: Path, curves: dict[str, list[list[Row]]], lines: dict[str, float]
             axes.fill_between(grid, np.min(scores, axis=0), np.max(scores, axis=0), color=line.get_color(), alpha=0.15)
         for score in lines.values():
             axes.axhline(score, color="gray", linestyle=":", linewidth=1)
-        axes.set_xlabel("tokens written" if x == "tokens" else "seconds of training")
+        axes.set_xlabel("tokens" if x == "tokens" else "seconds of training")
         axes.grid(alpha=0.3)
     left, right = figure.axes
     left.set_ylabel("mean score of the texts")
     left.legend(loc="lower right")
     height = -np.inf
     for name, score in sorted(lines.items(), key=lambda line: line[1]):
-        height = max(score, height + 0.03)  # labels do not lie on one another
+        height = max(score, height + 0.03)  # so that labels do not overlap
         right.annotate(name, (0.99, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     figure.savefig(path, dpi=120)
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Return each value's mean with two neighbours on either side, fewer toward the ends, which stay as they are."""
+    """Return a centred moving average over five values, over fewer near the ends."""
     reaches = [min(2, i, len(values) - 1 - i) for i in range(len(values))]
     return [float(np.mean(values[i - reach : i + reach + 1])) for i, reach in enumerate(reaches)]
 
 
 def main() -> None:
-    """Train all, print the table, write picture and numbers."""
+    """Train all agents, print the table, write the plot and the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=60_000, help="tokens per training (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings per agent (default: %(default)s)")
@@ -208,7 +208,7 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/compare-{n}")).exists())
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # the fastest choice for a model this small
+    torch.set_num_threads(1)  # fastest for a model this small
 
     lines = decoders()
     print(f"{'without training':18} score")
@@ -238,8 +238,8 @@ def main() -> None:
         writer.writerows(
             (name, seed, *row) for name, runs in curves.items() for seed, run in enumerate(runs) for row in run
         )
-    at_start = perplexity(evaluate(LMPolicy("tiny")))
-    print(f"\nThe LM at the start has perplexity {at_start:.2f}. Picture: {out / 'compare_agents.png'}")
+    initial = perplexity(evaluate(LMPolicy("tiny")))
+    print(f"\nThe initial LM has perplexity {initial:.2f}. Plot: {out / 'compare_agents.png'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Three ways to say what a text is worth: a plain function, a scorer with a batch, and a weighted sum of both.
+"""Three kinds of scorers: a plain function, a batched class, and a weighted sum.
 
 python examples/custom_scorer.py [--timesteps 20000]
 """
@@ -14,13 +14,13 @@ from textgym.testing import check_scorer
 from textgym_agents import Reinforce
 
 
-def somebody_speaks(completion: str) -> float:
-    """1 if there is direct speech, else 0."""
+def direct_speech(completion: str) -> float:
+    """Return 1 if there is direct speech, else 0."""
     return float('"' in completion)
 
 
 class ShortSentences(Scorer):
-    """1 for sentences of at most six words on average, falling to 0 at twelve.
+    """1 if sentences have at most six words on average, falling linearly to 0 at twelve.
 
     Range [0, 1]; a text without a sentence end counts as one sentence; an empty completion scores 1.
     """
@@ -35,14 +35,14 @@ class ShortSentences(Scorer):
 
 
 def main() -> None:
-    """Check the scorer against the contract, then train on the sum and show which part moved."""
+    """Check the scorer against the contract, train on the sum, print the scores by component."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=20_000)
     args = parser.parse_args()
 
     check_scorer(ShortSentences())
     scorer = {
-        "speech": (somebody_speaks, 1.0),
+        "speech": (direct_speech, 1.0),
         "short": (ShortSentences(), 0.5),
         "repetition": (Repetition(n=2), -1.0),
     }
@@ -55,10 +55,10 @@ def main() -> None:
         actions, _ = agent.predict(observations)
         observations, _, _, _, infos = env.step(actions)
     last = infos["final_info"]
-    slot = int(np.flatnonzero(last["_score"])[0])
-    parts = {name: values[slot] for name, values in last["scores"].items() if not name.startswith("_")}
-    print(f"\n{last['prompt'][slot]} ...{last['completion'][slot]}")
-    print("  ".join(f"{name} {value:.2f}" for name, value in parts.items()))
+    i = int(np.flatnonzero(last["_score"])[0])  # the first environment whose episode ended
+    components = {name: values[i] for name, values in last["scores"].items() if not name.startswith("_")}
+    print(f"\n{last['prompt'][i]} ...{last['completion'][i]}")
+    print("  ".join(f"{name} {value:.2f}" for name, value in components.items()))
 
 
 if __name__ == "__main__":

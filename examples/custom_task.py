@@ -1,6 +1,6 @@
-"""A task of your own in one file: data with levels, a prompt, a scorer. Here: sentences that alliterate.
+"""A custom task in one file: data with levels, a prompt, a scorer. Here: alliteration.
 
-Registered, it works wherever the built-in tasks do: gym.make, gym.make_vec, TextGenVecEnv, any agent.
+A registered task works wherever the built-in ones do: gym.make, gym.make_vec, TextGenVecEnv, any agent.
 
 python examples/custom_task.py [--timesteps 20000]
 """
@@ -15,11 +15,11 @@ from textgym.tasks import Row, Task, register_task
 from textgym_agents import Reinforce, collect
 
 NAMES = {1: ("Tom", "Sara", "Theo", "Will", "Ben"), 2: ("Lily", "Max", "Nora", "Paul", "Fred")}
-"""By level: many words begin with the letters of level 1."""
+"""By level: the letters of level 1 begin more words."""
 
 
 def rows(seed: int, index: int, level: int) -> Row:
-    """Return a row that the three numbers decide, and nothing else: so episodes can be repeated."""
+    """Return a row, a function of the three integers only, so that episodes are reproducible."""
     rng = random.Random(f"{seed} {index} {level}")
     name = rng.choice(NAMES[level])
     when = rng.choice(("One day", "On Monday", "In the morning", "Last summer", "At noon", "After school", "Today"))
@@ -27,7 +27,7 @@ def rows(seed: int, index: int, level: int) -> Row:
 
 
 def alliteration(prompts: list[str], completions: list[str], letter: list[str], **_) -> list[float]:
-    """Share of the words, of at least five, that begin with the letter; the rows' columns come by name."""
+    """Return the share of at least five words that begin with the letter; columns are passed by name."""
     scores = []
     for completion, initial in zip(completions, letter, strict=True):
         words = completion.lower().split()
@@ -36,7 +36,7 @@ def alliteration(prompts: list[str], completions: list[str], letter: list[str], 
 
 
 def scorer():
-    """Return the scorer; a class with a batch, or several with weights, would do as well."""
+    """Return the scorer: a function as here, a Scorer, or several with weights."""
     return alliteration
 
 
@@ -45,19 +45,19 @@ ALLITERATION = register_task(
         name="alliteration",
         id="Alliteration-v0",
         rows=rows,
-        columns={"name": "who", "when": "when it happens", "letter": "with what the words are to begin"},
+        columns={"name": "a name", "when": "a time", "letter": "the letter that words should begin with"},
         prompt="{when}, {name}",
         instruction="Continue the sentence with words that begin with the letter {letter}: {when}, {name} ...",
         scorer=scorer,
         keywords={"max_prompt_tokens": 16, "max_new_tokens": 16, "stop": [".", "!", "?"]},
         num_levels=2,
-        success_score=0.4,  # from which on level="auto" counts an episode as a success
+        success_score=0.4,  # least score that level="auto" counts as a success
     )
 )
 
 
 def show(title: str, agent: Reinforce) -> None:
-    """Print what the agent writes to held-out prompts, and the mean score."""
+    """Print completions of held-out prompts and the mean score."""
     env = gym.make_vec("Alliteration-v0", num_envs=64, split="eval", level=1, autoreset_mode="SameStep")
     episodes = collect(env, agent.policy, 256, seed=0, generator=torch.Generator().manual_seed(0))
     print(f"\n{title}: {sum(info['score'] for info in episodes.infos) / 256:.2f}")
@@ -66,7 +66,7 @@ def show(title: str, agent: Reinforce) -> None:
 
 
 def main() -> None:
-    """Train, with a curriculum, and show samples from before and after."""
+    """Train with a curriculum and show samples before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=20_000)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Teach a small language model to write more positive text, on a CPU, in about a minute.
+"""Train a small language model to write more positive text, on a CPU, in about a minute.
 
     python examples/quickstart.py [--timesteps 150000] [--seed 0] [--kl-coef 0.05] [--out runs/quickstart-1]
 
 Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion; a KL penalty keeps
-the text close to what the LM wrote before. Afterwards the same eight prompts are continued by both models.
+the policy close to the initial LM. Afterwards both models continue the same eight prompts.
 """
 
 import argparse
@@ -27,15 +27,15 @@ NUM_EVALUATED = 256
 
 
 def evaluate(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
-    """Continue the same held-out prompts, with the same random numbers, whichever policy it is.
+    """Continue held-out prompts, with the same prompts and random numbers for every policy.
 
-    One slot per episode: where slots start again, a policy that ends earlier would get other prompts.
+    With one environment per episode no environment is reset, so the prompts do not depend on episode lengths.
     """
     return collect(env, policy, NUM_EVALUATED, seed=1, generator=torch.Generator().manual_seed(1))
 
 
 def summary(episodes: Episodes, start: ReferencePolicy) -> dict[str, float]:
-    """Mean score, and perplexity and KL per token as the starting LM sees them."""
+    """Return mean score, perplexity under the initial LM, and KL to it per token."""
     with torch.no_grad():
         log_probs = start.evaluate(episodes).log_probs.sum()
     num_tokens = episodes.num_steps.sum()
@@ -47,7 +47,7 @@ def summary(episodes: Episodes, start: ReferencePolicy) -> dict[str, float]:
 
 
 def side_by_side(before: Episodes, after: Episodes) -> str:
-    """Lay out the first completions of both in two columns under their prompts, as wide as the terminal allows."""
+    """Return the first completions of both in two columns under their prompts."""
     width = min(56, (shutil.get_terminal_size((120, 24)).columns - 6) // 2)
     lines = []
     pairs = {left["prompt"]: (left, right) for left, right in zip(before.infos, after.infos, strict=True)}
@@ -62,7 +62,7 @@ def side_by_side(before: Episodes, after: Episodes) -> str:
 
 
 def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_COEF) -> dict[str, dict[str, float]]:
-    """Train, print the comparison, write the run folder; return what was measured before, during and after."""
+    """Train, print the comparison, write the run folder; return the metrics before, during and after training."""
     keywords = {"scorer": "sentiment", "max_new_tokens": 32, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
@@ -83,23 +83,23 @@ def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_
 
 
 def main() -> None:
-    """Read the arguments, run, report."""
+    """Train and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=TIMESTEPS, help="tokens to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kl-coef", type=float, default=KL_COEF, help="0 shows why it is there (default: %(default)s)")
+    parser.add_argument("--kl-coef", type=float, default=KL_COEF, help="KL penalty coefficient (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="run folder (default: the first free runs/quickstart-N)")
     args = parser.parse_args()
     out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/quickstart-{n}")).exists())
-    torch.set_num_threads(1)  # the fastest choice for a model this small
+    torch.set_num_threads(1)  # fastest for a model this small
 
     was, training, now = train_and_compare(args.timesteps, args.seed, out, args.kl_coef).values()
     closed = (now["score"] - was["score"]) / (1 - was["score"])
     print(f"{NUM_EVALUATED} held-out prompts                          before    after")
     print(f"mean sentiment (1 is the maximum)             {was['score']:+.3f}   {now['score']:+.3f}")
-    print(f"perplexity under the starting LM              {was['perplexity']:6.2f}   {now['perplexity']:6.2f}")
-    print(f"KL to the starting LM, nats per token         {was['kl']:6.3f}   {now['kl']:6.3f}")
-    print(f"\nThe training closed {closed:.0%} of the distance to the maximum, in", end=" ")
+    print(f"perplexity under the initial LM               {was['perplexity']:6.2f}   {now['perplexity']:6.2f}")
+    print(f"KL to the initial LM, nats per token          {was['kl']:6.3f}   {now['kl']:6.3f}")
+    print(f"\nTraining closed {closed:.0%} of the gap to the maximum in", end=" ")
     print(f"{training['time/time_elapsed']:.0f} s at {training['time/fps']:,.0f} tokens/s.")
     print(f"Run folder: {out}  (learning_curve.png, metrics.csv, TensorBoard events, config.json, lm/, agent/)")
 

@@ -1,4 +1,4 @@
-"""The environment as any Gymnasium environment: a random agent, and a random agent that respects masks.
+"""A random agent, without and with action masks.
 
 python examples/random_agent.py
 """
@@ -10,7 +10,7 @@ from textgym.constraints import AllOf, AllowTokens, MinNewTokens
 
 
 def main() -> None:
-    """Play a few episodes of each and print what was written."""
+    """Run a few episodes of each and print the texts."""
     env = gym.make("TextGen-v0", max_new_tokens=16, render_mode="ansi")
     env.action_space.seed(0)
     for seed in range(3):

@@ -1,12 +1,11 @@
-"""An agent hacks a naive reward, and the same agent with a better one does not.
+"""Reward hacking: one agent trained on a naive reward and on a more robust one.
 
     python examples/reward_hacking.py [--timesteps 49152] [--seed 0] [--out runs/hacking-1]
 
-Reinforce trains the embedded LM twice. Once the score is VADER's sentiment and nothing holds the LM to what it wrote
-before: within a minute it writes a salad of happy words. Once sentiment is multiplied by fluency and by the share of
-the text that does not repeat itself, and a KL penalty is added: it writes happier stories. Not without a trick of its
-own: it finds a few happy sentences that fit everywhere, and within one text each of them is new. The picture shows
-both. Before, a probe tells without any training which of the scores fall for texts that nobody wants to read.
+Reinforce trains the embedded LM twice. In the first run the score is VADER's sentiment, without a KL penalty: within a
+minute the texts are lists of happy words. In the second run the score is sentiment times fluency times the share of
+bigrams that are not repeated, with a KL penalty: the texts are happier stories. Some hacking remains: a few happy
+sentences that fit every story occur often. Before training, the scorers are tested on degenerate texts.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def naive() -> Sentiment:
 
 
 def composite() -> Product:
-    """Return a score that is high only where all three factors are: pleasant, fluent and not repetitive."""
+    """Return sentiment times fluency times the share of bigrams that are not repeated."""
     return Product(
         {
             "sentiment": Clip("sentiment", 0.0, 1.0),
@@ -50,30 +49,30 @@ def composite() -> Product:
 
 
 class Row(NamedTuple):
-    """How some texts sound and read."""
+    """Statistics of a set of texts."""
 
     tokens: int
-    """Written so far in the training."""
+    """Tokens of training so far."""
     sentiment: float
-    """Their mean, whatever the score is."""
+    """Mean sentiment, also where the score is another one."""
     perplexity: float
-    """Their median, per token, under the LM from the start."""
+    """Median perplexity per token under the initial LM."""
 
 
 class Run(NamedTuple):
-    """A training and what came of it."""
+    """A training run."""
 
     name: str
     rows: list[Row]
-    """Of the texts that each update learned from."""
+    """Statistics of the texts of each update."""
     before: tuple[ScoredText, ...]
-    """Held-out prompts, continued by the LM from the start."""
+    """Held-out prompts, continued by the initial LM."""
     after: tuple[ScoredText, ...]
-    """The same prompts, continued by the trained one."""
+    """The same prompts, continued by the trained LM."""
 
 
 def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> Run:
-    """Train, note how the texts change, and continue held-out prompts before and after."""
+    """Train, record statistics of the texts, and continue held-out prompts before and after."""
     task = {"scorer": scorer, "max_new_tokens": 32, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **task)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **task)
@@ -81,11 +80,11 @@ def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> 
     agent = Reinforce("tiny", env, config)
     rows: list[Row] = []
 
-    def note(agent: Agent, metrics: dict[str, float]) -> None:
+    def record(agent: Agent, metrics: dict[str, float]) -> None:
         rows.append(row(int(metrics["time/total_timesteps"]), scored_texts(agent.episodes, agent.reference)))
 
     before = scored_texts(write(agent.policy, held_out), agent.reference)
-    agent.learn(timesteps, callback=note, progress_bar=True)
+    agent.learn(timesteps, callback=record, progress_bar=True)
     return Run(name, rows, before, scored_texts(write(agent.policy, held_out), agent.reference))
 
 
@@ -95,12 +94,12 @@ def row(tokens: int, texts: Sequence[ScoredText]) -> Row:
 
 
 def write(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
-    """Continue the same prompts, with the same random numbers, whichever policy it is."""
+    """Continue held-out prompts, with the same prompts and random numbers for every policy."""
     return collect(env, policy, env.num_envs, seed=1, generator=torch.Generator().manual_seed(1))
 
 
 def side_by_side(left: Run, right: Run) -> str:
-    """Lay out completions of both in two columns under their prompts, as wide as the terminal allows."""
+    """Return completions of both in two columns under their prompts."""
     width = min(56, (shutil.get_terminal_size((120, 24)).columns - 6) // 2)
     lines = [f"  {left.name:<{width}}   {right.name}"]
     pairs = {text.prompt: (text, other) for text, other in zip(left.after, right.after, strict=True)}
@@ -117,7 +116,7 @@ def cell(text: ScoredText, width: int) -> list[str]:
 
 
 def draw(path: Path, runs: Sequence[Run]) -> None:
-    """Draw sentiment and perplexity against tokens."""
+    """Plot sentiment and perplexity against tokens."""
     figure = Figure(figsize=(11, 4.5), layout="tight")
     left, right = figure.subplots(1, 2)
     for run, color in zip(runs, ("tab:red", "tab:blue"), strict=True):
@@ -125,19 +124,19 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
         left.plot(tokens, [row.sentiment for row in run.rows], color=color, label=run.name)
         right.plot(tokens, [row.perplexity for row in run.rows], color=color, label=run.name)
     left.set_ylabel("mean sentiment of the texts (1 is the maximum)")
-    right.set_ylabel("median perplexity under the LM from the start")
+    right.set_ylabel("median perplexity under the initial LM")
     right.set_yscale("log")
     left.legend(loc="lower right")
     for axes in (left, right):
-        axes.set_xlabel("tokens written")
+        axes.set_xlabel("tokens")
         axes.grid(alpha=0.3)
-    left.set_title("Both sound happier and happier ...", fontsize=11)
-    right.set_title("... one of them in no language", fontsize=11)
+    left.set_title("Sentiment rises in both runs", fontsize=11)
+    right.set_title("Only one stays fluent", fontsize=11)
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
-    """Probe the scores, train on both, show texts and picture."""
+    """Test the scorers on degenerate texts, train on both, show texts and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=TIMESTEPS, help="tokens per training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -146,9 +145,9 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or next(p for n in itertools.count(1) if not (p := Path(f"runs/hacking-{n}")).exists())
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # the fastest choice for a model this small
+    torch.set_num_threads(1)  # fastest for a model this small
 
-    print("Scores of degenerate texts; * marks one that is as high as the median of sound texts.\n")
+    print("Scores of degenerate texts; * marks those that reach the median of good texts.\n")
     weighted = WeightedSum({"sentiment": ("sentiment", 1.0), "repetition": ("repetition", -1.0)})
     print(probe_hacks({"sentiment": naive(), "less repetition": weighted, "product": composite()}), end="\n\n")
     runs = [
@@ -156,15 +155,13 @@ def main() -> None:
         train("sentiment x fluency x variety, and KL", composite(), args.kl_coef, args.timesteps, args.seed),
     ]
     draw(out / "reward_hacking.png", runs)
-    print(
-        "\nHeld-out prompts, continued by both; in brackets the score and the perplexity under the LM from the start.\n"
-    )
+    print("\nHeld-out prompts, continued by both; in brackets the score and the perplexity under the initial LM.\n")
     print(side_by_side(*runs))
     print(f"\n{f'{NUM_EVALUATED} held-out prompts':40} mean sentiment  median perplexity")
-    for name, texts in (("the LM from the start", runs[0].before), *((run.name, run.after) for run in runs)):
+    for name, texts in (("initial LM", runs[0].before), *((run.name, run.after) for run in runs)):
         _, sentiment, perplexity = row(args.timesteps, texts)
         print(f"{name:40} {sentiment:+14.3f}  {perplexity:17,.1f}")
-    print(f"\nPicture: {out / 'reward_hacking.png'}")
+    print(f"\nPlot: {out / 'reward_hacking.png'}")
 
 
 if __name__ == "__main__":

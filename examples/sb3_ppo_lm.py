@@ -1,8 +1,8 @@
-"""Stock Stable-Baselines3 PPO trains the embedded language model to write happier stories.
+"""Train the embedded language model with stock Stable-Baselines3 PPO to write happier stories.
 
     python examples/sb3_ppo_lm.py [--timesteps 60000]
 
-The environment charges the KL to the model that training starts from, so that the stories stay stories.
+The environment subtracts a penalty for the KL to the initial LM, which keeps the stories fluent.
 """
 
 import argparse
@@ -19,14 +19,14 @@ TASK = {"scorer": "sentiment", "max_new_tokens": 32}
 
 
 def stories(model: PPO, num_stories: int = 128) -> list[dict]:
-    """Let the model continue prompts that it was not trained on; return how each episode ended."""
+    """Continue held-out prompts; return the last ``info`` of each episode."""
     env = TextGenVecEnv(num_stories, prompts="openings:eval", **TASK)
     env.seed(0)
     observations, ended = env.reset(), {}
     while len(ended) < num_stories:
         actions, _ = model.predict(observations)
         observations, _, dones, infos = env.step(actions)
-        ended = {i: infos[i] for i in np.flatnonzero(dones)} | ended  # the first story of each slot
+        ended = {i: infos[i] for i in np.flatnonzero(dones)} | ended  # the first episode of each environment
     return list(ended.values())
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     for story in after[:6]:
         print(f"[{story['score']:+.2f}] {story['prompt']}|{story['completion']}")
     means = [np.mean([story["score"] for story in batch]) for batch in (before, after)]
-    print(f"mean sentiment on other prompts: before {means[0]:+.3f}, after {means[1]:+.3f}")
+    print(f"mean sentiment on held-out prompts: before {means[0]:+.3f}, after {means[1]:+.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Stock Stable-Baselines3 PPO with an MLP on the SB3 interface.
+"""Train stock Stable-Baselines3 PPO with an MLP policy.
 
     python examples/sb3_ppo_mlp.py [--timesteps 20000]
 
-The MLP sees bare token ids, so the action space is kept to a handful of words. It learns which of them VADER likes.
+The MLP observes token ids only, so the action space is restricted to a few words. It learns which words raise VADER's
+sentiment.
 """
 
 import argparse
