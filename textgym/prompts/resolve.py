@@ -101,8 +101,8 @@ class _PlainIndexedPrompts(_PlainPrompts, IndexedPrompts):
 
 def _plain_source(source: Any) -> PromptSource:
     """Wrap an object with ``draw``; other hooks need a ``PromptSource``."""
-    for hook in ("observe", "get_state", "set_state"):
-        if hasattr(source, hook):
+    for hook in vars(PromptSource):
+        if not hook.startswith("_") and hook != "draw" and hasattr(source, hook):
             name = type(source).__name__
             raise TypeError(f"{name} has a method {hook}: inherit from textgym.prompts.PromptSource, which calls it")
     is_indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")

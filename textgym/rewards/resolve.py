@@ -20,7 +20,7 @@ _REWARDS: dict[str, Callable[[], Reward]] = {
     "redistributed": Redistributed,
     "terminal": Terminal,
 }
-_HOOKS = ("for_scorer", "observe", "on_episode_end", "per_token", "scorers", "set_progress", "start")
+_HOOKS = [name for name in vars(Reward) if not name.startswith("_")]
 
 
 def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
