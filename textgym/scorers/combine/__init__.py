@@ -20,5 +20,6 @@ So ``Clip("sentiment")`` reports the unclipped score as ``"sentiment"``; as the 
 clipped score is ``"mood"`` and the unclipped one ``"mood/sentiment"``.
 
 A component that does not apply to an episode (NaN) is ignored. An episode for which an inner scorer fails has no total,
-and the error names the component.
+and the error names the component. Empty completions are scored like any other. Wrappers keep the range of their scorer,
+and are deterministic if it is, unless they state otherwise.
 """

@@ -24,17 +24,13 @@ class RunningNormalization(Wrapper):
     """A score minus the running mean of finished texts, divided by their standard deviation.
 
     Formula: ``clip((score - mean) / std, -c, c)``, NaN where the scorer does not apply. The statistics cover the
-    observed episodes and the finished texts of the batch that is scored. Unfinished texts (``~batch.done``), which
-    potential-based shaping scores, are normalised but not counted; failed ones are not counted either. How texts are
-    divided into batches does not matter. The divisor is 1 before the second text, and while all scores are equal.
+    observed episodes and the finished texts of the scored batch, however divided into batches; unfinished and failed
+    texts are not counted. The divisor is 1 while all scores are equal. Range: [-c, c]. Not incremental; not
+    deterministic, unless the attribute ``frozen`` is set, as for evaluation. The mean follows the policy: monitor the
+    component to see whether the policy improves.
 
-    Range: [-c, c]. An empty completion gets the normalised score. Not deterministic, because the statistics move,
-    unless the attribute ``frozen`` is set, as for evaluation. Not incremental. The mean follows the policy, so the
-    score does not show whether the policy improves: monitor the component instead.
-
-    Source: Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 1983
-    (merging batches); applied to rewards as in Engstrom et al., Implementation Matters in Deep RL, ICLR 2020,
-    https://arxiv.org/abs/2005.12729
+    Source: Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 1983;
+    for rewards Engstrom et al., Implementation Matters in Deep RL, ICLR 2020, https://arxiv.org/abs/2005.12729
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -152,20 +148,13 @@ class GroupPercentile(Wrapper):
 
     Formula: ``(lower + equal / 2) / others``, over the other finished texts for the prompt: those of the same batch,
     and the last ``memory_size`` observed ones. 0.5 if there are none; NaN where the scorer does not apply. Unfinished
-    texts (``~batch.done``) are ranked, but not compared with and not stored. Range: [0, 1]. An empty completion is
-    ranked by its score. Not deterministic: the rank depends on the other texts, and an observed text is compared with
-    itself. Not incremental.
+    texts are ranked, but not compared with. Range: [0, 1]. Not deterministic; not incremental.
 
-    Episodes of one prompt that end in different steps are scored as they end: the first is ranked among stored texts
-    only (0.5 at the very first), the last among all, and no rank is revised. Texts that end first, which are the short
-    ones, are thus compared with an older policy. ``memory_size=0`` ranks within the batch alone, for scoring whole
-    groups at once.
+    Episodes are ranked when they end, and ranks are not revised: texts that end early, the short ones, are compared
+    with those of an older policy. ``memory_size=0`` ranks within the batch alone, for scoring whole groups at once.
+    Ranks are robust to outliers and weight all prompts equally, but also reward the best of equally useless texts.
 
-    A rank ignores how large differences are. That is robust to outliers and weights all prompts equally, but also
-    rewards the best of equally useless texts.
-
-    Source: the normalisation by prompt of Shao et al., DeepSeekMath, 2024, https://arxiv.org/abs/2402.03300 (GRPO),
-    with ranks instead of z-scores.
+    Source: Shao et al., DeepSeekMath, 2024, https://arxiv.org/abs/2402.03300 (GRPO), with ranks instead of z-scores.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -259,19 +248,15 @@ class Constrained(Composite):
         total = (A + multiplier * (B - b)) / (1 + multiplier)
         multiplier <- max(0, multiplier - learning_rate * (mean(B) - b))     after every n observed episodes
 
-    Dividing by ``1 + multiplier`` does not change the ranking of policies and keeps the total in the range of A and
-    B - b, so that the reward does not grow while the constraint is violated. The mean is that of n episodes in the
-    order in which they end, whatever batches they come in. Where the constraint does not apply, ``B - b`` is 0; where
-    the objective does not apply, neither does the total. Components are ``"objective"`` and ``"constraint"``.
+    The mean is that of n episodes in the order in which they end. Dividing by ``1 + multiplier`` does not change the
+    ranking of policies and keeps the total in the range of A, B - b and 0. Where the constraint does not apply,
+    ``B - b`` is 0; where the objective does not apply, neither does the total. Components are ``"objective"`` and
+    ``"constraint"``. Not incremental; not deterministic, unless the attribute ``frozen`` is set, as for evaluation. A
+    constraint that no text can meet increases the multiplier without bound: monitor it.
 
-    Range: that of A, of B - b and 0 together. An empty completion is scored like any other. Not deterministic, because
-    the multiplier moves, unless the attribute ``frozen`` is set, as for evaluation. Not incremental. A constraint that
-    no text can meet increases the multiplier without bound: monitor it.
-
-    Sources: Tessler, Mankowitz and Mannor, Reward Constrained Policy Optimization, ICLR 2019,
-    https://arxiv.org/abs/1805.11074; the division as in Stooke, Achiam and Abbeel, Responsive Safety in Reinforcement
-    Learning by PID Lagrangian Methods, ICML 2020, https://arxiv.org/abs/2007.03964; reward models as constraints as in
-    Moskovitz et al., Confronting Reward Model Overoptimization with Constrained RLHF, ICLR 2024,
+    Sources: Tessler et al., Reward Constrained Policy Optimization, ICLR 2019, https://arxiv.org/abs/1805.11074; Stooke
+    et al., Responsive Safety in RL by PID Lagrangian Methods, ICML 2020, https://arxiv.org/abs/2007.03964 (the
+    division); Moskovitz et al., Confronting Reward Model Overoptimization with Constrained RLHF, ICLR 2024,
     https://arxiv.org/abs/2310.04373
 
     Args:

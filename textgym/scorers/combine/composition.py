@@ -18,9 +18,8 @@ __all__ = ["Gate", "Maximum", "Minimum", "Product", "Sequential", "WeightedSum",
 class WeightedSum(Composite):
     """The sum of ``weight * score`` over the scorers that apply; ``{name: weight}`` builds one.
 
-    Formula: ``sum(weight[k] * score[k] for each k whose score is not NaN)``, as TRL sums reward functions; NaN where
-    none applies. Range: that of the sums of some or all scores. Components are unweighted. An empty completion gets the
-    weighted sum of its scores; deterministic and incremental if all scorers are.
+    NaN where none applies, as TRL sums reward functions. Range: that of the sums of some or all scores. Components are
+    unweighted. Deterministic and incremental if all scorers are.
 
     Args:
         scorers: ``{name: (scorer, weight)}``; a scorer is anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -102,8 +101,7 @@ class _Unweighted(Composite):
 class Product(_Unweighted):
     """The product of the scores that apply; for scores in [0, 1], all have to be high at once.
 
-    Formula: ``prod(score[k] for each k whose score is not NaN)``; NaN where none applies. Range: that of the products
-    of some or all scores. An empty completion gets the product of its scores; deterministic and incremental if all
+    NaN where none applies. Range: that of the products of some or all scores. Deterministic and incremental if all
     scorers are. Two negative scores have a positive product: shift such scores with :class:`textgym.scorers.Affine`
     first.
 
@@ -140,16 +138,9 @@ class Product(_Unweighted):
 class Minimum(_Unweighted):
     """The lowest of the scores that apply.
 
-    Formula: ``min(score[k] for each k whose score is not NaN)``; NaN where none applies. Range: from the lowest to the
-    highest score of any scorer. An empty completion gets the lowest of its scores; deterministic and incremental if all
-    scorers are. Unlike in a sum, one score cannot compensate for another, which makes it harder to hack.
-
-    Args:
-        scorers: ``{name: scorer}``, or a list of scorers under their own names.
-
-    Raises:
-        ValueError: If there are no scorers, a name is empty or contains a ``/``, or two are equal.
-        TypeError: If ``scorers`` is neither a mapping nor a list, or an element is not a scorer.
+    NaN where none applies. Range: from the lowest to the highest score of any scorer. Deterministic and incremental if
+    all scorers are. Unlike in a sum, one score cannot compensate for another, which makes it harder to hack. Arguments
+    and errors: as :class:`Product`.
 
     >>> from textgym.scorers import Keywords, LengthBand
     >>> scorer = Minimum({"length": LengthBand(4, 8), "animals": Keywords(["cat", "dog"])})
@@ -166,16 +157,8 @@ class Minimum(_Unweighted):
 class Maximum(_Unweighted):
     """The highest of the scores that apply; as easy to hack as the easiest of them.
 
-    Formula: ``max(score[k] for each k whose score is not NaN)``; NaN where none applies. Range: from the lowest to the
-    highest score of any scorer. An empty completion gets the highest of its scores; deterministic and incremental if
-    all scorers are.
-
-    Args:
-        scorers: ``{name: scorer}``, or a list of scorers under their own names.
-
-    Raises:
-        ValueError: If there are no scorers, a name is empty or contains a ``/``, or two are equal.
-        TypeError: If ``scorers`` is neither a mapping nor a list, or an element is not a scorer.
+    NaN where none applies. Range: from the lowest to the highest score of any scorer. Deterministic and incremental if
+    all scorers are. Arguments and errors: as :class:`Product`.
 
     >>> from textgym.scorers import Keywords
     >>> scorer = Maximum({"cats": Keywords(["cat", "kitten"]), "dogs": Keywords(["dog", "puppy"])})
@@ -193,12 +176,10 @@ class Gate(Composite):
     """The score of texts that meet a condition; other texts get ``otherwise`` and are not scored.
 
     Formula: ``score if condition >= at_least else otherwise``. An episode to which the condition does not apply (NaN)
-    passes. NaN where the scorer is called and does not apply. The scorer is called only on the episodes that pass, so
-    a cheap condition saves calls of an expensive judge. Components are ``"condition"`` and ``"score"``, NaN where it
-    was not called.
-
-    Range: that of the scorer and ``otherwise``. An empty completion is scored like any other; deterministic if both
-    scorers are. Not incremental. If the scorer can fall below ``otherwise``, failing the condition can be rewarded.
+    passes. The scorer is called only on the episodes that pass, so a cheap condition saves calls of an expensive judge.
+    Components are ``"condition"`` and ``"score"``, NaN where it was not called. Range: that of the scorer and
+    ``otherwise``. Deterministic if both scorers are; not incremental. If the scorer can fall below ``otherwise``,
+    failing the condition can be rewarded.
 
     Args:
         condition: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -246,13 +227,10 @@ class Gate(Composite):
 class Sequential(Composite):
     """The fraction of steps passed before the first that is not, as in compile, then test, then lint.
 
-    Formula: ``passed / steps``, where a step passes if its score is at least its threshold. Steps after the first that
-    is not passed are not called for that text. A step that does not apply is skipped and not counted; NaN where none
-    applies. Range: [0, 1]. Components are the steps' scores, NaN where they were not called.
-
-    All steps weigh the same, and by how much one is passed does not matter. To grade the last one, such as the share of
-    passed tests, put it behind a gate: ``Gate(Sequential({...}), 1.0, tests)``. An empty completion is scored like any
-    other; deterministic if all steps are. Not incremental.
+    Formula: ``passed / steps``, where a step passes if its score is at least its threshold. Later steps are not called
+    for a text that fails one; their components are NaN. A step that does not apply is skipped and not counted; NaN
+    where none applies. Range: [0, 1]. Deterministic if all steps are; not incremental. To grade the last step, such as
+    the fraction of passed tests, put it behind a gate: ``Gate(Sequential({...}), 1.0, tests)``.
 
     Args:
         scorers: ``{name: (scorer, threshold)}`` in order.

@@ -16,8 +16,7 @@ __all__ = ["Affine", "Clip", "Schedule"]
 class Affine(Wrapper):
     """The affine transform ``scale * score + shift`` of a score.
 
-    NaN where the scorer does not apply. Range: that of the scorer, transformed. An empty completion gets the
-    transformed score; deterministic and incremental if the scorer is.
+    NaN where the scorer does not apply. Deterministic and incremental if the scorer is.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -56,9 +55,7 @@ class Affine(Wrapper):
 class Clip(Wrapper):
     """A score limited to [low, high].
 
-    Formula: ``min(max(score, low), high)``, NaN where the scorer does not apply. Range: [low, high], or the part of it
-    that the scorer can reach. An empty completion gets the clipped score; deterministic and incremental if the scorer
-    is.
+    NaN where the scorer does not apply. Deterministic and incremental if the scorer is.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -99,20 +96,14 @@ class Clip(Wrapper):
 class Schedule(Wrapper):
     """A score times a weight that depends on training progress.
 
-    Formula: ``weight(progress) * score``; the weight is linear between the given points, and constant before the first
-    and after the last; NaN where the scorer does not apply. Range: that of the scorer times the lowest and the highest
-    weight. An empty completion gets the weighted score; at constant progress deterministic if the scorer is,
-    incremental if it is. The scorer is called even if the weight is 0, so that its component can be monitored.
+    The weight is linear between the given points, and constant before the first and after the last. NaN where the
+    scorer does not apply. Deterministic at constant progress and incremental if the scorer is. The scorer is called
+    even if the weight is 0, so that its component can be monitored. Value estimates learned under one weight are wrong
+    under the next: change weights slowly. To blend two scorers, sum two opposite schedules.
 
     Progress is 0 until ``set_progress`` of the scorer or the environment is called. The agents of ``textgym_agents``
     call it; for Stable-Baselines3, pass the callback ``textgym_agents.sb3.ReportProgress`` to ``learn``; call it
     yourself in your own training loop.
-
-    To blend from one scorer to another, sum two opposite schedules::
-
-        WeightedSum({"first": (Schedule("length_band", {0: 1, 1: 0}), 1), "then": (Schedule(judge, {0: 0, 1: 1}), 1)})
-
-    Value estimates learned under one weight are wrong under the next: change weights slowly.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.

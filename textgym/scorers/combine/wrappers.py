@@ -25,17 +25,13 @@ Entry = tuple[float, Mapping[str, float]]
 class Cached(Wrapper):
     """A cache of scores, for scorers that cost much more than a look-up, such as a judge.
 
-    The key of a text is its prompt, completion, references and metadata. Uncached texts are passed to the scorer in one
-    batch, each once. Failures are not cached. Beyond ``max_size`` texts, the least recently used one is dropped. A
-    look-up takes a few microseconds, so caching a cheap scorer is slower. Texts with metadata that cannot be compared,
-    such as an object without a hash, are never cached.
+    The key is prompt, completion, references and metadata; a text whose metadata have no hash is never cached. Uncached
+    texts are passed to the scorer in one batch, each once. Failures are not cached. The least recently used text is
+    dropped first. A look-up takes a few microseconds. Not incremental. Pickled copies start empty.
 
     Only for scorers whose score depends on the key alone: not on token ids, as a length in tokens does, nor on
     ``batch.done``. A scorer that learns in ``observe``, such as :class:`textgym.scorers.RunningNormalization`, is
     rejected: wrap it around the cache instead. ``set_progress`` empties the cache if it changes a score.
-
-    Formula, range, an empty completion: as the scorer. Not incremental. Pickled copies start empty, which makes them
-    cheap to send to workers.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -171,14 +167,12 @@ class TimeLimit(Wrapper):
     """A time limit for each call of a scorer; a call that exceeds it fails for all its texts.
 
     The failure is a ``TimeoutError`` in :attr:`textgym.scorers.Scores.cause`, and is subject to the environment's
-    ``on_scorer_error``. Formula, range, an empty completion: as the scorer. Deterministic if the scorer is, except for
-    calls near the limit. Not incremental.
+    ``on_scorer_error``. Deterministic except for calls near the limit. Not incremental.
 
     Each call runs in a new daemon thread. **A thread cannot be killed**: after the limit it continues until the scorer
-    returns or the process exits, and its result is dropped. A scorer that hangs may therefore run several times at
-    once, and each hanging call keeps a thread. Code that never releases the interpreter lock, such as a backtracking
-    regular expression, blocks the process beyond any limit. Scorers that only work in the main thread, such as those
-    that set an alarm signal, fail.
+    returns or the process exits, so a scorer that hangs may run several times at once. Code that never releases the
+    interpreter lock, such as a backtracking regular expression, blocks the process beyond any limit. Scorers that only
+    work in the main thread, such as those that set an alarm signal, fail.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
@@ -227,12 +221,9 @@ class TimeLimit(Wrapper):
 class AgentTurns(Wrapper):
     r"""Scores only the agent's turns of a dialogue.
 
-    Formula: the score of the agent's turns joined by ``join``. The token ids are those that the agent chose, including
-    the EOS that ended each turn, without any for ``join``; a length in tokens thus counts the agent's tokens. Prompts,
-    references, metadata and ``done`` are unchanged. Without a user, the score is the scorer's own. Range, an empty
-    completion, deterministic: as the scorer. Not incremental.
-
-    Wrap a whole composite once rather than its inner scorers one by one.
+    The text is that of the agent's turns with ``join`` between them. The token ids are those that the agent chose,
+    including the EOS that ended each turn, without any for ``join``. Without a user, the score is the scorer's own. Not
+    incremental. Wrap a whole composite once rather than its inner scorers one by one.
 
     Args:
         scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.

@@ -49,12 +49,11 @@ class Novelty(_MemoryScorer):
 
     Formula: ``new / total`` over distinct n-grams of words and punctuation marks in lower case; a text of fewer than
     ``n`` words counts as one n-gram. Reads the first 2,000 characters. Range: [0, 1]. An empty completion scores 0, any
-    other text 1 while the memory is empty.
+    other text 1 while the memory is empty. Not incremental; not deterministic, unless ``remembers`` is false.
 
-    The memory holds the last ``memory_size`` observed episodes, so the score of a text falls when it is written again:
-    not deterministic, unless ``remembers`` is false. Texts of one call are not compared with each other: 64 equal texts
-    that end in the same step of 64 environments all score 1; in one environment the second scores 0. Copies and pickles
-    include the memory. Not incremental. Random words score 1: combine it with a scorer on which they score low.
+    The memory holds the last ``memory_size`` observed episodes. Texts of one call are not compared with each other: 64
+    equal texts that end in the same step of 64 environments all score 1; in one environment the second scores 0. Random
+    words score 1: combine it with a scorer on which they score low.
 
     Source: the novelty of Lehman and Stanley, Abandoning Objectives: Evolution through the Search for Novelty Alone,
     Evolutionary Computation 19, 2011, with n-gram overlap as the distance
@@ -137,10 +136,8 @@ class SelfBLEU(_MemoryScorer):
     sentences. Range: [0, 1], 1 for a text that is a reference itself. Reads the first 2,000 characters. An empty
     completion, and any text without references, scores 0.
 
-    In an environment the batch holds the texts that end in the same step: with one environment there is never another,
-    so only the memory counts; with 64, equal texts that end together score 1 each. So it is not deterministic, unless
-    both are off: ``with_batch=False, remembers=False`` compares with ``past`` alone. Copies and pickles include the
-    memory. Not incremental.
+    In an environment the batch holds the texts that end in the same step; with one environment only the memory counts.
+    Not incremental; not deterministic, unless ``with_batch=False, remembers=False``: that compares with ``past`` alone.
 
     Source: Zhu et al., Texygen: A Benchmarking Platform for Text Generation Models, SIGIR 2018,
     https://arxiv.org/abs/1802.01886; Post, A Call for Clarity in Reporting BLEU Scores, WMT 2018 (the smoothing)
