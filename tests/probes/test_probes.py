@@ -1,4 +1,4 @@
-"""The probe environments have the optimum that they claim, and the ladder says where an agent stops climbing."""
+"""The probe environments have the declared optimum, and ``probe_agent`` reports where an agent fails."""
 
 import pickle
 import re
@@ -21,13 +21,13 @@ from textgym.registration import IDS
 from textgym.testing import ProbeResult, probe_agent
 from textgym_agents import LMPolicy, Reinforce, ReinforceConfig
 
-EVERY = pytest.mark.parametrize("rung", PROBES.values(), ids=PROBES)
+EVERY = pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
 NUM_EPISODES = 4096
 
 
-def returns_of(rung, choose, num_episodes=NUM_EPISODES, seed=0, num_envs=512):
-    """Play the first episodes of each slot with ``choose(env, observations)``; return their (num_episodes,) returns."""
-    env = gym.make_vec(rung.id, num_envs=num_envs, autoreset_mode="SameStep")
+def returns_of(probe, choose, num_episodes=NUM_EPISODES, seed=0, num_envs=512):
+    """Return (num_episodes,) returns of the first episodes of each environment under ``choose(env, observations)``."""
+    env = gym.make_vec(probe.id, num_envs=num_envs, autoreset_mode="SameStep")
     observations, _ = env.reset(seed=seed)
     returns = [[] for _ in range(num_envs)]
     running = np.zeros(num_envs)
@@ -41,18 +41,18 @@ def returns_of(rung, choose, num_episodes=NUM_EPISODES, seed=0, num_envs=512):
     return np.array([values[: num_episodes // num_envs] for values in returns]).ravel()
 
 
-def best_actions(rung, env):
+def best_actions(probe, env):
     core = env.core
     written = (core.lengths - core.prompt_lengths).tolist()
-    return np.array([rung.optimal_ids(sample)[t] for sample, t in zip(core.samples, written, strict=True)])
+    return np.array([probe.optimal_ids(sample)[t] for sample, t in zip(core.samples, written, strict=True)])
 
 
 class Solver:
-    """Knows what to write: it reads the prompt from the observation, and where that is not enough, the masks."""
+    """Optimal agent: reads the prompt from the observation and, where needed, the masks."""
 
-    def __init__(self, rung):
-        self.rung = rung
-        self.prompt_size = rung.keywords["max_prompt_tokens"]
+    def __init__(self, probe):
+        self.probe = probe
+        self.prompt_size = probe.keywords["max_prompt_tokens"]
         self.num_calls = 0
 
     def learn(self, total_timesteps):
@@ -61,20 +61,20 @@ class Solver:
     def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
         assert deterministic
         assert episode_start.shape == (len(observation),)
-        assert (action_masks is not None) == self.rung.needs_masks
-        if self.rung.needs_masks:
+        assert (action_masks is not None) == self.probe.needs_masks
+        if self.probe.needs_masks:
             return action_masks.argmax(axis=1), state
-        tokenizer = self.rung.keywords["tokenizer"]
+        tokenizer = self.probe.keywords["tokenizer"]
         pad = tokenizer.vocab_size
         actions = []
         for row in observation:
             sample = textgym.Sample(tokenizer.decode(row[: self.prompt_size].tolist()))
-            actions.append(self.rung.optimal_ids(sample)[(row[self.prompt_size :] != pad).sum()])
+            actions.append(self.probe.optimal_ids(sample)[(row[self.prompt_size :] != pad).sum()])
         return np.array(actions), state
 
 
 class Constant:
-    """Writes one token, whatever it sees, and learns nothing."""
+    """Always chooses one action and learns nothing."""
 
     def __init__(self, action):
         self.action = action
@@ -90,44 +90,44 @@ class Constant:
 # The environments -----------------------------------------------------------------------------------------------------
 
 
-def test_the_ladder_is_registered_in_its_order():
+def test_probes_are_registered_in_order_of_difficulty():
     registered = [env_id for env_id in IDS if "probe" in IDS[env_id]]
-    assert list(PROBES) == registered == [rung.id for rung in PROBES.values()]
+    assert list(PROBES) == registered == [probe.id for probe in PROBES.values()]
 
 
 @EVERY
-def test_optimal_play_gets_the_optimal_return(rung):
-    returns = returns_of(rung, lambda env, _: best_actions(rung, env))
-    if rung.id == "ProbeBandit-v0":
+def test_optimal_actions_give_the_optimal_return(probe):
+    returns = returns_of(probe, lambda env, _: best_actions(probe, env))
+    if probe.id == "ProbeBandit-v0":
         assert set(returns) == {0.5, 1.5}
-        assert returns.mean() == pytest.approx(rung.optimal_return, abs=4 * 0.5 / np.sqrt(NUM_EPISODES))
+        assert returns.mean() == pytest.approx(probe.optimal_return, abs=4 * 0.5 / np.sqrt(NUM_EPISODES))
     else:
-        assert (returns == rung.optimal_return).all()
+        assert (returns == probe.optimal_return).all()
 
 
 @EVERY
-def test_random_play_gets_the_random_return(rung):
+def test_random_actions_give_the_random_return(probe):
     rng = np.random.default_rng(1)
 
     def choose(env, _):
         return np.where(env.action_masks(), rng.random((env.num_envs, env.num_actions)), -1).argmax(axis=1)
 
-    returns = returns_of(rung, choose)
-    assert returns.mean() == pytest.approx(rung.random_return, abs=4 * returns.std() / np.sqrt(NUM_EPISODES))
+    returns = returns_of(probe, choose)
+    assert returns.mean() == pytest.approx(probe.random_return, abs=4 * returns.std() / np.sqrt(NUM_EPISODES))
 
 
 @EVERY
-def test_nothing_but_the_bandits_coins_pays_more_than_the_optimum(rung):
+def test_no_return_exceeds_the_optimum_except_by_the_bandits_noise(probe):
     rng = np.random.default_rng(2)
-    returns = returns_of(rung, lambda env, _: rng.integers(env.num_actions, size=env.num_envs))
-    assert returns.max() <= (1.5 if rung.id == "ProbeBandit-v0" else rung.optimal_return)
+    returns = returns_of(probe, lambda env, _: rng.integers(env.num_actions, size=env.num_envs))
+    assert returns.max() <= (1.5 if probe.id == "ProbeBandit-v0" else probe.optimal_return)
 
 
 @EVERY
-def test_the_keywords_make_the_same_environment_in_every_interface(rung):
+def test_every_interface_gives_the_same_environment(probe):
     textgym_sb3 = pytest.importorskip("textgym.envs.sb3")
-    envs = [gym.make_vec(name, num_envs=3, **extra) for name, extra in ((rung.id, {}), ("TextGen-v0", rung.keywords))]
-    interface = textgym_sb3.TextGenVecEnv(3, id=rung.id)
+    envs = [gym.make_vec(name, num_envs=3, **extra) for name, extra in ((probe.id, {}), ("TextGen-v0", probe.keywords))]
+    interface = textgym_sb3.TextGenVecEnv(3, id=probe.id)
     interface.seed(5)
     observations = [envs[0].reset(seed=5)[0], envs[1].reset(seed=5)[0], interface.reset()]
     assert (observations[0] == observations[1]).all()
@@ -135,13 +135,13 @@ def test_the_keywords_make_the_same_environment_in_every_interface(rung):
 
 
 @EVERY
-def test_ids_survive_a_serialised_spec_and_probes_a_pickle(rung):
-    spec = EnvSpec.from_json(gym.make(rung.id).spec.to_json())
-    assert gym.make(spec).unwrapped.num_actions == gym.make(rung.id).unwrapped.num_actions
-    assert pickle.loads(pickle.dumps(rung)).id == rung.id
+def test_ids_survive_a_serialised_spec_and_probes_a_pickle(probe):
+    spec = EnvSpec.from_json(gym.make(probe.id).spec.to_json())
+    assert gym.make(spec).unwrapped.num_actions == gym.make(probe.id).unwrapped.num_actions
+    assert pickle.loads(pickle.dumps(probe)).id == probe.id
 
 
-def test_the_documented_table_is_true():
+def test_the_documented_table_matches_the_environments():
     rows = re.findall(
         r"^\| ``(\S+)`` \| .* \| (\d+) \| (\d+) \|$", textgym.describe("ProbeCopy-v0"), flags=re.MULTILINE
     )
@@ -152,9 +152,9 @@ def test_the_documented_table_is_true():
 
 
 @EVERY
-def test_the_page_of_a_probe_has_the_headings_of_every_environment_and_its_own_spaces(rung):
-    page, env = textgym.describe(rung.id), gym.make(rung.id).unwrapped
-    assert page.startswith(f"{rung.aim}\n")
+def test_the_page_of_a_probe_has_the_headings_of_every_environment_and_its_own_spaces(probe):
+    page, env = textgym.describe(probe.id), gym.make(probe.id).unwrapped
+    assert page.startswith(f"{probe.aim}\n")
     headings = [re.findall("^## (.+)", text, flags=re.MULTILINE) for text in (page, textgym.describe("TextGen-v0"))]
     assert headings[0] == headings[1]
     assert f"``Discrete({env.num_actions})``" in page
@@ -168,7 +168,7 @@ def test_a_keyword_of_an_id_can_be_overridden():
 
 
 @pytest.mark.parametrize("keyword", ["probe", "id"])
-def test_an_unknown_probe_is_refused(keyword):
+def test_an_unknown_probe_raises(keyword):
     with pytest.raises(ValueError, match=f"unknown {keyword} 'ProbeCopy'; did you mean 'ProbeCopy-v0'"):
         textgym.TextGenEnv(**{keyword: "ProbeCopy"})
 
@@ -185,35 +185,35 @@ def always(action):
 
 
 @EVERY
-def test_the_documented_returns_are_exact(rung):
-    prompts = rung.keywords["prompts"]
-    env = gym.make(rung.id, prompts=prompts[::101] if len(prompts) > 1000 else prompts)  # each has the same returns
-    assert solve(env).expected_return == pytest.approx(rung.optimal_return, abs=1e-12)
+def test_the_documented_returns_are_exact(probe):
+    prompts = probe.keywords["prompts"]
+    env = gym.make(probe.id, prompts=prompts[::101] if len(prompts) > 1000 else prompts)  # each has the same returns
+    assert solve(env).expected_return == pytest.approx(probe.optimal_return, abs=1e-12)
     uniform = solve(env, lambda ids: np.zeros((len(ids), env.unwrapped.num_actions)))
-    assert uniform.expected_return == pytest.approx(rung.random_return, abs=1e-12)
-    assert rung.random_return <= 0.3 * rung.optimal_return
+    assert uniform.expected_return == pytest.approx(probe.random_return, abs=1e-12)
+    assert probe.random_return <= 0.3 * probe.optimal_return
 
 
-def test_the_bandits_arms_are_lucky_independently():
+def test_the_noise_of_the_bandits_arms_is_independent():
     noise = [sample.metadata["noise"] for sample in PROBES["ProbeBandit-v0"].keywords["prompts"]]
     assert [(each["a"], each["b"]) for each in noise] == [(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
 
 
 @EVERY
-def test_a_prompt_given_at_reset_has_no_metadata_and_is_scored_all_the_same(rung):
-    env = gym.make(rung.id).unwrapped
-    letters = "a" * rung.keywords["max_prompt_tokens"]
+def test_a_prompt_given_at_reset_is_scored_without_metadata(probe):
+    env = gym.make(probe.id).unwrapped
+    letters = "a" * probe.keywords["max_prompt_tokens"]
     env.reset(seed=0, options={"prompt": letters})
-    for action in rung.optimal_ids(textgym.Sample(letters)):
+    for action in probe.optimal_ids(textgym.Sample(letters)):
         *_, reward, terminated, _, info = env.step(action)
     assert terminated
-    assert reward == rung.optimal_return
+    assert reward == probe.optimal_return
     assert info["prompt"] == letters
 
 
-def test_an_empty_completion_is_worth_nothing():
-    for rung in PROBES.values():
-        env = gym.make(rung.id).unwrapped
+def test_an_empty_completion_scores_zero():
+    for probe in PROBES.values():
+        env = gym.make(probe.id).unwrapped
         env.reset(seed=0)
         assert env.step(env.eos_token_id)[1] == 0.0
 
@@ -224,9 +224,9 @@ TRAP = PROBES["ProbeTrap-v0"]
 
 
 def test_only_the_trap_needs_masks():
-    assert [rung.id for rung in PROBES.values() if rung.needs_masks] == ["ProbeTrap-v0"]
-    for rung in PROBES.values():
-        assert gym.make(rung.id).unwrapped.has_invalid_actions == rung.needs_masks
+    assert [probe.id for probe in PROBES.values() if probe.needs_masks] == ["ProbeTrap-v0"]
+    for probe in PROBES.values():
+        assert gym.make(probe.id).unwrapped.has_invalid_actions == probe.needs_masks
 
 
 def test_the_traps_are_two_letters_drawn_anew_at_each_step_and_unseen():
@@ -264,36 +264,36 @@ def test_the_trap_may_raise_instead():
         env.step(int(env.action_masks().argmin()))
 
 
-# The ladder -----------------------------------------------------------------------------------------------------------
+# probe_agent ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_solver_passes_the_whole_ladder_at_the_first_evaluation():
-    report = probe_agent(lambda rung, seed: Solver(rung), seeds=(0, 1))
+def test_an_optimal_agent_passes_every_probe_at_the_first_evaluation():
+    report = probe_agent(lambda probe, seed: Solver(probe), seeds=(0, 1))
     assert report.passed
     assert report.first_failure is None
-    assert [(rung.probe.id, rung.seed) for rung in report.results] == [
+    assert [(probe.probe.id, probe.seed) for probe in report.results] == [
         (name, seed) for name in PROBES for seed in (0, 1)
     ]
-    for rung in report.results:
-        assert rung.timesteps == rung.probe.timesteps / 10
-        if rung.probe.id != "ProbeBandit-v0":
-            assert rung.mean_return == 1.0
+    for probe in report.results:
+        assert probe.timesteps == probe.probe.timesteps / 10
+        if probe.probe.id != "ProbeBandit-v0":
+            assert probe.mean_return == 1.0
     assert str(report).endswith("Every probe was passed.")
 
 
-def test_an_agent_that_always_stops_fails_everything_and_the_report_says_what_that_means():
+def test_an_agent_that_always_stops_fails_every_probe_and_the_report_has_a_diagnosis():
     agents = []
 
-    def make(rung, seed):
-        agents.append(Constant(rung.keywords["tokenizer"].eos_token_id))
+    def make(probe, seed):
+        agents.append(Constant(probe.keywords["tokenizer"].eos_token_id))
         return agents[-1]
 
     report = probe_agent(make, seeds=[7], num_episodes=16, num_envs=8)
     assert not report.passed
-    assert not any(rung.passed for rung in report.results)
+    assert not any(probe.passed for probe in report.results)
     failure = report.first_failure
     assert (failure.probe, failure.seed, failure.mean_return) == (PROBES["ProbeConstant-v0"], 7, 0.0)
-    assert [agent.learned for agent in agents] == [rung.timesteps for rung in PROBES.values()]
+    assert [agent.learned for agent in agents] == [probe.timesteps for probe in PROBES.values()]
     lines = str(report).splitlines()
     assert len(lines) == 1 + len(PROBES) + 1
     assert lines[1].split()[:6] == ["ProbeConstant-v0", "7", "0.000", "1.000", "0.148", "4000"]
@@ -303,13 +303,13 @@ def test_an_agent_that_always_stops_fails_everything_and_the_report_says_what_th
 
 def test_an_agent_that_ignores_its_observation_fails_where_that_first_matters():
     best = {"ProbeConstant-v0": 1, "ProbeBandit-v0": 0}
-    report = probe_agent(lambda rung, seed: Constant(best.get(rung.id, 1)), probes=list(PROBES)[:3])
+    report = probe_agent(lambda probe, seed: Constant(best.get(probe.id, 1)), probes=list(PROBES)[:3])
     assert report.first_failure.probe.id == "ProbePrompt-v0"
     assert "does not read its observation" in str(report)
 
 
 class Blind(Constant):
-    """Has no parameter for masks, as the stock agents of Stable-Baselines3."""
+    """Has no parameter for masks, like the agents of Stable-Baselines3."""
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         return super().predict(observation)
@@ -321,10 +321,10 @@ class TakesWhatComes(Solver):
 
 
 def test_an_agent_that_knows_no_masks_fails_the_trap_and_nothing_breaks():
-    report = probe_agent(lambda rung, seed: Blind(0), probes=["ProbeTrap-v0"])
+    report = probe_agent(lambda probe, seed: Blind(0), probes=["ProbeTrap-v0"])
     assert report.first_failure.mean_return < 0
     assert "without the masks" in str(report)
-    assert probe_agent(lambda rung, seed: TakesWhatComes(rung), probes=["ProbeTrap-v0"]).passed
+    assert probe_agent(lambda probe, seed: TakesWhatComes(probe), probes=["ProbeTrap-v0"]).passed
 
 
 def test_masks_are_given_as_arrays_of_the_agents_own():
@@ -334,30 +334,30 @@ def test_masks_are_given_as_arrays_of_the_agents_own():
             action_masks[:] = False
             return actions, state
 
-    assert probe_agent(lambda rung, seed: Writes(rung), probes=["ProbeTrap-v0"]).passed
+    assert probe_agent(lambda probe, seed: Writes(probe), probes=["ProbeTrap-v0"]).passed
 
 
 @pytest.mark.parametrize("num_envs", [1, 8, 64, 128])
 @pytest.mark.parametrize("num_episodes", [32, 128, 512])
 def test_the_better_arm_passes_and_the_worse_fails_whatever_the_coins(num_envs, num_episodes):
     settings = {"probes": ["ProbeBandit-v0"], "num_envs": num_envs, "num_episodes": num_episodes}
-    assert probe_agent(lambda rung, seed: Constant(0), **settings).passed
-    assert not probe_agent(lambda rung, seed: Constant(1), **settings).passed
+    assert probe_agent(lambda probe, seed: Constant(0), **settings).passed
+    assert not probe_agent(lambda probe, seed: Constant(1), **settings).passed
 
 
 def test_the_report_can_be_pickled():
-    report = probe_agent(lambda rung, seed: Solver(rung), probes=["ProbePrompt-v0"])
+    report = probe_agent(lambda probe, seed: Solver(probe), probes=["ProbePrompt-v0"])
     assert str(pickle.loads(pickle.dumps(report))) == str(report)
     assert isinstance(report.results[0], ProbeResult)
 
 
 def test_a_probe_of_ones_own_is_taken():
     easy = replace(PROBES["ProbePrompt-v0"], id="Mine-v0", optimal_return=0.1, timesteps=10)
-    assert probe_agent(lambda rung, seed: Constant(1), probes=[easy]).passed
+    assert probe_agent(lambda probe, seed: Constant(1), probes=[easy]).passed
 
 
 class CountsAsSB3(Constant):
-    """Starts to count from 0 unless told not to, and learns from batches of 48."""
+    """Restarts its step count unless ``reset_num_timesteps=False``, and trains on batches of 48."""
 
     num_timesteps = 0
 
@@ -366,13 +366,13 @@ class CountsAsSB3(Constant):
         self.num_timesteps += -(-total_timesteps // 48) * 48
 
 
-def test_an_agent_that_counts_its_tokens_is_believed_and_keeps_counting():
-    rung = probe_agent(lambda rung, seed: CountsAsSB3(4), probes=["ProbeConstant-v0"]).results[0]
-    assert rung.timesteps == 10 * 432  # ten times 400, each rounded up to whole batches
+def test_the_agents_own_step_count_is_used():
+    probe = probe_agent(lambda probe, seed: CountsAsSB3(4), probes=["ProbeConstant-v0"]).results[0]
+    assert probe.timesteps == 10 * 432  # ten times 400, each rounded up to whole batches
 
 
 class MeanOfStarts(Constant):
-    """Is right in the first episode of each slot and never again."""
+    """Is right in the first episode of each environment only."""
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         state = np.zeros(len(observation)) if state is None else state + episode_start
@@ -380,9 +380,9 @@ class MeanOfStarts(Constant):
 
 
 @pytest.mark.parametrize(("num_episodes", "expected"), [(8, 1.0), (16, 0.5), (12, 8 / 12), (3, 1.0)])
-def test_the_evaluation_counts_the_first_episodes_of_each_slot(num_episodes, expected):
+def test_the_evaluation_counts_the_first_episodes_of_each_environment(num_episodes, expected):
     report = probe_agent(
-        lambda rung, seed: MeanOfStarts(0), probes=["ProbePrompt-v0"], num_envs=8, num_episodes=num_episodes
+        lambda probe, seed: MeanOfStarts(0), probes=["ProbePrompt-v0"], num_envs=8, num_episodes=num_episodes
     )
     assert report.results[0].mean_return == pytest.approx(expected)
 
@@ -391,7 +391,7 @@ def test_the_evaluation_counts_the_first_episodes_of_each_slot(num_episodes, exp
     ("arguments", "error", "message"),
     [
         ({"agent_factory": 3}, TypeError, r"agent_factory must be a function f\(probe, seed\), got 3"),
-        ({"agent_factory": lambda rung, seed: object()}, TypeError, "an agent with learn and predict"),
+        ({"agent_factory": lambda probe, seed: object()}, TypeError, "an agent with learn and predict"),
         ({"probes": ["ProbeCopi-v0"]}, ValueError, "unknown probe 'ProbeCopi-v0'; did you mean 'ProbeCopy-v0'"),
         ({"probes": "ProbeCopy-v0"}, TypeError, "probes must be a list, got 'ProbeCopy-v0'"),
         ({"probes": []}, ValueError, "probes is empty"),
@@ -404,9 +404,9 @@ def test_the_evaluation_counts_the_first_episodes_of_each_slot(num_episodes, exp
         ({"num_episodes": 1.5}, ValueError, r"num_episodes must be an integer of at least 1, got 1\.5"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, error, message):
+def test_invalid_arguments_raise(arguments, error, message):
     with pytest.raises(error, match=message):
-        probe_agent(**{"agent_factory": lambda rung, seed: Solver(rung)} | arguments)
+        probe_agent(**{"agent_factory": lambda probe, seed: Solver(probe)} | arguments)
 
 
 def test_probing_imports_no_torch():
@@ -426,14 +426,14 @@ print(probe_agent(lambda probe, seed: Idle(), num_episodes=8).passed, "torch" in
 # A learning agent, whose policy is a random LM ------------------------------------------------------------------------
 
 
-def reinforce(rung, seed):
-    env = gym.make_vec(rung.id, num_envs=64, autoreset_mode="SameStep")
+def reinforce(probe, seed):
+    env = gym.make_vec(probe.id, num_envs=64, autoreset_mode="SameStep")
     policy = LMPolicy(random_lm(env.unwrapped.num_actions, seed=seed))
     return Reinforce(policy, env, ReinforceConfig(num_episodes=64, learning_rate=3e-3, kl_coef=0.0, seed=seed))
 
 
 @pytest.mark.slow
-def test_reinforce_climbs_the_ladder():
+def test_reinforce_passes_every_probe():
     report = probe_agent(reinforce)
     assert report.passed, str(report)
 
@@ -463,12 +463,12 @@ def test_a_random_lm_is_small_and_ready():
         ({"vocab_size": 5, "width": 24}, "width must be a multiple of 16, got 24"),
     ],
 )
-def test_a_random_lm_of_no_possible_size_is_refused(sizes, message):
+def test_a_random_lm_of_an_impossible_size_raises(sizes, message):
     with pytest.raises(ValueError, match=message):
         random_lm(**sizes)
 
 
 def test_no_prompt_is_listed_twice():
-    for rung in PROBES.values():
-        samples = [repr(as_sample(prompt)) for prompt in rung.keywords["prompts"]]
+    for probe in PROBES.values():
+        samples = [repr(as_sample(prompt)) for prompt in probe.keywords["prompts"]]
         assert len(set(samples)) == len(samples)

@@ -263,12 +263,12 @@ class FirstOfABatch:
         ),
     ],
 )
-def test_what_has_no_exact_solution_is_refused(settings, error, message):
+def test_an_environment_without_exact_solution_raises(settings, error, message):
     with pytest.raises(error, match=message):
         solve(make(**settings), max_transitions=1000)
 
 
-def test_a_user_who_draws_is_refused():
+def test_a_random_user_raises():
     class Draws:
         def __call__(self, batch, rngs):
             return [Reply("ab" if rng.random() < 0.5 else "b") for rng in rngs]
@@ -291,7 +291,7 @@ def test_a_user_who_draws_is_refused():
         ((make(), lambda ids: np.zeros(3)), ValueError, r"logits of shape \(3,\) for \(2, 3\) states and actions"),
     ],
 )
-def test_other_arguments_are_refused(arguments, error, message):
+def test_invalid_arguments_raise(arguments, error, message):
     with pytest.raises(error, match=message):
         solve(*arguments)
     with pytest.raises(ValueError, match=r"gamma must be from 0 to 1, got 1\.1"):

@@ -1,4 +1,4 @@
-"""Chat templates: what a model is asked, what ends its turn, and what goes between two turns."""
+"""Chat templates in tasks: the prompt, the end of a turn, the text between two turns."""
 
 import pytest
 import tokenizers
@@ -130,6 +130,6 @@ def test_the_space_that_a_template_puts_before_the_end_of_a_turn_is_not_the_envi
 
 
 @pytest.mark.parametrize("template", [PLAIN, FORGETFUL])
-def test_a_template_in_which_no_special_token_ends_a_turn_is_refused(template):
+def test_a_template_in_which_no_special_token_ends_a_turn_raises(template):
     with pytest.raises(ValueError, match="no special token ends a turn in the model's chat template"):
         ChatTemplate(chat_tokenizer(template, ["<s>", "</s>"], "</s>")).reply_format  # noqa: B018

@@ -1,4 +1,4 @@
-"""The user's own rows as a task's data: files, data sets, lists, other names of columns, and what a wrong row says."""
+"""The user's own rows as data of a task: files, data sets, lists, column names, errors."""
 
 import json
 import re
@@ -135,14 +135,14 @@ def test_own_data_is_divided_by_its_prompts():
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def refused(message, **keywords):
+def check_raises(message, **keywords):
     with pytest.raises(ValueError, match=message):
         prompts_of(**keywords)
 
 
 def test_a_missing_column_is_named_with_what_the_row_has_and_how_to_rename():
     rows = [ROWS[0], {"text": "Ann.", "question": "Who?", "answer": "Ann"}]
-    refused(
+    check_raises(
         r"row 1 of the data: task 'qa' needs the columns context, question, answer; missing are context: a passage\. "
         r"The row has text, question, answer; map other names with columns=\{'context': \.\.\.}",
         data=rows,
@@ -150,72 +150,74 @@ def test_a_missing_column_is_named_with_what_the_row_has_and_how_to_rename():
 
 
 def test_a_renamed_column_that_is_not_there_is_named():
-    refused(r"row 0 of the data: no column 'txt'; there are: context, question", data=ROWS, columns={"context": "txt"})
-    refused(r"no column 'en'; there are: fr", data=[{"t": {"fr": "a"}}], columns={"context": "t.en"})
-    refused(r"no column 'en' in 'a text'", data=[{"t": "a text"}], columns={"context": "t.en"})
+    check_raises(
+        r"row 0 of the data: no column 'txt'; there are: context, question", data=ROWS, columns={"context": "txt"}
+    )
+    check_raises(r"no column 'en'; there are: fr", data=[{"t": {"fr": "a"}}], columns={"context": "t.en"})
+    check_raises(r"no column 'en' in 'a text'", data=[{"t": "a text"}], columns={"context": "t.en"})
 
 
 def test_null_is_no_value():
-    refused("row 0 of the data: .* missing are context: a passage", data=[ROWS[0] | {"context": None}])
+    check_raises("row 0 of the data: .* missing are context: a passage", data=[ROWS[0] | {"context": None}])
 
 
 def test_a_target_is_a_text_or_several():
-    refused(
+    check_raises(
         "row 0 of the data: the column 'answer' must be a string or a list of strings, got 2",
         data=[ROWS[0] | {"answer": 2}],
     )
-    refused(r"must be a string or a list of strings, got \['a', 2\]", data=[ROWS[0] | {"answer": ["a", 2]}])
-    refused("row 0 of the data: the column 'answer' is an empty list", data=[ROWS[0] | {"answer": []}])
+    check_raises(r"must be a string or a list of strings, got \['a', 2\]", data=[ROWS[0] | {"answer": ["a", 2]}])
+    check_raises("row 0 of the data: the column 'answer' is an empty list", data=[ROWS[0] | {"answer": []}])
 
 
-def test_a_broken_line_is_told_with_file_and_line(tmp_path):
+def test_a_malformed_line_is_reported_with_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n{broken\n", encoding="utf-8")
-    refused(rf"{re.escape(str(path))}, line 2: malformed JSON", data=path)
+    check_raises(rf"{re.escape(str(path))}, line 2: malformed JSON", data=path)
     path.write_text(json.dumps(ROWS[0]) + "\n\n" + json.dumps({"context": "a"}), encoding="utf-8")
-    refused(rf"{re.escape(str(path))}, line 3: task 'qa' needs the columns", data=path)
+    check_raises(rf"{re.escape(str(path))}, line 3: task 'qa' needs the columns", data=path)
     other = tmp_path / "rows.csv"
     other.write_text("context,question,answer\na,b\n", encoding="utf-8")
-    refused(rf"{re.escape(str(other))}, line 2: 2 fields, the header has 3", data=other)
+    check_raises(rf"{re.escape(str(other))}, line 2: 2 fields, the header has 3", data=other)
 
 
 def test_a_dictionary_of_splits_is_no_data():
     class Splits:
         column_names = {"train": ["context"], "test": ["context"]}  # noqa: RUF012
 
-    refused("dictionary of splits; pass one of them: train, test", data=Splits())
+    check_raises("dictionary of splits; pass one of them: train, test", data=Splits())
 
 
-def test_no_rows_are_no_data(tmp_path):
-    refused(r"data=\[\] has no rows", data=[])
+def test_data_without_rows_raise(tmp_path):
+    check_raises(r"data=\[\] has no rows", data=[])
     (tmp_path / "empty.jsonl").touch()
-    refused("has no rows", data=tmp_path / "empty.jsonl")
+    check_raises("has no rows", data=tmp_path / "empty.jsonl")
 
 
 @pytest.mark.parametrize("data", [3, {"context": "a"}, object()])
-def test_something_else_is_no_data(data):
+def test_data_of_another_type_raise(data):
     with pytest.raises(TypeError, match=r"expected the path of a JSONL or CSV file, a datasets\.Dataset or a list of"):
         prompts_of(data=data)
 
 
 def test_rows_are_mappings():
-    refused("row 0 of the data: expected a mapping of columns, got str 'a'", data=["a"])
+    check_raises("row 0 of the data: expected a mapping of columns, got str 'a'", data=["a"])
 
 
-def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
-    refused(r"rows\.parquet: expected a \.jsonl or \.csv file", data="rows.parquet")
+def test_files_of_other_kinds_and_missing_ones_raise(tmp_path):
+    check_raises(r"rows\.parquet: expected a \.jsonl or \.csv file", data="rows.parquet")
     with pytest.raises(FileNotFoundError):
         prompts_of(data=tmp_path / "none.csv")
 
 
-def test_a_row_that_does_not_fit_the_budget_is_told_at_once():
-    refused("prompt 0: the prompt .* max_prompt_tokens", data=[ROWS[0] | {"context": "word " * 200}])
+def test_a_row_that_does_not_fit_the_budget_raises_at_construction():
+    check_raises("prompt 0: the prompt .* max_prompt_tokens", data=[ROWS[0] | {"context": "word " * 200}])
     long = [ROWS[0] | {"context": "word " * 200}]
     assert textgym.TextGenEnv(task="qa", data=long, prompt_truncation="left").reset(seed=0)
 
 
 def test_one_row_cannot_be_divided():
-    refused("fewer than two distinct prompts cannot be split", data=ROWS[:1], split="eval")
+    check_raises("fewer than two distinct prompts cannot be split", data=ROWS[:1], split="eval")
 
 
 @pytest.mark.parametrize("name", ["sentiment", "dialogue", "translation", "qa", "summary"])

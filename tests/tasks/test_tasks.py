@@ -1,4 +1,4 @@
-"""The tasks: each keeps the contract in every interface, reaches its optimum, and has no prompt in both splits."""
+"""Tasks: contract in every interface, known optimum, disjoint splits, keywords and registration."""
 
 import inspect
 import re
@@ -22,7 +22,7 @@ STORIES = ["sentiment", "topic", "length", "style", "format"]
 
 
 def write(env, text):
-    """Write a text, as a prompt expects it, and EOS; return the last step."""
+    """Write a space, a text and EOS; return the last step."""
     step = None
     for token in [*env.tokenizer.encode(" " + text), env.eos_token_id]:
         step = env.step(token)
@@ -31,8 +31,8 @@ def write(env, text):
     return step
 
 
-def play_best(env, task, **options):
-    """Play the task's known optimum; return the rewards and the last info."""
+def play_optimal(env, task, **options):
+    """Follow the optimal policy; return the rewards and the last info."""
     env.reset(seed=0, options=options or None)
     turns, rewards, done = [], [], False
     while not done:
@@ -109,7 +109,7 @@ def test_a_spec_goes_through_json(env_id):
 
 @pytest.mark.parametrize(("name", "level"), TASK_LEVELS)
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_prompts_and_best_turns_fit(name, level, split):
+def test_prompts_and_references_fit_the_budgets(name, level, split):
     task = TASKS[name]
     env = textgym.TextGenEnv(task=name, level=level, split=split)
     tokens_of = env.tokenizer.encode
@@ -120,7 +120,7 @@ def test_prompts_and_best_turns_fit(name, level, split):
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_the_customers_replies_fit_whatever_the_helper_says(level):
+def test_the_customers_replies_fit_the_budget_after_any_turns(level):
     task = TASKS["dialogue"]
     env = textgym.TextGenEnv(task="dialogue", level=level)
     frame, script = env.config.reply_format, env.config.user.script
@@ -137,10 +137,10 @@ def test_the_customers_replies_fit_whatever_the_helper_says(level):
 
 
 @pytest.mark.parametrize(("name", "level"), SOLVABLE)
-def test_the_best_turns_score_the_optimum(name, level):
+def test_optimal_turns_score_the_optimum(name, level):
     env = textgym.TextGenEnv(task=name, level=level, split="eval")
     for index in range(20):
-        rewards, info = play_best(env, TASKS[name], index=index)
+        rewards, info = play_optimal(env, TASKS[name], index=index)
         assert info["score"] == pytest.approx(TASKS[name].optimum), info["completion"]
         assert sum(rewards) == pytest.approx(info["score"])
         assert info["end_reason"] == ("success" if name == "dialogue" else "eos")
@@ -164,7 +164,7 @@ def test_the_splits_have_no_prompt_in_common(name, level):
     assert {split_of(prompt) for prompt in train} == {"train"}
 
 
-def test_a_split_is_what_it_was_yesterday():
+def test_the_split_of_a_prompt_is_fixed():
     assert [split_of(f"prompt {i}") for i in range(6)] == ["eval", "train", "train", "train", "eval", "eval"]
 
 
@@ -202,12 +202,12 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
         ({"task": "qa", "chat": True}, "no chat template; chat=False"),
     ],
 )
-def test_a_wrong_keyword_is_refused(keywords, message):
+def test_invalid_keywords_raise(keywords, message):
     with pytest.raises(ValueError, match=message):
         textgym.TextGenEnv(**keywords)
 
 
-def test_the_keywords_that_mean_nothing_without_a_task_are_those_of_task_keywords():
+def test_the_task_keywords_are_the_parameters_of_task_keywords():
     assert set(TASK_KEYWORDS) == inspect.signature(task_keywords).parameters.keys() - {"task", "keywords"}
 
 
@@ -234,17 +234,17 @@ def test_the_users_own_prompts_take_the_tasks_scorer():
 # Scores ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_score_between_the_bounds_of_its_level_is_told():
+def test_the_normalised_score_uses_the_bounds_of_the_level():
     bounds = {1: (0.5, 1.0), 2: (0.0, 0.8)}
     env = textgym.TextGenEnv(task="qa", split="eval", score_bounds=bounds)
-    infos = [play_best(env, TASKS["qa"], index=index)[1] for index in range(3)]
+    infos = [play_optimal(env, TASKS["qa"], index=index)[1] for index in range(3)]
     assert [info.get("score_normalised") for info in infos] == [1.0, 1.25, None]
     env.reset(seed=0, options={"index": 0})
     *_, info = write(env, "the nothing")
     assert info["score_normalised"] == (info["score"] - 0.5) / 0.5 == -1.0
 
 
-def test_measured_bounds_are_not_told_where_they_are_not_those_of_the_run():
+def test_measured_bounds_are_omitted_where_they_do_not_apply():
     own = task_keywords("qa")
     assert own["score_bounds"] == score_bounds(TASKS["qa"])
     assert task_keywords("qa", model="tiny")["score_bounds"] == own["score_bounds"]
@@ -265,14 +265,14 @@ def new_task(**fields):
     return Task(rows=count_rows, instruction="{number}", scorer=lambda: "length_band", **fields)
 
 
-def test_a_name_is_given_once():
+def test_a_name_cannot_be_registered_twice():
     with pytest.raises(ValueError, match=r"task 'qa' is registered already; known: .*qa"):
         register_task(new_task(name="qa"))
     assert register_task(TASKS["qa"]) is TASKS["qa"]
 
 
 @pytest.mark.parametrize("env_id", ["TextGen-v0", "ProbeCopy-v0", "TextGenQA-v0", "CartPole-v1"])
-def test_an_id_of_another_environment_is_refused_and_nothing_is_registered(env_id):
+def test_an_id_of_another_environment_raises_and_registers_nothing(env_id):
     before = dict(TASKS), dict(IDS)
     with pytest.raises(ValueError, match=f"the id '{env_id}' is registered already"):
         register_task(new_task(name="mine", id=env_id))

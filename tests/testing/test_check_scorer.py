@@ -32,7 +32,7 @@ def test_every_registered_scorer_passes(name):
         lengths,
     ],
 )
-def test_sound_scorers_pass(scorer):
+def test_valid_scorers_pass(scorer):
     check_scorer(scorer)
 
 
@@ -207,7 +207,7 @@ class DrawsGlobally(Scorer):
         (DividesByWords(), "fails for: empty text, white space: .*ZeroDivisionError"),
     ],
 )
-def test_a_broken_scorer_is_caught_and_the_message_says_how(scorer, message):
+def test_a_broken_scorer_fails_with_its_defect_in_the_message(scorer, message):
     with pytest.raises(AssertionError, match=message):
         check_scorer(scorer, metadata={"level": 1})
 
@@ -330,7 +330,7 @@ def test_an_incremental_scorer_that_differs_from_itself_is_caught(scorer, messag
         check_scorer(scorer)
 
 
-def test_a_sound_incremental_scorer_passes_and_the_report_says_what_was_compared():
+def test_a_valid_incremental_scorer_passes_and_the_report_has_the_number_of_comparisons():
     report = check_scorer(CountsCharacters())
     assert "states of unfinished texts, tokenizers byte, char, tiny" in str(report)
 
@@ -361,7 +361,7 @@ def continues(prompts, completions):
     return [float(prompt + text == "The cat") for prompt, text in zip(prompts, completions, strict=True)]
 
 
-def test_a_scorer_that_says_it_is_random_may_vary():
+def test_a_scorer_declared_random_may_vary():
     check_scorer(SaysItIsRandom())
     with pytest.raises(AssertionError, match="is not deterministic"):
         check_scorer(SaysItIsRandom(), deterministic=True)
@@ -449,7 +449,7 @@ def test_a_scorer_that_cannot_be_trained_with_is_caught(scorer, message):
         check_scorer(scorer)
 
 
-def test_a_sound_learner_passes_and_stays_as_it_is():
+def test_a_valid_stateful_scorer_passes_and_is_unchanged():
     scorer = Remembers()
     assert "observes, 1 states" in str(check_scorer(scorer))
     assert scorer.count == 0
@@ -463,7 +463,7 @@ def test_a_sound_learner_passes_and_stays_as_it_is():
         ({"name": "a/b"}, "has the name 'a/b', expected a non-empty string without '/'"),
     ],
 )
-def test_what_a_scorer_says_of_itself_has_to_be_readable(claim, message):
+def test_invalid_declarations_fail(claim, message):
     scorer = type("Claims", (CountsCharacters,), claim)()
     with pytest.raises(AssertionError, match=message):
         check_scorer(scorer)
@@ -481,7 +481,7 @@ def test_every_failure_is_in_the_message():
     ]
 
 
-def test_the_report_is_a_table_with_the_range_seen_and_on_demand_the_time():
+def test_the_report_is_a_table_with_the_observed_range_and_optionally_the_time():
     report = check_scorer("length_band", timed=True)
     lines = str(report).splitlines()
     assert report.passed
@@ -492,7 +492,7 @@ def test_the_report_is_a_table_with_the_range_seen_and_on_demand_the_time():
     assert check_scorer("length_band").microseconds is None
 
 
-def test_a_scorer_that_never_gave_a_score_is_a_line_of_the_report():
+def test_the_report_notes_that_no_score_was_observed():
     hint = "No score observed: pass references=, metadata= or prompt= if the scorer needs them."
     assert hint in str(check_scorer(never_applies)).splitlines()
     assert hint not in str(check_scorer("length_band"))
@@ -506,5 +506,5 @@ def test_a_range_that_is_given_counts_instead_of_the_declared_one():
     check_scorer(OutOfItsRange(), score_range=(0, 200_000))
 
 
-def test_a_scorer_that_is_said_to_be_random_may_vary():
+def test_deterministic_false_skips_the_comparisons():
     check_scorer(Counts(), deterministic=False)

@@ -119,12 +119,12 @@ EXPECTED_OF_TWO_CLAUSES = [
 
 
 @pytest.mark.parametrize(("pattern", "hero", "mine", "english", "french"), EXPECTED)
-def test_sentences_of_levels_one_and_two_are_as_a_french_speaker_says_them(pattern, hero, mine, english, french):
+def test_sentences_of_levels_one_and_two_are_correct_french(pattern, hero, mine, english, french):
     assert write(pattern, hero, mine) == (english, french)
 
 
 @pytest.mark.parametrize(("pattern", "hero", "friend", "mine", "english", "french"), EXPECTED_OF_TWO_CLAUSES)
-def test_sentences_of_level_three_are_as_a_french_speaker_says_them(pattern, hero, friend, mine, english, french):
+def test_sentences_of_level_three_are_correct_french(pattern, hero, friend, mine, english, french):
     assert write(pattern, hero, mine, friend, level=3) == (english, french)
 
 

@@ -44,7 +44,7 @@ def test_there_are_over_a_million_errands_of_one_person_already():
     assert names * weekdays * deeds_and_places * 9 > 1_000_000
 
 
-def test_the_facts_keep_what_the_scene_says():
+def test_the_facts_agree_with_the_scene():
     for index in range(500):
         scene, facts = build_scene(SEED, index), build_facts(SEED, index)
         assert facts.scene == scene
@@ -96,7 +96,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks():
 
 @pytest.mark.parametrize("derive", [question, summary, sentence_pair, shopping])
 @pytest.mark.parametrize("level", [0, 4, "1"])
-def test_a_level_that_does_not_exist_is_refused(derive, level):
+def test_an_unknown_level_raises(derive, level):
     with pytest.raises(ValueError, match="level must be 1, 2 or 3, got"):
         derive(SEED, 0, level)
 
@@ -113,7 +113,7 @@ def test_answers_stand_in_their_passage(level):
         assert asked.question.endswith("?")
 
 
-def test_passages_have_as_many_sentences_as_their_level_says():
+def test_the_number_of_sentences_follows_the_level():
     lengths = {level: {asked.passage.count(".") for asked in QUESTIONS[level]} for level in LEVELS}
     assert lengths[1] == {1, 2}
     assert lengths[2] == {3, 4}

@@ -143,7 +143,7 @@ def test_one_of_a_thing_is_handed_over_with_an_article_or_a_number():
     assert customer_reply(goal, ["Here are two red apples."]).outcome is None
 
 
-def test_kinds_are_told_from_things_of_the_same_name():
+def test_kinds_are_distinguished_from_things_of_the_same_name():
     goal = goal_of(Item(2, "lemon", CAKE))
     assert customer_reply(goal, ["Here are two lemon cakes."]).outcome == "success"
     assert customer_reply(goal, ["Here are two lemons."]).outcome is None
@@ -183,7 +183,7 @@ def test_who_asks_for_what_was_said_makes_a_mistake():
     assert progress(VAGUE, ["How many would you like?", "How many would you like?"]) == pytest.approx(1 / 3 - 0.25)
 
 
-def test_the_customer_says_what_was_wrong_and_leaves_after_two_mistakes():
+def test_the_customer_names_the_mistake_and_leaves_after_two():
     wrong = ["Here are two red apples.", "What a lovely day!"]
     assert customer_reply(ONE, wrong[:1]).text == "No, I asked for three red apples."
     assert customer_reply(ONE, wrong[1:]).text == "Sorry, I do not understand. I would like three red apples."
@@ -197,7 +197,7 @@ def test_a_dialogue_without_a_turn_has_no_reply():
     assert progress(ONE, []) == 0.0
 
 
-def test_turns_after_the_end_are_refused():
+def test_turns_after_the_end_raise():
     turns = ["Here are three red apples."]
     for ask in (customer_reply, progress, optimal_reply):
         with pytest.raises(ValueError, match="over after 1 turn"):

@@ -115,7 +115,7 @@ def test_the_vocabulary_is_small():
 
 
 @pytest.mark.parametrize("plot", all_plots().values(), ids=lambda plot: plot.name)
-def test_every_telling_of_a_plot_can_be_told(plot):
+def test_every_variant_of_a_plot_can_be_realised(plot):
     scene = next(scene for scene in map(build_scene, repeat(3), count()) if scene.plot == plot.name)
     friend = scene.friend or Person("Ada", "she", "adult", "old", "friend")
     for pattern in (*plot.start, *plot.trouble, *plot.good, *plot.bad):
@@ -130,7 +130,7 @@ def test_scenes_combine_freely():
     assert len({(scene.hero.name, scene.place.name) for scene in scenes}) > 800
 
 
-def test_a_scene_can_be_told_in_other_words():
+def test_a_scene_can_be_realised_in_other_words():
     scene = build_scene(7, 3)
     assert realise(scene, variant=1) == realise(scene, variant=1)
     assert len({realise(scene, variant) for variant in range(20)}) > 5
@@ -142,17 +142,17 @@ def test_a_pattern_offers_every_alternative():
 
 
 @pytest.mark.parametrize("pattern", ["(a|b", "a|b", "a)", "{two words}", "{"])
-def test_a_broken_pattern_is_refused(pattern):
+def test_a_malformed_pattern_raises(pattern):
     with pytest.raises(ValueError, match="pattern"):
         parse(pattern)
 
 
-def test_a_plot_without_an_end_is_refused():
+def test_a_plot_without_an_end_raises():
     with pytest.raises(ValueError, match="no end"):
         read_plots("plot empty\nstart It began.\n")
 
 
-def test_a_line_before_the_first_plot_is_refused():
+def test_a_line_before_the_first_plot_raises():
     with pytest.raises(ValueError, match="line 1"):
         read_plots("start It began.\n")
 
