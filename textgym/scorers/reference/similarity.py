@@ -125,10 +125,6 @@ class EditSimilarity(Scorer):
 
     Source: Levenshtein, 1966; https://github.com/rapidfuzz/RapidFuzz
 
-    Raises:
-        ImportError: At construction, if the package rapidfuzz is missing.
-        ValueError: If the unit is unknown.
-
     >>> batch = TextBatch.from_texts(["the cat", "the hat", "a cat", ""], references=[["the cat"]] * 4)
     >>> EditSimilarity()(batch).round(2), EditSimilarity("words")(batch)
     (array([1.  , 0.86, 0.57, 0.  ]), array([1. , 0.5, 0.5, 0. ]))
@@ -177,10 +173,6 @@ class ROUGE(Scorer):
 
     Source: Lin, ROUGE, ACL 2004, https://aclanthology.org/W04-1013;
     https://github.com/google-research/google-research/tree/master/rouge
-
-    Raises:
-        ImportError: At construction, if the package rouge-score is missing.
-        ValueError: If the variant or the measure is unknown.
 
     >>> references = [["the cat sat on the mat"]] * 3
     >>> batch = TextBatch.from_texts(["The cat sat.", "on the cat", ""], references=references)

@@ -81,9 +81,6 @@ class Faithfulness(Scorer):
     Summarization, EACL 2021, https://arxiv.org/abs/2102.09130, with capitals and lists instead of a named-entity
     recogniser.
 
-    Raises:
-        ValueError: If ``none`` is neither in [0, 1] nor NaN.
-
     >>> metadata = [{"source": "Nadia met 2 cats in Rome.", "vocabulary": ["cats", "dogs"]}] * 4
     >>> texts = ["Nadia met two cats.", "Then Nadia met Bob.", "She met dogs in Rome.", "She met them."]
     >>> Faithfulness()(TextBatch.from_texts(texts, metadata=metadata))
@@ -91,7 +88,7 @@ class Faithfulness(Scorer):
     """
 
     none: float = 0.0
-    """Score of a completion without entities."""
+    """Score of a completion without entities: in [0, 1], or NaN."""
     source: str | None = "source"
     """Metadata column of the source. The prompt is the source if a sample has none, or if this is None."""
     entities: str | None = "entities"
@@ -192,9 +189,6 @@ class Compression(Scorer):
 
     Source: the compression ratio of Grusky et al., Newsroom, NAACL 2018, https://arxiv.org/abs/1804.11283
 
-    Raises:
-        ValueError: Unless ``0 <= low <= high < 1``.
-
     >>> metadata = [{"source": "The dog ran to the park and sat down there."}] * 4
     >>> batch = TextBatch.from_texts(["A dog ran.", "It ran to a park and sat.", "", "dog " * 10], metadata=metadata)
     >>> Compression(low=0.1, high=0.5)(batch).round(2)
@@ -204,7 +198,7 @@ class Compression(Scorer):
     low: float = 0.05
     """Least ratio that scores 1."""
     high: float = 0.5
-    """Greatest ratio that scores 1."""
+    """Greatest ratio that scores 1, below 1 itself."""
     column: str | None = "source"
     """Metadata column of the source. The prompt is the source if a sample has none, or if this is None."""
 

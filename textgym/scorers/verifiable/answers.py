@@ -38,9 +38,6 @@ class NumericAnswer(Scorer):
     Range: {0, 1}; NaN if the sample has no number. Empty completion, or one without a number: 0. Deterministic. Not
     incremental. Fractions are not parsed: see ``MathAnswer``. Without a marker, only the last number counts.
 
-    Raises:
-        ValueError: If a tolerance is negative or not finite, or the marker is blank.
-
     >>> scorer = NumericAnswer()
     >>> texts = ["6 * 7 = 42.", "42, not 41", "forty-two", "-42"]
     >>> scorer(TextBatch.from_texts(texts, references=[["42"]] * 4))
