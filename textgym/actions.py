@@ -19,20 +19,12 @@ class Actions(ABC):
     """Mapping from ``Discrete(n)`` actions to token ids. An action space of your own fills in three methods."""
 
     def bind(self, tokenizer: Tokenizer) -> Self:
-        """Return the action space of an environment with this tokenizer; by default ``self``.
-
-        Raises:
-            ValueError: If the actions do not fit the tokenizer.
-        """
+        """Return the action space of an environment with this tokenizer, by default ``self``; raise as ``size``."""
         return self
 
     @abstractmethod
     def size(self, tokenizer: Tokenizer) -> int:
-        """Return n, the number of actions.
-
-        Raises:
-            ValueError: If the actions do not fit the tokenizer.
-        """
+        """Return n, the number of actions; raise ``ValueError`` if they do not fit the tokenizer."""
 
     @abstractmethod
     def token_ids(self, actions: npt.NDArray[np.int64], batch: TextBatch) -> npt.NDArray[np.int64]:

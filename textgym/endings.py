@@ -82,11 +82,7 @@ class StopWhen:
         self.reason = str(getattr(function, "reason", getattr(function, "__name__", type(function).__name__)))
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
-        """Return (B,) bool, the results of the function.
-
-        Raises:
-            ValueError: If a batched function returns another shape than (B,).
-        """
+        """Return (B,) bool, the results of the function."""
         if not self.batched:
             return np.array([bool(self.function(text)) for text in batch.completions], dtype=np.bool_)
         stops = np.asarray(self.function(batch), dtype=np.bool_)

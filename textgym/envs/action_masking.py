@@ -50,13 +50,7 @@ class ActionMasking:
         return masks
 
     def invalid(self, masks: Bools, rows: Integers, actions: Integers, tokens: Integers) -> Bools | None:
-        """Return (n,) bool, True where an action is masked; None where none is.
-
-        Args:
-            masks: (N, num_actions) action masks.
-            rows: (n,) int64, the slots that act.
-            actions: (n,) int64.
-            tokens: (n,) int64 that the actions write.
+        """Return (n,) bool, True where an action is masked; None where none is. ``rows`` of ``masks`` are the n slots'.
 
         Raises:
             InvalidActionError: If an action is masked and ``on_invalid_action`` is ``"raise"``.

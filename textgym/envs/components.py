@@ -45,18 +45,13 @@ class KLTerm:
         token_masks: npt.NDArray[np.bool_] | None,
         invalid: npt.NDArray[np.bool_] | None,
     ) -> npt.NDArray[np.float64]:
-        """Return (n,) float64, the penalty of n actions; 0 where no token is written.
+        """Return the (n,) float64 penalty of writing ``tokens`` in ``slots`` of a batch; 0 where they are invalid.
 
-        Args:
-            batch: All N episodes before the step.
-            slots: The n slots that step.
-            tokens: (n,) int64, the tokens that the actions write.
-            log_probs: (N,) float64, log pi(a|s), or None where the agent does not report it.
-            token_masks: (N, V) bool, the support on which policy and reference are compared; None for all tokens.
-            invalid: (n,) bool, actions that write nothing, or None.
+        ``log_probs`` are (N,) log pi(a|s), None if not reported. ``token_masks`` (N, V) is the common support of policy
+        and reference, None for all tokens.
 
         Raises:
-            ValueError: If the reference or the agent gives something that is not one log-probability per action.
+            ValueError: If the reference or the agent does not give one log-probability per action.
         """
         everyone, active = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.bool_)
         everyone[slots], active[slots] = tokens, True
@@ -132,11 +127,7 @@ class EnvComponents:
             self.kl.coefficient.update(float(end.kl.sum()) / num_tokens, num_tokens)
 
     def set_progress(self, progress: float) -> None:
-        """Set the completed share of training, 0 to 1, for the scorer and the reward.
-
-        Raises:
-            ValueError: If it is outside of that.
-        """
+        """Set the completed share of training, 0 to 1, for the scorer and the reward."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be between 0 and 1, got {progress!r}")
         self.scorer.set_progress(progress)

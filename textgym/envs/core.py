@@ -469,11 +469,7 @@ class Core:
         return self.components.actions.token_mask(self.action_masks(), self._batch(ALL))
 
     def set_log_probs(self, log_probs: npt.ArrayLike) -> None:
-        """Set log pi(a|s) of the (N,) actions of the next step, in nats, for the KL term.
-
-        Raises:
-            ValueError: If the shape is not (N,).
-        """
+        """Set log pi(a|s) of the (N,) actions of the next step, in nats, for the KL term."""
         array = np.asarray(log_probs, dtype=np.float64)
         if array.shape != (self.num_envs,):
             raise ValueError(f"log_probs must have shape ({self.num_envs},), got {array.shape}")
@@ -494,11 +490,7 @@ class Core:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of ``get_state``, taken from this or an equally configured core.
-
-        Raises:
-            ValueError: If the state is of another number of environments or another window.
-        """
+        """Continue from a state of ``get_state``, taken from this or an equally configured core."""
         if state["ids"].shape != self.ids.shape:
             raise ValueError(
                 f"the state holds ids of shape {state['ids'].shape}, this environment has {self.ids.shape}"

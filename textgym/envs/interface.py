@@ -146,11 +146,7 @@ class CoreInterface:
         }
 
     def set_training_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of ``get_training_state``, taken from an equally configured environment.
-
-        Raises:
-            ValueError: If it is of another scorer.
-        """
+        """Continue from a state of ``get_training_state``, taken from an equally configured environment."""
         components = self.core.components
         set_states(components.scorer, state["scorers"])
         for scorer, states in zip(components.reward.scorers, state["reward_scorers"], strict=True):

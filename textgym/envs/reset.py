@@ -131,11 +131,7 @@ class PromptAssignment:
         return [dict(rng.bit_generator.state) for rng in self.rngs]
 
     def set_rng_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Set the states of the N generators.
-
-        Raises:
-            ValueError: If there are not N of them.
-        """
+        """Set the states of the N generators."""
         if len(states) != len(self.rngs):
             raise ValueError(
                 f"got {len(states)} generator states for num_envs={len(self.rngs)}; make the environment with "
@@ -168,11 +164,7 @@ def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] 
 
 
 def num_episodes_of(options: dict[str, Any]) -> int | None:
-    """Remove ``num_episodes`` from reset options and return it; None where it is not given.
-
-    Raises:
-        ValueError: If it is not an integer of at least 1.
-    """
+    """Remove ``num_episodes`` from reset options and return it; None where it is not given."""
     num_episodes = options.pop("num_episodes", None)
     if num_episodes is None:
         return None

@@ -33,9 +33,6 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         num_envs: N.
         render_mode: ``"ansi"`` or None.
         **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
-
-    Raises:
-        ImportError: If Stable-Baselines3 is not installed; it gives the pip command.
     """
 
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Stable-Baselines3's own declaration)
@@ -103,20 +100,12 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         return [self._text(slot) for slot in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """Return the attribute once per index; all environments are one object.
-
-        Raises:
-            AttributeError: If there is no such attribute.
-        """
+        """Return the attribute once per index; all environments are one object."""
         value = getattr(self, attr_name)
         return [value] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
-        """Set the attribute in all environments.
-
-        Raises:
-            ValueError: If ``indices`` are only some of them, which are one object.
-        """
+        """Set the attribute in all environments, which are one object; ``indices`` must be all of them."""
         if len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError(
                 f"{attr_name!r} can only be set for all {self.num_envs} environments, which are one object"
@@ -126,11 +115,7 @@ class TextGenVecEnv(CoreInterface, VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method once and return its results for ``indices``, such as the rows of ``"action_masks"``.
-
-        Raises:
-            AttributeError: If there is no such method.
-        """
+        """Call a method once and return its results for ``indices``, such as the rows of ``"action_masks"``."""
         results = self._per_env(method_name, *method_args, **method_kwargs)
         return [results[i] for i in self._get_indices(indices)]
 

@@ -126,11 +126,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         return row_of(state.observation, 0), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Write one token; see ``Core.step`` for the errors.
-
-        Args:
-            action: One integer, or a 0-d array.
-        """
+        """Write one token; see ``Core.step`` for the errors. ``action`` is an integer or a 0-d array."""
         if not isinstance(action, int | np.integer) and np.ndim(action):
             raise ValueError(
                 f"action must be one integer, got an array of shape {np.shape(action)}: take its entry, action[0]"
@@ -183,15 +179,8 @@ def _settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: boo
 
     A shorter limit would cut each text before it is scored, and so remove the reward; an equal one would report a text
     that ends at its last token as truncated, whatever ``time_limit`` is.
-
-    Args:
-        env: The environment, whose ``reset`` calls this.
-        budget: Tokens.
-        whole_stack: Whether to look beyond the first caller that is no wrapper of ``env``. Gymnasium's checker, a plain
-            function that stands between wrappers in the first reset, is one.
-
-    Raises:
-        ValueError: If a wrapper's limit is shorter than the budget.
+    Without ``whole_stack``, the search ends at the first caller that is no wrapper of ``env``; in the first reset,
+    Gymnasium's checker, a plain function, is such a caller between wrappers.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -55,20 +55,14 @@ class UserTurns:
         ids: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
     ) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-        """Append the user's replies to K episodes whose turns have ended.
-
-        Args:
-            batch: The K episodes, with their slots.
-            rngs: Their K generators.
-            ids: (N, L) int64 of all slots, which are written to.
-            lengths: (N,) int64 of all slots, which are written to.
+        """Append the user's replies to K episodes whose turns have ended, in (N, L) ids and (N,) lengths.
 
         Returns:
             The reasons why dialogues end, each with a (K,) mask: the outcomes of replies, and ``"max_turns"``.
 
         Raises:
             ValueError: If there are not K replies, or one is longer than ``max_reply_tokens``.
-            TypeError: If one is no ``Reply``.
+            TypeError: If one is not a ``Reply``.
         """
         assert batch.slots is not None
         replies = list(self.dialogue.user(batch, rngs))

@@ -117,21 +117,13 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return tuple(self._text(slot) for slot in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does.
-
-        Raises:
-            AttributeError: If there is no such attribute.
-        """
+        """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does."""
         if name in ("action_space", "observation_space"):
             name = f"single_{name}"
         return tuple(self._per_env(name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return an attribute N times; ``action_space`` and ``observation_space`` are those of one sub-environment.
-
-        Raises:
-            AttributeError: If there is no such attribute.
-        """
+        """Return an attribute N times; ``action_space`` and ``observation_space`` are those of one sub-environment."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
