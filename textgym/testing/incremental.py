@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,24 +88,16 @@ def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
         return []
 
 
+@dataclass(frozen=True)
 class _TokenByToken:
     """Texts under one tokenizer, extended by one token at a time."""
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        tokenizer: Tokenizer,
-        sample: Sample,
-        rows: Rows,
-        tolerance: tuple[float, float],
-        where: str,
-    ) -> None:
-        self.scorer = scorer
-        self.tokenizer = tokenizer
-        self.sample = sample
-        self.rows = rows
-        self.tolerance = tolerance
-        self.where = where
+    scorer: Scorer
+    tokenizer: Tokenizer
+    sample: Sample
+    rows: Rows
+    tolerance: tuple[float, float]
+    where: str
 
     def run(self, rng: np.random.Generator) -> int:
         """Run the comparison; return the number of states compared."""
