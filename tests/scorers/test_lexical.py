@@ -31,6 +31,7 @@ from textgym.scorers.lexical.rhyme import rhyme_ending
 from textgym.scorers.lexical.syllables import count_syllables
 from textgym.scorers.text import lines, lower_words_and_marks, sentences
 from textgym.testing import check_scorer
+from textgym.testing.known_scorers import preferences_of
 from textgym.tokenizers import CharTokenizer, WordTokenizer, as_tokenizer
 
 NAN = float("nan")
@@ -64,7 +65,7 @@ def test_follows_the_scorer_contract(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_scores_the_preferred_text_higher(name):
-    for better, worse in getattr(ALL[name], "prefers", ()):
+    for better, worse in preferences_of(ALL[name]):
         first, second = scores(ALL[name], better, worse)
         assert first > second, (better, worse)
 
