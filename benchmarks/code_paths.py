@@ -1,9 +1,9 @@
-"""How much there is to read: size of the packages, and the files that a step, an update and a save pass through.
-
-Files are those of textgym and textgym_agents in which at least one function runs; a move is a call or a return that
-passes from one of these files to another. ``sys.setprofile`` counts both, so the table is the same on every machine.
+"""Size of the packages, and the number of files that a step, an update and a save execute.
 
     python benchmarks/code_paths.py
+
+Counted are files of textgym and textgym_agents with at least one executed function. A transition is a call or a return
+from one of these files to another. ``sys.setprofile`` counts both, so the table does not depend on the machine.
 """
 
 import ast
@@ -24,7 +24,7 @@ import textgym_agents
 from textgym_agents import PPO
 
 TOKEN = 300
-"""Any token that ends nothing."""
+"""A token that does not end an episode."""
 ROOTS = [Path(package.__file__).parent for package in (textgym, textgym_agents)]
 
 
@@ -36,16 +36,16 @@ def main() -> None:
     print(f"lines                          {sum(counts[2] for counts in sizes):6d}")
     print(f"lines of code                  {sum(code):6d}")
     print(f"lines of docstrings            {sum(len(counts[1]) for counts in sizes):6d}")
-    print("\nwhat runs                       files  of textgym_agents   moves  lines of code in these files")
+    print("\noperation                       files  in textgym_agents  transitions  lines of code in these files")
     for name, call in paths().items():
-        files, moves = trace(call)
+        files, transitions = trace(call)
         own = sum(ROOTS[1] in path.parents for path in files)
         lines = sum(len(line_counts(path)[0]) for path in files)
-        print(f"{name:30s} {len(files):6d} {own:19d} {moves:7d} {lines:30d}")
+        print(f"{name:30s} {len(files):6d} {own:19d} {transitions:12d} {lines:29d}")
 
 
 def line_counts(path: Path) -> tuple[set[int], set[int], int]:
-    """Return the numbers of the lines that hold code, of those of docstrings, and how many lines there are."""
+    """Return the line numbers of code and of docstrings, and the total number of lines."""
     text = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(text)):
@@ -61,7 +61,7 @@ def line_counts(path: Path) -> tuple[set[int], set[int], int]:
 
 
 def paths() -> dict[str, Callable[[], Any]]:
-    """Return what is traced, each warmed up by one run before."""
+    """Return the traced operations by name, warmed up."""
     keywords = {"max_new_tokens": 4, "scorer": len}
     single = gym.make("TextGen-v0", **keywords).unwrapped
     vector = gym.make_vec("TextGen-v0", num_envs=4, autoreset_mode="SameStep", **keywords)
@@ -91,32 +91,32 @@ def paths() -> dict[str, Callable[[], Any]]:
 
 
 def trace(call: Callable[[], Any]) -> tuple[set[Path], int]:
-    """Return the files of the packages that ``call`` executes, and how often execution moves from one to another."""
+    """Return the files of the packages that ``call`` executes, and the number of transitions between them."""
     files: set[Path] = set()
     stack: list[Path] = []
-    moves = 0
+    transitions = 0
 
     def on_event(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal moves
+        nonlocal transitions
         if event not in ("call", "return"):
             return
         path = Path(frame.f_code.co_filename)
         if not any(root in path.parents for root in ROOTS):
             return
         if event == "call":
-            moves += bool(stack) and stack[-1] != path
+            transitions += bool(stack) and stack[-1] != path
             files.add(path)
             stack.append(path)
         elif stack:
             stack.pop()
-            moves += bool(stack) and stack[-1] != path
+            transitions += bool(stack) and stack[-1] != path
 
     sys.setprofile(on_event)
     try:
         call()
     finally:
         sys.setprofile(None)
-    return files, moves
+    return files, transitions
 
 
 if __name__ == "__main__":

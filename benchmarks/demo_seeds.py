@@ -1,7 +1,8 @@
-"""Whether the demo holds on three seeds: half of the distance to the maximal score closed, the text still readable.
+"""The demo on three seeds: score, perplexity, KL and time.
 
-Run it alone, on one thread: OMP_NUM_THREADS=1 python benchmarks/demo_seeds.py
-It runs the training of examples/quickstart.py as it is.
+    OMP_NUM_THREADS=1 python benchmarks/demo_seeds.py
+
+It runs the training of examples/quickstart.py unchanged.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ def main() -> None:
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             measured = quickstart["train_and_compare"](quickstart["TIMESTEPS"], seed, Path(folder))
-        was, training, now = measured["before"], measured["training"], measured["after"]
+        before, training, after = measured["before"], measured["training"], measured["after"]
+        closed = (after["score"] - before["score"]) / (1 - before["score"])
         print(
-            f"seed {seed}: score {was['score']:+.3f} -> {now['score']:+.3f}, "
-            f"{(now['score'] - was['score']) / (1 - was['score']):.0%} of the distance closed (at least 50%); "
-            f"perplexity {now['perplexity'] / was['perplexity']:.2f} x the untrained LM's own (at most 2); "
-            f"KL {now['kl']:.2f} nats per token; {training['time/time_elapsed']:.0f} s (less than 90)",
+            f"seed {seed}: score {before['score']:+.3f} -> {after['score']:+.3f}, "
+            f"{closed:.0%} of the gap to the maximum closed (at least 50%); "
+            f"perplexity {after['perplexity'] / before['perplexity']:.2f} x that of the untrained LM (at most 2); "
+            f"KL {after['kl']:.2f} nats per token; {training['time/time_elapsed']:.0f} s (less than 90)",
             flush=True,
         )
 

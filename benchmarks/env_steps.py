@@ -1,7 +1,8 @@
-"""How fast the environment itself is: a constant scorer, random actions, window 64, all episodes 32 tokens long.
+"""Speed of the environment: random actions, a constant scorer, window 64, episodes of 32 tokens.
 
-Run it alone, on one thread: OMP_NUM_THREADS=1 python benchmarks/env_steps.py
-The peer is the same single environment under Gymnasium's SyncVectorEnv, timed in turn with ours in the same run.
+    OMP_NUM_THREADS=1 python benchmarks/env_steps.py
+
+The baseline is the same single environment under Gymnasium's SyncVectorEnv. Both are timed alternately.
 """
 
 import statistics
@@ -32,7 +33,7 @@ KEYWORDS: dict[str, Any] = {
 
 
 def steps_of(envs: gym.vector.VectorEnv[Any, Any, Any], num_steps: int) -> Callable[[], None]:
-    """Return a function that takes ``num_steps`` steps; actions are drawn beforehand, without EOS, the last id."""
+    """Return a function that takes ``num_steps`` steps with precomputed random actions, never EOS (the last id)."""
     rng = np.random.default_rng(0)
     actions = rng.integers(envs.single_action_space.n - 1, size=(64, envs.num_envs))  # type: ignore[attr-defined]
     envs.reset(seed=0)
@@ -68,14 +69,14 @@ def main() -> None:
     large = steps_of(TextGenVectorEnv(1024, autoreset_mode="SameStep", **KEYWORDS), 320)
     ours = steps_of(TextGenVectorEnv(64, autoreset_mode="SameStep", **KEYWORDS), 640)
     singles = [lambda: TextGenEnv(**KEYWORDS)] * 64
-    peer = steps_of(SyncVectorEnv(singles, autoreset_mode=AutoresetMode.SAME_STEP), 64)
+    baseline = steps_of(SyncVectorEnv(singles, autoreset_mode=AutoresetMode.SAME_STEP), 64)
     single = single_steps(6400)
-    for warm_up in (large, ours, peer, single):
+    for warm_up in (large, ours, baseline, single):
         warm_up()
     rates, ratios, costs = [], [], []
     for _ in range(NUM_ROUNDS):
         rates.append(320 * 1024 / seconds(large))
-        ratios.append((640 / seconds(ours)) / (64 / seconds(peer)))
+        ratios.append((640 / seconds(ours)) / (64 / seconds(baseline)))
         costs.append(seconds(single) / 6400 * 1e6)
     print(f"N = 1024: {statistics.median(rates) / 1e6:.2f} M env-steps/s (at least 2)")
     print(f"N = 64: {statistics.median(ratios):.1f} x SyncVectorEnv over the same single environments (at least 20)")

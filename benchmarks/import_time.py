@@ -1,6 +1,8 @@
-"""What ``import textgym`` costs beside ``import gymnasium``, in fresh processes, one after the other.
+"""Time of ``import textgym`` relative to ``import gymnasium``.
 
-Run it alone: python benchmarks/import_time.py
+    python benchmarks/import_time.py
+
+Each import runs in a fresh process; the two are measured alternately.
 """
 
 import statistics
@@ -17,10 +19,10 @@ def seconds(module: str) -> float:
 
 
 def main() -> None:
-    seconds("textgym")  # fills the caches of the file system
+    seconds("textgym")  # warms up the file system cache
     rounds = [(seconds("textgym"), seconds("gymnasium")) for _ in range(NUM_ROUNDS)]
-    ours, peer = (statistics.median(column) for column in zip(*rounds, strict=True))
-    print(f"import textgym: {ours:.2f} s (less than 0.5), {ours / peer:.2f} x import gymnasium, which it includes")
+    ours, gymnasium = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"import textgym: {ours:.2f} s (less than 0.5), {ours / gymnasium:.2f} x import gymnasium, which it includes")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-"""How long GRPO takes to a mean return of 0.9, here and in TRL's GRPOTrainer, where the return is the share of e.
-
-A random Llama of four layers writes 32 characters after one prompt; AdamW with 1e-3, 64 completions an update in groups
-of 8, one thread. The clock runs from the start of training to the end of the first update whose batch has that mean.
-TRL knows a reward only for the whole completion. The environment can also pay each token for what it adds to the
-score, which tells the agent which letters it was for; GRPO then has a discount to choose. Each figure is a median over
-seeds, which also decide the weights.
+"""Time until GRPO reaches a mean return of 0.9, in textgym and in TRL's GRPOTrainer; the return is the share of e.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/letter_density.py
 
-Needs the extra `bench`.
+Needs the extra `bench`. A random Llama of four layers writes 32 characters after one prompt; AdamW with 1e-3, 64
+completions per update in groups of 8, one thread. Time is measured from the start of training to the end of the first
+update whose batch has that mean, as a median over seeds, which also determine the weights. TRL supports rewards of
+whole completions only; the environment can also give a reward per token, for which GRPO needs a discount.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ GOAL = 0.9
 
 
 def random_llama(seed: int) -> PreTrainedModel:
-    """Return a character model with random weights that never writes EOS."""
+    """Return a random character model that never writes EOS."""
     config = LlamaConfig(
         vocab_size=len(ALPHABET) + 1,
         hidden_size=128,
@@ -60,7 +57,7 @@ def trl_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def density(completion: str) -> float:
-    """Return the letters e per letter of a whole completion, so that each e adds the same to an unfinished one."""
+    """Return the number of e divided by the length of a full completion, so that each e adds the same."""
     return completion.count("e") / NUM_LETTERS
 
 
@@ -93,33 +90,33 @@ def main() -> None:
     """Print a table of steps and seconds to the goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--max-steps", type=int, default=100, help="updates after which a run gives up")
+    parser.add_argument("--max-steps", type=int, default=100, help="maximal number of updates")
     parser.add_argument("--gamma", type=float, default=0.0, help="discount of the last row")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sides: dict[str, Callable[[Task], list[Record]]] = {
+    trainers: dict[str, Callable[[Task], list[Record]]] = {
         "TRL": with_trl,
         "ours, terminal reward": with_ours("terminal", 1.0),
         "ours, reward per token": with_ours("potential", 1.0),
         f"ours, per token, gamma {arguments.gamma:g}": with_ours("potential", arguments.gamma),
     }
-    for train in sides.values():
-        train(task(seed=0, num_steps=2))  # what a process does only once is on no clock
-    ends: dict[str, list[tuple[int, Record]]] = {name: [] for name in sides}
+    for train in trainers.values():
+        train(task(seed=0, num_steps=2))  # warm-up
+    ends: dict[str, list[tuple[int, Record]]] = {name: [] for name in trainers}
     for seed in range(arguments.seeds):
-        for name, train in sides.items():
+        for name, train in trainers.items():
             records = train(task(seed, arguments.max_steps))
             ends[name].append((len(records), records[-1]))
     report(ends)
 
 
 def report(ends: dict[str, list[tuple[int, Record]]]) -> None:
-    """Print what each side took, given the number of updates and the last record of its runs."""
+    """Print steps and seconds to the goal, given the number of updates and the last record of each run."""
     print(f"{'':28} {'steps':>6} {'seconds':>8}  {'ratio':>7}  steps of each seed")
-    peer = [end.seconds for _, end in ends["TRL"]]
+    trl = [end.seconds for _, end in ends["TRL"]]
     for name, runs in ends.items():
         seconds = [end.seconds for _, end in runs]
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(peer, seconds, strict=True))
+        ratio = statistics.median(theirs / mine for theirs, mine in zip(trl, seconds, strict=True))
         each = ", ".join(f"{steps}" if end.reward >= GOAL else f"none in {steps}" for steps, end in runs)
         print(
             f"{name:28} {statistics.median(steps for steps, _ in runs):6.0f} {statistics.median(seconds):8.1f}"

@@ -1,9 +1,10 @@
-"""Peak memory of MaskablePPO's rollouts at 2048 steps, 8 slots and 50,257 tokens, with our buffer and sb3-contrib's.
+"""Peak memory of MaskablePPO's rollouts at 2048 steps, 8 environments and 50,257 tokens, with both buffers.
 
-Run it with: python benchmarks/mask_memory.py
-All numpy arrays of the buffers are counted, while they are filled and while a minibatch after the other is read; not
-the tensors that a minibatch becomes, of which sb3-contrib's hold a float per action and ours a byte. Ours is
-measured at full size. sb3-contrib's would take several GB: it is measured at a 64th of the steps, and multiplied.
+    python benchmarks/mask_memory.py
+
+Counted are all numpy arrays of MaskableEpisodeRolloutBuffer and of sb3-contrib's MaskableRolloutBuffer while they are
+filled and read in minibatches, without the minibatches' tensors, which hold a byte per action in the former and a float
+in the latter. sb3-contrib's buffer needs several GB, so it is measured with 1/64 of the steps and scaled.
 """
 
 import tracemalloc
@@ -26,7 +27,7 @@ MASKS = np.random.default_rng(0).random((4, NUM_ENVS, VOCABULARY)) < 0.5
 
 
 def fill(buffer: Any, num_steps: int) -> None:
-    """Write episodes of ``EPISODE`` tokens under masks that change from step to step."""
+    """Fill with episodes of ``EPISODE`` tokens and masks that change in every step."""
     rng = np.random.default_rng(0)
     zeros = torch.zeros(NUM_ENVS)
     for step in range(num_steps):
@@ -41,26 +42,26 @@ def fill(buffer: Any, num_steps: int) -> None:
 
 
 def peak(make: Callable[..., Any], num_steps: int) -> float:
-    """Return GB at the peak, from before the buffer is made to the last minibatch of the second rollout."""
-    spaces_ = spaces.Box(0, VOCABULARY, (WINDOW,), np.int64), spaces.Discrete(VOCABULARY)
+    """Return the peak memory in GB from construction to the last minibatch of the second rollout."""
+    observation_and_action = spaces.Box(0, VOCABULARY, (WINDOW,), np.int64), spaces.Discrete(VOCABULARY)
     tracemalloc.start()
-    buffer = make(num_steps, *spaces_, device="cpu", n_envs=NUM_ENVS)
+    buffer = make(num_steps, *observation_and_action, device="cpu", n_envs=NUM_ENVS)
     for _ in range(2):
         buffer.reset()
         fill(buffer, num_steps)
         for _ in buffer.get(BATCH_SIZE):
             pass
-    _, most = tracemalloc.get_traced_memory()
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return most / 1e9
+    return peak_bytes / 1e9
 
 
 def main() -> None:
     ours = peak(MaskableEpisodeRolloutBuffer, NUM_STEPS)
     theirs = peak(MaskableRolloutBuffer, NUM_STEPS // FRACTION) * FRACTION
     floats = NUM_STEPS * NUM_ENVS * VOCABULARY * 4 / 1e9
-    print(f"MaskableEpisodeRolloutBuffer: {ours:.3f} GB at its peak (at most 0.12)")
-    print(f"sb3-contrib's MaskableRolloutBuffer: {theirs:.1f} GB at its peak, {floats:.1f} GB for the masks at rest")
+    print(f"MaskableEpisodeRolloutBuffer: {ours:.3f} GB peak (at most 0.12)")
+    print(f"sb3-contrib's MaskableRolloutBuffer: {theirs:.1f} GB peak, {floats:.1f} GB for the masks alone")
     print(f"ratio: {theirs / ours:.0f}")
 
 

@@ -1,9 +1,9 @@
-"""Every online agent, ours and stock Stable-Baselines3's, on the ladder of probe environments, on several seeds.
+"""All online agents, textgym's and Stable-Baselines3's, on the ladder of probe environments.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/probe_ladder.py
 
-An agent passes a probe if its greedy texts reach 90 % of the known optimum within the probe's budget of tokens. The
-language model is a random one with two layers of width 32. Two processes share the agents.
+An agent passes a rung if its greedy texts reach 90 % of the known optimum within the probe's token budget. The language
+model is a random one with two layers of width 32. Two processes run agents in parallel.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def vector_env(probe: Probe, group_size: int = 1) -> gym.vector.VectorEnv:
 
 
 def ours(name: str, policy: str = "LMPolicy", group_size: int = 1, **settings: Any) -> Callable[[Probe, int], Any]:
-    """Return what makes one of our agents, with its defaults but for `settings`."""
+    """Return a function that makes one of textgym's agents, with its defaults except for `settings`."""
 
     def make(probe: Probe, seed: int) -> Any:
         import textgym_agents
@@ -50,7 +50,7 @@ PG = {"learning_rate": 3e-3, "kl_coef": 0.0}
 AGENTS: dict[str, Callable[[Probe, int], Any]] = {
     "Reinforce": ours("Reinforce", **PG),
     "A2C": ours("A2C", **PG),
-    # At 3e-3 the epochs make PPO certain too early: about one run in fifty stays at 3/4 of ProbeConstant.
+    # At 3e-3 PPO becomes deterministic too early: about one run in fifty stays at 3/4 of ProbeConstant.
     "PPO": ours("PPO", learning_rate=2e-3, kl_coef=0.0),
     "GRPO": ours("GRPO", group_size=GROUP_SIZE, **PG),
     "RLOO": ours("GRPO", group_size=GROUP_SIZE, variant="rloo", learning_rate=1e-3, kl_coef=0.0),
@@ -62,7 +62,7 @@ AGENTS: dict[str, Callable[[Probe, int], Any]] = {
 
 
 def stock(name: str, num_envs: int, **settings: Any) -> Callable[[Probe, int], Any]:
-    """Return what makes an unmodified algorithm of Stable-Baselines3 or sb3-contrib on our policy and buffer."""
+    """Return a function that makes a stock SB3 or sb3-contrib algorithm with textgym's policy and buffer."""
 
     def make(probe: Probe, seed: int) -> Any:
         import sb3_contrib
@@ -107,7 +107,7 @@ STOCK: dict[str, Callable[[Probe, int], Any]] = {
 
 
 def run(name: str, seeds: tuple[int, ...]) -> tuple[ProbeReport, float]:
-    """Run one agent on the probes that apply to it; return the report and the seconds that it took."""
+    """Run one agent on the probes that it supports; return the report and the time in seconds."""
     torch.set_num_threads(1)
     takes_masks = name in AGENTS or name == "SB3 MaskablePPO"
     probes = [probe for probe in PROBES.values() if takes_masks or not probe.needs_masks]
@@ -116,7 +116,7 @@ def run(name: str, seeds: tuple[int, ...]) -> tuple[ProbeReport, float]:
 
 
 def main() -> None:
-    """Print a line per agent, and where one fails its whole report."""
+    """Print a line per agent, and the full report of agents that fail."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", nargs="+", choices=[*AGENTS, *STOCK], default=[*AGENTS, *STOCK])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -1,11 +1,11 @@
-"""How fast episodes are sampled, everything included, beside transformers' `generate`, in one run on one thread.
-
-Ours is the environment with its default scorer, the LM policy and autoreset; `generate` only writes tokens. Every
-figure is a median over rounds in which the two take turns, since a shared machine is never equally fast twice. Useful
-tokens are those of the episodes; what `generate` writes past an episode's end, to finish its batch, is not. The bound
-is what ours reaches with prompts of one token, which cost nothing to feed.
+"""Sampling speed with environment, scorer and policy, relative to transformers' `generate`.
 
     OMP_NUM_THREADS=1 python benchmarks/rollout.py
+
+The rollout includes the environment with its default scorer, the LM policy and autoreset; `generate` only samples. Both
+are measured alternately on one thread; figures are medians over rounds. Only tokens of the episodes count, not those
+that `generate` writes past an episode's end to complete its batch. The upper bound is the speed with prompts of one
+token, whose prefill costs nothing.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from textgym.tasks.world import story
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym_agents import LMPolicy
 
-NUM_SLOTS = 64
+NUM_ENVS = 64
 MAX_NEW_TOKENS = 32
 MAX_PROMPT_TOKENS = 12
 NUM_DISTINCT = 4096
-"""Prompts of the workload that does not repeat them: far more than are kept."""
+"""Prompts of a workload without repetition, far more than the prefix cache keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Which episodes are rolled out."""
+    """Prompts and lengths of the episodes."""
 
     name: str
     target: float
-    """Ratio to `generate` that is to be reached."""
+    """Target ratio to `generate`."""
     min_prompt_tokens: int = 4
     max_prompt_tokens: int = 12
     mean_new_tokens: float | None = 8
-    """Of the geometric distribution of lengths, cut at `MAX_NEW_TOKENS`; None for full length."""
+    """Mean of the geometric distribution of lengths, truncated at `MAX_NEW_TOKENS`; None for full length."""
     num_prompts: int | None = None
-    """Different prompts that episodes draw from; None for so many that they hardly ever come again."""
+    """Number of distinct prompts; None for practically no repetition."""
     group_size: int = 1
-    """Episodes in a row that share a prompt."""
+    """Consecutive episodes with the same prompt."""
 
     def samples(self, seed: int, tokenizer: Tokenizer) -> Iterator[Sample]:
-        """Yield the starts of episodes without end; each knows how many tokens it will have."""
+        """Yield prompts endlessly, with the length of each completion as metadata."""
         rng = np.random.default_rng(seed)
         prompts = [self._prompt(rng, tokenizer) for _ in range(self.num_prompts or NUM_DISTINCT)]
         while True:
@@ -66,25 +66,25 @@ class Workload:
                 yield Sample(prompt, metadata={"length": length})
 
     def _prompt(self, rng: np.random.Generator, tokenizer: Tokenizer) -> str:
-        """Return the first words of a story, as many as fit into a length drawn at random."""
+        """Return the beginning of a story, of random length in tokens."""
         room = rng.integers(self.min_prompt_tokens, self.max_prompt_tokens + 1)
         ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
-        while len(tokenizer.encode(tokenizer.decode(ids))) != room:  # a cut may leave pieces that encode otherwise
+        while len(tokenizer.encode(tokenizer.decode(ids))) != room:  # a truncated text can encode differently
             ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
         return tokenizer.decode(ids)
 
 
 def is_long_enough(batch: TextBatch) -> NDArray[np.bool_]:
-    """End each episode at the length that its sample says."""
+    """End each episode at the length in its metadata."""
     return batch.num_new_tokens >= [metadata["length"] for metadata in batch.metadata]
 
 
 class EnvRollout:
-    """Rolls episodes out through the environment and the LM policy, all slots going on for ever."""
+    """Rollout through the environment and the LM policy, with autoreset."""
 
     def __init__(self, policy: LMPolicy, workload: Workload) -> None:
         self._env = TextGenVectorEnv(
-            NUM_SLOTS,
+            NUM_ENVS,
             autoreset_mode="SameStep",
             prompts=workload.samples(0, as_tokenizer("tiny")),
             stop=is_long_enough,
@@ -97,16 +97,16 @@ class EnvRollout:
 
     def __call__(self, num_tokens: int) -> float:
         """Return useful tokens per second over at least `num_tokens`."""
-        num_steps = -(-num_tokens // NUM_SLOTS)
+        num_steps = -(-num_tokens // NUM_ENVS)
         start = time.perf_counter()
         for _ in range(num_steps):
             actions = self._policy.act(self._observations, generator=self._generator).actions
             self._observations, *_ = self._env.step(actions)
-        return num_steps * NUM_SLOTS / (time.perf_counter() - start)
+        return num_steps * NUM_ENVS / (time.perf_counter() - start)
 
 
 class GenerateRollout:
-    """Rolls episodes out in batches of `generate`, each as long as its longest episode."""
+    """Rollout in batches of `generate`, each as long as its longest episode."""
 
     def __init__(self, model: PreTrainedModel, workload: Workload) -> None:
         self._generate: Any = model.generate
@@ -122,11 +122,11 @@ class GenerateRollout:
         return done / (time.perf_counter() - start)
 
     def _batch(self) -> int:
-        samples = list(itertools.islice(self._samples, NUM_SLOTS))
+        samples = list(itertools.islice(self._samples, NUM_ENVS))
         prompts = [self._tokenizer.encode(sample.prompt) for sample in samples]
         lengths = [sample.metadata["length"] for sample in samples]
         width = max(map(len, prompts))
-        ids = torch.zeros(NUM_SLOTS, width, dtype=torch.int64)
+        ids = torch.zeros(NUM_ENVS, width, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
@@ -144,15 +144,15 @@ class GenerateRollout:
 
 
 def compare(workload: Workload, num_rounds: int, num_tokens: int) -> None:
-    """Print useful tokens per second of ours and of `generate`, and the ratio that free resets would give."""
+    """Print useful tokens per second of both, their ratio and its upper bound."""
     policy = LMPolicy("tiny")
-    free = Workload(
+    one_token_prompts = Workload(
         name="bound", target=0, min_prompt_tokens=1, max_prompt_tokens=1, mean_new_tokens=workload.mean_new_tokens
     )
     rollouts: dict[str, Callable[[int], float]] = {
         "ours": EnvRollout(policy, workload),
         "generate": GenerateRollout(policy.model, workload),
-        "bound": EnvRollout(LMPolicy("tiny"), free),
+        "bound": EnvRollout(LMPolicy("tiny"), one_token_prompts),
     }
     rates: dict[str, list[float]] = {name: [] for name in rollouts}
     for rollout in rollouts.values():
@@ -164,22 +164,22 @@ def compare(workload: Workload, num_rounds: int, num_tokens: int) -> None:
     def ratio(name: str) -> float:
         return statistics.median(a / b for a, b in zip(rates[name], rates["generate"], strict=True))
 
-    ours, peer = statistics.median(rates["ours"]), statistics.median(rates["generate"])
+    ours, theirs = statistics.median(rates["ours"]), statistics.median(rates["generate"])
     print(
-        f"{workload.name:44} {ours:9,.0f} {peer:9,.0f} tokens/s"
-        f"  {ratio('ours'):5.2f} x  (target {workload.target} x, every reset free {ratio('bound'):.2f} x)",
+        f"{workload.name:44} {ours:9,.0f} {theirs:9,.0f} tokens/s"
+        f"  {ratio('ours'):5.2f} x  (target {workload.target} x, upper bound {ratio('bound'):.2f} x)",
         flush=True,
     )
 
 
 class AttentionTimer(TorchFunctionMode):
-    """Adds up the time that attention takes to write and to read keys and values."""
+    """Total time that attention takes to write and read keys and values."""
 
     seconds = 0.0
     _functions = (torch.Tensor.__setitem__, torch.baddbmm, torch.bmm, torch.softmax)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch."""
+        """Call and time a torch function."""
         start = time.perf_counter()
         result = func(*args, **(kwargs or {}))
         if func in self._functions:
@@ -187,14 +187,14 @@ class AttentionTimer(TorchFunctionMode):
         return result
 
 
-def compare_ends(num_slots: int, num_rounds: int) -> None:
-    """Print what a step costs in the last tenth of a 512-token episode, relative to the first tenth."""
+def compare_ends(num_envs: int, num_rounds: int) -> None:
+    """Print the time of a step in the last tenth of a 512-token episode relative to the first tenth."""
     prompt_tokens, num_new = 8, 512
-    stream = LMStream(random_lm(num_positions=1024), num_slots, prompt_tokens + num_new)
+    stream = LMStream(random_lm(num_positions=1024), num_envs, prompt_tokens + num_new)
     steps, tenth = np.empty((num_rounds, num_new)), num_new // 10
     attention = np.empty_like(steps)
     for i in range(num_rounds):
-        ids = np.random.default_rng(i).integers(1000, size=(num_slots, prompt_tokens + num_new))
+        ids = np.random.default_rng(i).integers(1000, size=(num_envs, prompt_tokens + num_new))
         for j in range(num_new):
             with AttentionTimer() as timer:
                 start = time.perf_counter()
@@ -206,14 +206,14 @@ def compare_ends(num_slots: int, num_rounds: int) -> None:
         return float(np.median(costs[:, -tenth:]) / np.median(costs[:, :tenth]))
 
     print(
-        f"{f'last to first tenth of 512 tokens, N = {num_slots}':44} {ratio(steps):5.2f} x,"
-        f" attention aside {ratio(steps - attention):5.2f} x  (target 1.3 x)",
+        f"{f'last to first tenth of 512 tokens, N = {num_envs}':44} {ratio(steps):5.2f} x,"
+        f" without attention {ratio(steps - attention):5.2f} x  (target 1.3 x)",
         flush=True,
     )
 
 
 def random_lm(num_positions: int) -> PreTrainedModel:
-    """A language model of the embedded one's shape."""
+    """Return a random language model with the architecture of the embedded one."""
     config = GPT2Config(
         vocab_size=1024, n_embd=128, n_layer=4, n_head=4, n_positions=num_positions, bos_token_id=0, eos_token_id=0
     )
@@ -241,8 +241,8 @@ def main() -> None:
     )
     for workload in workloads:
         compare(workload, arguments.rounds, arguments.tokens)
-    for num_slots in (1, 8, NUM_SLOTS):
-        compare_ends(num_slots, num_rounds=3)
+    for num_envs in (1, 8, NUM_ENVS):
+        compare_ends(num_envs, num_rounds=3)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Tokens per second that stock SB3 PPO learns from, with our policy and buffer and with a language model as one has it.
+"""Training speed of stock SB3 PPO in tokens per second, with textgym's policy and buffer and with a naive LM policy.
 
-Run it alone, on one thread: OMP_NUM_THREADS=1 python benchmarks/sb3_ppo.py
-Both train the embedded model on the same episodes of 48 tokens (no EOS) with the same PPO settings. The naive policy is
-what the SB3 documentation leads to: an ActorCriticPolicy whose forward runs the model over the whole padded texts with
-an attention mask, on every step and on every transition of every minibatch, with SB3's own rollout buffer. It is not
-made slow: texts are cut to the longest of the batch, and the vocabulary's logits are computed for the last token only.
+    OMP_NUM_THREADS=1 python benchmarks/sb3_ppo.py
+
+Both train the embedded model on the same episodes of 48 tokens (no EOS) with the same settings. The naive policy is
+what the SB3 documentation suggests: an ActorCriticPolicy whose forward runs the model on padded texts with an attention
+mask, in every step and for every transition of every minibatch, with SB3's rollout buffer. It is not slowed down on
+purpose: texts are cut to the longest of the batch, and logits are computed for the last token only.
 """
 
 import time
@@ -26,7 +27,7 @@ NUM_ENVS = 32
 
 
 class NaiveLMPolicy(ActorCriticPolicy):
-    """A language model in SB3 without any of textgym_agents."""
+    """An SB3 policy on a language model without textgym_agents."""
 
     def _build(self, lr_schedule: Any) -> None:
         self.lm = load_lm("tiny")
@@ -67,7 +68,7 @@ def make_env() -> TextGenVecEnv:
 
 
 def tokens_per_second(model: PPO, num_rollouts: int) -> float:
-    """Measure after one rollout and update that warm up."""
+    """Return tokens per second, after one rollout and update as warm-up."""
     size = NUM_TOKENS * NUM_ENVS
     model.learn(size)
     start = time.perf_counter()
@@ -79,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     ours = PPO(LMActorCriticPolicy, make_env(), rollout_buffer_class=EpisodeRolloutBuffer, **SETTINGS)
     naive = PPO(NaiveLMPolicy, make_env(), **SETTINGS)
-    # Measured by turns, so that a slower machine for a while is slower for both.
+    # Measured alternately, so that a temporarily slower machine affects both.
     fast, slow = [], []
     for _ in range(3):
         fast.append(tokens_per_second(ours, 4))

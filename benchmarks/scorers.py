@@ -1,9 +1,9 @@
-"""What scorers add to the environment: per finished episode, per token, and what a cache saves.
+"""Cost of scorers: per finished episode, per token, and the speed-up of a cache.
 
-Run it alone, on one thread: OMP_NUM_THREADS=1 python benchmarks/scorers.py
-The peer is the same vector environment with a constant scorer, with the terminal reward, or without the cache, timed in
-turn with ours in the same run. Texts are real: stories of the story world in the ids of the embedded language model.
-Clocks count CPU time of this process.
+    OMP_NUM_THREADS=1 python benchmarks/scorers.py
+
+The baseline is the same vector environment with a constant scorer, with the terminal reward, or without the cache,
+measured alternately. Texts are stories in the ids of the embedded language model. Times are CPU times of the process.
 """
 
 import gc
@@ -89,7 +89,7 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def medians(*runs: Callable[[], None]) -> npt.NDArray[np.float64]:
-    """Return the seconds that each run takes more than the first one, medians over rounds in which all take turns."""
+    """Return the seconds of each run in excess of the first, as medians over alternating rounds."""
     for warm_up in runs:
         warm_up()
     rounds = np.array([[seconds(run) for run in runs] for _ in range(NUM_ROUNDS)])
@@ -99,7 +99,7 @@ def medians(*runs: Callable[[], None]) -> npt.NDArray[np.float64]:
 def print_composite() -> None:
     added = medians(episodes_of(constant), episodes_of(COMPOSITE))[1] / (NUM_EPISODES * NUM_ENVS)
     print(
-        f"N = {NUM_ENVS}, five lexical scorers beside a constant one: "
+        f"N = {NUM_ENVS}, five lexical scorers relative to a constant one: "
         f"{added * 1e6:.1f} microseconds per finished episode of {NUM_TOKENS} tokens (less than 50)"
     )
 
@@ -109,9 +109,7 @@ def print_per_token() -> None:
     scorers = INCREMENTAL | {f"weighted sum of {', '.join(THREE)}": together}
     for name, scorer in scorers.items():
         added = medians(episodes_of(scorer), episodes_of(scorer, "per_token"))[1] / passages().size
-        print(
-            f"N = {NUM_ENVS}, per_token beside terminal, {name}: {added * 1e6:.2f} microseconds a token (less than 5)"
-        )
+        print(f"N = {NUM_ENVS}, per_token relative to terminal, {name}: {added * 1e6:.2f} us per token (less than 5)")
 
 
 def print_cached() -> None:
@@ -128,8 +126,8 @@ def print_cached() -> None:
         hit_rate = cached.hit_rate
         hits.append(seconds(lambda cached=cached: score_all(cached, batches)))
         ratios.append(seconds(lambda: score_all(bare, batches)) / first)
-    print(f"fluency, {hit_rate:.0%} of {drawn.size} texts seen before: {statistics.median(ratios):.1f} x faster cached")
-    print(f"a text that the cache knows: {statistics.median(hits) / drawn.size * 1e6:.1f} microseconds")
+    print(f"fluency, {hit_rate:.0%} of {drawn.size} repeated texts: {statistics.median(ratios):.1f} x faster cached")
+    print(f"cache hit: {statistics.median(hits) / drawn.size * 1e6:.1f} microseconds per text")
 
 
 def score_all(scorer: Any, batches: Sequence[TextBatch]) -> None:

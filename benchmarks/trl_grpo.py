@@ -1,13 +1,11 @@
-"""How fast GRPO trains here and in TRL's GRPOTrainer: tokens per second of sampling and update together.
-
-Both train the same weights on the same prompts with the same reward, batch and optimizer, on one thread: 64 completions
-a step in groups of 8, no KL term, one update per batch. A token counts if it belongs to a completion, its EOS included.
-Building the model and the trainer and the first step do not count. The two take turns; a figure is a median over rounds
-and the ratio a median of the rounds' ratios.
+"""Training speed of GRPO in textgym and in TRL's GRPOTrainer: tokens per second of sampling and update.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/trl_grpo.py
 
-Needs the extra `bench`. The learning rate is so small that the lengths stay as they are.
+Needs the extra `bench`. Both train the same weights on the same prompts with the same reward, batch and optimizer, on
+one thread: 64 completions per step in groups of 8, no KL term, one update per batch, a learning rate so small that the
+lengths do not change. Tokens of completions count, EOS included; construction and the first step are not timed. Speeds
+are medians over alternating rounds, the ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -50,20 +48,20 @@ PROMPTS = (
     "Amara kept bees on the farm",
 )
 NEVER = -1e4
-"""Logit of a token that is never written; minus infinity would make an entropy NaN."""
+"""Logit of a token that is never sampled; minus infinity would make an entropy NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What both sides are to do."""
+    """A training task for both libraries."""
 
     prompts: tuple[str, ...]
     reward: Callable[[str], float]
-    """Of a completion's text."""
+    """Reward of a completion."""
     max_new_tokens: int
     learning_rate: float
     num_steps: int
-    """Updates, at most."""
+    """Maximal number of updates."""
     goal: float = math.inf
     """Mean reward of a batch at which training stops."""
     batch_size: int = 64
@@ -75,14 +73,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known after an update."""
+    """Measurements after an update."""
 
     seconds: float
-    """Since training began."""
+    """Time since the start of training."""
     num_tokens: int
-    """Of the completions in this update's batch, EOS included."""
+    """Tokens of the batch's completions, EOS included."""
     reward: float
-    """Mean of the batch, which was sampled before the update."""
+    """Mean reward of the batch, sampled before the update."""
 
 
 def train_trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> list[Record]:
@@ -93,7 +91,7 @@ def train_trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: 
             model=model,
             reward_funcs=recorder.score,
             args=_trl_config(task, folder),
-            # Long enough for all steps to be one epoch: the start of another one costs time.
+            # One epoch for all steps: starting another one costs time.
             train_dataset=Dataset.from_dict({"prompt": list(task.prompts) * task.num_steps}),
             processing_class=tokenizer,
             callbacks=[recorder],
@@ -104,7 +102,7 @@ def train_trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: 
 
 
 def _trl_config(task: Task, folder: str) -> TRLConfig:
-    """Return TRL's settings: plain GRPO on a CPU, and nothing switched on that costs time."""
+    """Return TRL's settings for plain GRPO on a CPU without optional overhead."""
     return TRLConfig(
         output_dir=folder,
         num_generations=task.group_size,
@@ -137,7 +135,7 @@ def _trl_config(task: Task, folder: str) -> TRLConfig:
 
 
 class _TRLRecorder(TrainerCallback):
-    """Scores completions for TRL and writes down what each update brought."""
+    """Reward function and callback that record each update."""
 
     def __init__(self, task: Task) -> None:
         self.records: list[Record] = []
@@ -157,7 +155,7 @@ class _TRLRecorder(TrainerCallback):
         self._start = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: transformers.TrainerControl, **_: Any) -> None:
-        """Write down an update, and stop the training at the goal."""
+        """Record an update, and stop the training at the goal."""
         reward = statistics.fmean(self._rewards)
         self.records.append(Record(time.perf_counter() - self._start, self._num_tokens, reward))
         if reward >= self._task.goal:
@@ -166,7 +164,7 @@ class _TRLRecorder(TrainerCallback):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what transformers and TRL say about settings that are meant."""
+    """Silence warnings of transformers and TRL about intended settings."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
@@ -182,7 +180,7 @@ def _quiet() -> Iterator[None]:
 def ours(
     model: PreTrainedModel, task: Task, /, *, gamma: float = 1.0, return_to_go: bool = False, **env_keywords: Any
 ) -> list[Record]:
-    """Train with textgym's GRPO; return a record per update. Further keywords of the env name the model's tokenizer."""
+    """Train with textgym's GRPO; return a record per update. Env keywords specify the tokenizer."""
     env = gym.make_vec(
         "TextGen-v0",
         num_envs=task.batch_size,
@@ -219,15 +217,15 @@ def ours(
 
 
 def without_eos(model: PreTrainedModel) -> PreTrainedModel:
-    """Let a model never write EOS, whoever samples from it: all completions use up their budget."""
+    """Modify a model to never write EOS, so that all completions use their whole budget."""
     return _with_eos_bias(model, NEVER)
 
 
 def eos_for_full_stop(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, odds: float) -> PreTrainedModel:
-    """Let a model write EOS `odds` times as often as a full stop, wherever it would write one.
+    """Modify a model to write EOS `odds` times as often as a full stop in the same places.
 
-    The texts then have random lengths, nearly geometric ones: each of their sentences is the last one with the same
-    probability. A bias on the trained model's EOS would not do, as it expects the end only of a whole story.
+    Lengths are then nearly geometric, since each sentence is the last one with the same probability. A bias on the
+    model's own EOS would not have this effect: it ends whole stories only.
     """
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone())  # no longer the input embedding

@@ -1,11 +1,11 @@
-"""What an iteration of an agent costs beside the bare work in it, on the embedded LM with 64 episodes of 32 tokens.
+"""Cost of an agent's update and iteration relative to the bare computation, with 64 episodes of 32 tokens.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/updates.py
 
-The bare work is a `generate` of as many tokens from the same prompts, and per epoch one model(ids).logits over the
-batch, the cross-entropy of the chosen tokens and its backward: no environment, no scorer, no advantages, no entropy,
-no clipping, no optimizer step. With a KL penalty the reference's forward is added to it. Both sides take turns; a
-figure is a median over rounds.
+The bare computation is `generate` of as many tokens from the same prompts and, per epoch, one model(ids).logits over
+the batch with the cross-entropy of the sampled tokens and its backward: no environment, scorer, advantages, entropy,
+clipping or optimizer step. With a KL penalty it includes the reference's forward. Both are measured alternately on the
+embedded LM; figures are medians over rounds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NUM_EPISODES, NUM_TOKENS = 64, 32
 
 
 def learn_bare(policy: LMPolicy, reference: LMPolicy | None, episodes: Episodes) -> Callable[[], object]:
-    """Return a forward and backward over the episodes as a program without textgym would write it."""
+    """Return a function that runs forward and backward over the episodes without textgym."""
     rows, columns = episodes.states()
     chosen = episodes.ids[rows, columns + 1]
 
@@ -41,7 +41,7 @@ def learn_bare(policy: LMPolicy, reference: LMPolicy | None, episodes: Episodes)
 
 
 def generate(policy: LMPolicy, episodes: Episodes) -> Callable[[], object]:
-    """Return transformers' sampling of NUM_TOKENS tokens after the episodes' prompts, which are padded on the left."""
+    """Return a function that samples NUM_TOKENS tokens with transformers after the left-padded prompts."""
     width = int(episodes.prompt_lengths.max())
     ids = torch.zeros(len(episodes), width, dtype=torch.int64)
     for row, (text, length) in enumerate(zip(episodes.ids, episodes.prompt_lengths.tolist(), strict=True)):
@@ -59,7 +59,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def update_ratio(kl_coef: float, num_rounds: int) -> float:
-    """Return what Reinforce's update takes, as a multiple of a bare forward and backward."""
+    """Return the time of Reinforce's update relative to a bare forward and backward."""
     agent = Reinforce("tiny", make_env(1), ReinforceConfig(kl_coef=kl_coef, learning_rate=1e-6))
     episodes = agent.collect()
     bare = learn_bare(agent.policy, agent.reference.copy if kl_coef else None, episodes)
@@ -68,14 +68,14 @@ def update_ratio(kl_coef: float, num_rounds: int) -> float:
 
 
 def iteration_ratio(agent: PPO | GRPO, num_rounds: int) -> float:
-    """Return what an iteration takes, as a multiple of `generate` and a bare forward and backward per epoch."""
+    """Return the time of an iteration relative to `generate` and a bare forward and backward per epoch."""
     episodes = agent.collect()
     sample, learn = generate(agent.policy, episodes), learn_bare(agent.policy, None, episodes)
     ratios = []
     for _ in range(num_rounds + 2):
         before = agent.num_timesteps
         ours = seconds(lambda: agent.learn_from(agent.collect()))
-        share = (agent.num_timesteps - before) / (NUM_EPISODES * NUM_TOKENS)  # where EOS came early, less was written
+        share = (agent.num_timesteps - before) / (NUM_EPISODES * NUM_TOKENS)  # fewer tokens after an early EOS
         bare = seconds(sample) * share + agent.config.n_epochs * seconds(learn)
         ratios.append(ours / bare)
     return statistics.median(ratios[2:])
