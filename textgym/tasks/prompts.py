@@ -26,11 +26,7 @@ class TaskPrompts(IndexedPrompts):
     The splits have different seeds and no prompt in common: since short prompts recur, a hash of the plain prompt
     decides the split of a row. Only a task with a handful of prompts may have some of them in both splits.
 
-    Args:
-        task: Source of the rows.
-        to_sample: Function from a row to a sample.
-        level: Counted from 1.
-        split: ``"train"`` or ``"eval"``.
+    Levels count from 1; ``to_sample`` is a function from a row to a sample.
     """
 
     def __init__(self, task: Task, to_sample: Callable[[Row], Sample], level: int, split: str) -> None:

@@ -119,17 +119,7 @@ class ScorerFixture:
         return TextBatch.from_texts(list(texts.values()), prompts, [self.references] * len(texts), columns)
 
     def score(self, batch: TextBatch, how: str = "", names: Sequence[str] = (), scorer: Any = None) -> FloatArray:
-        """Return (B,) scores.
-
-        Args:
-            batch: What to score.
-            how: Circumstance, for the error message.
-            names: Names of the texts, for the error message.
-            scorer: A copy to use instead of the scorer itself.
-
-        Raises:
-            AssertionError: If the scorer fails.
-        """
+        """Return (B,) scores, of a copy if ``scorer`` is given; ``how`` and ``names`` of the texts go into messages."""
         scorer = self.scorer if scorer is None else scorer
         label = f"{self.label}, {how}" if how else self.label
         try:
@@ -169,11 +159,7 @@ class ScorerFixture:
         return any(check.name == name and not check.passed for check in self.checks)
 
     def report(self, timed: bool) -> ScorerReport:
-        """Return the report.
-
-        Raises:
-            AssertionError: If a check failed, with a line for each that did.
-        """
+        """Return the report, or raise ``AssertionError`` with a line for each failed check."""
         failures = [check.detail for check in self.checks if not check.passed]
         if failures:
             raise AssertionError("\n".join(failures)) from next((cause for cause in self.causes if cause), None)

@@ -41,19 +41,8 @@ def check_incremental(
 ) -> str:
     """Extend texts token by token under several tokenizers; compare ``value`` of the states with the scorer itself.
 
-    Args:
-        scorer: An incremental scorer.
-        texts: Completions besides the built-in and the random ones.
-        prompt: Prompt of all texts; by default one of several, including an empty one.
-        references: References of all texts.
-        metadata: Metadata of all texts.
-        tolerance: Relative and absolute tolerance.
-
-    Returns:
-        A summary for the report.
-
-    Raises:
-        AssertionError: For the first difference.
+    ``texts`` are completions besides the built-in and random ones; prompt, references and metadata are those of all
+    texts. Returns a summary for the report; raises ``AssertionError`` for the first difference.
     """
     compared = 0
     for name in TOKENIZERS:

@@ -23,11 +23,7 @@ TOLERANCE = 1e-4
 def check_vector_interface(
     make: Any, new: Callable[[], TextGenEnv], kwargs: Mapping[str, Any], num_envs: int, seed: int
 ) -> None:
-    """Compare the vector environment with ``SyncVectorEnv``, or check its episode groups if ``group_size > 1``.
-
-    Raises:
-        AssertionError: For the first difference.
-    """
+    """Compare the vector environment with ``SyncVectorEnv``, or check its episode groups if ``group_size > 1``."""
     for mode in AutoresetMode:
         vector = _vector(make, new, kwargs, num_envs, mode)
         try:
@@ -113,11 +109,7 @@ def _check_groups(group_size: int, trace: Trace) -> None:
 
 
 def check_sb3_interface(keywords: Mapping[str, Any], num_envs: int, seed: int) -> None:
-    """Compare the Stable-Baselines3 interface, if installed, with the vector environment in ``SAME_STEP`` mode.
-
-    Raises:
-        AssertionError: For the first difference.
-    """
+    """Compare the Stable-Baselines3 interface, if installed, with the vector environment in ``SAME_STEP`` mode."""
     if importlib.util.find_spec("stable_baselines3") is None:
         return
     from textgym.envs.sb3 import TextGenVecEnv

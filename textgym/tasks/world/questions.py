@@ -214,13 +214,8 @@ def _arithmetic(facts: Facts, rng: Random) -> Question:
 def question(seed: int, index: int, level: int) -> Question:
     """Return question number `index` of a level.
 
-    Args:
-        seed: seed of the world.
-        index: number of the scene.
-        level: 1, 2 or 3, see `Question.level`.
-
     Raises:
-        ValueError: there is no such level.
+        ValueError: If level is not 1, 2 or 3.
 
     >>> question(7, 1, 3).answer.isdigit()
     True

@@ -70,13 +70,7 @@ class Person:
 
 
 def cast_hero(kind: str, has_name: bool, rng: Random) -> Person:
-    """Draw the main person of a story.
-
-    Args:
-        kind: `child`, `adult`, `beast` or `any` of the first two.
-        has_name: whether an adult must have a first name instead of a trade such as `the baker`.
-        rng: random generator.
-    """
+    """Draw the main person: `child`, `adult`, `beast`, or `any` of the first two; `has_name` excludes mere trades."""
     pronoun = rng.choice(("she", "he"))
     if kind == "any":
         kind = rng.choice(("child", "adult"))
@@ -89,13 +83,7 @@ def cast_hero(kind: str, has_name: bool, rng: Random) -> Person:
 
 
 def cast_friend(hero: Person, ties: str, rng: Random) -> Person:
-    """Draw a second person; mostly of the other pronoun, so that `he` and `she` are unambiguous.
-
-    Args:
-        hero: the first person.
-        ties: space-separated ties to draw from (`best_friend` for two words); empty for all that fit the hero.
-        rng: random generator.
-    """
+    """Draw a second person, mostly of the other pronoun; `ties` are comma-separated, empty for all that fit."""
     other = "he" if hero.pronoun == "she" else "she"
     pronoun = other if rng.random() < 0.9 else hero.pronoun
     if hero.kind == "beast":

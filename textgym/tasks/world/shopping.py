@@ -63,13 +63,8 @@ class ShoppingGoal:
 def shopping(seed: int, index: int, level: int) -> ShoppingGoal:
     """Return customer number `index` of a level.
 
-    Args:
-        seed: seed of the world.
-        index: number of the scene.
-        level: 1, 2 or 3, see `ShoppingGoal.level`.
-
     Raises:
-        ValueError: there is no such level.
+        ValueError: If level is not 1, 2 or 3.
 
     >>> goal = shopping(7, 1, 1)
     >>> goal.setting, str(goal.items[0])
@@ -213,12 +208,8 @@ def customer_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> CustomerR
     Two kinds of turns are right: handing over exactly the requested item, once it is completely stated, and asking for
     an unstated attribute. Every other turn is a mistake; after the second one the customer leaves.
 
-    Args:
-        goal: goal of the customer.
-        helper_turns: all turns of the assistant so far, at least one.
-
     Raises:
-        ValueError: there is no turn, or the dialogue was over before the last one.
+        ValueError: If there is no turn, or the dialogue was over before the last one.
 
     >>> goal = shopping(7, 1, 1)
     >>> customer_reply(goal, [optimal_reply(goal, [])]).outcome

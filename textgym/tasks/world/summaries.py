@@ -130,13 +130,8 @@ def _passage(facts: Facts, level: int, rng: Random) -> tuple[list[str], list[str
 def summary(seed: int, index: int, level: int) -> Summary:
     """Return passage number `index` of a level with its summary.
 
-    Args:
-        seed: seed of the world.
-        index: number of the scene.
-        level: 1, 2 or 3, see `Summary.passage`.
-
     Raises:
-        ValueError: there is no such level.
+        ValueError: If level is not 1, 2 or 3.
 
     >>> len(summary(7, 1, 2).sentences)
     4

@@ -17,14 +17,7 @@ Pair = tuple[str, str]
 
 
 class Writer:
-    """Phrases from the facts of one scene, in both languages.
-
-    Args:
-        facts: facts of the scene.
-        rng: random generator; with an equal one, other habits change the same sentence.
-        habits: rules of the French.
-        max_adjectives: greatest number of adjectives per noun, 0 to 2.
-    """
+    """Phrases from the facts of one scene, in both languages; nouns have at most `max_adjectives`, 0 to 2."""
 
     def __init__(self, facts: Facts, rng: Random, habits: Habits, max_adjectives: int) -> None:
         self.facts, self.rng, self.habits = facts, rng, habits
@@ -284,14 +277,10 @@ PATTERNS: dict[int, tuple[Callable[[Writer], Pair], ...]] = {
 def sentence_pair(seed: int, index: int, level: int, habits: Habits = FLUENT) -> SentencePair:
     """Return sentence number `index` of a level with its translation.
 
-    Args:
-        seed: seed of the world.
-        index: number of the scene.
-        level: 1, 2 or 3, see `SentencePair.level`.
-        habits: rules of the French; others than the default add mistakes to the same sentence.
+    Other habits than the default add mistakes to the same French sentence.
 
     Raises:
-        ValueError: there is no such level.
+        ValueError: If level is not 1, 2 or 3.
 
     >>> english, french = sentence_pair(7, 1, 2)
     """
