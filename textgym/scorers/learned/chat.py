@@ -139,10 +139,10 @@ class ChatClient:
     async def _complete_all(
         self, bodies: Mapping[str, Any], on_answer: Callable[[str, str | ScorerError], None]
     ) -> None:
-        slots, one_answer = self._anyio.CapacityLimiter(self._config.concurrency), self._anyio.CapacityLimiter(1)
+        capacity, one_answer = self._anyio.CapacityLimiter(self._config.concurrency), self._anyio.CapacityLimiter(1)
 
         async def ask(key: str, body: Any) -> None:
-            async with slots:
+            async with capacity:
                 answer = await self._complete(client, body)
             await self._anyio.to_thread.run_sync(on_answer, key, answer, limiter=one_answer)
 
@@ -156,7 +156,7 @@ class ChatClient:
         try:
             secret = self._key()
             return await self._answer(client, body, secret)
-        except Exception as error:  # noqa: BLE001  the other answers have been paid for
+        except Exception as error:  # noqa: BLE001  the other answers are kept
             known = isinstance(error, ScorerError | _TemporaryError | ValueError)
             message = str(error) if known else f"asking {self.url} raised {type(error).__name__}: {error}"
         return ScorerError(_redacted(secret, message))  # without a cause, which may show the key

@@ -171,7 +171,7 @@ class Judge(EpisodewiseScorer):
         if write_error is not None:
             try:
                 warnings.warn(f"answers of the judge could not be cached: {write_error}", RuntimeWarning, stacklevel=2)
-            except RuntimeWarning as warning:  # raised by the next call: this batch is paid for
+            except RuntimeWarning as warning:  # raised by the next call, so that the scores of this batch are returned
                 self._warning = warning
         return found
 

@@ -129,8 +129,8 @@ def _load(name: str, tokenizer: Any) -> tuple[Any, Any]:
     except OSError as error:  # transformers raises it for unknown names too
         raise ValueError(f"no sequence classifier called {name!r}, as a folder or on Hugging Face: {error}") from error
     except ValueError as error:
-        if (refused := foreign_code(error, name)) is not error:
-            raise refused from None
+        if (clearer := foreign_code(error, name)) is not error:
+            raise clearer from None
         raise
     missing = sorted(report["missing_keys"])
     if missing:  # transformers initialises them at random

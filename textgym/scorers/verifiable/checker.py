@@ -75,7 +75,7 @@ class Checker(EpisodewiseScorer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name != "_worker"}
-        return state | {"function": cloudpickle.dumps(self.function)}  # pickle refuses a lambda
+        return state | {"function": cloudpickle.dumps(self.function)}  # pickle cannot store a lambda
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

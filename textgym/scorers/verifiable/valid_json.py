@@ -186,13 +186,13 @@ def _decoded(text: str, whole: bool) -> Any:
 
 @cache
 def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_constant=_refuse, parse_int=_as_integer)
+    return json.JSONDecoder(parse_constant=_reject, parse_int=_as_integer)
 
 
-def _refuse(name: str) -> None:
+def _reject(name: str) -> None:
     raise _NotJSONError(f"{name} is not JSON")
 
 
 def _as_integer(digits: str) -> int | float:
-    # Python refuses to read integers of more than 4,300 digits.
+    # Python does not parse integers of more than 4,300 digits.
     return int(digits) if len(digits) <= 4_000 else float(digits)
