@@ -62,7 +62,7 @@ def update_ratio(kl_coef: float, num_rounds: int) -> float:
     """Return the time of Reinforce's update relative to a bare forward and backward."""
     agent = Reinforce("tiny", make_env(1), ReinforceConfig(kl_coef=kl_coef, learning_rate=1e-6))
     episodes = agent.collect()
-    bare = learn_bare(agent.policy, agent.reference.copy if kl_coef else None, episodes)
+    bare = learn_bare(agent.policy, agent.kl.reference.copy if kl_coef else None, episodes)
     ratios = [seconds(lambda: agent.update(episodes)) / seconds(bare) for _ in range(num_rounds + 2)]
     return statistics.median(ratios[2:])
 

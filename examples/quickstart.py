@@ -76,9 +76,9 @@ def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_
     after = evaluate(agent.policy, held_out)
     print(f"\nThe same prompts, continued before (left) and after (right):\n\n{side_by_side(before, after)}\n")
     return {
-        "before": summary(before, agent.reference),
+        "before": summary(before, agent.kl.reference),
         "training": run.rows[-1],
-        "after": summary(after, agent.reference),
+        "after": summary(after, agent.kl.reference),
     }
 
 

@@ -81,11 +81,11 @@ def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> 
     rows: list[Row] = []
 
     def record(agent: Agent, metrics: dict[str, float]) -> None:
-        rows.append(row(int(metrics["time/total_timesteps"]), scored_texts(agent.episodes, agent.reference)))
+        rows.append(row(int(metrics["time/total_timesteps"]), scored_texts(agent.episodes, agent.kl.reference)))
 
-    before = scored_texts(write(agent.policy, held_out), agent.reference)
+    before = scored_texts(write(agent.policy, held_out), agent.kl.reference)
     agent.learn(timesteps, callback=record, progress_bar=True)
-    return Run(name, rows, before, scored_texts(write(agent.policy, held_out), agent.reference))
+    return Run(name, rows, before, scored_texts(write(agent.policy, held_out), agent.kl.reference))
 
 
 def row(tokens: int, texts: Sequence[ScoredText]) -> Row:

@@ -1,58 +1,39 @@
-"""Agents whose policy is a language model.
+"""Agents whose policy is a language model; agents/README.md is the guide to the modules.
 
-backbone              the language model: incremental while acting, one forward over whole episodes while learning
-policy             the language model as a policy with a value head
-q_policy           the language model as a Q-function
-episodes           whole episodes as arrays
-rollout            collecting them from a vector environment
-returns            returns and advantages
-losses             the loss of each algorithm's paper, as pure functions
-replay             whole episodes of the past
-reference          the language model that training started from
-agent              what all agents share: the loop of learn, predict, the gradient step, checkpoints
-config             settings that all agents share, and how settings are checked
-callbacks          the hooks of learn
-policy_gradient    what the policy-gradient agents share: the KL to the reference
-reinforce          REINFORCE with a choice of baselines
-a2c                advantage actor-critic
-ppo                proximal policy optimization
-grpo               group-relative policy optimization, RLOO, Dr. GRPO
-expert_iteration   imitation of one's own best texts
-dqn                deep Q-learning
-soft_q             path consistency: Q-learning whose policy is a softmax
-offline            what the agents share that learn from recorded episodes
-behaviour_cloning  imitation of recorded texts
-ilql               implicit language Q-learning
-imitation          the loss of those that imitate
-decoding           no learning: random, greedy, sampling, beam, best of n, tree search
-sb3                the policy and its buffers for stock Stable-Baselines3
-reward_hacking     search for texts that exploit a scorer
-recording          episodes as JSON lines or Parquet
-metrics            what an update tells about itself
-checkpoint         weights as safetensors, settings as JSON
-run_folder         metrics as CSV and TensorBoard, the learning curve as PNG
+backbone, policy, q_policy     the language model, and the heads that make it a policy or a Q-function
+episodes, rollout, replay      whole episodes, their collection, and a buffer of past ones
+returns, losses                returns, advantages and losses, as pure functions
+reference                      the initial policy and the KL penalty against it
+agent, online, offline         base classes: learn, predict, gradient steps, checkpoints
+config, callbacks, checkpoint  hyper-parameters, hooks of ``learn``, files of an agent
+reinforce, a2c, ppo, grpo, expert_iteration, dqn, soft_q, behaviour_cloning, ilql   one algorithm each
+recording, run_folder          files of episodes and runs
+decoding                       policies without learning: random, greedy, sampling, beam, best of n, tree search
+sb3                            the same policies for stock Stable-Baselines3
+reward_hacking                 search for texts that exploit a scorer
 """
 
 import pkgutil
 
 import textgym.lm  # noqa: F401 (says what to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
-from textgym_agents.agent import Agent, OnlineAgent
+from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.callbacks import Callback
-from textgym_agents.config import AgentConfig, OfflineAgentConfig, OnlineAgentConfig
+from textgym_agents.config import AgentConfig, CriticConfig, OfflineAgentConfig, OnlineAgentConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from textgym_agents.grpo import GRPO, GRPOConfig
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
 from textgym_agents.offline import OfflineAgent
-from textgym_agents.policy import LMPolicy
-from textgym_agents.policy_gradient import PolicyGradientConfig
+from textgym_agents.online import OnlineAgent
+from textgym_agents.policy import BasePolicy, LMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
 from textgym_agents.recording import EpisodeRecorder, read_episodes
+from textgym_agents.reference import KLConfig
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
@@ -67,9 +48,11 @@ __all__ = [
     "A2CConfig",
     "Agent",
     "AgentConfig",
+    "BasePolicy",
     "BehaviourCloning",
     "BehaviourCloningConfig",
     "Callback",
+    "CriticConfig",
     "DQNConfig",
     "EpisodeRecorder",
     "Episodes",
@@ -78,6 +61,7 @@ __all__ = [
     "GRPOConfig",
     "ILQLConfig",
     "ILQLPolicy",
+    "KLConfig",
     "LMBackbone",
     "LMPolicy",
     "OfflineAgent",
@@ -87,7 +71,6 @@ __all__ = [
     "OnlineAgent",
     "OnlineAgentConfig",
     "PPOConfig",
-    "PolicyGradientConfig",
     "QPolicy",
     "Reinforce",
     "ReinforceConfig",

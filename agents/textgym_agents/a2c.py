@@ -1,43 +1,44 @@
-"""Advantage actor-critic: the policy gradient with advantages from a learned value."""
+"""Advantage actor-critic."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
-from textgym_agents.config import check_settings
+from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import normalized, policy_gradient_loss, value_loss
-from textgym_agents.metrics import StepMeans, value_metrics
-from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
+from textgym_agents.losses import normalized, policy_gradient_loss, value_loss, value_metrics
+from textgym_agents.online import OnlineAgent
+from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
 __all__ = ["A2C", "A2CConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CConfig(PolicyGradientConfig):
-    """What decides a run of A2C."""
+class A2CConfig(OnlineAgentConfig, CriticConfig, KLConfig):
+    """Hyper-parameters of A2C."""
 
     gae_lambda: float = 0.95
-    """GAE lambda: 1 is Monte Carlo, 0 is one-step TD."""
-    vf_coef: float = 0.5
-    """Weight of the value's loss."""
+    """Factor for trade-off of bias vs variance for Generalized Advantage Estimator: 1 is Monte Carlo, 0 one-step TD."""
     normalize_advantage: bool = True
-    """Whether advantages are shifted and scaled to mean 0 and standard deviation 1 in each batch."""
+    """Whether to normalize the advantages to mean 0 and standard deviation 1 over the collected episodes."""
+    ent_coef: float = 0.0
+    """Entropy coefficient for the loss calculation."""
+    vf_coef: float = 0.5
+    """Value function coefficient for the loss calculation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, gae_lambda=(0, 1), vf_coef=(0, math.inf))
+        check_settings(self, gae_lambda=(0, 1), ent_coef=(0, math.inf), vf_coef=(0, math.inf))
 
 
-class A2C(PolicyGradientAgent):
+class A2C(OnlineAgent):
     """Synchronous advantage actor-critic on whole episodes.
 
-    Per update: collect B episodes; subtract the KL penalty from the rewards; A_t = generalized advantage of the values
-    that the policy had while it wrote; one step of AdamW on
+    Per update: collect B episodes; subtract the KL penalty from the rewards; A_t = generalized advantage; one step of
+    AdamW on
 
         loss = -mean[A_t log pi(a_t|s_t)] + vf_coef * mean[(V(s_t) - A_t - V_old(s_t))^2 / 2]
                - ent_coef * mean[H(pi(.|s_t))]
@@ -46,42 +47,45 @@ class A2C(PolicyGradientAgent):
     episodes in place of five steps, generalized advantages in place of n-step returns, AdamW in place of RMSprop, one
     process.
 
-    Args and errors: see ``OnlineAgent``.
+    Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
+
+    Attributes:
+        kl: The KL penalty against the initial policy.
     """
 
     config_class = A2CConfig
+    checkpointed = ("kl",)
     config: A2CConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kl = ReferenceKL(self.policy, self.config, self.env)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take one gradient step on B episodes and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were.
+            FloatingPointError: If the gradient is not finite; the weights are unchanged.
         """
-        config, mask = self.config, episodes.mask
-        reference = self.reference_log_probs(episodes)
-        rewards = self.penalized_rewards(episodes, reference)
+        config = self.config
+        episodes.reference_log_probs = self.kl.log_probs(episodes)
+        rewards = self.kl.penalized_rewards(episodes)
         last_values = self.policy.last_values(episodes) if config.bootstrap_truncated else None
         advantages = generalized_advantages(
             rewards, episodes.values, episodes.num_steps, config.gamma, config.gae_lambda, last_values
         )
-        returns = advantages + episodes.values
-        if config.normalize_advantage:
-            advantages = normalized(advantages, mask)
-        means = StepMeans(int(mask.sum()))
+        episodes.value_targets = advantages + episodes.values
+        episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
+        metrics = self.backward(episodes, self.loss) | self.optimizer_step()
+        returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        return metrics | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 
-        def losses() -> Iterator[torch.Tensor]:
-            for index in self.micro_batches(np.arange(len(episodes))):
-                part = episodes[index]
-                now = self.policy.evaluate(part, entropy_gradient=config.ent_coef != 0)
-                policy_loss = policy_gradient_loss(now.log_probs, advantages[index])
-                error = value_loss(now.values, returns[index])
-                means.add(part.mask, policy_gradient_loss=policy_loss, value_loss=error, entropy_loss=-now.entropies)
-                loss = policy_loss + config.vf_coef * error
-                loss = loss + self.regularization(part, now, None if reference is None else reference[index])
-                yield loss[part.mask].sum() / mask.sum()
-
-        metrics = self.descend(losses()) | means.metrics()
-        monte_carlo = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
-        metrics |= value_metrics(episodes, returns, monte_carlo)
-        return metrics | self.control_kl(episodes, reference)
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step, and its terms."""
+        config = self.config
+        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = policy_gradient_loss(now.log_probs, episodes.advantages)
+        critic_loss = value_loss(now.values, episodes.value_targets)
+        entropy_loss = -now.entropies
+        loss = policy_loss + config.vf_coef * critic_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        return loss, {"policy_gradient_loss": policy_loss, "value_loss": critic_loss, "entropy_loss": entropy_loss}

@@ -1,4 +1,4 @@
-"""The language model inside a policy: incremental while acting, one forward over whole texts while learning."""
+"""The language model under the heads of a policy: incremental steps, whole-sequence forward, adapters, files."""
 
 import copy
 import json
@@ -22,25 +22,25 @@ __all__ = ["LMBackbone"]
 
 
 _MAX_STREAMS = 8
-"""Shapes of batches, such as those of training and of evaluation, whose keys and values are kept side by side."""
+"""Batch shapes, such as those of training and of evaluation, whose KV caches are kept at the same time."""
 
 
 class LMBackbone(nn.Module):
-    """A causal language model that gives logits and hidden states of states, which are texts so far.
+    """A causal language model that returns the logits and hidden states of texts.
 
-    Dropout is switched off, in a model that is given too: what is evaluated is the distribution that acted.
+    Dropout is disabled, also in a loaded model, so that the distribution that is evaluated is the one that acted.
 
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model; see
             ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
-        dtype: Of the weights, where they are loaded here.
-        device: Where they go, where they are loaded here.
-        autocast: Type in which matrix products are computed, such as ``torch.bfloat16`` beside float32 weights on a
-            GPU. None computes in the type of the weights.
-        trainable_layers: Train only so many of the topmost layers, with the norm after them; embedding and head, which
-            are often one, stay as they are. None trains all.
-        lora: Train low-rank adapters (Hu et al. 2021, arXiv:2106.09685) in place of the weights: their rank, or a
-            ``peft.LoraConfig``. Needs the extra ``lora``.
+        dtype: Type of the weights; ignored for a loaded model.
+        device: Device of the weights; ignored for a loaded model.
+        autocast: Type of matrix products, such as ``torch.bfloat16`` with float32 weights on a GPU. None uses the type
+            of the weights.
+        trainable_layers: Number of topmost layers to train, with the norm after them; embedding and LM head, which are
+            often tied, are frozen. None trains everything.
+        lora: Rank or ``peft.LoraConfig`` of low-rank adapters (Hu et al. 2021, arXiv:2106.09685), which are trained
+            instead of the weights. Needs the extra ``lora``.
 
     Raises:
         ValueError: If both ``trainable_layers`` and ``lora`` are given, or the model has fewer layers.
@@ -74,30 +74,26 @@ class LMBackbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         weight = self.model.get_output_embeddings().weight
         assert isinstance(weight, torch.Tensor)
         return weight.device
 
     @property
     def has_adapters(self) -> bool:
-        """Whether low-rank adapters train in place of the model under them."""
+        """Whether low-rank adapters are trained instead of the weights."""
         return self._lora is not None
 
     @property
     def has_idle_adapters(self) -> bool:
-        """Whether only low-rank adapters train, and change nothing yet: off, they give back what is there now."""
+        """Whether only adapters are trained and all are still zero: disabling them gives the current model."""
         parameters = dict(self.model.named_parameters())
         ends = [p for name, p in parameters.items() if ".lora_B." in name or ".lora_embedding_B." in name]
         others = [p for name, p in parameters.items() if ".lora_" not in name]
         return len(ends) > 0 and not any(bool(p.any()) for p in ends) and not any(p.requires_grad for p in others)
 
     def check_window(self, window: int) -> None:
-        """Check that texts of so many tokens have a position each.
-
-        Raises:
-            ValueError: If they have not.
-        """
+        """Raise a ValueError if the model has fewer positions than ``window`` tokens."""
         positions = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if positions is not None and positions < window:
             raise ValueError(
@@ -110,11 +106,11 @@ class LMBackbone(nn.Module):
     def step(
         self, ids: npt.NDArray[np.int64], active: npt.NDArray[np.bool_] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (N, V) float32 logits and (N, H) hidden states of N texts, feeding only what is new in each.
+        """Return (N, V) float32 logits and (N, H) hidden states after N texts, feeding only their new tokens.
 
         Args:
             ids: (N, L) int64, texts right-padded with V, as the environment observes them.
-            active: (N,) bool, slots whose result matters; the others are not fed.
+            active: (N,) bool, texts whose result is used; the others are not fed. None feeds all.
         """
         key = ids.shape[0], ids.shape[1]
         with self._precision():
@@ -134,14 +130,13 @@ class LMBackbone(nn.Module):
         columns: torch.Tensor,
         prompt_lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (M, V) float32 logits and (M, H) hidden states of M states, from one forward over each whole text.
+        """Return (M, V) float32 logits and (M, H) hidden states of M states, from one forward over each text.
 
         Args:
-            ids: (B, W) int64, texts from the left; what stands after a text's end is any token.
-            rows: (M,) int64, the text that each state belongs to.
-            columns: (M,) int64, the position of the last token of each state.
-            prompt_lengths: (B,) int64, tokens at the beginning that a text may share with others; a long prompt of
-                several texts is then fed once.
+            ids: (B, W) int64, left-aligned texts, padded with any token.
+            rows: (M,) int64, text of each state.
+            columns: (M,) int64, position of each state's last token.
+            prompt_lengths: (B,) int64 tokens of each text's prompt; a long prompt of several texts is then fed once.
         """
         with self._precision():
             logits, hidden = self._whole(ids, rows, columns, prompt_lengths)
@@ -160,14 +155,14 @@ class LMBackbone(nn.Module):
                 layer.enable_adapters(True)
 
     def frozen_copy(self) -> "LMBackbone":
-        """Return a copy without gradients, which shares the weights that do not train."""
+        """Return a copy without gradients, which shares the frozen weights."""
         shared: dict[int, Any] = {id(p): p for p in self.model.parameters() if not p.requires_grad}
         twin = LMBackbone(copy.deepcopy(self.model, shared), autocast=self.autocast)
         twin._lora = self._lora
         return twin.requires_grad_(False)
 
     def merged(self) -> "LMBackbone":
-        """Return an independent copy whose adapters have become part of its weights: a plain model again."""
+        """Return an independent copy with its adapters merged into the weights."""
         model = copy.deepcopy(self.model)
         for name, layer in _adapted_layers(model):
             layer.merge()
@@ -175,10 +170,10 @@ class LMBackbone(nn.Module):
         return LMBackbone(model, autocast=self.autocast)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder: model, tokenizer where it came with one, and what trains in ``backbone.json``.
+        """Write a Hugging Face folder: model, tokenizer if it has one, and the settings in ``backbone.json``.
 
-        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the trained model, adapters merged into it. They stand
-        apart in ``lora/`` too, with the weights under them, so that training goes on exactly where it was.
+        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the trained model with its adapters merged. ``lora/``
+        holds them separately, with the weights under them, so that training resumes exactly.
         """
         folder = Path(folder)
         plain = self if self._lora is None else self.merged()
@@ -207,8 +202,8 @@ class LMBackbone(nn.Module):
             from peft import LoraConfig
 
             lora = LoraConfig.from_pretrained(str(folder / "lora"))
-            lora.init_lora_weights = True  # what PiSSA and others do to the model under the adapters was done already
-            lora.megatron_config = None  # with it, peft imports the module that the folder names
+            lora.init_lora_weights = True  # PiSSA and others already changed the weights under the adapters
+            lora.megatron_config = None  # peft would import the module that it names
         autocast = None if settings["autocast"] is None else getattr(torch, settings["autocast"])
         with no_progress_bars():
             backbone = cls(
@@ -229,15 +224,15 @@ class LMBackbone(nn.Module):
         return torch.autocast(self.device.type, dtype=self.autocast)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "LMBackbone":
-        """Move or cast, as ``to`` does; what the streams cached stays behind, since no version counter tells them."""
+        """Move or cast, as ``to`` does, and drop the KV caches, which cannot notice it by version counters."""
         self._streams.clear()
         moved = super()._apply(*args, **kwargs)
-        self._whole = WholeSequenceForward(self.model)  # what pays off depends on the device
+        self._whole = WholeSequenceForward(self.model)  # the fastest path depends on the device
         return moved
 
 
 def _train_top(model: PreTrainedModel, num_layers: int) -> None:
-    """Freeze all but the last layers of the longest list of layers, and the norms that stand beside that list."""
+    """Freeze all but the last layers of the longest list of layers, and the norms beside that list."""
     name, layers = max(
         ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)),
         key=lambda named: len(named[1]),
@@ -253,7 +248,7 @@ def _train_top(model: PreTrainedModel, num_layers: int) -> None:
 
 
 def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
-    """Put trainable low-rank adapters beside the weights, which freeze; return their ``peft.LoraConfig``."""
+    """Add trainable low-rank adapters, freeze the weights, and return the ``peft.LoraConfig``."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -261,7 +256,7 @@ def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
     config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear") if isinstance(lora, int) else lora
     if not isinstance(config, LoraConfig):
         raise TypeError(f"lora must be a rank or a peft.LoraConfig, got {lora!r}")
-    with warnings.catch_warnings(), torch.random.fork_rng():  # the adapters' start is random, and ours to seed
+    with warnings.catch_warnings(), torch.random.fork_rng():  # adapters are initialised at random
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sets it right by itself for GPT-2
         torch.manual_seed(0)
         inject_adapter_in_model(config, model)
@@ -269,12 +264,12 @@ def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
 
 
 def _adapted_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
-    """Return the names and layers that carry adapters."""
+    """Return the names and layers that have adapters."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
 
 
 def _tokenizer_of(model: PreTrainedModel) -> Any:
-    """Return the tokenizer that lies where a model was loaded from, or None."""
+    """Return the tokenizer in the folder or repository that a model was loaded from, or None."""
     source = model.config._name_or_path
     if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
         return None

@@ -1,28 +1,27 @@
-"""Behaviour cloning: write what was recorded, or the best of it."""
+"""Behaviour cloning: maximum likelihood on recorded episodes, or the best of them."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
 
 from textgym_agents.config import OfflineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.imitation import best_of_groups, imitation_losses
-from textgym_agents.metrics import StepMeans
 from textgym_agents.offline import OfflineAgent
+from textgym_agents.returns import best_of_groups
 
 __all__ = ["BehaviourCloning", "BehaviourCloningConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BehaviourCloningConfig(OfflineAgentConfig):
-    """What decides a run of BehaviourCloning."""
+    """Hyper-parameters of behaviour cloning."""
 
     top_fraction: float = 1.0
-    """Share of the data that is imitated, those of the highest return; above 0, at most 1."""
+    """Fraction of the data to imitate, those of the highest return; above 0, at most 1."""
     min_return: float = -math.inf
-    """The least return that is imitated."""
+    """Minimum return of the episodes to imitate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,10 +39,10 @@ class BehaviourCloning(OfflineAgent):
 
         loss = mean[-log pi(a_t|s_t)]
 
-    over the tokens of their completions, where only legal tokens share the probability. With a filter it is
-    percentage behaviour cloning (Chen et al. 2021, Decision transformer, arXiv:2106.01345, section 5.1), which can
-    beat the policy that wrote the data. What differs from Pomerleau 1991: AdamW. One forward and backward over the
-    (B, W) ids serve all T steps. A value head is not trained.
+    over the tokens of their completions, with pi over the legal tokens. With a filter it is percentage behaviour
+    cloning (Chen et al. 2021, Decision transformer, arXiv:2106.01345, section 5.1), which can exceed the policy that
+    generated the data. What differs from Pomerleau 1991: AdamW. One forward and backward over the (B, W) ids serve all
+    T steps. A value head is not trained.
 
     Args and errors: see ``OfflineAgent``; besides, a ValueError if no episode has a return of ``min_return``.
     """
@@ -53,8 +52,8 @@ class BehaviourCloning(OfflineAgent):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        returns, everyone = self.data.returns, self.data.num_steps.new_zeros(len(self.data))
-        best = best_of_groups(returns, everyone, self.config.top_fraction)
+        returns, one_group = self.data.returns, self.data.num_steps.new_zeros(len(self.data))
+        best = best_of_groups(returns, one_group, self.config.top_fraction)
         best = best[(returns[best] >= self.config.min_return).numpy()]
         if best.size == 0:
             raise ValueError(
@@ -67,8 +66,11 @@ class BehaviourCloning(OfflineAgent):
         """Take one gradient step on B episodes and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were.
+            FloatingPointError: If the gradient is not finite; the weights are unchanged.
         """
-        means = StepMeans(int(episodes.num_steps.sum()))
-        metrics = self.descend(imitation_losses(self, episodes, np.arange(len(episodes)), means))
-        return metrics | means.metrics()
+        return self.backward(episodes, self.loss) | self.optimizer_step()
+
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step, and its terms."""
+        now = self.policy.evaluate(episodes)
+        return -now.log_probs, {"cross_entropy": -now.log_probs, "entropy_loss": -now.entropies}

@@ -9,10 +9,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-__all__ = ["load_optimizer", "open_checkpoint", "save_json", "save_optimizer", "write_checkpoint"]
+__all__ = [
+    "load_optimizer",
+    "load_part",
+    "open_checkpoint",
+    "save_json",
+    "save_optimizer",
+    "save_part",
+    "write_checkpoint",
+]
 
-_FORMAT = 5
-"""Counts up when a checkpoint's files change their meaning."""
+_FORMAT = 6
+"""Incremented when the files of a checkpoint change their meaning."""
 _INDEX = "agent.json"
 
 
@@ -94,3 +102,29 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
         number, key = name.split(".", 1)
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def save_part(part: Any, folder: Path) -> Any:
+    """Write a network, or an object with ``save(folder) -> JSON``, into a new folder; return the rest as JSON.
+
+    A JSON value is returned as it is.
+    """
+    if hasattr(part, "save_pretrained"):
+        part.save_pretrained(folder)
+        return None
+    if hasattr(part, "save"):
+        folder.mkdir()
+        return part.save(folder)
+    return part
+
+
+def load_part(part: Any, folder: Path, state: Any) -> Any:
+    """Restore what ``save_part`` wrote and returned; return the part, or the JSON value."""
+    if hasattr(part, "save_pretrained"):
+        saved = type(part).from_pretrained(folder, dtype="auto", device=part.device)
+        part.load_state_dict(saved.state_dict())
+        return part
+    if hasattr(part, "load"):
+        part.load(folder, state)
+        return part
+    return state

@@ -1,4 +1,4 @@
-"""Settings: those of every agent, and the checks of all."""
+"""Hyper-parameters that several agents share, and the checks of all."""
 
 import math
 from dataclasses import dataclass, fields
@@ -10,32 +10,30 @@ from typing_extensions import Self
 
 from textgym.errors import unknown_name
 
-__all__ = ["AgentConfig", "OfflineAgentConfig", "OnlineAgentConfig", "ReturnConfig", "check_count", "check_settings"]
+__all__ = ["AgentConfig", "CriticConfig", "OfflineAgentConfig", "OnlineAgentConfig", "check_count", "check_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """Settings of a run of any agent.
+    """Hyper-parameters of every agent.
 
     Raises:
-        TypeError: If there is no such setting, or it is of another type; True is no number.
-        ValueError: If it is out of range.
+        TypeError: If a setting is unknown or of another type; True is not a number.
+        ValueError: If a setting is out of range.
     """
 
-    micro_batch: int | None = None
-    """Episodes per forward and backward, over which gradients accumulate; less takes less memory and gives the same
-    gradient. None takes all at once."""
     learning_rate: float = 3e-4
-    """Of AdamW, for the language model."""
-    head_learning_rate: float = 3e-3
-    """Of AdamW, for the value or Q head, which starts from nothing and has to keep up with the language model."""
+    """Learning rate of AdamW for the language model."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """The maximum value for the gradient clipping."""
+    micro_batch: int | None = None
+    """Episodes per forward and backward pass; gradients accumulate to those of the whole minibatch, in less memory.
+    None takes the minibatch at once."""
     seed: int = 0
-    """Decides the prompts and the sampling, each derived from it on its own (see ``env_seed``)."""
+    """Seed of the sampling and, through ``env_seed``, of the environment."""
 
     def __new__(cls, **settings: Any) -> Self:
-        """Refuse unknown settings with the nearest known name, which a dataclass of itself does not tell."""
+        """Refuse unknown settings and suggest the nearest known name, which a dataclass does not."""
         names = [field.name for field in fields(cls)]
         for name in settings:
             if name not in names:
@@ -45,35 +43,19 @@ class AgentConfig:
     def __post_init__(self) -> None:
         check_settings(
             self,
-            micro_batch=(1, math.inf),
             learning_rate=(0, math.inf),
-            head_learning_rate=(0, math.inf),
             max_grad_norm=(0, math.inf),
+            micro_batch=(1, math.inf),
             seed=(0, math.inf),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReturnConfig(AgentConfig):
-    """Settings of the return, for the agents that learn from rewards step by step."""
-
-    gamma: float = 1.0
-    """Discount per token."""
-    bootstrap_truncated: bool = False
-    """Whether the value of the last state is added where the budget cut an episode off. Off, the budget's end counts
-    as the text's end, which is right where the score of the cut text was already given."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, gamma=(0, 1))
-
-
-@dataclass(frozen=True, kw_only=True)
 class OnlineAgentConfig(AgentConfig):
-    """Settings of a run of any agent that writes the episodes it learns from."""
+    """Hyper-parameters of agents that collect their episodes."""
 
     num_episodes: int = 64
-    """Episodes written per update."""
+    """Episodes to collect per update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,25 +64,41 @@ class OnlineAgentConfig(AgentConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineAgentConfig(AgentConfig):
-    """Settings of a run of any agent that learns from recorded episodes."""
+    """Hyper-parameters of agents that learn from recorded episodes."""
 
     batch_size: int = 64
-    """Episodes per gradient step."""
+    """Minibatch size, in episodes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, batch_size=(1, math.inf))
 
 
-def check_settings(config: Any, **ranges: tuple[float, float]) -> None:
-    """Check that the fields of a dataclass are what their annotations say, and that some lie within (least, most).
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig(AgentConfig):
+    """Hyper-parameters of agents with a value or Q head."""
 
-    Numpy's numbers become Python's, which JSON can hold. What is neither a number, a bool nor a ``Literal`` is not
-    checked.
+    head_learning_rate: float = 3e-3
+    """Learning rate of AdamW for the value or Q head, which starts from zero."""
+    gamma: float = 1.0
+    """Discount factor, per token."""
+    bootstrap_truncated: bool = False
+    """Whether to bootstrap with the value of the last state where an episode was truncated. Off, the time limit counts
+    as the end of the episode, which is right where the score of the cut text was given as a reward."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, head_learning_rate=(0, math.inf), gamma=(0, 1))
+
+
+def check_settings(config: Any, **ranges: tuple[float, float]) -> None:
+    """Check the types of a dataclass's fields against their annotations, and the ranges (least, most) of some.
+
+    Only numbers, bools and ``Literal`` are checked. NumPy numbers become Python numbers, which JSON can hold.
 
     Raises:
-        TypeError: At the first of another type; True is no number.
-        ValueError: At the first out of its range or of its choices.
+        TypeError: If a field is of another type; True is not a number.
+        ValueError: If a field is out of its range or not one of its choices.
     """
     hints = get_type_hints(type(config))
     for field in fields(config):
@@ -113,10 +111,10 @@ def check_settings(config: Any, **ranges: tuple[float, float]) -> None:
 
 
 def check_count(name: str, value: Any) -> int:
-    """Return an argument that counts something, 1 or more.
+    """Return a positive integer argument.
 
     Raises:
-        TypeError: If it is no integer, such as 2.5, True or "100".
+        TypeError: If it is not an integer, such as 2.5, True or "100".
         ValueError: If it is less than 1.
 
     >>> check_count("num_episodes", 2.5)
@@ -131,7 +129,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """Return a value of the annotated type, Python's own number for numpy's."""
+    """Return a value of the annotated type, NumPy numbers as Python numbers."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise unknown_name(name, value, get_args(hint))

@@ -1,20 +1,18 @@
 """Deep Q-learning over tokens."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from textgym_agents.agent import OnlineAgent
-from textgym_agents.config import OnlineAgentConfig, ReturnConfig, check_settings
+from textgym_agents.agent import mean_metrics
+from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
-from textgym_agents.metrics import StepMeans, update_means
-from textgym_agents.q_policy import QPolicy, QValues, spread_values, update_target
+from textgym_agents.online import OnlineAgent
+from textgym_agents.policy import polyak_update
+from textgym_agents.q_policy import QPolicy, QValues
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
 
@@ -22,37 +20,37 @@ __all__ = ["DQN", "DQNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig(OnlineAgentConfig, ReturnConfig):
-    """What decides a run of DQN. Which Q-function it is, dueling or not, is the ``QPolicy``'s."""
+class DQNConfig(OnlineAgentConfig, CriticConfig):
+    """Hyper-parameters of DQN; those of the Q-function, such as dueling, are keywords of ``QPolicy``."""
 
     learning_rate: float = 1e-3
     gradient_steps: int = 4
-    """Gradient steps after each ``num_episodes`` new episodes."""
+    """Gradient steps after each rollout of ``num_episodes`` episodes."""
     batch_size: int = 64
-    """Episodes per gradient step, drawn from the replay."""
+    """Minibatch size for each gradient update, in episodes."""
     buffer_size: int = 1_000
-    """Episodes that the replay holds."""
+    """Size of the replay buffer, in episodes."""
     double_q: bool = True
-    """Whether the online network picks the best next token and the target network says what it is worth. Off, the
-    target network does both, and its maximum is of errors too."""
+    """Whether the online network selects the best next token and the target network evaluates it. Off, the target
+    network does both, which overestimates."""
     q_lambda: float = 0.9
     """Lambda of Peng's Q(lambda): 1 is Monte Carlo, 0 is one-step TD."""
     n_steps: int | None = None
     """Use n-step returns in place of ``q_lambda``."""
     loss: Literal["huber", "squared"] = "huber"
-    """Of the difference between Q and its target."""
+    """Loss of the TD error."""
     tau: float = 0.1
-    """Polyak coefficient of the target update; 1 is a hard copy."""
+    """The soft update coefficient ("Polyak update", between 0 and 1); 1 for hard update."""
     target_update_interval: int = 1
-    """Updates of the target network happen every so many gradient steps (Stable-Baselines3 counts env steps)."""
+    """Update the target network every ``target_update_interval`` gradient steps (in SB3, environment steps)."""
     exploration_initial_eps: float = 1.0
-    """Share of random tokens at the start. The untrained Q-values of a head are all equal and know nothing."""
+    """Initial value of random action probability."""
     exploration_final_eps: float = 0.05
-    """Share of random tokens from ``exploration_timesteps`` on."""
+    """Final value of random action probability, from ``exploration_timesteps`` on."""
     initial_temperature: float = 0.0
-    """T of Boltzmann exploration, in units of return, at the start; 0 takes the best token."""
+    """Initial temperature of Boltzmann exploration, in units of return; 0 takes the best token."""
     final_temperature: float = 0.0
-    """T from ``exploration_timesteps`` on."""
+    """Final temperature, from ``exploration_timesteps`` on."""
     exploration_timesteps: int = 4_000
     """Tokens, counted over all calls of ``learn``, over which epsilon and temperature are annealed linearly."""
 
@@ -78,28 +76,28 @@ class DQNConfig(OnlineAgentConfig, ReturnConfig):
 class DQN(OnlineAgent):
     """Q-learning on whole episodes from a replay, with a target network.
 
-    Per update: write B episodes with the exploration of the moment and store them; then ``gradient_steps``
+    Per update: collect B episodes with the current exploration and store them; then ``gradient_steps``
     times draw ``batch_size`` episodes and take one step of AdamW on
 
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
         V(s) = Q_target(s, argmax_a Q(s, a)) over the legal actions,  V = 0 after the end
 
     What differs from Mnih et al. 2015: double Q (van Hasselt et al. 2016, arXiv:1509.06461), Peng's Q(lambda) or n-step
-    targets, which are not corrected for the actions being old or random, and a LayerNorm before the head: without these
-    three, token values overestimate each other. One online and one target forward over (B, W) ids serve all T steps.
+    targets, without off-policy correction, and a LayerNorm before the head: without these three, the Q-values of tokens
+    overestimate each other. One online and one target forward over (B, W) ids serve all T steps.
 
-    Where the vocabulary is large, random tokens never make a text: take ``QPolicy(..., lm_prior=True)``, temperatures
-    and no epsilon, so that it writes as the language model does, the more of each token the more it is worth. After
-    training, ``predict`` still explores as it last did, unless ``deterministic``.
+    With a large vocabulary, random tokens never form a text: use ``QPolicy(..., lm_prior=True)``, temperatures and no
+    epsilon, which samples from the language model weighted by exp(Q / T). After training, ``predict`` still explores as
+    in the last rollout, unless ``deterministic``.
 
     Args:
-        policy: A ``QPolicy``, or what its constructor takes (``"tiny"``).
+        policy: A ``QPolicy``, or its constructor's first argument, such as ``"tiny"``.
         env: See ``OnlineAgent``, as for the errors.
-        config: The settings.
+        config: The hyper-parameters.
 
     Attributes:
         target: The target network.
-        replay: The episodes to learn from.
+        replay: The replay buffer.
 
     >>> import gymnasium, textgym
     >>> env = gymnasium.make_vec("TextGen-v0", num_envs=4, max_new_tokens=4, autoreset_mode="SameStep")
@@ -110,6 +108,7 @@ class DQN(OnlineAgent):
 
     config_class = DQNConfig
     policy_class = QPolicy
+    checkpointed = ("target", "replay", "exploration")
     config: DQNConfig
     policy: QPolicy
 
@@ -117,77 +116,68 @@ class DQN(OnlineAgent):
         super().__init__(*args, **kwargs)
         self.target = self.policy.frozen_copy()
         self.replay = EpisodeReplay(self.config.buffer_size)
-        self._explore()
+        self._anneal_exploration()
 
     def collect(self) -> Episodes:
-        """Write episodes with the exploration that this many tokens ask for."""
-        self._explore()
+        """Collect episodes with the exploration annealed to the current number of tokens."""
+        self._anneal_exploration()
         return super().collect()
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Store B episodes, take the gradient steps, and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
+            FloatingPointError: If a gradient is not finite; the weights are unchanged by that step.
         """
         self.replay.add(episodes)
-        metrics = {"rollout/exploration_rate": self.policy.epsilon, "rollout/temperature": self.policy.temperature}
-        steps: list[dict[str, float]] = []
+        steps = []
         for _ in range(self.config.gradient_steps):
-            drawn = self.replay.sample(self.config.batch_size, self.generator)
-            means = StepMeans(int(drawn.num_steps.sum()))
-            steps.append(self.descend(self._losses(drawn, means)) | means.metrics())
+            minibatch = self.replay.sample(self.config.batch_size, self.generator)
+            steps.append(self.backward(minibatch, self.loss) | self.optimizer_step())
             if self.num_updates % self.config.target_update_interval == 0:
-                update_target(self.target, self.policy, self.config.tau)
-        return metrics | update_means(steps)
+                polyak_update(self.target, self.policy, self.config.tau)
+        epsilon, temperature = self.exploration
+        return {"rollout/exploration_rate": epsilon, "rollout/temperature": temperature} | mean_metrics(steps)
 
-    def _losses(self, episodes: Episodes, means: StepMeans) -> Iterator[torch.Tensor]:
-        """Yield the loss of drawn episodes, a micro-batch at a time."""
-        for index in self.micro_batches(np.arange(len(episodes))):
-            part = episodes[index]
-            online = self.policy.evaluate(part, with_cuts=self.config.bootstrap_truncated)
-            targets = self._targets(part, online)
-            rows, columns = part.states()
-            actions = part.ids[rows, columns + 1].to(online.q.device)
-            q = part.spread(online.q[: len(actions)].gather(1, actions[:, None])[:, 0])
-            loss = td_loss(q, targets, self.config.loss)
-            means.add(part.mask, q_value=q, td_error=(q - targets).abs())
-            yield loss[part.mask].sum() / means.num_steps
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step, and its terms."""
+        online = self.policy.evaluate(episodes, with_truncated=self.config.bootstrap_truncated)
+        targets = self._targets(episodes, online)
+        actions = episodes.actions().to(online.q.device)
+        q = episodes.spread(online.q[: len(actions)].gather(1, actions[:, None])[:, 0])
+        return td_loss(q, targets, self.config.loss), {"q_value": q, "td_error": (q - targets).abs()}
 
     @torch.no_grad()
     def _targets(self, episodes: Episodes, online: QValues) -> torch.Tensor:
-        """Return (B, T), what Q(s_t, a_t) should be."""
+        """Return (B, T) targets G_t of Q(s_t, a_t)."""
         config = self.config
-        target = self.target.evaluate(episodes, with_cuts=config.bootstrap_truncated)
+        target = self.target.evaluate(episodes, with_truncated=config.bootstrap_truncated)
         best = (online if config.double_q else target).preferences.argmax(dim=-1, keepdim=True)
-        values, last_values = spread_values(episodes, target.q.gather(1, best)[:, 0])
+        values, last_values = episodes.spread_values(target.q.gather(1, best)[:, 0])
         episode = episodes.rewards, values, episodes.num_steps, config.gamma
         if config.n_steps is not None:
             return n_step_returns(*episode, config.n_steps, last_values)
         return lambda_returns(*episode, config.q_lambda, last_values)
 
-    def _explore(self) -> None:
-        """Set the exploration of the moment."""
+    @property
+    def exploration(self) -> tuple[float, float]:
+        """Current epsilon and temperature of the policy."""
+        return self.policy.epsilon, self.policy.temperature
+
+    @exploration.setter
+    def exploration(self, values: tuple[float, float]) -> None:
+        self.policy.epsilon, self.policy.temperature = values
+        self.target.temperature = self.policy.temperature
+
+    def _anneal_exploration(self) -> None:
+        """Interpolate epsilon and temperature linearly at the current number of tokens."""
         config = self.config
         done = min(1.0, self.num_timesteps / config.exploration_timesteps)
-        self.policy.epsilon = _between(config.exploration_initial_eps, config.exploration_final_eps, done)
-        self.policy.temperature = _between(config.initial_temperature, config.final_temperature, done)
-        self.target.temperature = self.policy.temperature
 
-    def _networks(self) -> dict[str, Any]:
-        return super()._networks() | {"target": self.target}
+        def between(first: float, last: float) -> float:
+            return first + done * (last - first)
 
-    def _state(self, folder: Path) -> dict[str, Any]:
-        self.replay.save(folder)
-        return super()._state(folder) | {"epsilon": self.policy.epsilon, "temperature": self.policy.temperature}
-
-    def _set_state(self, state: dict[str, Any], folder: Path) -> None:
-        super()._set_state(state, folder)
-        self.replay.load(folder)
-        self.policy.epsilon, self.policy.temperature = state["epsilon"], state["temperature"]
-        self.target.temperature = self.policy.temperature
-
-
-def _between(first: float, last: float, done: float) -> float:
-    """Return what lies ``done`` of the way from the first to the last."""
-    return first + done * (last - first)
+        self.exploration = (
+            between(config.exploration_initial_eps, config.exploration_final_eps),
+            between(config.initial_temperature, config.final_temperature),
+        )

@@ -1,4 +1,4 @@
-"""Whole episodes as arrays: what the policy wrote, where in the text it stands, and what it earned."""
+"""Whole episodes as arrays: token ids, and rewards, log-probabilities and values of each action."""
 
 import math
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
-__all__ = ["Episodes", "following"]
+__all__ = ["Episodes", "default_positions"]
 
 
 @dataclass(repr=False)
 class Episodes:
-    """B whole episodes, right-padded: ids as they stand in the text, and (B, T) arrays with one entry per action.
+    """B whole episodes, right-padded: the token ids, and (B, T) arrays with one entry per action.
 
-    Step t of episode b chose the token ``ids[b, positions[b, t]]`` in the state of all tokens before it. What stands
-    between two of these, a simulated user wrote; without one, each stands right after the one before.
+    Step t of episode b chose the token ``ids[b, positions[b, t]]`` in the state of all tokens before it. Tokens of a
+    simulated user may lie between two actions; without one, actions are adjacent.
     """
 
     ids: torch.Tensor
@@ -30,33 +31,39 @@ class Episodes:
     log_probs: torch.Tensor
     """(B, T) float32, log-probability of each action under the policy that chose it, in nats."""
     values: torch.Tensor
-    """(B, T) float32, V of each state under the policy that acted in it; 0 where it has no value head."""
+    """(B, T) float32, V(s_t) of the policy that acted; 0 without a value head."""
     truncated: torch.Tensor
-    """(B,) bool, cut off by the budget rather than ended."""
+    """(B,) bool, cut off by the time limit."""
     action_masks: npt.NDArray[np.uint8] | None
     """(B, T, ceil(V / 8)) bits of the legal actions, as ``numpy.packbits`` packs them; None where all are legal."""
     infos: list[dict[str, Any]]
-    """B times the last step's info."""
+    """Final info of each episode."""
     positions: torch.Tensor = None  # type: ignore[assignment]
-    """(B, T) int64, the column of ``ids`` that holds the token chosen in each step, rising, 0 after the end. By default
-    the columns that follow the prompt."""
+    """(B, T) int64, rising, the column of ``ids`` with the token of each step, 0 after the end. By default the columns
+    after the prompt."""
     text_lengths: torch.Tensor = None  # type: ignore[assignment]
-    """(B,) int64 tokens, a user's closing words after the last action included; there are none by default."""
+    """(B,) int64 tokens, with a user's reply after the last action. By default there is none."""
+    reference_log_probs: torch.Tensor | None = None
+    """(B, T) float32, log pi_ref(a_t|s_t) in nats, set by the update of an agent with a KL penalty."""
+    advantages: torch.Tensor | None = None
+    """(B, T) float32, A_t, set by the update of a policy-gradient agent."""
+    value_targets: torch.Tensor | None = None
+    """(B, T) float32, the regression target of V(s_t), set by the update of an agent that learns V."""
 
     def __post_init__(self) -> None:
         if self.positions is None:
-            self.positions = following(self.prompt_lengths, self.mask)
+            self.positions = default_positions(self.prompt_lengths, self.mask)
         if self.text_lengths is None:
             self.text_lengths = self.lengths
 
     @property
     def lengths(self) -> torch.Tensor:
-        """(B,) int64, tokens up to and with the last action."""
+        """(B,) int64 tokens up to the last action, inclusive."""
         return self.positions.gather(1, self.num_steps[:, None] - 1)[:, 0] + 1
 
     @property
     def mask(self) -> torch.Tensor:
-        """(B, T) bool, True at the steps that were taken."""
+        """(B, T) bool, True at the steps taken."""
         return torch.arange(self.rewards.shape[1]) < self.num_steps[:, None]
 
     @property
@@ -66,7 +73,7 @@ class Episodes:
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
-        """(B,) bool, False where the scorer failed and the environment's policy was to go on without a score."""
+        """(B,) bool, False where the scorer failed under ``on_scorer_error="invalid"``."""
         return np.array([not math.isnan(info.get("score", 0.0)) for info in self.infos])
 
     def __len__(self) -> int:
@@ -80,6 +87,10 @@ class Episodes:
         """Return the episodes of an index array or a slice; T stays, ids are cut to the longest text."""
         chosen = np.arange(len(self))[index]
         numbers = torch.from_numpy(chosen)
+
+        def of_chosen(column: torch.Tensor | None) -> torch.Tensor | None:
+            return None if column is None else column[numbers]
+
         width = int(self.text_lengths[numbers].max())
         return Episodes(
             ids=self.ids[numbers, :width],
@@ -93,34 +104,69 @@ class Episodes:
             infos=[self.infos[i] for i in chosen.tolist()],
             positions=self.positions[numbers],
             text_lengths=self.text_lengths[numbers],
+            reference_log_probs=of_chosen(self.reference_log_probs),
+            advantages=of_chosen(self.advantages),
+            value_targets=of_chosen(self.value_targets),
         )
 
     def groups(self) -> torch.Tensor:
-        """Return (B,) int64, the group of each episode; all are one where the environment deals no groups."""
+        """Return (B,) int64, the group of each episode; one group where the environment has none."""
         return torch.tensor([int(info.get("group", 0)) for info in self.infos])
 
-    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (M,) rows and (M,) columns of the M states that were acted in: where the last token of each stands."""
+    def states(self, *, with_truncated: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return row and column of the last token of each of the M visited states.
+
+        Args:
+            with_truncated: Append the K states in which the time limit cut episodes off.
+
+        Returns:
+            Two (M,) or (M + K,) int64 tensors.
+        """
         rows, steps = self.mask.nonzero(as_tuple=True)
-        return rows, self.positions[rows, steps] - 1
+        columns = self.positions[rows, steps] - 1
+        if with_truncated:
+            cut = self.truncated.nonzero()[:, 0]
+            rows, columns = torch.cat([rows, cut]), torch.cat([columns, (self.text_lengths - 1)[cut]])
+        return rows, columns
 
-    def spread(self, flat: torch.Tensor) -> torch.Tensor:
-        """Return (B, T) float32 on the CPU from (M,) values of the steps that were taken, 0 elsewhere."""
-        mask = self.mask
-        return torch.zeros(mask.shape).masked_scatter(mask, flat.float().cpu())
+    def actions(self) -> torch.Tensor:
+        """Return (M,) int64, the tokens chosen in the M visited states."""
+        rows, columns = self.states()
+        return self.ids[rows, columns + 1]
 
-    def legal_actions(self, vocab_size: int) -> torch.Tensor | None:
-        """Return (M, V) bool, the masks of the M steps that were taken, unpacked; None where all was legal."""
+    def legal_actions(self, vocab_size: int, *, with_truncated: bool = False) -> torch.Tensor | None:
+        """Return (M, V) or (M + K, V) bool masks of the states of ``states``; None where all tokens were legal.
+
+        All tokens count as legal in the K states that were cut off, whose masks are not recorded.
+        """
         if self.action_masks is None:
             return None
         bits = np.unpackbits(self.action_masks[self.mask.numpy()], axis=1, count=vocab_size)
-        return torch.from_numpy(bits.view(np.bool_))
+        legal = torch.from_numpy(bits.view(np.bool_))
+        return F.pad(legal, (0, 0, 0, int(self.truncated.sum())), value=True) if with_truncated else legal
+
+    def spread(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return (B, T) float32 on the CPU from (M,) values of the steps taken, 0 elsewhere."""
+        mask = self.mask
+        return torch.zeros(mask.shape).masked_scatter(mask, flat.float().cpu())
+
+    def spread_values(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (B, T) values of the steps taken and (B,) of the truncated episodes' last states, 0 elsewhere.
+
+        Args:
+            flat: (M,) or (M + K,) values of the states of ``states``.
+        """
+        num_steps = int(self.num_steps.sum())
+        last_values = torch.zeros(len(self))
+        if len(flat) > num_steps:
+            last_values[self.truncated] = flat[num_steps:].float().cpu()
+        return self.spread(flat[:num_steps]), last_values
 
 
-def following(prompt_lengths: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return (B, T) int64, where T tokens stand that follow prompts of (B,) lengths; 0 where the (B, T) mask is False.
+def default_positions(prompt_lengths: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return (B, T) int64 columns of T tokens after prompts of (B,) lengths; 0 where the (B, T) mask is False.
 
-    >>> following(torch.tensor([4, 2]), torch.tensor([[True, True], [True, False]]))
+    >>> default_positions(torch.tensor([4, 2]), torch.tensor([[True, True], [True, False]]))
     tensor([[4, 5],
             [2, 0]])
     """

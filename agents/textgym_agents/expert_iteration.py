@@ -1,28 +1,30 @@
-"""Expert iteration: write several texts, imitate the best, repeat."""
+"""Expert iteration: collect several texts, imitate the best, repeat."""
 
 import math
 from dataclasses import dataclass
 
-from textgym_agents.agent import OnlineAgent
+import torch
+
+from textgym_agents.agent import mean_metrics
 from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.imitation import best_of_groups, imitation_losses
-from textgym_agents.metrics import StepMeans, update_means
+from textgym_agents.online import OnlineAgent
+from textgym_agents.returns import best_of_groups
 
 __all__ = ["ExpertIteration", "ExpertIterationConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertIterationConfig(OnlineAgentConfig):
-    """What decides a run of ExpertIteration."""
+    """Hyper-parameters of expert iteration."""
 
     top_fraction: float = 0.25
-    """Share of each group of episodes that is imitated, rounded up; of the whole batch where the environment deals no
-    groups. With groups of n episodes, 1 / n imitates the best of n."""
+    """Fraction of each group of episodes to imitate, rounded up; of the whole batch if the environment has no groups.
+    With groups of n episodes, 1 / n imitates the best of n."""
     n_epochs: int = 2
-    """Passes over the best episodes of each batch."""
+    """Number of epochs on the best episodes of each batch."""
     batch_size: int | None = None
-    """Episodes per gradient step. None takes all of the best."""
+    """Minibatch size, in episodes. None takes all of the best."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +34,7 @@ class ExpertIterationConfig(OnlineAgentConfig):
 
 
 class ExpertIteration(OnlineAgent):
-    """Behaviour cloning of the policy's own best texts: the policy improved by choosing is the expert.
+    """Behaviour cloning of the policy's own best texts: best-of-n sampling is the expert.
 
     Per update: collect B episodes; keep those of the highest return in each group of one prompt (``group_size`` of the
     environment), or in the whole batch; then for each epoch and minibatch of whole episodes one step of AdamW on
@@ -42,7 +44,7 @@ class ExpertIteration(OnlineAgent):
     over the tokens of the best. It is called RAFT (Dong et al. 2023, arXiv:2304.06767) with the best of each group and
     ReST (Gulcehre et al. 2023, arXiv:2308.08998) with a threshold over all; the name is from Anthony et al. 2017
     (arXiv:1705.08439), whose expert is a tree search. What differs: one batch of episodes per improvement instead of a
-    data set, no KL to the reference, AdamW. Without groups, easy prompts crowd out the hard ones.
+    data set, no KL to the reference, AdamW. Without groups, the texts of easy prompts prevail.
 
     Args and errors: see ``OnlineAgent``.
     """
@@ -54,11 +56,16 @@ class ExpertIteration(OnlineAgent):
         """Take the epochs on the best of B episodes and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
+            FloatingPointError: If a gradient is not finite; the weights are unchanged by that step.
         """
         best = episodes[best_of_groups(episodes.returns, episodes.groups(), self.config.top_fraction)]
-        steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(best), self.config.batch_size, self.config.n_epochs):
-            means = StepMeans(int(best.num_steps[index].sum()))
-            steps.append(self.descend(imitation_losses(self, best, index, means)) | means.metrics())
-        return update_means(steps) | {"train/expert_rew_mean": float(best.returns.mean())}
+        steps = [
+            self.backward(minibatch, self.loss) | self.optimizer_step()
+            for minibatch in self.minibatches(best, self.config.batch_size, self.config.n_epochs)
+        ]
+        return mean_metrics(steps) | {"train/expert_rew_mean": float(best.returns.mean())}
+
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step, and its terms."""
+        now = self.policy.evaluate(episodes)
+        return -now.log_probs, {"cross_entropy": -now.log_probs, "entropy_loss": -now.entropies}

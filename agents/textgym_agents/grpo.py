@@ -1,19 +1,17 @@
-"""Group-relative policy optimization: the other texts to the same prompt are the baseline."""
+"""Group-relative policy optimization."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from textgym_agents.config import check_settings
+from textgym_agents.agent import mean_metrics
+from textgym_agents.config import OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import clipped_surrogate_loss
-from textgym_agents.metrics import StepMeans, clip_metrics, update_means
-from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
+from textgym_agents.losses import clip_metrics, clipped_surrogate_loss
+from textgym_agents.online import OnlineAgent
+from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
 from textgym_agents.rollout import text_env
 
@@ -21,46 +19,50 @@ __all__ = ["GRPO", "GRPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig(PolicyGradientConfig):
-    """What decides a run of GRPO."""
+class GRPOConfig(OnlineAgentConfig, KLConfig):
+    """Hyper-parameters of GRPO."""
 
     kl_coef: float = 0.1
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
     variant: Literal["grpo", "rloo", "dr_grpo"] = "grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;
     ``"rloo"`` subtracts the mean of the others and averages over tokens; ``"dr_grpo"`` subtracts the group's mean and
-    divides the sum by the budget, so that neither a text's length nor a group's spread weighs."""
+    divides the sum by the token budget, so that neither the length of a text nor the spread of a group matters."""
     return_to_go: bool = False
-    """Whether a token's advantage comes from the rewards after it (reward-to-go) instead of the whole text's. The
-    baseline is the group's reward-to-go at the same step, of texts that have ended that of their last step. Makes a
-    difference only with a reward per token or a discount."""
+    """Whether the advantage of a token uses the reward-to-go instead of the return of the whole text. The baseline is
+    the group's reward-to-go at the same step, of ended texts that of their last step. Matters only with per-token
+    rewards or a discount."""
+    gamma: float = 1.0
+    """Discount factor, per token."""
     n_epochs: int = 1
-    """Passes over each batch of episodes."""
+    """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = None
-    """Episodes per gradient step. None takes all."""
+    """Minibatch size, in episodes. None takes all."""
     clip_range: float = 0.2
-    """PPO clipping parameter epsilon."""
+    """Clipping parameter epsilon."""
     clip_range_high: float | None = None
-    """Clipping parameter above, if another than ``clip_range`` (DAPO's clip-higher)."""
+    """Upper clipping parameter, if it differs from ``clip_range`` (clip-higher of DAPO)."""
+    ent_coef: float = 0.0
+    """Entropy coefficient for the loss calculation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(
             self,
+            gamma=(0, 1),
             n_epochs=(1, math.inf),
             batch_size=(1, math.inf),
             clip_range=(0, math.inf),
             clip_range_high=(0, math.inf),
+            ent_coef=(0, math.inf),
         )
-        if self.bootstrap_truncated:
-            raise ValueError("bootstrap_truncated needs a learned value, which GRPO does without")
 
 
-class GRPO(PolicyGradientAgent):
-    """Policy gradient whose baseline is the group: no value head.
+class GRPO(OnlineAgent):
+    """Policy gradient with the group as baseline, without a value head.
 
-    Per update: collect B episodes in groups of one prompt, which the environment deals (``group_size``); with R the
-    return of a text, A_t = (R - mean of the group) / standard deviation of the group; one step of AdamW on
+    Per update: collect B episodes in groups of one prompt (``group_size`` of the environment); with R the return of a
+    text, A_t = (R - mean of the group) / standard deviation of the group; one step of AdamW on
 
         loss = mean over texts of the mean over tokens of
                -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) + kl_coef * KL_t
@@ -76,14 +78,20 @@ class GRPO(PolicyGradientAgent):
     ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have less than two episodes
-    or do not divide ``num_episodes``. One that is made of an id has groups of 8, or of the next smaller divisor.
+    or do not divide ``num_episodes``, or if it has a KL penalty too. An environment made of an id has groups of 8, or
+    of the next smaller divisor.
+
+    Attributes:
+        kl: The KL penalty against the initial policy.
     """
 
     config_class = GRPOConfig
+    checkpointed = ("kl",)
     config: GRPOConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.kl = ReferenceKL(self.policy, self.config, self.env)
         group_size = text_env(self.env).config.group_size
         if group_size < 2 or self.config.num_episodes % group_size:
             raise ValueError(
@@ -99,24 +107,22 @@ class GRPO(PolicyGradientAgent):
         """Take the epochs on B episodes and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
+            FloatingPointError: If a gradient is not finite; the weights are unchanged by that step.
         """
         config = self.config
-        reference = self.reference_log_probs(episodes)
-        advantages = self._advantages(episodes, self.penalized_rewards(episodes, reference))
-        steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(episodes), config.batch_size, config.n_epochs):
-            means = StepMeans(int(episodes.num_steps[index].sum()))
-            metrics = self.descend(self._losses(episodes, index, advantages, reference, means))
-            steps.append(metrics | means.metrics())
-        return update_means(steps) | self.control_kl(episodes, reference)
+        episodes.reference_log_probs = self.kl.log_probs(episodes)
+        episodes.advantages = self._advantages(episodes, self.kl.penalized_rewards(episodes))
+        steps = []
+        for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
+            steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
+        return mean_metrics(steps) | self.kl.adapt(episodes)
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
-        """Return (B, T) what each token is worth beside those of its group."""
+        """Return (B, T) advantages relative to the group."""
         returns = discounted_returns(rewards, episodes.num_steps, self.config.gamma)
         if self.config.return_to_go:
-            # A text that has ended stays in its group, with the return of its last step: a mean over the others alone
-            # would shrink late gradients, and of the last text it would leave nothing.
+            # An ended text stays in its group with the return of its last step: a mean over the remaining texts alone
+            # would shrink late gradients, to 0 for the last text.
             last = returns.gather(1, episodes.num_steps[:, None] - 1)
             returns = torch.where(episodes.mask, returns, last)
         else:
@@ -126,35 +132,27 @@ class GRPO(PolicyGradientAgent):
         mean, deviation, _ = group_statistics(returns, episodes.groups())
         return (returns - mean) / (deviation + 1e-4 if self.config.variant == "grpo" else 1.0)
 
-    def _losses(
-        self,
-        episodes: Episodes,
-        index: npt.NDArray[np.int64],
-        advantages: torch.Tensor,
-        reference: torch.Tensor | None,
-        means: StepMeans,
-    ) -> Iterator[torch.Tensor]:
-        """Yield the loss of a minibatch, a micro-batch at a time."""
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step before its weight, and its terms."""
         config = self.config
-        for i in self.micro_batches(index):
-            part = episodes[i]
-            now = self.policy.evaluate(part, entropy_gradient=config.ent_coef != 0)
-            policy_loss = clipped_surrogate_loss(
-                now.log_probs, part.log_probs, advantages[i], config.clip_range, config.clip_range_high
-            )
-            loss = policy_loss + self.regularization(part, now, None if reference is None else reference[i])
-            means.add(
-                part.mask,
-                policy_gradient_loss=policy_loss,
-                entropy_loss=-now.entropies,
-                **clip_metrics(now.log_probs, part.log_probs, config.clip_range),
-            )
-            yield (loss * part.mask * self._weights(part, len(index), means.num_steps)).sum()
+        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = clipped_surrogate_loss(
+            now.log_probs, episodes.log_probs, episodes.advantages, config.clip_range, config.clip_range_high
+        )
+        entropy_loss = -now.entropies
+        loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        return loss, {
+            "policy_gradient_loss": policy_loss,
+            "entropy_loss": entropy_loss,
+            **clip_metrics(now.log_probs, episodes.log_probs, config.clip_range),
+        }
 
-    def _weights(self, part: Episodes, num_episodes: int, num_steps: int) -> torch.Tensor:
-        """Return (B, 1), what each text's steps weigh in a minibatch."""
+    def _weights(self, minibatch: Episodes) -> torch.Tensor:
+        """Return (B, 1) weights of the steps of each text in the loss of a minibatch."""
         if self.config.variant == "grpo":
-            return 1 / (num_episodes * part.num_steps[:, None])
-        if self.config.variant == "rloo":
-            return torch.full((len(part), 1), 1 / num_steps)
-        return torch.full((len(part), 1), 1 / (num_episodes * text_env(self.env).max_new_tokens))
+            divisors = len(minibatch) * minibatch.num_steps[:, None]
+        elif self.config.variant == "rloo":
+            divisors = minibatch.num_steps.sum().expand(len(minibatch), 1)
+        else:
+            divisors = torch.full((len(minibatch), 1), len(minibatch) * text_env(self.env).max_new_tokens)
+        return 1 / divisors.double()

@@ -1,16 +1,18 @@
-"""The losses, as pure functions of what one forward over whole episodes gives.
+"""Losses as pure functions, and statistics of them.
 
-Every tensor is (B, T): B episodes, T steps of the longest; ``mask`` is True at the steps that were taken. A loss has
-one entry per step, which the agent sums over the steps that were taken: so micro-batches add up to the whole.
+Unless noted, tensors are (B, T): B episodes, T steps of the longest; ``mask`` is True at the steps taken. A loss has
+one entry per step, over which the agent sums, so that micro-batches add up to the whole.
 """
 
 import torch
 import torch.nn.functional as F
 
 from textgym.rewards import kl_estimate
+from textgym_agents.episodes import Episodes
 from textgym_agents.returns import lambda_returns
 
 __all__ = [
+    "clip_metrics",
     "clipped_surrogate_loss",
     "estimated_kl",
     "exact_kl",
@@ -22,11 +24,12 @@ __all__ = [
     "policy_gradient_loss",
     "td_loss",
     "value_loss",
+    "value_metrics",
 ]
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``values`` where ``mask`` is True, as a scalar.
+    """Return the scalar mean of ``values`` where ``mask`` is True.
 
     >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
     tensor(2.)
@@ -35,23 +38,23 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def normalized(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return ``values`` shifted and scaled to mean 0 and standard deviation 1 over the mask; 0 where all are equal."""
+    """Return ``values`` normalized to mean 0 and standard deviation 1 over the mask; 0 if all are equal."""
     exact = values.double()  # in float32 the rounding of the mean would be scaled up where all values are equal
     centred = exact - masked_mean(exact, mask)
     return (centred / (masked_mean(centred.square(), mask).sqrt() + 1e-8)).to(values.dtype)
 
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
-    """Return 1 - Var[G - V] / Var[G]: 1 for a perfect baseline, 0 for a constant one, NaN where G does not vary."""
+    """Return 1 - Var[G - V] / Var[G]: 1 for a perfect V, 0 for a constant one, NaN if G is constant."""
     variance = returns[mask].var(correction=0)
     return float(1 - (returns - values)[mask].var(correction=0) / variance) if variance > 0 else float("nan")
 
 
 def policy_gradient_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    """Compute -A_t log pi(a_t|s_t) of each step, whose gradient's mean is the policy gradient's negative.
+    """Compute -A_t log pi(a_t|s_t) of each step, whose mean gradient is the negative policy gradient.
 
     Args:
-        log_probs: (B, T) float, log pi(a_t|s_t), carrying gradients.
+        log_probs: (B, T) float, log pi(a_t|s_t), with gradients.
         advantages: (B, T) float, A_t; no gradient flows through them.
 
     Returns:
@@ -75,11 +78,11 @@ def clipped_surrogate_loss(
     """Compute -min(w_t A_t, clip(w_t, 1 - low, 1 + high) A_t) of each step, w_t = pi(a_t|s_t) / pi_old(a_t|s_t).
 
     Args:
-        log_probs: (B, T) float, log pi(a_t|s_t), carrying gradients.
+        log_probs: (B, T) float, log pi(a_t|s_t), with gradients.
         old_log_probs: (B, T) float, of the policy that acted.
         advantages: (B, T) float.
-        clip_range: How far w_t may fall below 1 before its gradient vanishes, and rise above it.
-        clip_range_high: How far it may rise, if differently (Yu et al. 2025, DAPO, arXiv:2503.14476).
+        clip_range: Clipping parameter epsilon.
+        clip_range_high: Upper clipping parameter, if it differs (Yu et al. 2025, DAPO, arXiv:2503.14476).
 
     Returns:
         (B, T) float.
@@ -101,15 +104,13 @@ def value_loss(
     old_values: torch.Tensor | None = None,
     clip_range: float | None = None,
 ) -> torch.Tensor:
-    """Compute (V(s_t) - G_t)^2 / 2 of each step, or the larger of that and its clipped form.
-
-    The clipped form has V(s_t) no further than ``clip_range`` from what it was.
+    """Compute (V(s_t) - G_t)^2 / 2 of each step, or its maximum with the loss of V clipped around V_old.
 
     Args:
-        values: (B, T) float, carrying gradients.
+        values: (B, T) float, with gradients.
         returns: (B, T) float.
-        old_values: (B, T) float, when the policy acted; needed for clipping.
-        clip_range: None does not clip.
+        old_values: (B, T) float, of the policy that acted; needed for clipping.
+        clip_range: Clipping parameter for the value function. None does not clip.
 
     Returns:
         (B, T) float.
@@ -140,7 +141,7 @@ def estimated_kl(estimator: str, log_probs: torch.Tensor, reference: torch.Tenso
 def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:
     """Compute KL(pi || reference) = sum_a pi(a) log(pi(a) / reference(a)) in nats, for (M, V) logits: (M,).
 
-    Tokens of logit -inf, which are invalid, count nothing.
+    Tokens with logit -inf, which are invalid, contribute 0.
 
     >>> exact_kl(torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]])))
     tensor([0.1438])
@@ -151,10 +152,10 @@ def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tens
 
 
 def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torch.Tensor:
-    """Compute (Q(s_t, a_t) - G_t)^2 / 2 of each step, or Huber's loss, which is linear where the error is above 1.
+    """Compute (Q(s_t, a_t) - G_t)^2 / 2 of each step, or the Huber loss with threshold 1.
 
     Args:
-        q: (B, T) float, carrying gradients.
+        q: (B, T) float, with gradients.
         targets: (B, T) float, G_t; no gradient flows through them.
         kind: ``"squared"`` or ``"huber"``.
 
@@ -172,7 +173,7 @@ def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torc
 
 
 def expectile_loss(errors: torch.Tensor, expectile: float) -> torch.Tensor:
-    """Compute |expectile - [u < 0]| u^2 of each error u = Q - V: at 1/2 V becomes the mean of Q, toward 1 its maximum.
+    """Compute |expectile - [u < 0]| u^2 of each error u = Q - V: V goes to the mean of Q at 1/2, its maximum toward 1.
 
     Args:
         errors: Float, any shape.
@@ -203,16 +204,16 @@ def path_inconsistency(
 ) -> torch.Tensor:
     """Compute V(s_t) - G_t, G_t being the lambda-return of r - T log[pi(a|s) / pi_ref(a|s)]: 0 where pi is optimal.
 
-    lambda = 0 compares a state with the next one, lambda = 1 with the whole rest of the text.
+    lambda = 0 is the one-step error, lambda = 1 the error over the rest of the text.
 
     Args:
-        values: (B, T) float, V(s_t), carrying gradients.
-        log_ratios: (B, T) float, log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats, carrying gradients; log pi alone where
-            randomness itself is worth something rather than closeness to a reference.
+        values: (B, T) float, V(s_t), with gradients.
+        log_ratios: (B, T) float, log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats, with gradients; log pi(a_t|s_t) alone
+            for entropy regularization.
         rewards: (B, T) float.
         target_values: (B, T) float, V(s_t) of the target network.
         lengths: (B,) int64, steps of each episode, at least 1.
-        temperature: T, what a nat costs in units of return.
+        temperature: T, in units of return per nat.
         gamma: Discount per step.
         lambda_: From 0 to 1.
         last_values: (B,) float, V of the state after the last action, 0 where the episode ended. None is 0 for all.
@@ -230,3 +231,22 @@ def path_inconsistency(
     returns = lambda_returns(penalized, target_values, lengths, gamma, lambda_, last_values)
     inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
     return torch.where(inside, values, 0.0) - returns
+
+
+def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
+    """Return (B, T) terms of SB3's ``approx_kl`` (k3 to the policy that acted, in nats) and ``clip_fraction``."""
+    log_probs = log_probs.detach()
+    ratio = (log_probs - old_log_probs).exp()
+    return {
+        "approx_kl": estimated_kl("k3", old_log_probs, log_probs),
+        "clip_fraction": ((ratio - 1).abs() > clip_range).float(),
+    }
+
+
+def value_metrics(episodes: Episodes, returns: torch.Tensor) -> dict[str, float]:
+    """Return the explained variance by V before the update: of its targets, as SB3's, and of Monte-Carlo returns."""
+    assert episodes.value_targets is not None
+    return {
+        "train/explained_variance": explained_variance(episodes.values, episodes.value_targets, episodes.mask),
+        "train/explained_variance_mc": explained_variance(episodes.values, returns, episodes.mask),
+    }

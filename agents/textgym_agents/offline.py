@@ -1,4 +1,4 @@
-"""What the agents share that learn from recorded episodes and never write one."""
+"""Base class of agents that learn from recorded episodes."""
 
 import math
 from os import PathLike
@@ -18,23 +18,21 @@ __all__ = ["OfflineAgent"]
 
 
 class OfflineAgent(Agent):
-    """An agent that learns from given episodes; each algorithm fills in ``update``.
+    """An agent that learns from recorded episodes; subclasses set ``config_class`` and implement ``update``.
 
     Args:
-        policy: A policy of the algorithm's kind, or what its constructor takes (``"tiny"``).
-        data: Episodes, or the path of what ``EpisodeRecorder`` wrote.
-        config: The settings, where they are not given as keywords.
-        **settings: The fields of ``config``'s class.
+        policy: A policy of the algorithm's class, or its constructor's first argument, such as ``"tiny"``.
+        data: Episodes, or the path of a file written by ``EpisodeRecorder``.
+        config: The hyper-parameters, if not given as keywords.
+        **settings: Fields of ``config_class``.
 
     Attributes:
-        data: All episodes that it learns from: those given, without the ones whose scorer failed under the policy
-            ``"invalid"``, whose reward of 0 means nothing.
+        data: The episodes to learn from: those given, without the ones whose scorer failed.
 
     Raises:
-        TypeError: If ``data`` is neither, ``policy`` or ``config`` another agent's, or a setting unknown or given
+        TypeError: If ``data`` is neither, ``policy`` or ``config`` is another agent's, or a setting is unknown or given
             twice.
-        ValueError: If there is no episode, the policy's vocabulary is not the one that the episodes were written in, or
-            the scorer failed for all of them.
+        ValueError: If there are no episodes, they were written with another vocabulary, or the scorer failed for all.
     """
 
     def __init__(
@@ -58,11 +56,13 @@ class OfflineAgent(Agent):
         *,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Continue from a folder that ``save`` wrote, with the same data; see ``OnlineAgent.load``."""
+        """Resume from a folder that ``save`` wrote, with the same data; see ``OnlineAgent.load``."""
+        if data is None:
+            raise TypeError(f"{cls.__name__}.load(path, data) needs the data too, which no checkpoint holds")
         return cls._load(Path(path), data, device)
 
     def collect(self) -> Episodes:
-        """Draw ``config.batch_size`` of the episodes, with replacement, and count their tokens."""
+        """Draw ``config.batch_size`` episodes with replacement, and count their tokens."""
         device = self.generator.device
         size = (self.config.batch_size,)
         chosen = torch.randint(len(self.data), size, generator=self.generator, device=device)
@@ -72,12 +72,8 @@ class OfflineAgent(Agent):
 
 
 def _without_failures(data: Episodes) -> Episodes:
-    """Return the episodes but those whose scorer failed, which have an error and no score.
-
-    Raises:
-        ValueError: If none is left.
-    """
-    # Not Episodes.scored: data without a column for scores are learned from as well.
+    """Return the episodes without those whose scorer failed; raise a ValueError if none is left."""
+    # Not Episodes.scored: files without a column for scores are valid data.
     kept = [not (info.get("scorer_error") and math.isnan(info.get("score", 0.0))) for info in data.infos]
     if not any(kept):
         raise ValueError(f"the scorer failed for every one of the {len(data)} episodes: there is nothing to learn from")
@@ -85,12 +81,7 @@ def _without_failures(data: Episodes) -> Episodes:
 
 
 def _check_data(data: Any, vocab_size: int) -> None:
-    """Check that there are episodes, written in a vocabulary of the policy's size.
-
-    Raises:
-        TypeError: If they are no ``Episodes``.
-        ValueError: If there is none, or it does not fit.
-    """
+    """Raise an error unless ``data`` are episodes whose vocabulary has the policy's size."""
     if not isinstance(data, Episodes):
         raise TypeError(f"data must be Episodes or the path of recorded ones, got {type(data).__name__}")
     if len(data) == 0:

@@ -1,7 +1,10 @@
-"""A language model as a policy: pi(a|s) is its next-token distribution, V(s) a head on its last hidden state."""
+"""Policies: a language model with heads, which acts token by token and evaluates whole episodes in one forward."""
 
+import copy
+import json
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +14,30 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+from typing_extensions import Self
 
 from textgym.lm import log_prob, sample
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
 
-__all__ = ["ActionOutput", "Evaluation", "LMPolicy", "Policy", "choose", "masked"]
+__all__ = [
+    "ActionOutput",
+    "BasePolicy",
+    "Evaluation",
+    "LMPolicy",
+    "Policy",
+    "apply_head",
+    "choose",
+    "make_head",
+    "masked",
+    "polyak_update",
+]
+
+_HEADS = "heads.safetensors"
 
 
 class ActionOutput(NamedTuple):
-    """What the policy does in N states."""
+    """Actions of a policy in N states."""
 
     actions: npt.NDArray[np.int64]
     """(N,) token ids."""
@@ -31,11 +48,11 @@ class ActionOutput(NamedTuple):
 
 
 class Policy(Protocol):
-    """Whatever can choose tokens, for ``collect`` and ``predict``: a language model, Q-values, a baseline."""
+    """Interface of everything that chooses tokens in ``collect``: language models, Q-values, decoders."""
 
     @property
     def vocab_size(self) -> int:
-        """V, the number of tokens it chooses from."""
+        """V, the number of tokens."""
         ...
 
     def act(
@@ -52,49 +69,34 @@ class Policy(Protocol):
         Args:
             ids: (N, L) int64, texts right-padded with V, as the environment observes them.
             action_masks: (N, V) bool, True where a token is legal. None makes all legal.
-            active: (N,) bool, slots whose choice matters; the others may choose anything.
+            active: (N,) bool, texts whose action is used; the actions of the others are arbitrary.
             deterministic: Choose the best token instead of sampling.
-            generator: Randomness of the sampling.
+            generator: Random generator of the sampling.
         """
         ...
 
 
-class Evaluation(NamedTuple):
-    """What the policy says about whole episodes, (B, T) with 0 after the end, or about M states, (M,)."""
-
-    log_probs: torch.Tensor
-    """log pi(a_t|s_t) in nats, carrying gradients."""
-    entropies: torch.Tensor
-    """Entropy of pi(.|s_t) in nats, carrying gradients where they were asked for."""
-    values: torch.Tensor
-    """V(s_t), carrying gradients."""
-    logits: torch.Tensor
-    """(M, V) float32, of the M steps that were taken, one episode after the other; -inf where invalid."""
-
-
-class LMPolicy(nn.Module):
-    """A causal language model that acts token by token and evaluates whole episodes in one forward.
+class BasePolicy(nn.Module):
+    """A language model with heads on its hidden states; a subclass defines the heads and what they mean.
 
     Args:
-        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model; see
-            ``textgym.lm.load_lm``. A loaded model is used as it is and trained in place.
-        value_gradient: Whether the value's loss also shapes the language model. Off, the value head reads the hidden
-            states without sending gradients into them: learning V does not disturb the text.
-        **kwargs: Of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
+        model: An ``LMBackbone``, or its first argument, such as ``"tiny"``. A loaded model is trained in place.
+        **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
-    >>> policy = LMPolicy("tiny")
-    >>> choice = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
-    >>> choice.actions.shape
-    (1,)
+    Raises:
+        TypeError: If ``kwargs`` are given with an ``LMBackbone``.
     """
 
-    def __init__(self, model: Any = "tiny", *, value_gradient: bool = False, **kwargs: Any) -> None:
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Constructor keywords that ``save_pretrained`` writes, which are attributes too."""
+    variables: ClassVar[tuple[str, ...]] = ()
+    """Attributes set after construction that ``save_pretrained`` writes."""
+
+    def __init__(self, model: Any = "tiny", **kwargs: Any) -> None:
         super().__init__()
+        if isinstance(model, LMBackbone) and kwargs:
+            raise TypeError(f"{', '.join(kwargs)}: a keyword of LMBackbone, which cannot be given with an LMBackbone")
         self.backbone = model if isinstance(model, LMBackbone) else LMBackbone(model, **kwargs)
-        self.value_gradient = value_gradient
-        self.value_head = nn.Linear(self.backbone.hidden_size, 1, device=self.backbone.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -108,7 +110,7 @@ class LMPolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.backbone.device
 
     @torch.no_grad()
@@ -121,21 +123,124 @@ class LMPolicy(nn.Module):
         deterministic: bool = False,
         generator: torch.Generator | None = None,
     ) -> ActionOutput:
-        """Choose the next token of N texts, feeding the model only what is new in each since the last call.
-
-        Args:
-            ids: (N, L) int64, texts right-padded with V, as the environment observes them.
-            action_masks: (N, V) bool, True where a token is legal. None makes all legal.
-            active: (N,) bool, slots whose choice matters; the others choose at random and are not fed.
-            deterministic: Choose the likeliest token instead of sampling.
-            generator: Randomness of the sampling.
+        """Choose the next token of N texts, feeding the model only the new tokens of each; see ``Policy.act``.
 
         Raises:
             FloatingPointError: If the model has diverged and its logits are NaN.
         """
-        logits, values = self.step(ids, action_masks, active=active)
-        actions, log_probs = choose(logits, deterministic=deterministic, generator=generator)
+        logits, hidden = self.backbone.step(ids, active)
+        legal = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
+        behaviour, preferences, values = self.action_scores(logits, hidden, legal)
+        actions, log_probs = choose(
+            behaviour, deterministic=deterministic, preferences=preferences, generator=generator
+        )
         return ActionOutput(actions, log_probs, values.cpu().numpy())
+
+    @abstractmethod
+    def action_scores(
+        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the scores by which the policy acts in N states.
+
+        Args:
+            logits: (N, V) float32 of the language model.
+            hidden: (N, H) last hidden states.
+            legal: (N, V) bool. None makes all tokens legal.
+
+        Returns:
+            (N, V) logits to sample from, (N, V) scores whose maximum is the deterministic action, both -inf where
+            invalid, and (N,) float32 V(s).
+        """
+
+    def frozen_copy(self) -> Self:
+        """Return a copy without gradients, which shares the frozen weights of the backbone."""
+        return self._copy_on(self.backbone.frozen_copy()).requires_grad_(False)
+
+    def merged(self) -> Self:
+        """Return an independent copy with low-rank adapters merged into the weights."""
+        return self._copy_on(self.backbone.merged())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder, with the heads and settings in ``heads.safetensors``.
+
+        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``from_pretrained`` of this class
+        everything; see ``LMBackbone.save_pretrained`` for tokenizer and adapters.
+        """
+        self.backbone.save_pretrained(folder)
+        heads = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+        metadata = {
+            key: json.dumps({name: getattr(self, name) for name in names})
+            for key, names in (("settings", self.settings), ("variables", self.variables))
+        }
+        save_file(heads, Path(folder) / _HEADS, metadata)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
+        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``.
+
+        Raises:
+            ValueError: If the folder holds the heads of another class of policies.
+        """
+        path = Path(folder) / _HEADS
+        with safe_open(path, "pt") as file:
+            settings, variables = (json.loads(file.metadata()[name]) for name in ("settings", "variables"))
+        if settings.keys() != set(cls.settings):
+            raise ValueError(f"{folder} holds another policy than {cls.__name__}: its settings are {sorted(settings)}")
+        policy = cls(LMBackbone.from_pretrained(folder, **kwargs), **settings)
+        policy.load_state_dict(load_file(path), strict=False)  # the backbone is loaded already
+        for name, value in variables.items():
+            setattr(policy, name, value)
+        return policy
+
+    def _copy_on(self, backbone: LMBackbone) -> Self:
+        """Return a copy of everything but the backbone."""
+        return copy.deepcopy(self, {id(self.backbone): backbone})
+
+
+class Evaluation(NamedTuple):
+    """Evaluation of whole episodes, (B, T) with 0 after the end, or of M states, (M,)."""
+
+    log_probs: torch.Tensor
+    """log pi(a_t|s_t) in nats, with gradients."""
+    entropies: torch.Tensor
+    """Entropy of pi(.|s_t) in nats, with gradients if requested."""
+    values: torch.Tensor
+    """V(s_t), with gradients."""
+    logits: torch.Tensor
+    """(M, V) float32 of the M steps taken, one episode after the other; -inf where invalid."""
+
+
+class LMPolicy(BasePolicy):
+    """A language model as an actor-critic: pi(.|s) is its next-token distribution, V(s) a linear head.
+
+    Args:
+        model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in
+            place; see ``textgym.lm.load_lm``. Or an ``LMBackbone``.
+        value_gradient: Whether the value loss also trains the language model. Off, no gradient flows from the value
+            head into the hidden states.
+        **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
+
+    >>> policy = LMPolicy("tiny")
+    >>> output = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
+    >>> output.actions.shape
+    (1,)
+    """
+
+    settings = ("value_gradient",)
+
+    def __init__(self, model: Any = "tiny", *, value_gradient: bool = False, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        self.value_gradient = value_gradient
+        self.value_head = nn.Linear(self.backbone.hidden_size, 1, device=self.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def action_scores(
+        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the masked logits, twice, and V(s); see ``BasePolicy.action_scores``."""
+        logits = masked(logits, legal)
+        return logits, logits, apply_head(self.value_head, hidden)[:, 0]
 
     @torch.no_grad()
     def step(
@@ -147,14 +252,14 @@ class LMPolicy(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) float32 logits, -inf where invalid, and (N,) float32 V(s); arguments as of ``act``."""
         logits, hidden = self.backbone.step(ids, active)
-        return masked(logits, action_masks), self._values(hidden).float()
+        return masked(logits, action_masks), apply_head(self.value_head, hidden)[:, 0]
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
-        """Evaluate all steps of all episodes in one forward; see ``Evaluation``.
+        """Evaluate all steps of B episodes in one forward.
 
         Args:
             episodes: B episodes.
-            entropy_gradient: Whether gradients flow through the entropies; they cost time.
+            entropy_gradient: Whether gradients flow through the entropies, which takes time.
         """
         rows, columns = episodes.states()
         flat = self.evaluate_states(
@@ -180,108 +285,101 @@ class LMPolicy(nn.Module):
         prompt_lengths: torch.Tensor | None = None,
         entropy_gradient: bool = False,
     ) -> Evaluation:
-        """Evaluate M actions in M states, from one forward over B whole texts.
+        """Evaluate M actions in M states, from one forward over B texts.
 
         Args:
-            ids: (B, W) int64, texts from the left; what stands after a text's end is any token.
-            rows: (M,) int64, the text that each state belongs to.
-            columns: (M,) int64, the position of the last token of each state.
-            actions: (M,) int64, what was chosen in each state.
+            ids: (B, W) int64, left-aligned texts, padded with any token.
+            rows: (M,) int64, text of each state.
+            columns: (M,) int64, position of each state's last token.
+            actions: (M,) int64, action in each state.
             action_masks: (M, V) bool, True where a token was legal. None makes all legal.
-            prompt_lengths: (B,) int64, tokens at the beginning that a text may share with others, if known.
-            entropy_gradient: Whether gradients flow through the entropies; they cost time.
+            prompt_lengths: (B,) int64 tokens of each text's prompt, if known; see ``LMBackbone.states``.
+            entropy_gradient: Whether gradients flow through the entropies, which takes time.
 
         Returns:
             (M,) log-probabilities, entropies and values, (M, V) logits.
         """
         logits, hidden = self.backbone.states(ids, rows, columns, prompt_lengths)
-        if action_masks is not None:
-            logits = logits.masked_fill(~action_masks.to(logits.device), -torch.inf)
+        logits = masked(logits, action_masks)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropies = _entropy(logits)
-        values = self._values(hidden if self.value_gradient else hidden.detach()).float()
+        values = apply_head(self.value_head, hidden if self.value_gradient else hidden.detach())[:, 0]
         return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
     @torch.no_grad()
     def last_values(self, episodes: Episodes) -> torch.Tensor:
-        """Return (B,) float32 V of the states after the last actions: what a time limit cut off, 0 elsewhere."""
+        """Return (B,) float32 V of the states after the last actions of truncated episodes, 0 of the others."""
         cut = episodes.truncated.nonzero()[:, 0]
         values = torch.zeros(len(episodes))
         if len(cut):
             last = (episodes.text_lengths - 1)[cut]
             _, hidden = self.backbone.states(episodes.ids[cut], torch.arange(len(cut)), last)
-            values[cut] = self._values(hidden).float().cpu()
+            values[cut] = apply_head(self.value_head, hidden)[:, 0].cpu()
         return values
-
-    def frozen_copy(self) -> "LMPolicy":
-        """Return a copy without gradients, which shares the weights that do not train."""
-        twin = LMPolicy(self.backbone.frozen_copy(), value_gradient=self.value_gradient)
-        twin.value_head.load_state_dict(self.value_head.state_dict())
-        return twin.requires_grad_(False)
-
-    def merged(self) -> "LMPolicy":
-        """Return an independent copy whose low-rank adapters have become part of its weights."""
-        twin = LMPolicy(self.backbone.merged(), value_gradient=self.value_gradient)
-        twin.value_head.load_state_dict(self.value_head.state_dict())
-        return twin
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a plain Hugging Face folder, with the value head in a file of its own beside the model.
-
-        ``AutoModelForCausalLM.from_pretrained(folder)`` loads the language model, ``LMPolicy.from_pretrained`` both.
-        The tokenizer is written too, where the model came from a folder or a Hugging Face name that has one. Low-rank
-        adapters are merged into the model, and stand apart in ``lora/`` too.
-        """
-        self.backbone.save_pretrained(folder)
-        metadata = {"value_gradient": str(self.value_gradient)}
-        save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors", metadata)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "LMPolicy":
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``."""
-        policy = cls(LMBackbone.from_pretrained(folder, **kwargs))
-        with safe_open(Path(folder) / "value_head.safetensors", "pt") as file:
-            policy.value_gradient = file.metadata()["value_gradient"] == "True"
-        policy.value_head.load_state_dict(load_file(Path(folder) / "value_head.safetensors"))
-        return policy
-
-    def _values(self, hidden: torch.Tensor) -> torch.Tensor:
-        values: torch.Tensor = self.value_head(hidden.to(self.value_head.weight.dtype))
-        return values[:, 0]
 
 
 def choose(
     logits: torch.Tensor,
-    action_masks: npt.NDArray[np.bool_] | None = None,
+    action_masks: torch.Tensor | npt.NDArray[np.bool_] | None = None,
     *,
     deterministic: bool = False,
+    preferences: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Draw a token per row of (N, V) float32 logits, or take the likeliest: (N,) tokens, (N,) log-probabilities.
+    """Sample a token per row of (N, V) float32 logits, or take the best: (N,) tokens, (N,) log-probabilities.
 
     Args:
-        logits: Of softmax's input.
+        logits: (N, V) float32, the input of the softmax.
         action_masks: (N, V) bool, True where a token is legal. None makes all legal.
-        deterministic: Take the likeliest.
-        generator: Randomness of the sampling.
+        deterministic: Take the token of the largest preference instead of sampling.
+        preferences: (N, V) float32, by default the logits.
+        generator: Random generator of the sampling.
 
     Raises:
         FloatingPointError: If logits are NaN.
     """
     logits = masked(logits, action_masks)
-    # Where all is NaN, `sample` returns V, which is no token.
-    actions = logits.argmax(dim=-1) if deterministic else sample(logits, generator).clamp(max=logits.shape[1] - 1)
+    if deterministic:
+        actions = (logits if preferences is None else preferences).argmax(dim=-1)
+    else:
+        actions = sample(logits, generator).clamp(max=logits.shape[1] - 1)  # where all are NaN, `sample` returns V
     log_probs = log_prob(logits, actions)
     if log_probs.isnan().any():
         raise FloatingPointError("the model's logits are NaN, so no token can be chosen by them")
     return actions.cpu().numpy(), log_probs.cpu().numpy()
 
 
-def masked(logits: torch.Tensor, action_masks: npt.NDArray[np.bool_] | None) -> torch.Tensor:
-    """Return (N, V) logits with -inf where (N, V) masks are False; None makes all legal."""
-    if action_masks is None:
-        return logits
-    return logits.masked_fill(~torch.tensor(action_masks, device=logits.device), -torch.inf)
+def masked(scores: torch.Tensor, legal: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:
+    """Return (N, V) scores with -inf where the (N, V) mask is False; None makes all tokens legal."""
+    if legal is None:
+        return scores
+    legal = legal if isinstance(legal, torch.Tensor) else torch.tensor(legal)
+    return scores.masked_fill(~legal.to(scores.device), -torch.inf)
+
+
+def make_head(backbone: LMBackbone, width: int) -> nn.Sequential:
+    """Return a LayerNorm and a linear layer on the hidden state, whose output starts at 0.
+
+    Without the norm, the bootstrapped Q-values of tokens overestimate each other and diverge.
+    """
+    linear = nn.Linear(backbone.hidden_size, width, device=backbone.device)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.LayerNorm(backbone.hidden_size, device=backbone.device), linear)
+
+
+def apply_head(head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Return (M, width) float32 outputs of a head on (M, H) hidden states of any type."""
+    values: torch.Tensor = head(hidden.to(next(head.parameters()).dtype))
+    return values.float()
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """Compute target = (1 - tau) target + tau online for all weights; ``tau=1`` is a hard copy."""
+    for there, here in zip(target.parameters(), online.parameters(), strict=True):
+        if there is not here:  # frozen weights are shared
+            there.lerp_(here, tau)
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:

@@ -1,44 +1,45 @@
-"""Proximal policy optimization: several epochs on one batch, held near the policy that wrote it."""
+"""Proximal policy optimization."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from textgym_agents.config import check_settings
+from textgym_agents.agent import mean_metrics
+from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import clipped_surrogate_loss, normalized, value_loss
-from textgym_agents.metrics import StepMeans, clip_metrics, update_means, value_metrics
-from textgym_agents.policy_gradient import PolicyGradientAgent, PolicyGradientConfig
+from textgym_agents.losses import clip_metrics, clipped_surrogate_loss, normalized, value_loss, value_metrics
+from textgym_agents.online import OnlineAgent
+from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
 __all__ = ["PPO", "PPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(PolicyGradientConfig):
-    """What decides a run of PPO."""
+class PPOConfig(OnlineAgentConfig, CriticConfig, KLConfig):
+    """Hyper-parameters of PPO."""
 
     n_epochs: int = 4
-    """Passes over each batch of episodes."""
+    """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
-    """Episodes per gradient step. None takes all."""
-    clip_range: float = 0.2
-    """PPO clipping parameter epsilon."""
-    clip_range_vf: float | None = None
-    """Clipping parameter of the value function. None does not clip."""
+    """Minibatch size, in episodes. None takes all."""
     gae_lambda: float = 0.95
-    """GAE lambda: 1 is Monte Carlo, 0 is one-step TD."""
-    vf_coef: float = 0.5
-    """Weight of the value's loss."""
+    """Factor for trade-off of bias vs variance for Generalized Advantage Estimator: 1 is Monte Carlo, 0 one-step TD."""
+    clip_range: float = 0.2
+    """Clipping parameter epsilon."""
+    clip_range_vf: float | None = None
+    """Clipping parameter for the value function. None does not clip."""
     normalize_advantage: bool = True
-    """Whether advantages are shifted and scaled to mean 0 and standard deviation 1 in each batch."""
+    """Whether to normalize the advantages to mean 0 and standard deviation 1 over the collected episodes."""
+    ent_coef: float = 0.0
+    """Entropy coefficient for the loss calculation."""
+    vf_coef: float = 0.5
+    """Value function coefficient for the loss calculation."""
     target_kl: float | None = None
-    """Stop the epochs, before the gradient step, at the first minibatch whose approximate KL to the policy that wrote
-    it exceeds 1.5 x ``target_kl``, in nats per token. Clipping alone does not bound it. None never stops early."""
+    """Limit the KL divergence between updates: stop before the gradient step of the first minibatch whose approximate
+    KL per token, in nats, exceeds 1.5 x ``target_kl``, because the clipping is not enough. None sets no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,15 +47,16 @@ class PPOConfig(PolicyGradientConfig):
             self,
             n_epochs=(1, math.inf),
             batch_size=(1, math.inf),
+            gae_lambda=(0, 1),
             clip_range=(0, math.inf),
             clip_range_vf=(0, math.inf),
-            gae_lambda=(0, 1),
+            ent_coef=(0, math.inf),
             vf_coef=(0, math.inf),
             target_kl=(0, math.inf),
         )
 
 
-class PPO(PolicyGradientAgent):
+class PPO(OnlineAgent):
     """Clipped policy gradient on whole episodes.
 
     Per update: collect B episodes; subtract the KL penalty from the rewards; A_t = generalized advantage; then for
@@ -66,63 +68,58 @@ class PPO(PolicyGradientAgent):
     where w_t = pi(a_t|s_t) / pi_old(a_t|s_t). What differs from Schulman et al. 2017 (arXiv:1707.06347): minibatches of
     whole episodes, since one forward serves all steps of an episode; the KL penalty to the reference; AdamW.
 
-    Args and errors: see ``OnlineAgent``.
+    Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
+
+    Attributes:
+        kl: The KL penalty against the initial policy.
     """
 
     config_class = PPOConfig
+    checkpointed = ("kl",)
     config: PPOConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kl = ReferenceKL(self.policy, self.config, self.env)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take the epochs on B episodes and return metrics under SB3's names.
 
         Raises:
-            FloatingPointError: If a gradient is not finite; the weights are as they were before that step.
+            FloatingPointError: If a gradient is not finite; the weights are unchanged by that step.
         """
         config = self.config
-        reference = self.reference_log_probs(episodes)
-        rewards = self.penalized_rewards(episodes, reference)
+        episodes.reference_log_probs = self.kl.log_probs(episodes)
+        rewards = self.kl.penalized_rewards(episodes)
         last_values = self.policy.last_values(episodes) if config.bootstrap_truncated else None
         advantages = generalized_advantages(
             rewards, episodes.values, episodes.num_steps, config.gamma, config.gae_lambda, last_values
         )
-        returns = advantages + episodes.values
-        if config.normalize_advantage:
-            advantages = normalized(advantages, episodes.mask)
-        steps: list[dict[str, float]] = []
-        for index in self.minibatches(len(episodes), config.batch_size, config.n_epochs):
-            means = StepMeans(int(episodes.num_steps[index].sum()))
-            metrics = self._backward(self._losses(episodes, index, advantages, returns, reference, means))
-            steps.append(metrics | means.metrics())
-            if config.target_kl is not None and steps[-1]["train/approx_kl"] > 1.5 * config.target_kl:
-                break
-            steps[-1] |= self._step()
-        monte_carlo = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
-        metrics = update_means(steps) | value_metrics(episodes, returns, monte_carlo)
-        return metrics | self.control_kl(episodes, reference)
+        episodes.value_targets = advantages + episodes.values
+        episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
 
-    def _losses(
-        self,
-        episodes: Episodes,
-        index: npt.NDArray[np.int64],
-        advantages: torch.Tensor,
-        returns: torch.Tensor,
-        reference: torch.Tensor | None,
-        means: StepMeans,
-    ) -> Iterator[torch.Tensor]:
-        """Yield the loss of a minibatch, a micro-batch at a time."""
+        steps = []
+        for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
+            metrics = self.backward(minibatch, self.loss)
+            steps.append(metrics)
+            if config.target_kl is not None and metrics["train/approx_kl"] > 1.5 * config.target_kl:
+                break
+            metrics |= self.optimizer_step()
+
+        returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        return mean_metrics(steps) | value_metrics(episodes, returns) | self.kl.adapt(episodes)
+
+    def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the (B, T) loss of each step, and its terms."""
         config = self.config
-        for i in self.micro_batches(index):
-            part = episodes[i]
-            now = self.policy.evaluate(part, entropy_gradient=config.ent_coef != 0)
-            policy_loss = clipped_surrogate_loss(now.log_probs, part.log_probs, advantages[i], config.clip_range)
-            error = value_loss(now.values, returns[i], part.values, config.clip_range_vf)
-            loss = policy_loss + config.vf_coef * error
-            loss = loss + self.regularization(part, now, None if reference is None else reference[i])
-            means.add(
-                part.mask,
-                policy_gradient_loss=policy_loss,
-                value_loss=error,
-                entropy_loss=-now.entropies,
-                **clip_metrics(now.log_probs, part.log_probs, config.clip_range),
-            )
-            yield loss[part.mask].sum() / means.num_steps
+        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = clipped_surrogate_loss(now.log_probs, episodes.log_probs, episodes.advantages, config.clip_range)
+        critic_loss = value_loss(now.values, episodes.value_targets, episodes.values, config.clip_range_vf)
+        entropy_loss = -now.entropies
+        loss = policy_loss + config.vf_coef * critic_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        return loss, {
+            "policy_gradient_loss": policy_loss,
+            "value_loss": critic_loss,
+            "entropy_loss": entropy_loss,
+            **clip_metrics(now.log_probs, episodes.log_probs, config.clip_range),
+        }

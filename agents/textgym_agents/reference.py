@@ -1,22 +1,51 @@
-"""The language model that training started from, which a KL penalty holds the policy to."""
+"""The initial policy, and the KL penalty that keeps the trained one near it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from gymnasium.vector import VectorEnv
 
+from textgym.rewards import AdaptiveCoefficient
+from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
+from textgym_agents.losses import estimated_kl, exact_kl, masked_mean
 from textgym_agents.policy import Evaluation, LMPolicy
+from textgym_agents.rollout import text_env
 
-__all__ = ["ReferencePolicy"]
+__all__ = ["KLConfig", "ReferenceKL", "ReferencePolicy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLConfig(AgentConfig):
+    """Hyper-parameters of the KL penalty against the initial policy."""
+
+    kl_coef: float = 0.05
+    """KL penalty coefficient (per token), against the initial policy. With 0 the KL is not computed. For agents without
+    this setting there is ``kl_penalty`` of the environment; set only one of them."""
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
+    """Estimator of the KL. k1, the log-ratio of the chosen token, is subtracted from its reward, so that returns
+    contain the KL of later tokens: it penalises the KL of whole texts. k2, k3 (Schulman 2020) and ``"exact"``, the sum
+    over the vocabulary, are added to the loss of each token. On-policy, the expected gradient of k2 is that of
+    ``"exact"``, of k3 that of the reverse KL(pi_ref || pi); k1's would be 0 (Tang and Munos 2025, arXiv:2506.09477)."""
+    kl_target: float | None = None
+    """Target KL per token, in nats, to which ``kl_coef`` is adapted. None keeps ``kl_coef`` fixed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, kl_coef=(0, math.inf))
+        AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises if they are incompatible
 
 
 class ReferencePolicy:
-    """The policy as it is now, kept in the cheapest way that the policy allows.
+    """The current policy, frozen in the cheapest way.
 
-    With low-rank adapters that are still at zero it is the policy itself with its adapters off, which takes no memory;
-    else a frozen copy, which shares with the policy the weights that do not train.
+    With low-rank adapters that are still zero it is the policy with its adapters disabled, which takes no memory;
+    otherwise a frozen copy, which shares the frozen weights.
 
     Attributes:
         copy: The frozen copy, or None.
@@ -25,11 +54,6 @@ class ReferencePolicy:
     def __init__(self, policy: LMPolicy) -> None:
         self._policy = policy
         self.copy = None if policy.backbone.has_idle_adapters else policy.frozen_copy()
-
-    def forget_copy_unless_in(self, checkpoint: Path) -> None:
-        """Be the policy with its adapters off again, if it was that when the checkpoint was saved."""
-        if not (checkpoint / "reference").is_dir():
-            self.copy = None
 
     @contextmanager
     def policy(self) -> Iterator[LMPolicy]:
@@ -42,6 +66,89 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def evaluate(self, episodes: Episodes) -> Evaluation:
-        """Return what it says of the episodes that the policy wrote, without gradients."""
+        """Evaluate episodes under the reference policy, without gradients."""
         with self.policy() as policy:
             return policy.evaluate(episodes)
+
+    def save(self, folder: Path) -> None:
+        """Write the frozen copy, if there is one."""
+        if self.copy is not None:
+            self.copy.save_pretrained(folder / "reference")
+
+    def load(self, folder: Path) -> None:
+        """Restore what ``save`` wrote; without a copy the reference is the policy with its adapters disabled."""
+        if not (folder / "reference").is_dir():
+            self.copy = None
+        elif self.copy is not None:
+            saved = LMPolicy.from_pretrained(folder / "reference", dtype="auto", device=self.copy.device)
+            self.copy.load_state_dict(saved.state_dict())
+
+
+class ReferenceKL:
+    """KL penalty against the initial policy, with a fixed or an adaptive coefficient.
+
+    Args:
+        policy: The policy, which is the reference as it is now.
+        config: The settings.
+        env: The environment.
+
+    Attributes:
+        reference: The initial policy.
+        coef: The current coefficient.
+
+    Raises:
+        ValueError: If both the environment and the config have a KL penalty.
+    """
+
+    def __init__(self, policy: LMPolicy, config: KLConfig, env: VectorEnv[Any, Any, Any]) -> None:
+        if (charged := text_env(env).config.kl_penalty) > 0 and config.kl_coef > 0:
+            raise ValueError(
+                f"the KL would be charged twice: kl_penalty is {charged} in the environment and kl_coef "
+                f"{config.kl_coef} in the {type(config).__name__}; set one of them to 0"
+            )
+        self.reference = ReferencePolicy(policy)
+        self.coef = config.kl_coef
+        self._config = config
+
+    def log_probs(self, episodes: Episodes) -> torch.Tensor | None:
+        """Return (B, T) log pi_ref(a_t|s_t) in nats, or None if the coefficient is 0."""
+        if self.coef == 0:
+            return None
+        size = self._config.micro_batch or len(episodes)
+        parts = [episodes[start : start + size] for start in range(0, len(episodes), size)]
+        return torch.cat([self.reference.evaluate(part).log_probs for part in parts])
+
+    def penalized_rewards(self, episodes: Episodes) -> torch.Tensor:
+        """Return (B, T) rewards, minus the KL penalty if the estimator is k1."""
+        if episodes.reference_log_probs is None or self._config.kl_estimator != "k1":
+            return episodes.rewards
+        return episodes.rewards - self.coef * estimated_kl("k1", episodes.log_probs, episodes.reference_log_probs)
+
+    def loss(self, episodes: Episodes, now: Evaluation) -> torch.Tensor:
+        """Return the (B, T) KL penalty in the loss, 0 if the estimator is k1."""
+        if episodes.reference_log_probs is None or self._config.kl_estimator == "k1":
+            return torch.zeros(())
+        if self._config.kl_estimator == "exact":
+            return self.coef * episodes.spread(exact_kl(now.logits, self.reference.evaluate(episodes).logits))
+        return self.coef * estimated_kl(self._config.kl_estimator, now.log_probs, episodes.reference_log_probs)
+
+    def adapt(self, episodes: Episodes) -> dict[str, float]:
+        """Adapt the coefficient to the target KL, by 2 % at most, and return the metrics of the KL."""
+        if episodes.reference_log_probs is None:
+            return {}
+        kl = float(masked_mean(episodes.log_probs - episodes.reference_log_probs, episodes.mask))
+        metrics = {"train/kl_reference": kl, "train/kl_coef": self.coef}
+        coefficient = AdaptiveCoefficient(self.coef, self._config.kl_target, horizon=10)
+        coefficient.update(kl)
+        self.coef = coefficient.coef
+        return metrics
+
+    def save(self, folder: Path) -> dict[str, float]:
+        """Write the reference into the folder and return the rest, as JSON."""
+        self.reference.save(folder)
+        return {"coef": self.coef}
+
+    def load(self, folder: Path, state: dict[str, float]) -> None:
+        """Restore what ``save`` wrote and returned."""
+        self.reference.load(folder)
+        self.coef = state["coef"]

@@ -1,4 +1,4 @@
-"""A memory of whole episodes: each text is stored once, not a window per transition."""
+"""Replay buffer of whole episodes, which stores each text once instead of one window per transition."""
 
 from pathlib import Path
 
@@ -15,14 +15,13 @@ _FILE = "replay.safetensors"
 
 
 class EpisodeReplay:
-    """The last ``capacity`` episodes, in arrays that grow with what comes until they are full.
+    """The last ``capacity`` episodes, in arrays that grow until they are full.
 
-    As all rows are as wide as the longest, an episode costs 4 bytes per token of the longest text, 12 per step of the
-    episode with the most for reward, log-probability and position, and V / 8 per step where masks are recorded. Values
-    and infos are not kept.
+    Rows have the width of the longest text: an episode takes 4 bytes per token, 12 per step for reward, log-probability
+    and position, and V / 8 per step if masks are recorded. Values and infos are not stored.
 
     Args:
-        capacity: Episodes; a new one then takes the place of the oldest.
+        capacity: Maximum number of episodes; new ones then replace the oldest.
 
     Raises:
         ValueError: If ``capacity`` is less than 1.
@@ -40,27 +39,27 @@ class EpisodeReplay:
         return self._size
 
     def add(self, episodes: Episodes) -> None:
-        """Append B episodes; the time does not depend on how many there are already.
+        """Append B episodes, in time independent of the number stored.
 
         Raises:
-            ValueError: If they have masks and earlier ones had none, or the other way round.
+            ValueError: If only the new or only the stored episodes have masks.
         """
         new = _stored(episodes[-self.capacity :] if len(episodes) > self.capacity else episodes)
         if self._arrays and new.keys() != self._arrays.keys():
             raise ValueError("episodes with and without action masks do not fit into one replay")
         count = len(new["num_steps"])
-        slots = (self._next + np.arange(count)) % self.capacity
+        indices = (self._next + np.arange(count)) % self.capacity
         for name, rows in new.items():
-            self._arrays[name] = _with_room(self._arrays.get(name), rows, int(slots.max()) + 1, self.capacity)
-            self._arrays[name][slots] = _widened(rows, self._arrays[name].shape[1:])
-        self._next = int(slots[-1] + 1) % self.capacity
+            self._arrays[name] = _with_room(self._arrays.get(name), rows, int(indices.max()) + 1, self.capacity)
+            self._arrays[name][indices] = _widened(rows, self._arrays[name].shape[1:])
+        self._next = int(indices[-1] + 1) % self.capacity
         self._size = min(self._size + count, self.capacity)
 
     def sample(self, num_episodes: int, generator: torch.Generator) -> Episodes:
         """Draw episodes uniformly, with replacement.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If the replay is empty.
         """
         if not self._size:
             raise ValueError("the replay is empty: add episodes before drawing from it")
@@ -82,12 +81,12 @@ class EpisodeReplay:
         )
 
     def save(self, folder: Path) -> None:
-        """Write all that is in it into a file in the folder, which ``load`` reads."""
+        """Write the episodes into a file in the folder."""
         rows = {name: torch.from_numpy(array[: self._size]) for name, array in self._arrays.items()}
         save_file({**rows, "next": torch.tensor(self._next)}, folder / _FILE)
 
-    def load(self, folder: Path) -> None:
-        """Hold what ``save`` of a replay of the same capacity wrote."""
+    def load(self, folder: Path, state: None = None) -> None:
+        """Restore what ``save`` of a replay of the same capacity wrote."""
         state = load_file(folder / _FILE)
         self._arrays = {name: tensor.numpy().copy() for name, tensor in state.items() if name != "next"}
         self._next = int(state["next"])
@@ -95,7 +94,7 @@ class EpisodeReplay:
 
 
 def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the arrays that are kept of B episodes."""
+    """Return the arrays to store of B episodes."""
     masks = {} if episodes.action_masks is None else {"action_masks": episodes.action_masks}
     return {
         "ids": episodes.ids.numpy().astype(np.int32),
@@ -111,17 +110,14 @@ def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def _widened(rows: npt.NDArray[np.generic], shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Return rows that are filled up with 0 to be of a larger shape."""
+    """Return rows padded with 0 to a larger shape."""
     return np.pad(rows, [(0, 0), *((0, width - have) for have, width in zip(rows.shape[1:], shape, strict=True))])
 
 
 def _with_room(
     array: npt.NDArray[np.generic] | None, rows: npt.NDArray[np.generic], num_rows: int, capacity: int
 ) -> npt.NDArray[np.generic]:
-    """Return an array that holds what ``array`` does, with room for ``num_rows`` rows as large as the new ones.
-
-    The number of rows doubles, so that adding costs the same on average however many there are.
-    """
+    """Return ``array`` with room for ``num_rows`` rows as large as the new ones, doubling the number of rows."""
     old = np.zeros((0, *rows.shape[1:]), dtype=rows.dtype) if array is None else array
     needed = (num_rows, *rows.shape[1:])
     if all(have >= need for have, need in zip(old.shape, needed, strict=True)):

@@ -1,11 +1,16 @@
-"""Returns and advantages from rewards, for whole episodes of different lengths.
+"""Returns and advantages of whole episodes of different lengths, as pure functions.
 
-Everything after an episode's end is ignored in the arguments and 0 in the results.
+Entries after an episode's end are ignored in the arguments and 0 in the results.
 """
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
 __all__ = [
+    "best_of_groups",
     "discounted_returns",
     "generalized_advantages",
     "group_statistics",
@@ -24,8 +29,8 @@ def discounted_returns(
         rewards: (B, T) float.
         lengths: (B,) int64, steps of each episode, at least 1.
         gamma: Discount per step.
-        last_values: (B,) float, v: the value of the last state where a time limit cut the episode off, 0 where it
-            ended. None is 0 for all.
+        last_values: (B,) float, v: V of the state after the last action of truncated episodes, 0 of terminated ones.
+            None is 0 for all.
 
     Returns:
         (B, T) float.
@@ -87,15 +92,15 @@ def generalized_advantages(
 def group_statistics(
     values: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return mean, standard deviation and number of what each entry's group holds in its column.
+    """Return mean, standard deviation and number of the entries in each entry's group and column.
 
     Args:
         values: (B,) or (B, T) float.
         groups: (B,) int64, the group of each row, any numbers.
-        mask: Of the shape of ``values``, bool, entries that count; by default all.
+        mask: Bool, of the shape of ``values``, True for the entries to include; by default all.
 
     Returns:
-        Three tensors of the shape of ``values``; the standard deviation is the population's, 0 where nothing counts.
+        Three tensors of the shape of ``values``; the standard deviation is the population's, 0 without entries.
 
     >>> group_statistics(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([4, 4, 9]))[0]
     tensor([2., 2., 5.])
@@ -115,7 +120,7 @@ def group_statistics(
 
 
 def leave_one_out(values: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean of the others in each entry's group and column, 0 where it is alone: an unbiased baseline.
+    """Return the mean of the other entries in each entry's group and column, 0 if there are none: an unbiased baseline.
 
     Arguments as in ``group_statistics``.
 
@@ -128,6 +133,28 @@ def leave_one_out(values: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor
     return torch.where(count > 1, (mean * count - values) / (count - 1).clamp(min=1), 0.0)
 
 
+def best_of_groups(returns: torch.Tensor, groups: torch.Tensor, top_fraction: float) -> npt.NDArray[np.int64]:
+    """Return the indices of the ``top_fraction`` of each group with the highest returns, rounded up.
+
+    Args:
+        returns: (B,) float.
+        groups: (B,) int64, any numbers.
+        top_fraction: Above 0, at most 1.
+
+    Returns:
+        (K,) int64, ascending; ties go to the earlier episode.
+
+    >>> best_of_groups(torch.tensor([1.0, 3.0, 2.0, 0.0]), torch.tensor([7, 7, 9, 9]), 0.5)
+    array([1, 2])
+    """
+    order = torch.argsort(returns, descending=True, stable=True)
+    kept = []
+    for group in groups.unique():
+        members = order[groups[order] == group]
+        kept.append(members[: math.ceil(top_fraction * len(members))])
+    return torch.cat(kept).sort().values.numpy()
+
+
 def lambda_returns(
     rewards: torch.Tensor,
     values: torch.Tensor,
@@ -138,7 +165,7 @@ def lambda_returns(
 ) -> torch.Tensor:
     """Compute G_t = r_t + gamma [(1 - lambda) V(s_{t+1}) + lambda G_{t+1}], and of the last step r + gamma v.
 
-    With V(s) = max_a Q(s, a) this is Peng's Q(lambda): off-policy actions are not cut away, which is biased, and fast.
+    With V(s) = max_a Q(s, a) this is Peng's Q(lambda), which does not cut traces at off-policy actions.
 
     Args:
         rewards: (B, T) float.
@@ -170,7 +197,7 @@ def n_step_returns(
     n_steps: int,
     last_values: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute G_t = r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}), which looks no further than the last state.
+    """Compute G_t = r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}), up to the last state.
 
     Args:
         rewards: (B, T) float.

@@ -260,11 +260,12 @@ def test_an_agent_of_ones_own_needs_public_names_only(tmp_path):
 
         def update(self, episodes):
             advantages = self.config.scale * (episodes.returns - episodes.returns.mean())
-            losses = (
-                -(advantages[i, None] * self.policy.evaluate(episodes[i]).log_probs).sum() / len(episodes)
-                for i in self.micro_batches(np.arange(len(episodes)))
-            )
-            return self.descend(losses)
+            episodes.advantages = advantages[:, None] * episodes.mask
+            return self.backward(episodes, self.loss) | self.optimizer_step()
+
+        def loss(self, episodes):
+            log_probs = self.policy.evaluate(episodes).log_probs
+            return -episodes.advantages * log_probs, {"log_prob": log_probs}
 
     agent = Mine(LMPolicy(small_lm()), make_env(), num_episodes=8, scale=2.0, micro_batch=3).learn(100)
     agent.save(tmp_path)

@@ -79,11 +79,11 @@ def test_adapters_start_as_the_model_itself_and_are_the_only_thing_that_trains()
 
 def test_the_reference_of_new_adapters_is_the_policy_without_them():
     agent = PPO(LMPolicy(small_lm(), lora=4), make_env(8), PPOConfig(num_episodes=8))
-    assert agent.reference.copy is None
+    assert agent.kl.reference.copy is None
     moved(agent.policy)
     episodes = agent.collect()
     plain = LMPolicy(small_lm()).evaluate(episodes).log_probs
-    torch.testing.assert_close(agent.reference.evaluate(episodes).log_probs, plain.detach())
+    torch.testing.assert_close(agent.kl.reference.evaluate(episodes).log_probs, plain.detach())
     with_adapters = agent.policy.evaluate(episodes).log_probs
     torch.testing.assert_close(with_adapters.detach(), episodes.log_probs, atol=1e-4, rtol=0)
     assert (with_adapters - plain).abs().max() > 0.01
@@ -96,19 +96,19 @@ def test_the_reference_of_trained_adapters_is_the_policy_with_them(tmp_path):
     start = policy.evaluate(episodes).log_probs.detach()
     agent = PPO(policy, make_env(8), PPOConfig(num_episodes=8, kl_coef=0.1, learning_rate=1e-2)).learn(200)
     assert (policy.evaluate(episodes).log_probs - start).abs().max() > 0.01
-    assert agent.reference.copy.model.transformer.wte.weight is policy.model.transformer.wte.weight
+    assert agent.kl.reference.copy.model.transformer.wte.weight is policy.model.transformer.wte.weight
     agent.save(tmp_path)
     for one in (agent, PPO.load(tmp_path, make_env(8))):
-        torch.testing.assert_close(one.reference.evaluate(episodes).log_probs, start)
+        torch.testing.assert_close(one.kl.reference.evaluate(episodes).log_probs, start)
 
 
 def test_where_more_than_adapters_trains_the_reference_is_a_copy():
     config = LoraConfig(r=4, target_modules="all-linear", bias="all")
     agent = PPO(LMPolicy(small_lm(), lora=config), make_env(8), PPOConfig(num_episodes=8))
     episodes = agent.collect()
-    before = agent.reference.evaluate(episodes).log_probs
+    before = agent.kl.reference.evaluate(episodes).log_probs
     moved(agent.policy)
-    torch.testing.assert_close(agent.reference.evaluate(episodes).log_probs, before)
+    torch.testing.assert_close(agent.kl.reference.evaluate(episodes).log_probs, before)
 
 
 def test_adapters_that_change_the_model_under_them_come_back(tmp_path):

@@ -10,8 +10,8 @@ from textgym_agents import LMPolicy, collect
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.decoding import Sampling
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
-from textgym_agents.imitation import best_of_groups
 from textgym_agents.recording import EpisodeRecorder
+from textgym_agents.returns import best_of_groups
 
 
 def sampled(policy, num_episodes=64, **keywords):

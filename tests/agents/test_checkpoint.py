@@ -24,11 +24,11 @@ def test_a_checkpoint_of_another_agent_is_refused(saved):
 def test_a_checkpoint_of_another_version_is_refused(saved):
     index = json.loads((saved / "agent.json").read_text())
     (saved / "agent.json").write_text(json.dumps(index | {"format": 1}))
-    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 5"):
+    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 6"):
         PPO.load(saved, make_env(8))
 
 
-@pytest.mark.parametrize("name", ["policy/model.safetensors", "optimizer.safetensors", "policy/value_head.safetensors"])
+@pytest.mark.parametrize("name", ["policy/model.safetensors", "optimizer.safetensors", "policy/heads.safetensors"])
 def test_a_checkpoint_that_was_cut_off_is_refused(saved, name):
     content = (saved / name).read_bytes()
     (saved / name).write_bytes(content[: len(content) // 2])

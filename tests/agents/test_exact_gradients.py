@@ -45,6 +45,9 @@ class Table(LMPolicy):
     def logits(self, ids):
         return self.table[self.states.index(ids)]
 
+    def frozen_copy(self):
+        return LMPolicy(self.backbone)  # a reference that no test here uses
+
     def evaluate(self, episodes, *, entropy_gradient=False):
         states = torch.tensor([info["states"] for info in episodes.infos])
         actions = torch.tensor([info["actions"] for info in episodes.infos])

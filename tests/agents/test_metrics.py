@@ -6,7 +6,7 @@ import pytest
 import torch
 from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
 
-from fixtures import make_env, small_lm
+from fixtures import ROOT, make_env, small_lm
 from textgym_agents import (
     A2C,
     DQN,
@@ -27,7 +27,6 @@ from textgym_agents import (
     ReinforceConfig,
     SoftQ,
     SoftQConfig,
-    metrics,
 )
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
@@ -52,9 +51,9 @@ def update(agent):
 def test_metrics_are_means_over_all_gradient_steps_of_the_update(name):
     agent = SEVERAL_STEPS[name]()
     losses, norms = [], []
-    backward, step = agent._backward, agent._step
-    agent._backward = lambda parts: losses.append(backward(parts)) or losses[-1]
-    agent._step = lambda: norms.append(step()) or norms[-1]
+    backward, step = agent.backward, agent.optimizer_step
+    agent.backward = lambda *args: losses.append(backward(*args)) or losses[-1]
+    agent.optimizer_step = lambda: norms.append(step()) or norms[-1]
     told = update(agent)
     assert len(losses) == len(norms) >= 5
     for key, rows in (("train/loss", losses), ("train/grad_norm", norms)):
@@ -112,8 +111,9 @@ def test_the_documentation_names_all_metrics_and_no_other():
     for agent in agents:
         agent.learn(1, callback=lambda _, row: told.update(row))
     documented = set()
-    for line in re.findall(r"^\| ``([^|]+)`` \|", metrics.__doc__, re.MULTILINE):
-        names = line.split("``, ``")
+    readme = (ROOT / "agents" / "README.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^\| `((?:rollout|train|time)/[^|]+)` \|", readme, re.MULTILINE):
+        names = line.split("`, `")
         group = names[0].split("/")[0]
         documented |= {name if name.startswith(group + "/") else f"{group}/{name}" for name in names}
     parts = {name for name in told if name.startswith("rollout/score/")}

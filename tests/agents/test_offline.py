@@ -9,7 +9,6 @@ import torch
 from fixtures import make_env, small_lm
 from textgym_agents import BehaviourCloning, LMPolicy, collect
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
-from textgym_agents.metrics import StepMeans
 from textgym_agents.recording import EpisodeRecorder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig
 
@@ -89,26 +88,23 @@ def test_ilql_targets_and_values_by_hand():
         agent.policy.q_heads[1][1].bias.fill_(2.0)
         agent.policy.target_q_heads[0][1].bias.fill_(5.0)
         agent.policy.target_q_heads[1][1].bias.fill_(7.0)
-    means = StepMeans(int(data.num_steps.sum()))
-    total = sum(loss.item() for loss in agent._losses(data, means))
+    metrics = agent.backward(data, agent.loss)
     following = torch.full_like(data.rewards, 3.0)
     last = data.num_steps - 1
     following[torch.arange(8), last] = torch.where(data.truncated, 3.0, 0.0)
     targets = (data.rewards + 0.5 * following)[data.mask]
-    metrics = means.metrics()
     assert metrics["train/q_loss"] == pytest.approx(float(((1 - targets) ** 2 + (2 - targets) ** 2).mean() / 2))
     assert metrics["train/value_loss"] == pytest.approx(0.75 * (5.0 - 3.0) ** 2)  # the least of the target heads
     assert metrics["train/cql_loss"] == pytest.approx(2 * np.log(8), abs=1e-5)
     parts = metrics["train/q_loss"] + metrics["train/value_loss"] + 2 * metrics["train/cql_loss"]
-    assert total == pytest.approx(parts + metrics["train/cross_entropy"], abs=1e-4)
+    assert metrics["train/loss"] == pytest.approx(parts + metrics["train/cross_entropy"], abs=1e-4)
 
 
 def test_ilql_micro_batches_add_up_to_the_whole():
     data, gradients = recorded(10), []
     for micro_batch in (None, 3):
         agent = ilql(data, micro_batch=micro_batch)
-        for loss in agent._losses(data, StepMeans(int(data.num_steps.sum()))):
-            loss.backward()
+        agent.backward(data, agent.loss)
         gradients.append(agent.policy.backbone.model.transformer.wte.weight.grad)
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
 

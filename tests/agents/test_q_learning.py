@@ -11,8 +11,8 @@ from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, small_lm
 from textgym_agents import LMPolicy, collect
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.losses import expectile_loss, path_inconsistency, td_loss
-from textgym_agents.metrics import StepMeans
-from textgym_agents.q_policy import QPolicy, update_target
+from textgym_agents.policy import polyak_update
+from textgym_agents.q_policy import QPolicy
 from textgym_agents.replay import EpisodeReplay
 from textgym_agents.returns import lambda_returns, n_step_returns
 from textgym_agents.soft_q import SoftQ, SoftQConfig
@@ -141,7 +141,7 @@ def test_whole_episodes_say_what_each_prefix_says(settings):
     policy = q_policy(**settings)
     episodes = episodes_of(policy, time_limit="truncated")
     with torch.no_grad():
-        whole = policy.evaluate(episodes, with_cuts=True).q
+        whole = policy.evaluate(episodes, with_truncated=True).q
         prefixes = []
         for b, n in enumerate(episodes.num_steps.tolist()):
             prefixes += [(b, int(episodes.prompt_lengths[b]) + t) for t in range(n)]
@@ -153,13 +153,13 @@ def test_whole_episodes_say_what_each_prefix_says(settings):
             state = policy.backbone.states(
                 episodes.ids[b : b + 1, :length], torch.tensor([0]), torch.tensor([length - 1])
             )
-            torch.testing.assert_close(policy._read(*state, None).q[0], q, atol=1e-5, rtol=0)
+            torch.testing.assert_close(policy.from_hidden(*state).q[0], q, atol=1e-5, rtol=0)
 
 
 def test_acting_says_what_evaluating_says():
     policy = q_policy(dueling=True)
     episodes = episodes_of(policy, constraints=NoB())
-    largest = policy.q_values(episodes).amax(dim=-1)
+    largest = policy.evaluate(episodes).q.amax(dim=-1)
     torch.testing.assert_close(episodes.spread(largest), episodes.values, atol=1e-5, rtol=0)
 
 
@@ -181,13 +181,13 @@ def test_invalid_tokens_are_neither_written_nor_valued(epsilon, temperature):
     rows, columns = episodes.states()
     assert not (episodes.ids[rows, columns + 1] == LETTER_B).any()
     assert episodes.values.max() < 50
-    assert (policy.q_values(episodes)[:, LETTER_B] == -torch.inf).all()
+    assert (policy.evaluate(episodes).q[:, LETTER_B] == -torch.inf).all()
 
 
 def test_log_probs_are_those_of_the_exploration():
     policy = q_policy()
     policy.epsilon, policy.temperature = 0.25, 0.5
-    q = torch.softmax(policy._read(*policy.backbone.step(np.array([[0, 1, 8]])), None).q[0] / 0.5, dim=-1).detach()
+    q = torch.softmax(policy.from_hidden(*policy.backbone.step(np.array([[0, 1, 8]]))).q[0] / 0.5, dim=-1).detach()
     for seed in range(5):
         choice = policy.act(np.array([[0, 1, 8]]), generator=generator(seed))
         assert choice.log_probs[0] == pytest.approx(math.log(0.75 * q[choice.actions[0]] + 0.25 / 8), abs=1e-5)
@@ -199,7 +199,7 @@ def test_epsilon_explores_uniformly_and_greedy_choices_do_not_explore():
     ids = np.tile([0, 1, 8], (4000, 1))
     counts = np.bincount(policy.act(ids, generator=generator()).actions, minlength=8)
     assert counts.min() > 400  # 500 expected, deviation 21
-    best = policy._read(*policy.backbone.step(ids[:1]), None).q.argmax()
+    best = policy.from_hidden(*policy.backbone.step(ids[:1])).q.argmax()
     assert (policy.act(ids, deterministic=True).actions == int(best)).all()
 
 
@@ -384,17 +384,16 @@ def test_what_a_time_limit_cut_off_counts_only_where_asked_for():
         agent = dqn(env=env, bootstrap_truncated=bootstrap, q_lambda=1.0)
         biased(agent.target, [2.0] * 8)
         episodes = agent.collect()
-        with_cuts = agent.policy.evaluate(episodes, with_cuts=bootstrap)
+        with_truncated = agent.policy.evaluate(episodes, with_truncated=bootstrap)
         expected = torch.where(episodes.truncated[:, None] & episodes.mask, 2.0 if bootstrap else 0.0, 0.0)
-        torch.testing.assert_close(agent._targets(episodes, with_cuts), expected)
+        torch.testing.assert_close(agent._targets(episodes, with_truncated), expected)
 
 
 def test_whole_episode_gradients_equal_those_of_single_transitions():
     agent = dqn(policy=q_policy(dueling=True), loss="squared", micro_batch=3)
     episodes = episodes_of(agent.policy, 8)
     targets = agent._targets(episodes, agent.policy.evaluate(episodes))
-    for loss in agent._losses(episodes, StepMeans(int(episodes.num_steps.sum()))):
-        loss.backward()
+    agent.backward(episodes, agent.loss)
     whole = {name: p.grad.clone() for name, p in agent.policy.named_parameters() if p.grad is not None}
     agent.optimizer.zero_grad()
     for b, n in enumerate(episodes.num_steps.tolist()):
@@ -403,7 +402,7 @@ def test_whole_episode_gradients_equal_those_of_single_transitions():
             state = agent.policy.backbone.states(
                 episodes.ids[b : b + 1, :length], torch.tensor([0]), torch.tensor([length - 1])
             )
-            q = agent.policy._read(*state, None).q[0, episodes.ids[b, length]]
+            q = agent.policy.from_hidden(*state).q[0, episodes.ids[b, length]]
             ((q - targets[b, t]).square() / 2 / episodes.num_steps.sum()).backward()
     assert len(whole) > 20
     for name, parameter in agent.policy.named_parameters():
@@ -428,9 +427,9 @@ def test_polyak_averaging_goes_tau_of_the_way_and_one_copies():
     target, online = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.constant_(target.weight, 1.0)
     torch.nn.init.constant_(online.weight, 3.0)
-    update_target(target, online, 0.25)
+    polyak_update(target, online, 0.25)
     assert target.weight.item() == 1.5
-    update_target(target, online, 1.0)
+    polyak_update(target, online, 1.0)
     assert target.weight.item() == 3.0
 
 
@@ -499,8 +498,8 @@ def test_a_higher_temperature_keeps_soft_q_closer_to_where_it_started():
 def test_untrained_soft_q_values_are_zero_relative_to_the_start():
     agent = soft_q(value_from="logits")
     episodes = agent.collect()
-    reference = agent._reference_logits(episodes)
-    for quantity in agent._read(agent.policy, reference, episodes):
+    reference = agent.consistency.reference_logits(episodes)
+    for quantity in agent.consistency.evaluate(agent.policy, reference, episodes):
         torch.testing.assert_close(quantity, torch.zeros_like(quantity), atol=1e-5, rtol=0)
 
 
@@ -537,7 +536,8 @@ def test_saving_and_loading_in_the_middle_changes_nothing(make, settings, tmp_pa
     resumed = type(straight).load(tmp_path, make_env(32, time_limit="truncated"))
     assert resumed.num_timesteps < straight.num_timesteps
     resumed.learn(500)
-    for one, other in ((resumed.policy, straight.policy), (resumed.target, straight.target)):
+    targets = [agent.target if make is dqn else agent.consistency.target for agent in (resumed, straight)]
+    for one, other in ((resumed.policy, straight.policy), targets):
         for name, tensor in other.state_dict().items():
             assert torch.equal(one.state_dict()[name], tensor), name
 

@@ -77,7 +77,7 @@ def test_loading_keeps_the_dtype_of_the_weights(tmp_path):
     resumed = Reinforce.load(tmp_path, make_env(32)).learn(200)
     for name, tensor in agent.policy.state_dict().items():
         assert torch.equal(resumed.policy.state_dict()[name], tensor), name
-    assert resumed.reference.copy.model.dtype == torch.bfloat16
+    assert resumed.kl.reference.copy.model.dtype == torch.bfloat16
 
 
 def test_saving_over_the_folder_that_was_loaded_loses_nothing(tmp_path):
