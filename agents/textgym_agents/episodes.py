@@ -45,9 +45,9 @@ class Episodes:
     """(B,) int64 tokens, with a user's reply after the last action. By default there is none."""
     reference_log_probs: torch.Tensor | None = None
     """(B, T) float32, log pi_ref(a_t|s_t) in nats, set by the update of an agent with a KL penalty."""
-    advantages: torch.Tensor | None = None
+    advantages: torch.Tensor = None  # type: ignore[assignment]
     """(B, T) float32, A_t, set by the update of a policy-gradient agent."""
-    value_targets: torch.Tensor | None = None
+    value_targets: torch.Tensor = None  # type: ignore[assignment]
     """(B, T) float32, the regression target of V(s_t), set by the update of an agent that learns V."""
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Episodes:
         chosen = np.arange(len(self))[index]
         numbers = torch.from_numpy(chosen)
 
-        def of_chosen(column: torch.Tensor | None) -> torch.Tensor | None:
+        def of_chosen(column: torch.Tensor | None) -> Any:
             return None if column is None else column[numbers]
 
         width = int(self.text_lengths[numbers].max())

@@ -240,7 +240,7 @@ class LMPolicy(BasePolicy):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the masked logits, twice, and V(s); see ``BasePolicy.action_scores``."""
         logits = masked(logits, legal)
-        return logits, logits, apply_head(self.value_head, hidden)[:, 0]
+        return logits, logits, self.values(hidden)
 
     @torch.no_grad()
     def step(
@@ -252,7 +252,11 @@ class LMPolicy(BasePolicy):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) float32 logits, -inf where invalid, and (N,) float32 V(s); arguments as of ``act``."""
         logits, hidden = self.backbone.step(ids, active)
-        return masked(logits, action_masks), apply_head(self.value_head, hidden)[:, 0]
+        return masked(logits, action_masks), self.values(hidden)
+
+    def values(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (M,) float32 V(s) from (M, H) hidden states."""
+        return apply_head(self.value_head, hidden)[:, 0]
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
         """Evaluate all steps of B episodes in one forward.
@@ -303,7 +307,7 @@ class LMPolicy(BasePolicy):
         logits = masked(logits, action_masks)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropies = _entropy(logits)
-        values = apply_head(self.value_head, hidden if self.value_gradient else hidden.detach())[:, 0]
+        values = self.values(hidden if self.value_gradient else hidden.detach())
         return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
     @torch.no_grad()
@@ -314,7 +318,7 @@ class LMPolicy(BasePolicy):
         if len(cut):
             last = (episodes.text_lengths - 1)[cut]
             _, hidden = self.backbone.states(episodes.ids[cut], torch.arange(len(cut)), last)
-            values[cut] = apply_head(self.value_head, hidden)[:, 0].cpu()
+            values[cut] = self.values(hidden).cpu()
         return values
 
 

@@ -87,9 +87,9 @@ class EpisodeReplay:
 
     def load(self, folder: Path, state: None = None) -> None:
         """Restore what ``save`` of a replay of the same capacity wrote."""
-        state = load_file(folder / _FILE)
-        self._arrays = {name: tensor.numpy().copy() for name, tensor in state.items() if name != "next"}
-        self._next = int(state["next"])
+        stored = load_file(folder / _FILE)
+        self._arrays = {name: tensor.numpy().copy() for name, tensor in stored.items() if name != "next"}
+        self._next = int(stored["next"])
         self._size = len(self._arrays["num_steps"]) if self._arrays else 0
 
 

@@ -143,7 +143,7 @@ def _sampled(agent: Reinforce, env: gym.vector.VectorEnv[Any, Any, Any]) -> tupl
     """Sample a text per environment, best score first."""
     generator = torch.Generator(agent.policy.device).manual_seed(1)
     episodes = collect(env, agent.policy, env.num_envs, seed=1, generator=generator)
-    return tuple(sorted(scored_texts(episodes, agent.reference), key=lambda text: -text.score))
+    return tuple(sorted(scored_texts(episodes, agent.kl.reference), key=lambda text: -text.score))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from textgym_agents.backbone import LMBackbone
-from textgym_agents.q_policy import apply_head, head_on
+from textgym_agents.policy import apply_head, make_head
 from textgym_agents.returns import generalized_advantages
 from textgym_agents.rollout import redistribute, token_window
 from textgym_agents.sb3.base import (
@@ -114,7 +114,7 @@ class LMQNetwork(QNetwork):
     ) -> None:
         BasePolicy.__init__(self, observation_space, action_space)
         self.backbone = backbone
-        self.head = head_on(backbone, backbone.vocab_size)
+        self.head = make_head(backbone, backbone.vocab_size)
 
     def forward(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
         """Return (M, V) float32 Q-values of M states, from one forward over their texts."""

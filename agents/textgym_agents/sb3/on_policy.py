@@ -144,7 +144,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
             value = self._last_action.value_of(windows[0]) if len(windows) == 1 else None
             if value is not None:
                 return value
-        return self.lm._values(self._read(obs)[1]).float()
+        return self.lm.values(self._read(obs)[1])
 
     def get_distribution(self, obs: PyTorchObs | TextStates) -> CategoricalDistribution:
         """Return pi(.|s) of N observations as SB3's distribution."""
