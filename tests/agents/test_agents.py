@@ -22,6 +22,7 @@ from textgym_agents import (
     BehaviourCloningConfig,
     DQNConfig,
     ExpertIterationConfig,
+    GRPOConfig,
     ILQLConfig,
     ILQLPolicy,
     LMPolicy,
@@ -272,6 +273,21 @@ def test_an_agent_of_ones_own_needs_public_names_only(tmp_path):
     loaded = Mine.load(tmp_path, make_env())
     assert loaded.config == MineConfig(num_episodes=8, scale=2.0, micro_batch=3)
     assert torch.equal(parameters(loaded.learn(50)), parameters(agent.learn(50)))
+
+
+@pytest.mark.parametrize("config", [BehaviourCloningConfig, ExpertIterationConfig, GRPOConfig])
+@pytest.mark.parametrize("setting", [{"head_learning_rate": 1e-3}, {"bootstrap_truncated": True}])
+def test_agents_without_a_trained_head_refuse_settings_of_a_critic(config, setting):
+    with pytest.raises(TypeError, match=f"{config.__name__}: unknown setting '{next(iter(setting))}'"):
+        config(**setting)
+
+
+def test_only_agents_with_a_critic_train_the_heads():
+    grpo = GRPO(LMPolicy(small_lm()), make_env(group_size=8), GRPOConfig(num_episodes=8))
+    ppo = PPO(LMPolicy(small_lm()), make_env(), num_episodes=8, head_learning_rate=0.5)
+    assert [group["lr"] for group in grpo.optimizer.param_groups] == [3e-4]
+    assert [group["lr"] for group in ppo.optimizer.param_groups] == [3e-4, 0.5]
+    assert ppo.optimizer.param_groups[1]["params"] == list(ppo.policy.value_head.parameters())
 
 
 @pytest.mark.parametrize("config", [BehaviourCloningConfig, ExpertIterationConfig])

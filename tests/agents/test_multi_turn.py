@@ -352,7 +352,7 @@ def test_the_next_state_of_q_learning_is_the_one_after_the_reply():
     config = DQNConfig(q_lambda=0.0, double_q=False, bootstrap_truncated=True, num_episodes=24)
     agent = DQN(policy, make_env(time_limit="truncated"), config)
     episodes = agent.collect()
-    targets = agent._targets(episodes, policy.evaluate(episodes, with_cuts=True))
+    targets = agent._targets(episodes, policy.evaluate(episodes, with_truncated=True))
     for b in range(24):
         ids, is_action = text_of(episodes, b)
         actions = np.flatnonzero(is_action).tolist()

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from fixtures import TOKENIZER, make_env, small_lm
 from textgym.constraints import BanTokens, MinNewTokens
-from textgym_agents import LMPolicy, collect
+from textgym_agents import LMPolicy, QPolicy, collect
 
 
 @pytest.fixture
@@ -187,3 +187,14 @@ def test_a_model_without_origin_is_saved_without_the_tokenizer_of_the_working_di
 
 def test_the_small_vocabulary_is_as_wide_as_the_model():
     assert TOKENIZER.vocab_size == small_lm().config.vocab_size
+
+
+def test_keywords_of_a_backbone_are_refused_where_one_is_given():
+    with pytest.raises(TypeError, match="lora: a keyword of LMBackbone"):
+        LMPolicy(LMPolicy(small_lm()).backbone, lora=4)
+
+
+def test_a_policy_of_another_class_is_not_loaded(tmp_path):
+    QPolicy(small_lm()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds another policy than LMPolicy: its settings are .*'q_from'"):
+        LMPolicy.from_pretrained(tmp_path)
