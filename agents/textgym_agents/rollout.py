@@ -1,4 +1,4 @@
-"""Whole episodes, collected from a vector environment while slots end and restart at different times."""
+"""Collection of whole episodes from a vector environment whose episodes end and restart at different times."""
 
 from typing import Any
 
@@ -28,10 +28,10 @@ __all__ = [
 
 
 class _Recorder:
-    """Arrays for the episodes 0 .. B-1, filled step by step as N slots work on them.
+    """Arrays of episodes 0 .. B-1, filled step by step as N sub-environments run them.
 
     Attributes:
-        episode: (N,) int64, the episode that each slot works on.
+        episode: (N,) int64, number of the current episode of each sub-environment.
         num_left: Episodes that have not ended yet.
     """
 
@@ -55,46 +55,46 @@ class _Recorder:
         self._num_started = 0
         self._pad_token_id = env.pad_token_id
 
-    def start(self, slots: npt.NDArray[np.int64], windows: npt.NDArray[np.int64]) -> None:
-        """Give slots whose episodes have just started the next numbers."""
-        episodes = self._num_started + np.arange(slots.size)
-        self.episode[slots] = episodes
-        self._num_started += slots.size
-        self.prompt_lengths[episodes] = self._write(episodes, windows[slots])
+    def start(self, indices: npt.NDArray[np.int64], windows: npt.NDArray[np.int64]) -> None:
+        """Assign the next numbers to episodes that have just started."""
+        episodes = self._num_started + np.arange(indices.size)
+        self.episode[indices] = episodes
+        self._num_started += indices.size
+        self.prompt_lengths[episodes] = self._write(episodes, windows[indices])
 
     def record(
         self,
-        slots: npt.NDArray[np.int64],
+        indices: npt.NDArray[np.int64],
         windows: npt.NDArray[np.int64],
-        choice: ActionOutput,
+        output: ActionOutput,
         rewards: npt.NDArray[np.float64],
         masks: npt.NDArray[np.bool_] | None,
     ) -> None:
-        """Append a step of slots that work on episodes; the arrays are of all N slots, ``windows`` before the step."""
-        episodes = self.episode[slots]
+        """Append a step of some sub-environments; arrays are of all N, ``windows`` are those before the step."""
+        episodes = self.episode[indices]
         step = self.num_steps[episodes]
-        self.positions[episodes, step] = np.count_nonzero(windows[slots] != self._pad_token_id, axis=1)
-        self.log_probs[episodes, step] = choice.log_probs[slots]
-        self.values[episodes, step] = choice.values[slots]
-        self.rewards[episodes, step] = rewards[slots]
+        self.positions[episodes, step] = np.count_nonzero(windows[indices] != self._pad_token_id, axis=1)
+        self.log_probs[episodes, step] = output.log_probs[indices]
+        self.values[episodes, step] = output.values[indices]
+        self.rewards[episodes, step] = rewards[indices]
         if self.masks is not None and masks is not None:
-            self.masks[episodes, step] = np.packbits(masks[slots], axis=1)
+            self.masks[episodes, step] = np.packbits(masks[indices], axis=1)
         self.num_steps[episodes] += 1
 
     def end(
-        self, slots: npt.NDArray[np.int64], observations: Any, truncated: npt.NDArray[np.bool_], infos: dict[str, Any]
+        self, indices: npt.NDArray[np.int64], observations: Any, truncated: npt.NDArray[np.bool_], infos: dict[str, Any]
     ) -> None:
-        """Close the episodes of slots; what the step gave is of all N slots."""
-        for slot, episode in zip(slots.tolist(), self.episode[slots].tolist(), strict=True):
-            self.truncated[episode] = truncated[slot]
-            info = self.infos[episode] = _info_of(infos.get("final_info", infos), slot)
+        """Close the episodes of some sub-environments; the results of the step are of all N."""
+        for index, episode in zip(indices.tolist(), self.episode[indices].tolist(), strict=True):
+            self.truncated[episode] = truncated[index]
+            info = self.infos[episode] = _info_of(infos.get("final_info", infos), index)
             last = infos["final_obs"] if "final_obs" in infos else token_window(observations)
-            self.text_lengths[episode] = self._write(episode, token_window(last[slot]))
+            self.text_lengths[episode] = self._write(episode, token_window(last[index]))
             if "token_rewards" in info:
                 steps = slice(self.num_steps[episode])
                 has_written = np.diff(self.positions[episode, steps], append=self.text_lengths[episode]) > 0
                 redistribute(self.rewards[episode, steps], info["token_rewards"], has_written)
-        self.num_left -= slots.size
+        self.num_left -= indices.size
 
     def _write(self, episodes: Any, windows: npt.NDArray[np.int64]) -> Any:
         """Take over one window, or n, as the ids of one episode, or n; return the lengths."""
@@ -132,18 +132,18 @@ def collect(
 ) -> Episodes:
     """Reset the environment and run the policy until the first ``num_episodes`` episodes that start have ended.
 
-    Taking the first that *end* instead would favour short texts. A slot that ends early takes the next episode at
-    once; when none is left the environment parks it (``options={"num_episodes": B}``): no further prompt is drawn, and
-    it is neither fed to the model nor scored. The environment is told the log-probabilities, so that a KL term of its
-    own is a KL.
+    Taking the first that *end* instead would favour short texts. A sub-environment starts the next episode at once;
+    when none is left the environment parks it (``options={"num_episodes": B}``): no further prompt is drawn, and
+    it is neither fed to the model nor scored. The environment receives the log-probabilities, which its own KL
+    penalty needs.
 
     Args:
         env: A vector environment of the TextGen family, in any autoreset mode (``SAME_STEP`` wastes no step).
         policy: Chooses the tokens.
-        num_episodes: B. A multiple of ``env.num_envs`` keeps the slots busy.
+        num_episodes: B. A multiple of ``env.num_envs`` uses all sub-environments throughout.
         seed: Passed to ``env.reset``.
-        options: Passed to ``env.reset``, with a value per slot where they are lists; they say where the first
-            ``env.num_envs`` episodes start, no later ones.
+        options: Passed to ``env.reset``, with a value per sub-environment where they are lists; they apply to the first
+            ``env.num_envs`` episodes only.
         deterministic: Choose the likeliest token instead of sampling.
         generator: Randomness of the sampling.
 
@@ -166,11 +166,11 @@ def collect(
         if masks is not None:
             masks = masks | ~active[:, None]  # an ended text may have no legal action left
         windows = token_window(observations)
-        choice = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
-        base.set_log_probs(choice.log_probs)
-        observations, rewards, terminated, truncated, infos = env.step(choice.actions)
+        output = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
+        base.set_log_probs(output.log_probs)
+        observations, rewards, terminated, truncated, infos = env.step(output.actions)
         done = terminated | truncated
-        recorder.record(np.flatnonzero(active), windows, choice, rewards, masks)
+        recorder.record(np.flatnonzero(active), windows, output, rewards, masks)
         recorder.end(np.flatnonzero(done), observations, truncated, infos)
         if resets_by_hand and done.any():
             observations, _ = env.reset(options={"reset_mask": done})
@@ -183,8 +183,8 @@ def collect(
 def env_seed(seed: int) -> int:
     """Derive the seed of a training environment from the seed of a run, so that the runs of a study are independent.
 
-    ``reset(seed=s)`` gives slot i the seed s + i, as in Gymnasium and Stable-Baselines3. Were it the run's own seed,
-    the slots of runs 0 and 1 would be the same, shifted by one, and so would be their prompts.
+    ``reset(seed=s)`` seeds sub-environment i with s + i, as in Gymnasium and Stable-Baselines3. With the run's own
+    seed, runs 0 and 1 would have the same sub-environments and prompts, shifted by one.
 
     Args:
         seed: Of the run, at least 0.
@@ -201,7 +201,7 @@ def env_seed(seed: int) -> int:
 def redistribute(
     rewards: npt.NDArray[np.floating], token_rewards: npt.ArrayLike, has_written: npt.NDArray[np.bool_]
 ) -> None:
-    """Move a terminal reward to the tokens that earned it, in place.
+    """Move a terminal reward to the tokens, by their shares, in place.
 
     Args:
         rewards: (T,), the rewards of the last T steps of an episode; the last one holds the score.
@@ -222,7 +222,7 @@ def redistribute(
 
 
 def make_env(env_id: str, num_envs: int, keywords: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Return the vector environment of an id, such as ``"textgym:TextGen-v0"``, that restarts ended slots at once.
+    """Return the vector environment of an id, such as ``"textgym:TextGen-v0"``, with autoreset mode ``SAME_STEP``.
 
     Raises:
         TypeError: If the id is not of the TextGen family, or a keyword is unknown.
@@ -290,10 +290,10 @@ def token_window(observation: Any) -> npt.NDArray[np.int64]:
     return observation["ids"] if isinstance(observation, dict) else observation
 
 
-def _info_of(infos: dict[str, Any], slot: int) -> dict[str, Any]:
-    """Return what a vector info says of one slot, as a single environment would say it."""
+def _info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
+    """Return the info of one sub-environment from a vector info."""
     return {
-        key: _info_of(value, slot) if isinstance(value, dict) else value[slot]
+        key: _info_of(value, index) if isinstance(value, dict) else value[index]
         for key, value in infos.items()
-        if not key.startswith("_") and (f"_{key}" not in infos or infos[f"_{key}"][slot])
+        if not key.startswith("_") and (f"_{key}" not in infos or infos[f"_{key}"][index])
     }
