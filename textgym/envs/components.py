@@ -11,7 +11,7 @@ from textgym.actions import Actions
 from textgym.batch import TextBatch
 from textgym.constraints import Constraint
 from textgym.endings import Ending
-from textgym.envs.step import EpisodeEnd, ScoreBounds
+from textgym.envs.step_result import EpisodeEnd, ScoreBounds
 from textgym.envs.user_turns import Dialogue
 from textgym.observations import Observation
 from textgym.prompts import PromptEncoder, PromptSource

@@ -14,7 +14,7 @@ from textgym.actions import Actions, as_actions
 from textgym.constraints import Constraint, as_constraint
 from textgym.endings import as_endings
 from textgym.envs.components import EnvComponents, KLTerm
-from textgym.envs.step import FINAL_INFO, FinalInfo, ScoreBounds
+from textgym.envs.step_result import FINAL_INFO, FinalInfo, ScoreBounds
 from textgym.envs.user_turns import Dialogue
 from textgym.errors import unknown_keyword, unknown_name
 from textgym.observations import Observation, as_observation

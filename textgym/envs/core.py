@@ -17,7 +17,7 @@ from textgym.batch import TextBatch
 from textgym.envs.action_masking import ActionMasking
 from textgym.envs.components import EnvComponents
 from textgym.envs.reset import PromptAssignment, ResetRequest
-from textgym.envs.step import EpisodeEnd, FinalState, State, Step
+from textgym.envs.step_result import EpisodeEnd, FinalState, State, Step
 from textgym.envs.user_turns import UserTurns
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
@@ -53,7 +53,8 @@ class Core:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
         lengths: (N,) int64, tokens of prompt and completion.
         prompt_lengths: (N,) int64.
-        steps: (N,) int64, actions taken; more than the new tokens only where invalid actions were ignored.
+        steps: (N,) int64, the used part of ``max_new_tokens``: tokens of the prefix that the episode started with, and
+            one for each action since, ignored invalid actions included.
         running: (N,) bool, False before the first reset, after an episode's end, and where a slot is parked.
     """
 
@@ -154,7 +155,7 @@ class Core:
         if request.is_full and self.components.kl is not None:
             self.components.kl.clear()
         errors = self._start(request)
-        return State(self.observe(), self._reported_masks(), errors)
+        return State(self.observations(), self._reported_masks(), errors)
 
     def _start(self, request: ResetRequest) -> dict[int, str]:
         """Start the requested episodes; return the errors of scoring their prompts, by slot."""
@@ -182,7 +183,8 @@ class Core:
         self.kl[slots] = 0.0
         self.running[slots] = True
         if (never := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
-            # A slot that is parked before its first episode shows the text of another one: no text is empty.
+            # A slot parked before its first episode has no text, but its observation must be valid, and models and
+            # observations read at least one token: it gets the text of another slot.
             self.ids[never], self.lengths[never] = self.ids[slots[0]], self.lengths[slots[0]]
             self.prompt_lengths[never] = self.prompt_lengths[slots[0]]
             for slot in never.tolist():
@@ -228,8 +230,8 @@ class Core:
 
     def _step(self, actions: npt.ArrayLike, autoreset: AutoresetMode, where: Bools | None) -> Step:
         """Step the running slots, start the episodes that are due, and observe."""
-        slots, to_reset = (ALL, None) if self._all_running and where is None else self._slots(autoreset, where)
-        chosen = self._checked(actions, slots)
+        slots, to_reset = (ALL, None) if self._all_running and where is None else self._slots_to_step(autoreset, where)
+        chosen = self._checked_actions(actions, slots)
         if chosen.size:
             rewards, terminated, truncated, invalid, end = self._play(chosen, slots)
         else:
@@ -240,9 +242,9 @@ class Core:
             scorer_errors = scorer_errors | end.scorer_errors()
             if autoreset is AutoresetMode.SAME_STEP:
                 to_reset = end.slots
-                final = FinalState(self.observe(end.slots), self._reported_masks())
+                final = FinalState(self.observations(end.slots), self._reported_masks())
         reset_errors = {} if to_reset is None else self._start(ResetRequest(to_reset))
-        state = State(self.observe(), self._reported_masks(), reset_errors)
+        state = State(self.observations(), self._reported_masks(), reset_errors)
         played = None
         if not isinstance(slots, slice):
             played = self._spread(np.ones(slots.size, dtype=np.bool_), slots)
@@ -254,10 +256,10 @@ class Core:
             if end is not None:
                 vectors[end.slots] = end.reward_vectors(self.reward_names)
         if end is not None:
-            end.columns  # noqa: B018 (computed here, so that a failure of the tokenizer undoes the step)
+            end.build_info()  # here, so that an error of the tokenizer undoes the step
         return Step(rewards, terminated, truncated, state, invalid, end, final, vectors, played, scorer_errors)
 
-    def _slots(self, autoreset: AutoresetMode, where: Bools | None) -> tuple[Slots, Integers | None]:
+    def _slots_to_step(self, autoreset: AutoresetMode, where: Bools | None) -> tuple[Slots, Integers | None]:
         """Return the slots to step, and those to reset instead or None."""
         if where is not None:
             return np.flatnonzero(where), None
@@ -270,7 +272,7 @@ class Core:
             return np.flatnonzero(self.running), np.flatnonzero(~self.running)
         return ALL, None
 
-    def _checked(self, actions: npt.ArrayLike, slots: Slots) -> Integers:
+    def _checked_actions(self, actions: npt.ArrayLike, slots: Slots) -> Integers:
         """Return the (n,) actions of ``slots``."""
         if not (self._all_running or self.running[slots].all()):
             raise ResetNeeded("step() needs a running episode: call reset() before the first step and after an end")
@@ -289,6 +291,7 @@ class Core:
 
     def _play(self, actions: Integers, slots: Slots) -> tuple[Floats, Bools, Bools, Bools | None, EpisodeEnd | None]:
         """Write a token in n slots; return (n,) rewards, terminated, truncated and invalid or None, and what ended."""
+        # Translate the actions into tokens, find the invalid ones, and compute the KL penalty in the old state.
         kl = self.components.kl
         tokens = self.components.actions.token_ids(actions, self._batch(slots))
         invalid = penalty = None
@@ -296,24 +299,25 @@ class Core:
             invalid = self.masking.invalid(self.action_masks(), self._rows[slots], actions, tokens)
         if kl is not None:
             penalty = kl.penalty(self._batch(ALL), slots, tokens, self._log_probs, self._token_masks(), invalid)
+        # Append the tokens and find the episodes that end.
         self._write(tokens, slots, invalid)
         batch = self._batch(slots)
-        terminated, truncated, reasons = self._ends(tokens, slots, invalid, batch)
-        if self._now is None:  # a user has replied
-            batch = self._batch(slots)
+        batch, terminated, truncated, reasons = self._ends(tokens, slots, invalid, batch)
         batch.done = terminated | truncated
+        # Score the texts that ended and compute the rewards.
         end = self._score_ended(batch, slots, reasons)
         rewards = self._rewards(batch, slots, end)
         if invalid is not None:
             rewards = rewards - np.where(invalid, self.components.invalid_action_penalty, 0.0)
         if penalty is not None and kl is not None:
             rewards = rewards - penalty
-            self.kl = _replaced(self.kl, slots, self.kl[slots] + penalty / kl.coefficient.coef)
+            self.kl = _replaced(self.kl, slots, self.kl[slots] + penalty / kl.coefficient.coef)  # in nats
         if self.max_reward < math.inf and np.abs(rewards).max(initial=0.0) > self.max_reward:
             raise ScorerError(
                 f"a reward of {rewards[np.abs(rewards).argmax()]} does not fit this interface, which holds at most "
                 f"{self.max_reward:.3g}: rescale the scorer, or choose a reference whose KL penalty is finite"
             )
+        # Stop the episodes that ended and drop what was cached of the old state.
         if end is not None:
             if penalty is not None:
                 end.kl = self.kl[end.slots]
@@ -341,8 +345,13 @@ class Core:
 
     def _ends(
         self, tokens: Integers, slots: Slots, invalid: Bools | None, batch: TextBatch
-    ) -> tuple[Bools, Bools, list[Reason]]:
-        """Return (n,) terminated and truncated, and the reasons, of which the first that is True counts."""
+    ) -> tuple[TextBatch, Bools, Bools, list[Reason]]:
+        """Find the episodes that end, after the replies of users whose turn it is.
+
+        Returns:
+            The n texts, replies included; (n,) terminated and truncated; the reasons, of which the first that is True
+            counts.
+        """
         is_eos = tokens == self._eos
         if invalid is not None:
             is_eos = is_eos & ~invalid
@@ -356,12 +365,13 @@ class Core:
             terminated = terminated | reasons[-1][1]
         if self.user_turns is not None and (ends_turn := is_eos & ~terminated).any():
             reasons += self._user_replies(ends_turn, slots, batch)
+            batch = self._batch(slots)
             terminated = np.logical_or.reduce([terminated, *(mask for _, mask in reasons)])
         budget = self.steps[slots] >= self.components.max_new_tokens
         reasons.append(("max_new_tokens", budget))
         if self.components.budget_terminates:
-            return terminated | budget, np.zeros(budget.size, dtype=np.bool_), reasons
-        return terminated, budget & ~terminated, reasons
+            return batch, terminated | budget, np.zeros(budget.size, dtype=np.bool_), reasons
+        return batch, terminated, budget & ~terminated, reasons
 
     def _user_replies(self, ends_turn: Bools, slots: Slots, batch: TextBatch) -> list[Reason]:
         """Append the user's replies where a turn has ended, (n,) bool; return the reasons why dialogues end."""
@@ -415,7 +425,9 @@ class Core:
             self.reward_state = column
         if end is not None and reward.per_token:
             end.token_rewards = checked_token_rewards(reward, self._score, end.batch, end.scores.total)
-        if end is not None and end.scores.errors:  # an episode whose scorer failed under the policy "invalid" gets 0
+        if (
+            end is not None and end.scores.errors
+        ):  # an episode whose scorer failed gets 0 with on_scorer_error="invalid"
             rewards = np.where(batch.done & np.isnan(rewards), 0.0, rewards)
         if rewards is not final_scores and not np.isfinite(rewards).all():
             wrong = rewards[~np.isfinite(rewards)][0]
@@ -430,7 +442,7 @@ class Core:
 
     # Observations and masks --------------------------------------------------------------------------------------
 
-    def observe(self, slots: Slots = ALL) -> Any:
+    def observations(self, slots: Slots = ALL) -> Any:
         """Return fresh observations of n slots, with n in front."""
         return self.components.observation(self._batch(slots))
 

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
-from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
+from textgym.envs.step_result import Column, infos, reset_columns, row_of, step_columns
 from textgym.errors import install_hint
 
 try:

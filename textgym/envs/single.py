@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, option_rows
-from textgym.envs.step import Column, infos, reset_columns, row_of, step_columns
+from textgym.envs.step_result import Column, infos, reset_columns, row_of, step_columns
 
 __all__ = ["TextGenEnv"]
 

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
 from textgym.envs.single import TextGenEnv
-from textgym.envs.step import reset_columns, row_of, step_columns, vector_info
+from textgym.envs.step_result import reset_columns, row_of, step_columns, vector_info
 from textgym.errors import unknown_name
 
 __all__ = ["TextGenVectorEnv"]

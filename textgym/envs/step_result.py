@@ -1,12 +1,12 @@
-"""What a reset or step of the core returns, and the ``info`` that the interfaces make of it.
+"""Results of the core's ``reset`` and ``step``, and the ``info`` that the interfaces make of them.
 
+The step itself is ``Core.step`` in ``core.py``; the keys of ``info`` are documented in ``TextGenEnv`` (``single.py``).
 ``info`` is kept as columns, one per key, each with the slots that have it: ``vector_info`` makes a vector environment's
 arrays and masks of them, ``infos`` one dict per slot.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -96,9 +96,11 @@ class EpisodeEnd:
     token_rewards: list[npt.NDArray[np.float64]] | None = None
     """K arrays, the share of each token in the score, from rewards that give one."""
 
-    @cached_property
-    def columns(self) -> Columns:
-        """Final ``info`` by key; a score or component that does not apply to an episode is left out of its ``info``."""
+    columns: Columns = field(init=False)
+    """Final ``info`` by key, set by ``build_info``."""
+
+    def build_info(self) -> None:
+        """Set ``columns``; a score or component that does not apply to an episode is left out of its ``info``."""
         columns: dict[str, Any] = {
             "prompt": self.batch.prompts,
             "completion": self.batch.completions,
@@ -123,7 +125,7 @@ class EpisodeEnd:
         result = {key: Column(self.slots, values) for key, values in columns.items()}
         if self.bounds is not None:
             result["score_normalised"] = self._known(self._normalised(self.bounds))
-        return result
+        self.columns = result
 
     def _known(self, values: npt.NDArray[np.float64]) -> Column:
         """Return the column of values that are not NaN, and of NaN where the scorer failed."""
