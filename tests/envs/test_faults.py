@@ -294,6 +294,35 @@ def test_a_step_that_fails_assigns_no_prompt_of_a_group(bench):
     assert [info["group"] for info in one.step(EOS, EOS)[1]] == [2, 2]
 
 
+@in_all_interfaces
+def test_a_reset_that_is_repeated_draws_the_same_prompts(bench):
+    one, undisturbed = bench(reward="potential", prompts=list("abcdefgh")), bench(prompts=list("abcdefgh"))
+    undisturbed.env.set_state(one.env.get_state())
+    one.break_it("raises", only_prompts=True)
+    for _ in range(2):
+        with pytest.raises(ScorerError):
+            one.env.reset()
+    one.mend()
+    check_same(undisturbed.env.reset(), one.env.reset(), "reset")
+    check_same(undisturbed.env.get_rng_states(), one.env.get_rng_states(), "generators")
+
+
+@pytest.mark.parametrize("interface", ["NextStep", "SameStep", "sb3"])
+def test_a_step_that_is_repeated_draws_the_same_prompts(bench):
+    keywords = {"reward": "potential", "prompts": list("abcdefgh")}
+    one, undisturbed = bench(**keywords), bench(**keywords)
+    undisturbed.env.set_state(one.env.get_state())
+    if one.interface == "NextStep":
+        one.step(EOS, EOS), undisturbed.step(EOS, EOS)
+    one.break_it("raises", only_prompts=True)
+    for _ in range(2):
+        with pytest.raises(ScorerError):
+            one.step(EOS, EOS)
+    one.mend()
+    check_same(undisturbed.step(EOS, EOS), one.step(EOS, EOS), "step")
+    check_same(undisturbed.env.get_state(), one.env.get_state(), "state")
+
+
 @pytest.mark.parametrize("interface", ["NextStep"])
 def test_a_step_that_fails_draws_no_prompt_for_a_waiting_slot(bench):
     one = bench(prompts=iter(["Hi ", "Ho ", "Ha "]))

@@ -276,7 +276,7 @@ def test_parked_differs_from_waiting_for_a_reset(interface):
     assert env.parked.tolist() == [False] * 3
     reset(env, num_episodes=2, seed=0)
     assert env.parked.tolist() == [False, False, True]
-    parked = env.env_method("parked") if interface == "sb3" else env.call("parked")
+    parked = env.get_attr("parked")
     assert [bool(one) for one in parked] == [False, False, True]
     env.parked[:] = True  # a copy
     assert env.parked.tolist() == [False, False, True]

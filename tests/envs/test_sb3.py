@@ -123,6 +123,9 @@ def test_attributes_and_methods_are_per_environment():
     envs.reset()
     assert envs.get_attr("pad_token_id") == [97, 97, 97]
     assert envs.get_attr("max_new_tokens", [0, 2]) == [4, 4]
+    assert envs.get_attr("running") == [True, True, True]
+    assert envs.get_attr("parked", [0, 2]) == [False, False]
+    assert [method()[0].sum() for method in envs.get_attr("action_masks")] == [2, 2, 2]
     masks = envs.env_method("action_masks", indices=[1])
     assert [np.flatnonzero(mask).tolist() for mask in masks] == [[*CHAR.encode("a"), EOS]]
     assert envs.has_attr("action_masks")

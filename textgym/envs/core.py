@@ -44,10 +44,10 @@ class Core:
 
     With ``group_size`` 1, slot i seeded with s runs the same episodes as a single environment seeded with s.
 
-    ``reset`` and ``step`` are atomic: after an exception every episode is as it was, and the call can be repeated.
-    Prompts that were drawn are not drawn again. Scorers and prompt sources observe ended episodes last, when nothing
-    else can fail; an exception in their ``observe`` leaves the step taken. To make undoing cheap, (N,) arrays are
-    replaced, never changed in place; only ``ids`` is written to.
+    ``reset`` and ``step`` are atomic: after an exception every episode and generator is as it was, and the call can be
+    repeated; only prompts taken from an iterator are lost. Scorers and prompt sources observe ended episodes last, when
+    nothing else can fail; an exception in their ``observe`` leaves the step taken. To make undoing cheap, (N,) arrays
+    are replaced, never changed in place; only ``ids`` is written to.
 
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
@@ -93,9 +93,9 @@ class Core:
         self._all_running = False
         self._masks: Bools | None = None
         self._now: TextBatch | None = None
-        # Of the call under way, to undo it: overwritten rows of ids, and generators that users have drawn from.
+        # Of the call under way, to undo it: overwritten rows of ids, and earlier states of generators.
         self._overwritten: list[tuple[Integers, Integers]] = []
-        self._user_draws: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
+        self._rng_states: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Core:
             try:
                 return function(*args)
             except BaseException:
-                for rng, rng_state in self._user_draws:
+                for rng, rng_state in reversed(self._rng_states):
                     rng.bit_generator.state = rng_state
                 for slots, rows in self._overwritten:
                     self.ids[slots] = rows
@@ -136,8 +136,14 @@ class Core:
                     self.user_turns.set_state(user_turns)
                 raise
         finally:
-            self._overwritten, self._user_draws = [], []
+            self._overwritten, self._rng_states = [], []
             self._lock.release()
+
+    def _keep_rng_states(self, slots: Integers) -> list[np.random.Generator]:
+        """Return the generators of n slots, before anything is drawn from them."""
+        rngs = [self.assignment.rngs[slot] for slot in slots.tolist()]
+        self._rng_states += [(rng, rng.bit_generator.state) for rng in rngs]
+        return rngs
 
     # Reset ------------------------------------------------------------------------------------------------------
 
@@ -159,6 +165,7 @@ class Core:
 
     def _start(self, request: ResetRequest) -> dict[int, str]:
         """Start the requested episodes; return the errors of scoring their prompts, by slot."""
+        self._keep_rng_states(request.slots)
         texts, groups = self.assignment.assign(request)
         slots = request.slots[: len(texts)]
         self._scorer_errors = {}
@@ -377,8 +384,7 @@ class Core:
         """Append the user's replies where a turn has ended, (n,) bool; return the reasons why dialogues end."""
         assert self.user_turns is not None
         turns = ends_turn.nonzero()[0]
-        rngs = [self.assignment.rngs[slot] for slot in self._rows[slots][turns].tolist()]
-        self._user_draws += [(rng, rng.bit_generator.state) for rng in rngs]
+        rngs = self._keep_rng_states(self._rows[slots][turns])
         found = self.user_turns.reply(batch.select(turns), rngs, self.ids, self.lengths)
         self._now = None
         reasons = [(name, np.zeros_like(ends_turn)) for name, _ in found]

@@ -201,12 +201,10 @@ class CoreInterface:
         completion = core.components.tokenizer.decode(core.ids[index, start:end].tolist())
         return f"{core.samples[index].prompt}|{completion}" if end else ""
 
-    def _per_env(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
-        """Read an attribute, or call a method, and return N results."""
-        value = getattr(self, name)
-        if callable(value):
-            value = value(*args, **kwargs)
-        return list(value) if name in PER_ENV and value is not None else [value] * self.core.num_envs
+    def _per_env(self, name: str, value: Any) -> list[Any]:
+        """Return N values: one per environment of the attribute or result in ``PER_ENV``, otherwise the same."""
+        is_batched = name in PER_ENV and value is not None and not callable(value)
+        return list(value) if is_batched else [value] * self.core.num_envs
 
 
 def combine_snapshots(

@@ -100,9 +100,9 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         return [self._text(slot) for slot in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """Return the attribute once per index; all environments are one object."""
-        value = getattr(self, attr_name)
-        return [value] * len(list(self._get_indices(indices)))
+        """Return the attribute of the environments ``indices``; a method is that of the one object they all are."""
+        values = self._per_env(attr_name, getattr(self, attr_name))
+        return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
         """Set the attribute in all environments, which are one object; ``indices`` must be all of them."""
@@ -116,7 +116,8 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
     ) -> list[Any]:
         """Call a method once and return its results for ``indices``, such as the rows of ``"action_masks"``."""
-        results = self._per_env(method_name, *method_args, **method_kwargs)
+        method = getattr(self, method_name)
+        results = self._per_env(method_name, method(*method_args, **method_kwargs))
         return [results[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(

@@ -120,7 +120,8 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does."""
         if name in ("action_space", "observation_space"):
             name = f"single_{name}"
-        return tuple(self._per_env(name, *args, **kwargs))
+        value = getattr(self, name)
+        return tuple(self._per_env(name, value(*args, **kwargs) if callable(value) else value))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Return an attribute N times; ``action_space`` and ``observation_space`` are those of one sub-environment."""
