@@ -16,8 +16,10 @@ import textgym.scorers
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import (
+    GroupPercentile,
     Keywords,
     LengthBand,
+    Regex,
     Repetition,
     Scorer,
     Scores,
@@ -601,6 +603,16 @@ def test_repetition_is_the_fraction_of_repeated_n_grams():
 @pytest.mark.parametrize("text", ["!!!!!!!!", "😀😀😀😀😀😀😀😀", "猫猫猫猫猫猫猫猫", "no no no no no no no no"])
 def test_repetition_counts_marks_emoji_and_unspaced_scripts(text):
     assert values("repetition", text) == [pytest.approx(5 / 6)]
+
+
+def test_numpy_integers_are_counts():
+    count = np.int64(2)
+    text = "no no no no"
+    assert values(Repetition(count), text) == values(Repetition(2), text)
+    assert values(Regex("no", "count", np.int64(8)), text) == [0.5]
+    assert GroupPercentile(len, memory_size=count).memory_size == 2
+    with pytest.raises(ValueError, match="n is True, expected an integer >= 1"):
+        Repetition(True)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5])

@@ -507,10 +507,10 @@ def test_a_combination_of_incremental_scorers_is_incremental(scorer):
     assert scorer.incremental
     batch = batch_of("ab", "")
     states = scorer.begin(batch)
-    grown = batch_of("abc", "d")
+    longer = batch_of("abc", "d")
     assert scorer.value(states, batch).tolist() == scorer(batch).tolist()
-    states = scorer.advance(states, grown)
-    assert scorer.value(states, grown).tolist() == scorer(grown).tolist()
+    states = scorer.advance(states, longer)
+    assert scorer.value(states, longer).tolist() == scorer(longer).tolist()
     assert scorer.begin(batch_of()) == scorer.advance([], batch_of()) == []
     assert scorer.value([], batch_of()).shape == (0,)
 

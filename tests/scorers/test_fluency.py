@@ -30,7 +30,7 @@ def small_fluency(window=64, **options):
     return Fluency(random_lm(8, window=window), tokenizer=ABC, **options)
 
 
-def grown(texts, prompts, slots=None, tokenizer=ABC):
+def batch_of_ids(texts, prompts, slots=None, tokenizer=ABC):
     """Return a batch of texts given as ids."""
     rows = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
     ids = np.full((len(rows), max(map(len, rows)) + 2), tokenizer.vocab_size)  # the environment's window is wider
@@ -90,7 +90,9 @@ def test_an_empty_prompt_is_replaced_by_the_start_token():
 
 def test_a_chosen_eos_is_a_token_like_any_other():
     model = random_lm(8)
-    assert small_fluency()(grown([[0, 7]], [[1]]))[0] == pytest.approx(mean_log_prob(model, [1], [0, 7]), rel=1e-5)
+    assert small_fluency()(batch_of_ids([[0, 7]], [[1]]))[0] == pytest.approx(
+        mean_log_prob(model, [1], [0, 7]), rel=1e-5
+    )
 
 
 def test_ids_of_another_vocabulary_are_encoded_again_with_their_eos():
@@ -100,8 +102,8 @@ def test_ids_of_another_vocabulary_are_encoded_again_with_their_eos():
     other = TextBatch.from_texts([text], ["It was late. "])
     np.testing.assert_allclose(scorer(other), scorer(own), rtol=1e-5)
     byte = as_tokenizer("byte")
-    ended = grown([[*byte.encode(text), 256]], [byte.encode("It was late. ")], tokenizer=byte)
-    ended_own = grown([[*TINY.encode(text), 0]], [TINY.encode("It was late. ")], tokenizer=TINY)
+    ended = batch_of_ids([[*byte.encode(text), 256]], [byte.encode("It was late. ")], tokenizer=byte)
+    ended_own = batch_of_ids([[*TINY.encode(text), 0]], [TINY.encode("It was late. ")], tokenizer=TINY)
     np.testing.assert_allclose(scorer(ended), scorer(ended_own), rtol=1e-5)
     assert abs(scorer(ended)[0] - scorer(other)[0]) > 0.01
 
@@ -118,10 +120,12 @@ def test_tokens_beyond_the_positions_of_the_model_are_not_scored():
     model = random_lm(8, window=8)
     scorer = Fluency(model, tokenizer=ABC)
     prompt, text = [0, 1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1]
-    assert scorer(grown([text], [prompt]))[0] == pytest.approx(mean_log_prob(model, prompt[-4:], text[:4]), rel=1e-5)
-    states = scorer.begin(grown([[]], [prompt]))
+    assert scorer(batch_of_ids([text], [prompt]))[0] == pytest.approx(
+        mean_log_prob(model, prompt[-4:], text[:4]), rel=1e-5
+    )
+    states = scorer.begin(batch_of_ids([[]], [prompt]))
     for length in range(1, 7):
-        batch = grown([text[:length]], [prompt])
+        batch = batch_of_ids([text[:length]], [prompt])
         states = scorer.advance(states, batch)
         np.testing.assert_allclose(scorer.value(states, batch), scorer(batch), rtol=1e-5)
     assert states[0][1] == 4
@@ -139,13 +143,13 @@ def test_incremental_scores_equal_whole_text_scores_through_resets(with_slots):
         for i in new:
             prompts[i], texts[i] = rng.integers(7, size=rng.integers(1, 6)).tolist(), []
         if new:
-            batch = grown([texts[i] for i in new], [prompts[i] for i in new], new if with_slots else None)
+            batch = batch_of_ids([texts[i] for i in new], [prompts[i] for i in new], new if with_slots else None)
             for i, state in zip(new, scorer.begin(batch), strict=True):
                 states[i] = state
         moved = [i for i in range(NUM_SLOTS) if rng.random() < 0.8] or [0]
         for i in moved:
             texts[i] = [*texts[i], int(rng.integers(8))]
-        batch = grown([texts[i] for i in moved], [prompts[i] for i in moved], moved if with_slots else None)
+        batch = batch_of_ids([texts[i] for i in moved], [prompts[i] for i in moved], moved if with_slots else None)
         advanced = scorer.advance([states[i] for i in moved], batch)
         np.testing.assert_allclose(scorer.value(advanced, batch), scorer(batch), rtol=1e-4)
         for i, state in zip(moved, advanced, strict=True):
@@ -158,26 +162,28 @@ def test_each_token_costs_the_model_one_token():
     scorer = small_fluency()
     prompts = [[0, 1, 2], [3, 4], [5, 6, 0, 1]]
     texts = [[1, 2, 3, 4], [5, 6, 0], [1, 1, 1, 1]]
-    states = scorer.begin(grown([[]] * 3, prompts, [0, 1, 2]))
-    states = scorer.advance(states, grown([text[:1] for text in texts], prompts, [0, 1, 2]))
+    states = scorer.begin(batch_of_ids([[]] * 3, prompts, [0, 1, 2]))
+    states = scorer.advance(states, batch_of_ids([text[:1] for text in texts], prompts, [0, 1, 2]))
     with fed_tokens(scorer._lm.model) as fed:
         for length in (2, 3):
-            states = scorer.advance(states, grown([text[:length] for text in texts], prompts, [0, 1, 2]))
+            states = scorer.advance(states, batch_of_ids([text[:length] for text in texts], prompts, [0, 1, 2]))
         kept = [0, 2]  # the second text has ended
-        scorer.advance([states[i] for i in kept], grown([texts[i] for i in kept], [prompts[i] for i in kept], kept))
+        scorer.advance(
+            [states[i] for i in kept], batch_of_ids([texts[i] for i in kept], [prompts[i] for i in kept], kept)
+        )
     assert fed == [3, 3, 2]
 
 
 def test_begin_of_empty_completions_does_not_call_the_model():
     scorer = small_fluency()
     with fed_tokens(scorer._lm.model) as fed:
-        assert scorer.begin(grown([[]], [[0, 1]])) == [(0.0, 0)]
+        assert scorer.begin(batch_of_ids([[]], [[0, 1]])) == [(0.0, 0)]
     assert fed == []
 
 
 def test_a_shared_prompt_is_fed_once():
     scorer = small_fluency(window=256)
-    batch = grown([[1, 2], [3, 4], [5, 6]], [[0, 1] * 60] * 3)
+    batch = batch_of_ids([[1, 2], [3, 4], [5, 6]], [[0, 1] * 60] * 3)
     scorer(batch)  # the first call tries whether the model can
     with fed_tokens(scorer._lm.model) as fed:
         scorer(batch)
@@ -195,7 +201,7 @@ def test_a_name_stays_out_of_pickles_and_copies_share_the_weights():
 def test_training_the_given_model_does_not_change_the_scores():
     model = random_lm(8)
     scorer = Fluency(model, tokenizer=ABC)
-    batch = grown([[0, 1]], [[2]])
+    batch = batch_of_ids([[0, 1]], [[2]])
     before = scorer(batch)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(3)
@@ -208,7 +214,7 @@ def test_logits_of_minus_infinity_leave_a_finite_score():
     model.get_output_embeddings().register_forward_hook(
         lambda _, __, logits: logits.index_fill(-1, torch.tensor([3]), -math.inf)
     )
-    assert Fluency(model, tokenizer=ABC)(grown([[3, 3]], [[0]])).tolist() == [-100.0]
+    assert Fluency(model, tokenizer=ABC)(batch_of_ids([[3, 3]], [[0]])).tolist() == [-100.0]
 
 
 @pytest.mark.parametrize(

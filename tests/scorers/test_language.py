@@ -99,7 +99,7 @@ def test_the_list_is_extended_and_reduced_per_scorer():
     [
         ({"extra": "loser"}, TypeError, "extra is 'loser'; expected a sequence of strings"),
         ({"allowed": [1]}, TypeError, "allowed is .1.; expected a sequence of strings"),
-        ({"extra": ["a", " "]}, ValueError, "extra holds a blank word"),
+        ({"extra": ["a", " "]}, ValueError, "extra contains a blank word"),
     ],
 )
 def test_invalid_word_lists_are_rejected(options, error, message):
@@ -179,7 +179,7 @@ def test_a_count_that_is_not_a_positive_integer_is_rejected(count):
         ("He go to school.", 1, 4),
         ("An cat sat on the the mat.", 2, 7),
         ("I has a dog .", 2, 4),
-        ("It cost 42 coins, he go on.", 1, 6),  # a number is no word
+        ("It cost 42 coins, he go on.", 1, 6),  # a number is not a word
         ("teh", 1, 1),
     ],
 )
@@ -228,13 +228,13 @@ from textgym.scorers import Grammar
 letters = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=100_000))
 batch = TextBatch.from_texts([letters, "a" * 100_000, "-" * 100_000])
 print(Grammar()(batch).tolist(), Grammar(kinds=("Spelling",))(batch).tolist())
-status = Path("/proc/self/status")  # what getrusage says includes the parent of a process
+status = Path("/proc/self/status")  # getrusage includes the parent of a process
 lines = status.read_text().splitlines() if status.exists() else ["VmHWM: 0"]
 print(*(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said, peak = done.stdout.splitlines()
-    assert said == "[1.0, 0.0, 0.0] [0.0, 0.0, 0.0]"
+    scores, peak = done.stdout.splitlines()
+    assert scores == "[1.0, 0.0, 0.0] [0.0, 0.0, 0.0]"
     assert int(peak) < 600_000  # kilobytes
 
 
@@ -343,7 +343,7 @@ def test_a_text_without_evidence_scores_0(text):
 
 
 def test_a_probability_below_the_bound_counts_as_0():
-    # Of letters that it knows nothing of, the model gives English 0.1245, as of no text at all.
+    # For letters unknown to the model, and for an empty text, the probability of English is 0.1245.
     assert scores(Language(unknown_below=0.1), "hi") == [pytest.approx(0.1245, abs=1e-3)]
     assert scores(Language(unknown_below=0.13), "hi") == [0]
 

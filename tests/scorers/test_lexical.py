@@ -296,8 +296,8 @@ OTHERS = "cat:dog cat:cut night:net letter:water singing:walking station:lotion 
 def test_frequent_rhymes_are_detected_from_spelling():
     unheard = [pair for pair in RHYMES.split() if len({rhyme_ending(word) for word in pair.split(":")}) > 1]
     assert unheard == []
-    heard = [pair for pair in OTHERS.split() if len({rhyme_ending(word) for word in pair.split(":")}) == 1]
-    assert heard == ["bed:bead"]  # which is spelled as "bed:dead" is
+    rhyming = [pair for pair in OTHERS.split() if len({rhyme_ending(word) for word in pair.split(":")}) == 1]
+    assert rhyming == ["bed:bead"]  # which is spelled as "bed:dead" is
 
 
 def test_rhyme_is_the_share_of_rhyming_pairs_of_the_scheme():
@@ -491,7 +491,7 @@ PROMPT = "A happy ("
 COLUMNS = [{"keywords": WORDS, "banned_words": "a, red hat, 猫"}, {"keywords": "cat, b"}, {}]
 
 
-def grown(tokenizer, rows, size):
+def batch_of_ids(tokenizer, rows, size):
     """Texts of `size` tokens, behind prompts of different lengths, as an environment would show them."""
     prompts = [
         tokenizer.encode(PROMPT[: 3 * i])[: 3 * i] if tokenizer is TOKENIZERS["tiny"] else [0] * i for i in range(3)
@@ -538,7 +538,7 @@ def test_last_pieces_concatenate_to_the_text(case):
     size = len(rows[0])
     texts = [""] * len(rows)
     for n in range(1, size + 1):
-        batch = grown(tokenizer, rows, n)
+        batch = batch_of_ids(tokenizer, rows, n)
         texts = [text + piece for text, piece in zip(texts, batch.last_pieces, strict=True)]
         assert texts == batch.completions
 
@@ -549,15 +549,15 @@ def test_incremental_scores_equal_the_score_of_the_whole_text(case, start):
     tokenizer, rows = case
     size = len(rows[0])
     start = min(start, size)
-    first = grown(tokenizer, rows, start)
+    first = batch_of_ids(tokenizer, rows, start)
     states = {name: scorer.begin(first) for name, scorer in INCREMENTAL.items()}
     for n in range(start, size + 1):
-        batch = grown(tokenizer, rows, n)
+        batch = batch_of_ids(tokenizer, rows, n)
         for name, scorer in INCREMENTAL.items():
             if n > start:
                 states[name] = pickle.loads(pickle.dumps(scorer.advance(states[name], batch)))
-            told = scorer.value(states[name], batch)
-            np.testing.assert_allclose(told, scorer(batch), rtol=1e-12, err_msg=f"{name}: {batch.completions}")
+            scores = scorer.value(states[name], batch)
+            np.testing.assert_allclose(scores, scorer(batch), rtol=1e-12, err_msg=f"{name}: {batch.completions}")
 
 
 @given(st.lists(st.sampled_from("ab .(\n"), max_size=40))
@@ -566,9 +566,9 @@ def test_overlapping_words_are_found_character_by_character(characters):
     tokenizer = TOKENIZERS["char"]
     row = tokenizer.encode("".join(characters))
     for scorer in (Keywords(["a", "a b", "b a b", "ab", "b."]), BannedWords(["a", "a b", "b a b", "ab", "b."])):
-        states = scorer.begin(grown(tokenizer, [row], 0))
+        states = scorer.begin(batch_of_ids(tokenizer, [row], 0))
         for n in range(1, len(row) + 1):
-            batch = grown(tokenizer, [row], n)
+            batch = batch_of_ids(tokenizer, [row], n)
             states = scorer.advance(states, batch)
             assert scorer.value(states, batch) == scorer(batch)
 
@@ -577,16 +577,16 @@ def test_states_stay_small_for_long_texts():
     tokenizer = TOKENIZERS["byte"]
     row = tokenizer.encode("a cat sat " * 100)
     for scorer in (Keywords(["cat", "unicorn"]), BannedWords(["cat", "red hat"]), CharacterShare(), BalancedBrackets()):
-        assert len(pickle.dumps(scorer.begin(grown(tokenizer, [row], len(row))))) < 250
+        assert len(pickle.dumps(scorer.begin(batch_of_ids(tokenizer, [row], len(row))))) < 250
 
 
 def test_a_state_is_not_changed_by_later_tokens():
     tokenizer = TOKENIZERS["byte"]
     row = tokenizer.encode("a (cat) sat")
     for name, scorer in INCREMENTAL.items():
-        states = scorer.begin(grown(tokenizer, [row], 5))
+        states = scorer.begin(batch_of_ids(tokenizer, [row], 5))
         before = pickle.dumps(states)
-        scorer.advance(states, grown(tokenizer, [row], 6))
+        scorer.advance(states, batch_of_ids(tokenizer, [row], 6))
         assert pickle.dumps(states) == before, name
 
 
@@ -598,7 +598,7 @@ def test_last_pieces_of_texts_without_tokens_are_empty():
 def test_tokens_that_add_nothing_within_a_character_do_not_lose_it():
     tokenizer = TOKENIZERS["byte"]
     row = [0xE2, *[tokenizer.eos_token_id] * 10, 0x82, *[tokenizer.eos_token_id] * 10, 0xAC]
-    assert grown(tokenizer, [row], len(row)).last_pieces == ["€"]
+    assert batch_of_ids(tokenizer, [row], len(row)).last_pieces == ["€"]
 
 
 def test_last_pieces_work_with_a_tokenizer_that_cannot_be_a_key():
@@ -609,5 +609,5 @@ def test_last_pieces_work_with_a_tokenizer_that_cannot_be_a_key():
 
 
 def test_incremental_scorers():
-    following = {name for name, scorer in ALL.items() if scorer.incremental}
-    assert following == {"balanced_brackets", "banned_words", "character_share", "keywords"}
+    incremental = {name for name, scorer in ALL.items() if scorer.incremental}
+    assert incremental == {"balanced_brackets", "banned_words", "character_share", "keywords"}

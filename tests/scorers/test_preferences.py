@@ -266,7 +266,7 @@ def test_a_malformed_line_is_an_error_with_its_number_and_the_expected_columns(l
 def test_a_file_without_pairs_and_a_binary_file_are_errors(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n\n")
-    with pytest.raises(ValueError, match=r"pairs\.jsonl holds no pairs"):
+    with pytest.raises(ValueError, match=r"pairs\.jsonl contains no pairs"):
         read_pairs(path)
     path.write_bytes(b"\xff\xfe{")
     with pytest.raises(ValueError, match=r"pairs\.jsonl is not UTF-8"):
@@ -303,7 +303,7 @@ def test_a_file_without_pairs_and_a_binary_file_are_errors(tmp_path):
         (lambda: PreferenceSettings(epochs=0), ValueError, "epochs is 0, expected an integer >= 1"),
         (lambda: PreferenceSettings(batch_size=1.5), ValueError, "batch_size is 1.5, expected an integer >= 1"),
         (lambda: PreferenceSettings(learning_rate=0), ValueError, "learning_rate must be positive, got 0"),
-        (lambda: PreferenceSettings(held_out=1), ValueError, "held_out must be a share"),
+        (lambda: PreferenceSettings(held_out=1), ValueError, r"held_out must be in \[0, 1\)"),
     ],
 )
 def test_invalid_training_arguments_are_rejected(make, error, message):

@@ -316,21 +316,21 @@ def test_similarity_is_the_cosine_clipped_at_0():
     scorer = EmbeddingSimilarity(letter_counts)
     assert score(scorer, "ab", "a") == pytest.approx(1 / math.sqrt(2))
     assert score(scorer, "ab", "c", "a", "bbaa") == pytest.approx(1)
-    assert score(scorer, "xyz", "a") == 0  # no letter that the embedder knows
+    assert score(scorer, "xyz", "a") == 0  # no letter that the embedder counts
     signed = EmbeddingSimilarity(lambda texts: [[len(text) - 2.0] for text in texts])
     assert (score(signed, "a", "abc"), score(signed, "abcd", "abc")) == (0, 1)
 
 
 def test_each_text_of_a_batch_is_embedded_once():
-    asked = []
+    embedded = []
 
     def counting(texts):
-        asked.extend(texts)
+        embedded.extend(texts)
         return letter_counts(texts)
 
     batch = TextBatch.from_texts(["a", "a", "b", "c"], references=[["a", "b"], ["a"], ["b"], []])
     np.testing.assert_allclose(EmbeddingSimilarity(counting)(batch), [1, 1, 1, np.nan])
-    assert sorted(asked) == ["a", "b"]
+    assert sorted(embedded) == ["a", "b"]
 
 
 def test_wordllama_scores_a_paraphrase_above_another_topic():

@@ -136,6 +136,11 @@ def test_without_its_package_a_scorer_raises_the_command_that_installs_it(kind, 
     assert all(f"pip install '{package}'" in message for package in wanted), message
 
 
+@pytest.mark.parametrize("kind", REQUIRING, ids=lambda kind: kind.__name__)
+def test_the_error_for_a_missing_package_is_documented(kind):
+    assert "ImportError: If " in inspect.getdoc(kind.train if kind.__name__ == "BradleyTerry" else kind)
+
+
 def test_a_reward_model_by_name_raises_the_command_that_installs_torch(errors_without_packages):
     assert "pip install 'textgym[agents]'" in errors_without_packages["RewardModel"]
 

@@ -9,7 +9,6 @@
     combine       compositions of scorers
 
 A scorer's module is imported when its name is first used, a package that it needs when it is built.
-Constructors raise TypeError or ValueError for invalid arguments, and ImportError for a missing package.
 """
 
 from importlib import import_module

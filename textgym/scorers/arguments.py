@@ -1,7 +1,7 @@
 """Checks of numbers and configurations given to the constructors of scorers."""
 
 from math import isfinite
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 __all__ = ["as_config", "as_count", "as_finite"]
@@ -29,9 +29,9 @@ def as_count(value: Any, what: str, least: int = 1) -> int:
     Raises:
         ValueError: If it is not an integer of at least ``least``.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{what} is {value!r}, expected an integer >= {least}")
-    return value
+    return int(value)
 
 
 def as_config(value: Any, kind: type[T], what: str) -> T:

@@ -1,4 +1,4 @@
-"""How callers use a scorer: score with checked results and an error policy, let it observe, save its state."""
+"""Calls of scorers: checked scores with an error policy, observation of episodes, saved states."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -7,7 +7,6 @@ from typing import Any
 from textgym.tokenizers.base import as_utf8
 
 __all__ = [
-    "OUTSIDE_A_WORD",
     "cleaned",
     "distinct_phrases",
     "ends_with_mark",
@@ -33,9 +32,6 @@ _split_sentences = re.compile(
     rf"((?<![{_MARKS}])[{_MARKS}]+[{_CLOSING}]*(?=\s|\Z)|[{_CJK_MARKS}]+[{_CJK_CLOSING}]*|\n\s*\n)"
 ).split
 _end_mark = re.compile(rf"[{_MARKS}{_CJK_MARKS}][{_CLOSING}{_CJK_CLOSING}]*\Z").search
-
-OUTSIDE_A_WORD = (rf"(?<!{_LETTER})", rf"(?!{_LETTER})")
-"""Regular expressions that match at the start and at the end of a whole word."""
 
 
 def words(text: str) -> list[str]:
@@ -134,6 +130,5 @@ def phrases_of_column(value: Any, kind: str) -> tuple[str, ...]:
 
 def whole_phrase(*phrases: str) -> str:
     """Return a regular expression for any of :func:`distinct_phrases`, as whole words of a text in folded case."""
-    start, end = OUTSIDE_A_WORD
     spaced = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases]
-    return f"{start}(?:{'|'.join(spaced)}){end}"
+    return f"(?<!{_LETTER})(?:{'|'.join(spaced)})(?!{_LETTER})"

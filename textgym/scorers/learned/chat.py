@@ -97,7 +97,7 @@ class ChatClient:
 
     Raises:
         ImportError: If the package httpx is missing.
-        ValueError: If the address is not an HTTP URL, or the environment variable is not set or holds no valid key.
+        ValueError: If the address is not an HTTP URL, or the key's environment variable is not set or invalid.
     """
 
     def __init__(
@@ -230,9 +230,9 @@ class ChatClient:
             return ""
         key = os.environ.get(name, "").strip()
         if not key:
-            raise ValueError(f"api_key_env is {name!r}, but there is no such environment variable")
+            raise ValueError(f"api_key_env is {name!r}, but that environment variable is not set or is blank")
         if not (key.isascii() and key.isprintable()):  # httpx would reject it in an error that shows it
-            raise ValueError(f"the environment variable {name!r} holds no key: expected printable ASCII")
+            raise ValueError(f"the environment variable {name!r} does not contain a key: expected printable ASCII")
         return key
 
 

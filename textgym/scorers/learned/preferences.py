@@ -56,7 +56,7 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path.name} is not UTF-8: {error}") from error
     if not pairs:
-        raise ValueError(f"{path.name} holds no pairs; expected a JSON object with {_listed(_COLUMNS)} in each line")
+        raise ValueError(f"{path.name} contains no pairs; expected a JSON object with {_listed(_COLUMNS)} in each line")
     return pairs
 
 
@@ -126,7 +126,7 @@ class PreferenceSettings:
         if self.learning_rate is not None and not (self.learning_rate > 0 and isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
         if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out must be a share from 0 to below 1, got {self.held_out!r}")
+            raise ValueError(f"held_out must be in [0, 1), got {self.held_out!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class _Classifier:
         return {name: [next(i for i in ids if i is not None) if name == "input_ids" else 0] for name in row}
 
 
-def _load_classifier(model: Any, tokenizer: Any, config: "RewardModelConfig") -> _Classifier:
+def _load_classifier(model: Any, tokenizer: Any, config: RewardModelConfig) -> _Classifier:
     """Return a classifier by name, or a loaded one with its tokenizer; raises as :class:`RewardModel`."""
     if isinstance(model, str | Path):
         model, tokenizer = _load(str(model), tokenizer)
@@ -298,7 +298,3 @@ def _scoring_mode(model: Any, pad_id: int) -> Iterator[None]:
             model.train(was_training)
             for config, value in zip(configs, before, strict=True):
                 config.pad_token_id = value
-
-
-if TYPE_CHECKING:
-    from textgym.scorers.learned.reward_model import RewardModelConfig

@@ -24,6 +24,9 @@ class LengthBand(Scorer):
     Formula: ``n / low`` below the band, ``max(0, 2 - n / high)`` above it. Range: [0, 1]. Empty completion: 0, or 1 if
     ``low`` is 0. Deterministic. Incremental unless the unit is words.
 
+    Raises:
+        ValueError: Unless ``0 <= low <= high`` and ``high >= 1``, or if the unit is unknown.
+
     >>> LengthBand(4, 8)(TextBatch.from_texts(["a", "abcd", "abcdefghij", ""]))
     array([0.25, 1.  , 0.75, 0.  ])
     """
@@ -83,6 +86,10 @@ class CharacterShare(Scorer):
     Formula: ``characters in the set / all characters``, including spaces. Range: [0, 1]. Empty completion: 0.
     Deterministic. Incremental. One character repeated scores 1.
 
+    Raises:
+        TypeError: If ``characters`` is not a string.
+        ValueError: If it is empty.
+
     >>> CharacterShare("ao")(TextBatch.from_texts(["a cat", "Oo", "", "why"]))
     array([0.4, 1. , 0. , 0. ])
     """
@@ -138,7 +145,10 @@ class BalancedBrackets(Scorer):
     Formula: ``matched / all`` brackets. A closing bracket that fits the innermost open one matches it, and both count;
     any other stays unmatched and closes nothing. A mark that both opens and closes, such as ``"``, closes if the
     innermost open mark is the same, else it opens. Range: [0, 1]. Empty completion, or one without brackets: 1.
-    Deterministic. Incremental. Combine it with a scorer that asks for brackets.
+    Deterministic. Incremental. Combine it with a scorer that requires brackets.
+
+    Raises:
+        ValueError: If ``pairs`` is empty, of odd length, or has a character in two pairs.
 
     >>> BalancedBrackets()(TextBatch.from_texts(["f(x[0])", "f(x", "(a]", '"(b)" "', ""]))
     array([1. , 0. , 0. , 0.8, 1. ])
@@ -207,6 +217,10 @@ class Regex(Scorer):
     Only the first ``max_characters`` are read, which bounds patterns of quadratic cost such as ``\s+$``; a longer text
     is never a full match. An exponential pattern such as ``(a+)+$`` takes minutes for 30 characters and cannot be
     interrupted.
+
+    Raises:
+        TypeError: If the pattern is not a string.
+        ValueError: If it is not a regular expression, the mode is unknown, or a number is not a positive integer.
 
     >>> texts = TextBatch.from_texts(["call 555-0199", "555-0199", ""])
     >>> Regex(r"\d{3}-\d{4}")(texts), Regex(r"\d{3}-\d{4}", "fullmatch")(texts), Regex(r"\d", "count", 14)(texts)

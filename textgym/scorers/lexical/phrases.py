@@ -1,6 +1,7 @@
 """Occurrence of given words and phrases in a text."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -28,10 +29,33 @@ class _PhraseScorer(Scorer):
         self.column = column
         self.words = _given_phrases(words, self._kind)
 
+    @staticmethod
+    @abstractmethod
+    def _score(text: str, words: tuple[str, ...]) -> float:
+        """Return the score of a whole text."""
+
+    @staticmethod
+    @abstractmethod
+    def _start(words: tuple[str, ...]) -> Any:
+        """Return the state of an empty text, which has ``score`` and ``followed_by``."""
+
+    def __call__(self, batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array(list(map(self._score, batch.completions, self._words_of(batch))), dtype=np.float64)
+
+    def begin(self, batch: TextBatch) -> list[Any]:
+        """Return B states: the words found so far, and the end of the text, which the next token may extend."""
+        texts = zip(batch.completions, self._words_of(batch), strict=True)
+        return [self._start(words).followed_by(text) for text, words in texts]
+
     def advance(self, states: Sequence[Any], batch: TextBatch) -> list[Any]:
         """Return B states after one more token."""
         pairs = zip(states, batch.last_pieces, strict=True)
         return [state.followed_by(piece) if piece else state for state, piece in pairs]
+
+    def value(self, states: Sequence[Any], batch: TextBatch) -> FloatArray:
+        """Return (B,) float64."""
+        return np.array([state.score for state in states], dtype=np.float64)
 
     def _words_of(self, batch: TextBatch) -> list[tuple[str, ...]]:
         if self.words is not None:
@@ -65,18 +89,17 @@ class Keywords(_PhraseScorer):
     def __init__(self, words: Iterable[str] | None = None, column: str = "keywords") -> None:
         super().__init__(words, column)
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64."""
-        return np.array(list(map(_share_of_words, batch.completions, self._words_of(batch))), dtype=np.float64)
+    @staticmethod
+    def _score(text: str, words: tuple[str, ...]) -> float:
+        if not words:
+            return np.nan
+        text = text.casefold()
+        near = [word for word in words if word.partition(" ")[0] in text]  # ten times faster than searching for all
+        return sum(_word_finder(word)(text) is not None for word in near) / len(words)
 
-    def begin(self, batch: TextBatch) -> list["_Search"]:
-        """Return B states: the missing words, and the end of the text, where one may be growing."""
-        starts = [_Search(words, len(words), max(map(len, words), default=0)) for words in self._words_of(batch)]
-        return list(map(_Search.followed_by, starts, batch.completions))
-
-    def value(self, states: Sequence["_Search"], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64 shares."""
-        return np.array([(s[1] - len(s[0]) + s[3]) / s[1] if s[1] else np.nan for s in states], dtype=np.float64)
+    @staticmethod
+    def _start(words: tuple[str, ...]) -> "_Search":
+        return _Search(words, len(words), max(map(len, words), default=0))
 
 
 class BannedWords(_PhraseScorer):
@@ -104,23 +127,17 @@ class BannedWords(_PhraseScorer):
     def __init__(self, words: Iterable[str] | None = None, column: str = "banned_words") -> None:
         super().__init__(words, column)
 
-    def __call__(self, batch: TextBatch) -> FloatArray:
-        """Return (B,) float64."""
-        hits = map(_num_hits, batch.completions, self._words_of(batch))
-        return np.array([1 / (1 + num_hits) for num_hits in hits], dtype=np.float64)
+    @staticmethod
+    def _score(text: str, words: tuple[str, ...]) -> float:
+        return 1 / (1 + sum(1 for _ in _hit_finder(words)(text.casefold()))) if words else np.nan
 
-    def begin(self, batch: TextBatch) -> list["_Hits"]:
-        """Return B states: the hits so far, and the end of the text, where one may be growing."""
-        starts = [_Hits(words, max(map(len, words), default=0)) for words in self._words_of(batch)]
-        return list(map(_Hits.followed_by, starts, batch.completions))
-
-    def value(self, states: Sequence["_Hits"], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64 scores."""
-        return np.array([1 / (1 + s[2] + s[3]) if s[1] else np.nan for s in states], dtype=np.float64)
+    @staticmethod
+    def _start(words: tuple[str, ...]) -> "_Hits":
+        return _Hits(words, max(map(len, words), default=0))
 
 
 class _Search(NamedTuple):
-    """Keywords of a growing text."""
+    """Keywords in a text that is extended token by token."""
 
     missing: tuple[str, ...]
     """Keywords that are not certain to stay found."""
@@ -132,6 +149,11 @@ class _Search(NamedTuple):
     """Missing keywords at the end of the text; a following letter would undo them."""
     tail: str = " "
     """Last characters in folded case: the longest possible beginning of a match, and the character before it."""
+
+    @property
+    def score(self) -> float:
+        num_words = self.num_words
+        return (num_words - len(self.missing) + self.num_at_end) / num_words if num_words else np.nan
 
     def followed_by(self, piece: str) -> "_Search":
         missing, num_words, width, num_at_end, tail = self
@@ -152,7 +174,7 @@ class _Search(NamedTuple):
 
 
 class _Hits(NamedTuple):
-    """Banned words of a growing text."""
+    """Banned words in a text that is extended token by token."""
 
     banned: tuple[str, ...]
     width: int
@@ -163,6 +185,10 @@ class _Hits(NamedTuple):
     """Hits that begin in the tail, which the next pieces may change."""
     tail: str = " "
     """Last characters in folded case; the first one only decides whether a word may begin after it."""
+
+    @property
+    def score(self) -> float:
+        return 1 / (1 + self.num_settled + self.num_in_tail) if self.banned else np.nan
 
     def followed_by(self, piece: str) -> "_Hits":
         banned, width, num_settled, _, tail = self
@@ -177,18 +203,6 @@ class _Hits(NamedTuple):
             else:
                 num_in_tail += 1
         return _Hits(banned, width, num_settled, num_in_tail, text[cut:])
-
-
-def _share_of_words(text: str, words: tuple[str, ...]) -> float:
-    if not words:
-        return np.nan
-    text = text.casefold()
-    near = [word for word in words if word.partition(" ")[0] in text]  # ten times faster than searching for all
-    return sum(_word_finder(word)(text) is not None for word in near) / len(words)
-
-
-def _num_hits(text: str, banned: tuple[str, ...]) -> float:
-    return sum(1 for _ in _hit_finder(banned)(text.casefold())) if banned else np.nan
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,9 @@ class Repetition(Scorer):
     Source: seq-rep-n of Welleck et al., Neural Text Generation with Unlikelihood Training, ICLR 2020,
     https://arxiv.org/abs/1908.04319
 
+    Raises:
+        ValueError: If ``n`` is not a positive integer.
+
     >>> Repetition(n=2)(TextBatch.from_texts(["the cat and the cat", "the cat", ""]))
     array([0.25, 0.  , 0.  ])
     """
@@ -60,6 +63,9 @@ class DistinctN(Scorer):
 
     Source: Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, NAACL 2016,
     https://arxiv.org/abs/1510.03055, which counts over all answers together.
+
+    Raises:
+        ValueError: If ``n`` is not a positive integer.
 
     >>> DistinctN(n=2)(TextBatch.from_texts(["the cat and the cat", "the cat", "cat", ""]))
     array([0.75, 1.  , 0.  , 0.  ])

@@ -1,7 +1,7 @@
 """Rhymes between the lines of a text, detected by spelling rules.
 
-Rules instead of a pronouncing dictionary: the packages with one bring a GPL wrapper, and a dictionary lacks the
-invented words that an untrained policy mostly writes.
+No pronouncing dictionary is used: the packages that contain one are under the GPL, and it lacks the invented words that
+an untrained policy mostly writes.
 """
 
 import re
@@ -26,6 +26,10 @@ class Rhyme(Scorer):
     restarts after its last letter; an unfinished stanza requires all its pairs. Two lines rhyme if their last words
     differ and have the same :func:`rhyme_ending`. Blank lines are skipped. Range: [0, 1]. Empty completion: 0.
     Deterministic. Not incremental. Reads English. One word per line is enough.
+
+    Raises:
+        TypeError: If ``scheme`` is not a string.
+        ValueError: If no letter occurs twice in it.
 
     >>> poem = "The cat sat on the mat\nand wore a hat.\nIt ran into the night\nto fly a kite"
     >>> Rhyme()(TextBatch.from_texts([poem, "a cat\na cat", "a cat\na hat", ""]))

@@ -24,6 +24,9 @@ class SentenceShape(Scorer):
     Empty completion: 0. Deterministic. Not incremental. ``"A a a."`` is well formed; a quotation of several sentences
     is not.
 
+    Raises:
+        ValueError: Unless ``1 <= low <= high``.
+
     >>> SentenceShape()(TextBatch.from_texts(["The cat sat. Then it ran!", "The cat sat. then it ran", "No.", ""]))
     array([1. , 0.5, 0. , 0. ])
     """
@@ -70,6 +73,9 @@ class WordShape(Scorer):
     If written in a to z and not in capitals, it also has a vowel or y, and neither seven consonants nor five vowels in
     a row. Numbers are word-like. Range: [0, 1]. Empty completion, or one without words: 0. Deterministic. Not
     incremental. ``"bab"`` is word-like; :class:`~textgym.scorers.Spelling` looks words up.
+
+    Raises:
+        ValueError: If ``max_letters`` is not a positive integer.
 
     >>> WordShape()(TextBatch.from_texts(["The 2nd cat's home", "catt xkcd aaargh", "c4t tHe cat 42", ""]))
     array([1.        , 0.33333333, 0.5       , 0.        ])

@@ -23,6 +23,9 @@ class Syllables(Scorer):
     surplus line. Blank lines are skipped. Range: [0, 1]. Empty completion: 0. Deterministic. Not incremental. Reads
     English.
 
+    Raises:
+        ValueError: If there are no lines, or not ``1 <= low <= high`` for each.
+
     >>> haiku = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again"
     >>> Syllables()(TextBatch.from_texts([haiku, "An old silent pond", "Splash! Splash!\n" * 3, ""]))
     array([1.        , 0.33333333, 0.36190476, 0.        ])
@@ -122,6 +125,9 @@ class Readability(Scorer):
 
     Sources: Flesch, A new readability yardstick, Journal of Applied Psychology 32, 1948; Kincaid et al., Derivation of
     new readability formulas, Naval Technical Training Command, 1975.
+
+    Raises:
+        ValueError: If ``grades`` is not a pair with ``low <= high``.
 
     >>> texts = TextBatch.from_texts(["The cat sat on the mat.", "Institutional considerations predominate.", ""])
     >>> Readability()(texts), Readability(grades=(0, 6))(texts).round(2)

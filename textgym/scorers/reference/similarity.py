@@ -125,6 +125,10 @@ class EditSimilarity(Scorer):
 
     Source: Levenshtein, 1966; https://github.com/rapidfuzz/RapidFuzz
 
+    Raises:
+        ImportError: If the package rapidfuzz is missing.
+        ValueError: If the unit is unknown.
+
     >>> batch = TextBatch.from_texts(["the cat", "the hat", "a cat", ""], references=[["the cat"]] * 4)
     >>> EditSimilarity()(batch).round(2), EditSimilarity("words")(batch)
     (array([1.  , 0.86, 0.57, 0.  ]), array([1. , 0.5, 0.5, 0. ]))
@@ -174,6 +178,10 @@ class ROUGE(Scorer):
     Source: Lin, ROUGE, ACL 2004, https://aclanthology.org/W04-1013;
     https://github.com/google-research/google-research/tree/master/rouge
 
+    Raises:
+        ImportError: If the package rouge-score is missing.
+        ValueError: If the variant or the measure is unknown.
+
     >>> references = [["the cat sat on the mat"]] * 3
     >>> batch = TextBatch.from_texts(["The cat sat.", "on the cat", ""], references=references)
     >>> ROUGE()(batch).round(2), ROUGE("rouge2", measure="recall")(batch)
@@ -213,7 +221,7 @@ class EmbeddingSimilarity(Scorer):
 
     wordllama takes microseconds and measures the topic: unrelated texts are near 0, but "I love it" is close to "I hate
     it", and word order is ignored. A sentence encoder such as all-MiniLM-L6-v2 is more accurate and far slower. Both
-    reward a heap of the reference's words: combine it with a repetition or fluency scorer.
+    score the reference's words in any order and number highly: combine them with a repetition or fluency scorer.
 
     Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, https://arxiv.org/abs/1908.10084;
     https://github.com/dleemiller/WordLlama
@@ -223,8 +231,9 @@ class EmbeddingSimilarity(Scorer):
             and its tokenizer, or a function; see :func:`textgym.scorers.embeddings.as_embedder`.
 
     Raises:
-        ImportError: If a package is missing: wordllama, or torch and transformers.
-        TypeError, ValueError: If there is no such embedder.
+        ImportError: If wordllama, or torch or transformers for an encoder, is missing.
+        TypeError: If ``embedder`` is none of these.
+        ValueError: If there is no encoder of that name on this machine.
 
     >>> texts = ["A kitten was sitting on a rug.", "Stock prices fell.", ""]
     >>> EmbeddingSimilarity()(TextBatch.from_texts(texts, references=[["The cat sat on the mat."]] * 3)).round(1)

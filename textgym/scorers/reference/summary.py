@@ -81,6 +81,9 @@ class Faithfulness(Scorer):
     Summarization, EACL 2021, https://arxiv.org/abs/2102.09130, with capitals and lists instead of a named-entity
     recogniser.
 
+    Raises:
+        ValueError: If ``none`` is neither in [0, 1] nor NaN.
+
     >>> metadata = [{"source": "Nadia met 2 cats in Rome.", "vocabulary": ["cats", "dogs"]}] * 4
     >>> texts = ["Nadia met two cats.", "Then Nadia met Bob.", "She met dogs in Rome.", "She met them."]
     >>> Faithfulness()(TextBatch.from_texts(texts, metadata=metadata))
@@ -100,7 +103,7 @@ class Faithfulness(Scorer):
 
     def __post_init__(self) -> None:
         if not (np.isnan(self.none) or 0 <= self.none <= 1):
-            raise ValueError(f"none must be a score from 0 to 1, or NaN, got {self.none!r}")
+            raise ValueError(f"none must be in [0, 1] or NaN, got {self.none!r}")
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64."""
@@ -188,6 +191,9 @@ class Compression(Scorer):
     Deterministic. Not incremental. It only counts words: use it to balance a recall such as ROUGE's.
 
     Source: the compression ratio of Grusky et al., Newsroom, NAACL 2018, https://arxiv.org/abs/1804.11283
+
+    Raises:
+        ValueError: Unless ``0 <= low <= high < 1``.
 
     >>> metadata = [{"source": "The dog ran to the park and sat down there."}] * 4
     >>> batch = TextBatch.from_texts(["A dog ran.", "It ran to a park and sat.", "", "dog " * 10], metadata=metadata)

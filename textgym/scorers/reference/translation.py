@@ -38,6 +38,10 @@ class BLEU(Scorer):
     Source: Papineni et al., ACL 2002, https://aclanthology.org/P02-1040; Post, A Call for Clarity in Reporting BLEU
     Scores, WMT 2018, https://github.com/mjpost/sacrebleu
 
+    Raises:
+        ImportError: If the package sacrebleu is missing.
+        ValueError: If ``max_order`` is not a positive integer, or the tokenizer is unknown.
+
     >>> batch = TextBatch.from_texts(["the cat sat down", "the cat", ""], references=[["the cat sat down"]] * 3)
     >>> BLEU()(batch).round(2)
     array([1.  , 0.37, 0.  ])
@@ -84,6 +88,10 @@ class ChrF(Scorer):
     Deterministic. Not incremental. Works for all scripts; nearly ignores word order.
 
     Source: Popovic, chrF, WMT 2015, https://aclanthology.org/W15-3049; https://github.com/mjpost/sacrebleu
+
+    Raises:
+        ImportError: If the package sacrebleu is missing.
+        ValueError: If ``char_order`` or ``beta`` is not positive, or ``word_order`` is negative.
 
     >>> batch = TextBatch.from_texts(["cats sat", "a cat sat", "dogs", ""], references=[["cats sat"]] * 4)
     >>> ChrF()(batch).round(2)
@@ -136,6 +144,10 @@ class TER(Scorer):
     this module, especially for the right words in disorder: see ``max_words``.
 
     Source: Snover et al., AMTA 2006, https://aclanthology.org/2006.amta-papers.25; https://github.com/mjpost/sacrebleu
+
+    Raises:
+        ImportError: If the package sacrebleu is missing.
+        ValueError: If ``max_words`` is not a positive integer.
 
     >>> references = [["The cat sat down"]] * 4
     >>> batch = TextBatch.from_texts(["the cat sat down", "down the cat sat", "a dog", ""], references=references)

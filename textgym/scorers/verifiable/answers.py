@@ -38,6 +38,9 @@ class NumericAnswer(Scorer):
     Range: {0, 1}; NaN if the sample has no number. Empty completion, or one without a number: 0. Deterministic. Not
     incremental. Fractions are not parsed: see ``MathAnswer``. Without a marker, only the last number counts.
 
+    Raises:
+        ValueError: If a tolerance is negative or not finite, or the marker is blank.
+
     >>> scorer = NumericAnswer()
     >>> texts = ["6 * 7 = 42.", "42, not 41", "forty-two", "-42"]
     >>> scorer(TextBatch.from_texts(texts, references=[["42"]] * 4))
@@ -63,7 +66,7 @@ class NumericAnswer(Scorer):
         for name in ("tolerance", "relative_tolerance"):
             value = getattr(self, name)
             if not isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number from 0, got {value!r}")
+                raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
         if self.marker is not None and not self.marker.strip():
             raise ValueError(f"marker is blank: {self.marker!r}; None takes the last number")
 
@@ -174,9 +177,9 @@ class MathAnswer(EpisodewiseScorer):
         """Return the scores, and the errors by episode."""
         expected = _expected_answers(batch, self.column)
         index = np.array([i for i, answer in enumerate(expected) if answer is not None], dtype=np.int64)
-        asked = batch.select(index)
+        answerable = batch.select(index)
         calls = [(cleaned(str(expected[i])), cleaned(batch.completions[i][-2_000:])) for i in index]
-        scores = scores_of_answers(self.name, self._worker.map(calls), asked, self.on_timeout)
+        scores = scores_of_answers(self.name, self._worker.map(calls), answerable, self.on_timeout)
         total = np.full(len(batch), np.nan)
         total[index] = scores.total
         return Scores(total, {}, {int(index[row]): error for row, error in scores.errors.items()})

@@ -40,6 +40,9 @@ class ValidJSON(Scorer):
     Empty completion: 0. Deterministic. Not incremental. Values nested deeper than the interpreter's stack allows, about
     a thousand levels, score 0. ``0`` and ``{}`` are JSON: choose a ``kind``, or use ``JSONSchema``.
 
+    Raises:
+        ValueError: If ``where`` or ``kind`` is unknown.
+
     >>> ValidJSON()(TextBatch.from_texts(['{"a": [1, 2]}', "{'a': 1}", '{"a": 1', ""]))
     array([1., 0., 0., 0.])
     >>> ValidJSON("first", kind="object")(TextBatch.from_texts(['Here it is: {"a": 1}!', "It is [1]."]))
