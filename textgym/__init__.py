@@ -1,6 +1,6 @@
 """Token-by-token text generation as a Gymnasium environment.
 
-``import textgym`` registers the environments, imports neither torch nor Stable-Baselines3, and leads to:
+``import textgym`` registers the environments, imports neither torch nor Stable-Baselines3. The packages:
 
     envs          the batched core and its interfaces: Env, VectorEnv, SB3 VecEnv
     prompts       sources of prompts

@@ -92,6 +92,12 @@ def test_an_unimported_id_and_a_factory_pass():
     check_text_env(textgym.TextGenEnv, **CHAR)
 
 
+@pytest.mark.parametrize("env", [textgym.TextGenEnv(**CHAR), gym.make("TextGen-v0", **CHAR), None])
+def test_an_environment_in_place_of_its_id_raises_and_the_message_says_what_to_pass(env):
+    with pytest.raises(TypeError, match=f"a registered id or a function .*got {type(env).__name__}: pass "):
+        check_text_env(env)
+
+
 def test_the_default_environment_makes_and_steps():
     env = gym.make("TextGen-v0")
     observation, _ = env.reset(seed=0)

@@ -1,4 +1,4 @@
-"""Scorers that go wrong, under each error policy, on all three interfaces: nothing that was written is lost."""
+"""Failing scorers with each value of ``on_scorer_error``, in all three interfaces: nothing that was written is lost."""
 
 import pickle
 import threading

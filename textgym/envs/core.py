@@ -190,8 +190,8 @@ class Core:
         self.kl[slots] = 0.0
         self.running[slots] = True
         if (never := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
-            # A slot parked before its first episode has no text, but its observation must be valid, and models and
-            # observations read at least one token: it gets the text of another slot.
+            # A slot parked before its first episode gets the text of another one: its observation must be valid, and
+            # that of an empty text is not.
             self.ids[never], self.lengths[never] = self.ids[slots[0]], self.lengths[slots[0]]
             self.prompt_lengths[never] = self.prompt_lengths[slots[0]]
             for slot in never.tolist():
@@ -431,9 +431,8 @@ class Core:
             self.reward_state = column
         if end is not None and reward.per_token:
             end.token_rewards = checked_token_rewards(reward, self._score, end.batch, end.scores.total)
-        if (
-            end is not None and end.scores.errors
-        ):  # an episode whose scorer failed gets 0 with on_scorer_error="invalid"
+        if end is not None and end.scores.errors:
+            # With on_scorer_error="invalid", the score of a failed episode is NaN and its reward 0.
             rewards = np.where(batch.done & np.isnan(rewards), 0.0, rewards)
         if rewards is not final_scores and not np.isfinite(rewards).all():
             wrong = rewards[~np.isfinite(rewards)][0]

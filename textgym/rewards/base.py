@@ -17,10 +17,10 @@ RewardState = npt.NDArray[Any]
 
 
 class ScoreFunction(Protocol):
-    """The environment's scorer, with checked results and the environment's error policy."""
+    """The environment's scorer, with checked results and ``on_scorer_error`` applied."""
 
     def __call__(self, batch: TextBatch, scorer: Scorer | None = None) -> FloatArray:
-        """Return (B,) float64 scores, by ``scorer`` if given; NaN only under the error policy ``"invalid"``."""
+        """Return (B,) float64 scores, by ``scorer`` if given; NaN only with ``on_scorer_error="invalid"``."""
         ...
 
 
@@ -58,7 +58,7 @@ class Reward(ABC):
             score: Scores any batch.
             batch: The B episodes after their action.
             final_scores: (B,) float64, read-only: the score where ``batch.done``, else 0; NaN where the scorer failed
-                under the policy ``"invalid"``, for which the environment gives 0.
+                and ``on_scorer_error="invalid"``, for which the environment gives 0.
             state: (B,) states from the step before, read-only.
 
         Returns:
@@ -75,8 +75,8 @@ class Reward(ABC):
         Args:
             score: Scores any batch.
             texts: The K texts.
-            final_scores: (K,) float64, read-only; NaN where the scorer failed under the policy ``"invalid"``, for which
-                NaN becomes 0.
+            final_scores: (K,) float64, read-only; NaN where the scorer failed and ``on_scorer_error="invalid"``; token
+                rewards that are NaN become 0 there.
 
         Returns:
             K arrays with one finite number per token of the completion, which sum to the final score.

@@ -40,8 +40,8 @@ class PerToken(Reward):
 
     Unlike potential-based shaping, the optimal policy can change under a discount below 1: early tokens count more.
 
-    Where the scorer fails under the policy ``"invalid"``, a step gives 0 and the next one includes its increment; under
-    a number as policy, that number is the score of the text so far.
+    Where the scorer fails, with ``on_scorer_error="invalid"`` a step gives 0 and the next one includes its increment;
+    with a number, that number is the score of the text so far.
 
     >>> import gymnasium, textgym
     >>> from textgym.scorers import LengthBand
@@ -103,7 +103,7 @@ class PerToken(Reward):
 
 
 class _IncrementalStep(Scorer):
-    """One step of an incremental scorer as a scorer, so that the environment's error policy applies to it."""
+    """One step of an incremental scorer as a scorer, so that ``on_scorer_error`` applies to it."""
 
     def __init__(self, scorer: Scorer, before: list[Any] | None) -> None:
         self.scorer = scorer

@@ -37,8 +37,8 @@ def leave_one_out(score: ScoreFunction, texts: TextBatch, final_scores: FloatArr
     """Give each token the drop of the score when that token alone is left out.
 
     Costs one call of the scorer with K * T texts. They are passed as unfinished (``~batch.done``), so that a scorer
-    that normalises over the finished texts of a batch ignores them. The environment's error policy applies; under
-    ``"invalid"``, a token without which the text has no score gets only its part of the remainder.
+    that normalises over the finished texts of a batch ignores them. With
+    ``on_scorer_error="invalid"``, a token without which the text has no score gets only its part of the remainder.
 
     Source: the occlusion of Zeiler and Fergus 2014 (arXiv:1311.2901); Li, Monroe, Jurafsky 2016, Understanding neural
     networks through representation erasure (arXiv:1612.08220).

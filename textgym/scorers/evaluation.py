@@ -1,4 +1,4 @@
-"""Calls of scorers: checked scores with an error policy, observation of episodes, saved states."""
+"""Calls of scorers: checked scores and handled errors, observation of episodes, saved states."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
-    """Score a batch and apply the error policy to episodes without a finite score.
+    """Score a batch and handle episodes without a finite score as ``on_error`` says.
 
     Args:
         scorer: A scorer, as returned by :func:`textgym.scorers.as_scorer`.

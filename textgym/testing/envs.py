@@ -63,6 +63,7 @@ def check_text_env(
         **kwargs: Passed to every environment. The copies share objects, so prompts must not come from an iterator.
 
     Raises:
+        TypeError: If ``make`` is neither, such as an environment: the checks need several equal ones.
         AssertionError: If a check fails; the message names the check and the position.
 
     >>> check_text_env("TextGen-v0", tokenizer="char", prompts=["Hello"], max_new_tokens=6)
@@ -71,6 +72,12 @@ def check_text_env(
     Traceback (most recent call last):
     AssertionError: the environment cannot be pickled: ...
     """
+    if isinstance(make, gym.Env) or not (isinstance(make, str) or callable(make)):
+        raise TypeError(
+            f"check_text_env makes several equal environments, so it needs a registered id or a function that returns "
+            f"an environment, got {type(make).__name__}: pass 'TextGen-v0' with the environment's keywords, or "
+            "lambda: gym.make(...)"
+        )
 
     def new() -> TextGenEnv:
         env = (gym.make(make, **kwargs) if isinstance(make, str) else make(**kwargs)).unwrapped
@@ -246,12 +253,12 @@ def _check_masks(env: TextGenEnv, seed: int) -> None:
 
 def _check_invalid_action(env: TextGenEnv, action: int, i: int) -> None:
     """Check the effect of ``on_invalid_action``, on a copy unless it is "raise"."""
-    policy = env.config.on_invalid_action
-    if policy != "raise":
+    effect = env.config.on_invalid_action
+    if effect != "raise":
         _, _, terminated, _, info = env.clone().step(np.int64(action))
         if not info.get("invalid_action", False):
             raise AssertionError(f"step {i}: info['invalid_action'] is missing for the invalid action {action}")
-        if policy == "terminate" and not terminated:
+        if effect == "terminate" and not terminated:
             raise AssertionError(f"step {i}: the invalid action {action} does not end the episode")
         return
     before = env.get_state()

@@ -1,4 +1,4 @@
-"""A frozen language model that gives the log-probabilities of completions; the only module here that imports torch."""
+"""A frozen language model that gives the log-probabilities of completions; imports torch."""
 
 from __future__ import annotations
 
