@@ -1,7 +1,7 @@
 """Language models: loading, sampling, an incremental forward for acting and a whole-sequence forward for learning.
 
-Importing textgym does not import torch; this package does, and the modules that compute with a model (``LMUser``, scorers
-such as ``Fluency`` and ``RewardModel``) do when they are used.
+Importing textgym does not import torch; this package does, and so do users and scorers that are models (``LMUser``,
+``Fluency``, ``RewardModel``) when they are used.
 """
 
 from textgym.errors import install_hint
