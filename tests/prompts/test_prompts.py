@@ -170,6 +170,7 @@ def test_a_csv_file_has_columns_and_quoted_lines(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl, line 2: malformed JSON, .* at column 12"),
         ("a.jsonl", '\n\n["a"]\n', r"a\.jsonl, line 3: expected a JSON object of columns, got list"),
         ("a.jsonl", '{"prompt": "a"}\n{"text": "b", "n": 1}\n', "line 2: no column 'prompt'; there are: text, n"),
+        ("a.jsonl", '{"text": "first"}\n{"prompt": \n', "line 1: no column 'prompt'"),
         ("a.jsonl", '{"prompt": 1}\n', "line 1: the prompt in column 'prompt' must be str, got int"),
         ("a.jsonl", "\n", r"a\.jsonl: the file has no prompt"),
         ("a.txt", "", r"a\.txt: the file has no prompt"),

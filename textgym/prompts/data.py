@@ -134,8 +134,8 @@ def reasoning_gym_sample(entry: Mapping[str, Any]) -> Sample:
     return Sample(entry["question"], () if answer is None else (str(answer),), dict(entry))
 
 
-def read_rows(path: Path, formats: Sequence[str] = (".txt", ".jsonl", ".csv")) -> list[tuple[int, Any]]:
-    """Return (line number, row) of a file: a text for ``.txt``, a mapping for ``.jsonl`` and ``.csv``.
+def read_rows(path: Path, formats: Sequence[str] = (".txt", ".jsonl", ".csv")) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, row) of a file: a text for ``.txt``, a mapping for ``.jsonl`` and ``.csv``.
 
     A ``ValueError`` for a malformed file, or one of another format, names file and line.
     """
@@ -144,7 +144,7 @@ def read_rows(path: Path, formats: Sequence[str] = (".txt", ".jsonl", ".csv")) -
     if suffix not in formats:
         raise ValueError(f"{path}: expected a {', '.join(formats[:-1])} or {formats[-1]} file, got {path.suffix!r}")
     try:
-        return list(readers[suffix](_read_utf8(path)))
+        yield from readers[suffix](_read_utf8(path))
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from error
 
@@ -155,7 +155,7 @@ def _read_utf8(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The codec counts from behind a byte order mark, a difference of three bytes that hold no line end.
+        # error.start excludes a byte order mark, whose three bytes contain no line end.
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line}: not UTF-8: byte {error.object[error.start]:#04x}") from None
 
