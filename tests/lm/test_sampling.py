@@ -120,6 +120,24 @@ def test_several_numbers_per_row_draw_as_many_tokens() -> None:
     assert tokens.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("vocab_size", [7, 3_000])
+def test_no_rows_give_no_tokens(vocab_size: int) -> None:
+    logits = torch.zeros(0, vocab_size)
+    assert sample(logits).shape == (0,)
+    assert sample(logits, uniform=torch.zeros(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("vocab_size", [1_025, 1_087, 1_088, 1_089, 50_257])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_alone_gives_the_same_token_as_in_a_batch(vocab_size: int, dtype: torch.dtype) -> None:
+    logits = (3 * torch.randn(16, vocab_size, generator=generator())).to(dtype)
+    uniform = torch.rand(16, 200, generator=generator(1), dtype=torch.float64)
+    tokens = sample(logits, uniform=uniform)
+    rows = zip(logits, uniform, strict=True)
+    assert torch.equal(tokens, torch.cat([sample(row[None], uniform=numbers[None]) for row, numbers in rows]))
+    assert torch.equal(tokens, sample(logits.T.contiguous().T, uniform=uniform))
+
+
 def test_log_prob_is_that_of_softmax() -> None:
     logits = torch.tensor([[0.0, np.log(3.0)], [-torch.inf, 7.0]])
     torch.testing.assert_close(log_prob(logits, torch.tensor([1, 1])), torch.tensor([np.log(0.75), 0.0]).float())

@@ -18,18 +18,19 @@ def sample(
 ) -> torch.Tensor:
     """Draw one token per row from softmax(logits) by inverting the cumulative distribution.
 
-    Faster than `torch.multinomial`, which draws a number per token: one uniform number per row, searched for first
-    among blocks of tokens and then inside one. A token of logit minus infinity is never drawn. Uniform numbers and
-    cumulative sums are float64: in float32 many tokens of a large vocabulary could not be drawn. The distribution is
-    within 1e-6 of softmax in total variation. On a device without float64 (MPS) the search runs on the CPU.
+    Faster than `torch.multinomial`, since it draws one uniform number per row instead of one per token. A token of
+    logit minus infinity is never drawn. Uniform numbers and cumulative sums are float64: in float32 many tokens of a
+    large vocabulary could not be drawn. The distribution is within 1e-6 of softmax in total variation. On a device
+    without float64 (MPS) the search runs on the CPU.
 
     Args:
         logits: (N, V) floats. A row with NaN or plus infinity, or without a finite number, gives V, which is no token.
         generator: Source of the uniform numbers, on the device of the logits; default: torch's global one.
-        uniform: (N,) uniform numbers in [0, 1) to use instead, float64, or (N, M) to draw M tokens per row.
+        uniform: (N,) uniform numbers in [0, 1) to use instead, float64, or (N, M) to draw M tokens per row; on any
+            device.
 
     Returns:
-        (N,) int64 tokens, or (N, M).
+        (N,) int64 tokens, or (N, M), on the device of the uniform numbers.
 
     >>> sample(torch.tensor([[-torch.inf, 0.0, -torch.inf]]))
     tensor([1])
@@ -38,7 +39,8 @@ def sample(
         uniform = _uniform(len(logits), generator, logits.device)
     if logits.device.type in _WITHOUT_FLOAT64:
         logits = logits.cpu()
-    position = uniform.to(logits.device, torch.float64).view(len(logits), -1)
+    position = uniform.to(logits.device, torch.float64)
+    position = position if position.ndim == 2 else position[:, None]
     weights = torch.softmax(logits, -1, dtype=torch.float32)
     if weights.shape[1] <= _ONE_LEVEL:
         tokens = _search(weights.cumsum(-1, dtype=torch.float64), position)
@@ -65,7 +67,7 @@ def _search(cumulated: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 
 def _search_in_blocks(weights: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Do the same for weights (N, V) and positions (N, M): find a block first, then the index inside it."""
+    """Do the same for weights (N, V) and positions (N, M) in two levels: the block of indices, then the index in it."""
     num_tokens = weights.shape[1]
     if padding := -num_tokens % _BLOCK:
         weights = F.pad(weights, (0, padding))

@@ -181,7 +181,7 @@ class LMUser:
         if draws is None:
             return logits.argmax(-1)
         logits = logits - logits.amax(-1, keepdim=True)  # a low temperature must not overflow
-        return sample(logits / self.temperature, uniform=torch.from_numpy(draws).to(logits.device))
+        return sample(logits / self.temperature, uniform=torch.from_numpy(draws))
 
     def _has_ended(self, reply: list[int]) -> bool:
         return not self._is_chat and "\n" in self._tokenizer.decode(reply).lstrip()
