@@ -43,7 +43,7 @@ FLAWS: dict[str, dict[int, dict[str, float]]] = {
     "qa": {
         1: {"good": 0.38, "rambling": 0.50, "other": 0.12},
         2: {"good": 0.36, "rambling": 0.24, "other": 0.40},
-        3: {"good": 0.36, "told": 0.40, "rambling": 0.10, "off by one": 0.14},
+        3: {"good": 0.36, "quoted": 0.40, "rambling": 0.10, "off by one": 0.14},
     },
     "summary": {
         1: {"good": 0.38, "copied": 0.48, "long": 0.05, "foreign": 0.05, "person": 0.04},
@@ -66,7 +66,7 @@ FLAWS: dict[str, dict[int, dict[str, float]]] = {
 | | omitted | a missing word |
 | qa | rambling | a sentence around the answer |
 | | other | another entity of the passage |
-| | told | a number of the passage |
+| | quoted | a number of the passage |
 | | off by one | a wrong sum |
 | summary | copied | the first sentence, with the weather |
 | | long | most of the passage |
@@ -127,9 +127,9 @@ def document(seed: int, index: int) -> str:
         found = question(seed, index, level)
         return f"{question_prompt(found)} {_answer(found, _draw_flaw(kind, level, rng), rng)}"
     if kind == "summary":
-        told = summary(seed, index, level)
+        found = summary(seed, index, level)
         flaw = _draw_flaw(kind, level, rng)
-        return f"{summary_prompt(told)} {_summary(told, build_facts(seed, index), flaw, rng)}"
+        return f"{summary_prompt(found)} {_summary(found, build_facts(seed, index), flaw, rng)}"
     return _dialogue(shopping(seed, index, level), rng)
 
 
@@ -162,9 +162,9 @@ def question_prompt(asked: Question) -> str:
     return TASKS["qa"].prompt.format(context=asked.passage, question=asked.question)
 
 
-def summary_prompt(told: Summary) -> str:
+def summary_prompt(found: Summary) -> str:
     """Return the prompt of the summary task."""
-    return TASKS["summary"].prompt.format(document=told.passage)
+    return TASKS["summary"].prompt.format(document=found.passage)
 
 
 def dialogue_prompt(goal: ShoppingGoal) -> str:
@@ -198,7 +198,7 @@ def _answer(asked: Question, flaw: str, rng: Random) -> str:
     if flaw == "off by one":
         right = int(asked.answer)
         return str(right - 1 if right and rng.random() < 0.5 else right + 1)
-    if flaw == "told":
+    if flaw == "quoted":
         return asked.decoys[0] if asked.decoys else asked.answer
     if flaw == "other":
         return rng.choice(asked.decoys)
@@ -209,21 +209,21 @@ def _answer(asked: Question, flaw: str, rng: Random) -> str:
     return asked.answer
 
 
-def _summary(told: Summary, facts: Facts, flaw: str, rng: Random) -> str:
+def _summary(found: Summary, facts: Facts, flaw: str, rng: Random) -> str:
     weather = f"{capitalise(weathers()[facts.weather][0])}."
     if flaw == "copied":
-        return f"{told.sentences[0]} {weather}" if weather in told.sentences else told.sentences[0]
+        return f"{found.sentences[0]} {weather}" if weather in found.sentences else found.sentences[0]
     if flaw == "long":
-        return " ".join(told.sentences[:-1])
+        return " ".join(found.sentences[:-1])
     if flaw == "person":
         mine, theirs = capitalise(facts.hero.name), facts.friend.name
-        return told.summary.replace(theirs, facts.hero.name).replace(mine, theirs, 1)
+        return found.summary.replace(theirs, facts.hero.name).replace(mine, theirs, 1)
     if flaw == "foreign":
         if rng.random() < 0.5:
-            return told.summary.replace(facts.errand.where, facts.other.place.english(facts.errand.deed.relation))
+            return found.summary.replace(facts.errand.where, facts.other.place.english(facts.errand.deed.relation))
         count = facts.errand.count
-        return told.summary.replace(facts.errand.thing.english(count), facts.other.thing.english(count))
-    return told.summary
+        return found.summary.replace(facts.errand.thing.english(count), facts.other.thing.english(count))
+    return found.summary
 
 
 def _wrong_turn(goal: ShoppingGoal, turns: list[str], rng: Random) -> str:

@@ -71,7 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Novelty": ([TEXTS["good"]],),
     "Regex": ("(?i)dog",),
 }
-"""Arguments of scorers that cannot be built without, or would give all texts the same score."""
+"""Arguments of scorers that require some, or would give all texts the same score without."""
 PAIRS = [
     {"prompt": PROMPT, "chosen": f"The {who} was {good}.", "rejected": f"The {who} was {bad}."}
     for who in ("dog", "cat", "man")

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from fixtures import ROOT
 from textgym.lm import load_lm
-from textgym.lm import loading as loading_module
+from textgym.lm import model as model_module
 
 torch.set_num_threads(1)
 
@@ -88,7 +88,7 @@ def test_an_unknown_dtype_suggests_the_nearest_one(folder: Path) -> None:
 
 def test_a_gguf_file_without_its_packages_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some.gguf").touch()
-    monkeypatch.setattr(loading_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs gguf and accelerate: pip install .textgym\[gguf\]"):
         load_lm(tmp_path / "some.gguf")
 

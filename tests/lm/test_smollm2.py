@@ -117,9 +117,9 @@ def test_a_whole_dialogue_is_the_rendered_template_of_its_messages(policy, token
             *_, terminated, _, info = env.step(token)
     assert terminated
     assert info["end_reason"] == "failure"
-    said = [message["content"] for message in info["turns"]]
-    assert said[::2] == ["Hello!", "What?"]
-    assert task.optimal_turn(sample, said[:1:2])  # the customer had not left after the first
+    contents = [message["content"] for message in info["turns"]]
+    assert contents[::2] == ["Hello!", "What?"]
+    assert task.optimal_turn(sample, contents[:1:2])  # the customer had not left after the first
     messages = [{"role": "user", "content": instruction_of(info["prompt"])}, *info["turns"]]
     ids = [*env.tokenizer.encode(info["prompt"]), *info["completion_ids"]]
     # No end of turn follows the last reply, which is not answered.

@@ -271,13 +271,13 @@ def test_an_optimal_agent_passes_every_probe_at_the_first_evaluation():
     report = probe_agent(lambda probe, seed: Solver(probe), seeds=(0, 1))
     assert report.passed
     assert report.first_failure is None
-    assert [(probe.probe.id, probe.seed) for probe in report.results] == [
+    assert [(result.probe.id, result.seed) for result in report.results] == [
         (name, seed) for name in PROBES for seed in (0, 1)
     ]
-    for probe in report.results:
-        assert probe.timesteps == probe.probe.timesteps / 10
-        if probe.probe.id != "ProbeBandit-v0":
-            assert probe.mean_return == 1.0
+    for result in report.results:
+        assert result.timesteps == result.probe.timesteps / 10
+        if result.probe.id != "ProbeBandit-v0":
+            assert result.mean_return == 1.0
     assert str(report).endswith("Every probe was passed.")
 
 
@@ -290,7 +290,7 @@ def test_an_agent_that_always_stops_fails_every_probe_and_the_report_has_a_diagn
 
     report = probe_agent(make, seeds=[7], num_episodes=16, num_envs=8)
     assert not report.passed
-    assert not any(probe.passed for probe in report.results)
+    assert not any(result.passed for result in report.results)
     failure = report.first_failure
     assert (failure.probe, failure.seed, failure.mean_return) == (PROBES["ProbeConstant-v0"], 7, 0.0)
     assert [agent.learned for agent in agents] == [probe.timesteps for probe in PROBES.values()]

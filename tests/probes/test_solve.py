@@ -52,9 +52,9 @@ def played(keywords, gamma=1.0):
             if done:
                 total += probability * value / len(prompts)
                 continue
-            legal = env.action_masks()
-            weights = np.where(legal, np.exp(logits_of(observation[None], env.num_actions)[0]), 0)
-            todo += [((*actions, a), probability * weights[a] / weights.sum()) for a in np.flatnonzero(legal)]
+            valid = env.action_masks()
+            weights = np.where(valid, np.exp(logits_of(observation[None], env.num_actions)[0]), 0)
+            todo += [((*actions, a), probability * weights[a] / weights.sum()) for a in np.flatnonzero(valid)]
     return total
 
 
@@ -175,11 +175,11 @@ def test_masks_that_depend_on_the_sample_tell_the_agent_which_one_it_plays():
     scorer = lambda completions, wanted, **_: [float(a == b) for a, b in zip(completions, wanted, strict=True)]  # noqa: E731
     settings = {"prompts": prompts, "scorer": scorer, "max_new_tokens": 1}
     assert solve(make(**settings)).expected_return == 0.5
-    told = solve(make(**settings, constraints=Only()))
-    assert told.expected_return == 1.0
-    assert len(told.ids) == 2
+    solution = solve(make(**settings, constraints=Only()))
+    assert solution.expected_return == 1.0
+    assert len(solution.ids) == 2
     with pytest.raises(KeyError, match="exactly one state"):
-        told.index(told.ids)
+        solution.index(solution.ids)
 
 
 def test_every_interface_has_the_same_solution():

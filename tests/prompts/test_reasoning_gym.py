@@ -73,11 +73,11 @@ def test_a_text_that_the_verifier_rejects_fails_alone():
     scores = evaluate(ReasoningGym(Tasks()), batch, on_error=0.0)
     assert scores.total.tolist() == [1.0, 0.0, 0.01]
     assert scores.failed.tolist() == [False, True, False]
-    said = "scorer 'reasoning_gym' raised ValueError: cannot be read, for the completion 'boom'"
-    with pytest.raises(ScorerError, match=said) as caught:
+    message = "scorer 'reasoning_gym' raised ValueError: cannot be read, for the completion 'boom'"
+    with pytest.raises(ScorerError, match=message) as caught:
         evaluate(ReasoningGym(Tasks()), batch)
     assert caught.value.completions == ("boom",)
-    with pytest.raises(ScorerError, match=said) as caught:
+    with pytest.raises(ScorerError, match=message) as caught:
         ReasoningGym(Tasks())(batch)
     assert isinstance(caught.value.__cause__, ValueError)
 

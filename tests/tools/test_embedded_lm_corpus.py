@@ -132,12 +132,12 @@ def test_summaries_in_the_corpus_have_their_shares(level):
     flaws = Counter()
     found = documents_of("summary", level)
     for index, text in found:
-        told = summary(SEED, index, level)
-        prompt = summary_prompt(told)
+        item = summary(SEED, index, level)
+        prompt = summary_prompt(item)
         assert text.startswith(prompt + " ")
         written = text.removeprefix(prompt + " ")
-        flaws["good"] += written == told.summary
-        flaws["copied"] += written.startswith(told.sentences[0]) and written.count(".") <= 2 and written != told.summary
+        flaws["good"] += written == item.summary
+        flaws["copied"] += written.startswith(item.sentences[0]) and written.count(".") <= 2 and written != item.summary
     shares = FLAWS["summary"][level]
     assert flaws["good"] / len(found) == pytest.approx(shares["good"], abs=0.06)
     assert flaws["copied"] / len(found) == pytest.approx(shares["copied"], abs=0.11)

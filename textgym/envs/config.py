@@ -173,7 +173,9 @@ class TextGenConfig:
         """
         tokenizer = self._build_tokenizer()
         encoder = PromptEncoder(tokenizer, self.max_prompt_tokens, self.prompt_truncation)
-        prompts: PromptSource = encoder.fitting(builtin_prompts()) if self.prompts is None else as_prompts(self.prompts)
+        prompts: PromptSource = (
+            encoder.select_valid(builtin_prompts()) if self.prompts is None else as_prompts(self.prompts)
+        )
         encoder.check(prompts)
         scorer = as_scorer(self.scorer)
         reward = as_reward(self.reward, scorer)

@@ -13,8 +13,7 @@ except ImportError as error:
     raise ImportError(f"language models need torch and transformers: {install_hint('agents')}") from error
 
 from textgym.lm.forward import WholeSequenceForward
-from textgym.lm.lm_head import lm_head_hook
-from textgym.lm.loading import load_lm, no_progress_bars, random_lm
+from textgym.lm.model import lm_head_hook, load_lm, no_progress_bars, random_lm
 from textgym.lm.reference import ReferenceLM
 from textgym.lm.sampling import log_prob, sample
 from textgym.lm.stream import LMStream, StreamOutput

@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from textgym.lm.kv_cache.selection import UNSUPPORTED
-from textgym.lm.lm_head import embedding_weight, lm_head_hook
+from textgym.lm.model import embedding_weight, lm_head_hook
 
 _FORWARD_COST = {"cpu": 64, "cuda": 4096}
 """Fixed cost of one more forward and backward, in tokens, by device type."""
@@ -32,9 +32,8 @@ class _Pass:
 class WholeSequenceForward:
     """Differentiable forward of a causal LM over whole sequences, for learning; acting uses `LMStream`.
 
-    Sequences are bucketed by length to reduce padding, and a prompt that many of them share is fed once where it is
-    long enough to make up for one more forward. Logits and gradients are those of one forward per sequence, up to
-    rounding.
+    Sequences are bucketed by length to reduce padding. A prompt that many of them share is fed once, where that saves
+    more than another forward costs. Logits and gradients are those of one forward per sequence, up to rounding.
 
     Args:
         model: From `load_lm`, or any causal LM of transformers.

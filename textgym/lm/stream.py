@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from textgym.lm.kv_cache.base import Step
 from textgym.lm.kv_cache.selection import select_backend
-from textgym.lm.lm_head import embedding_weight, lm_head_weight
+from textgym.lm.model import embedding_weight, lm_head_weight
 
 _NOT_CACHED = -1
 

@@ -13,11 +13,11 @@ from textgym.envs.interface import combine_snapshots, select_slots
 from textgym.prompts import as_prompts
 from textgym.rewards import as_reward
 from textgym.scorers import as_scorer
+from textgym.scorers.base import FloatArray
 
 __all__ = ["Layer", "Simulator", "layers_of"]
 
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Snapshot = dict[str, Any]
 
@@ -80,10 +80,8 @@ def layers_of(simulator: "Simulator", policy: Any, max_transitions: int) -> Iter
         ValueError: If there are more than ``max_transitions`` pairs of a text and an action.
     """
     texts = simulator.starts()
-    origins, given = (
-        np.full((len(texts.weights), 2), -1),
-        texts.weights,
-    )  # (parent, action), P(text | them)
+    origins = np.full((len(texts.weights), 2), -1)  # (parent, action) of each text
+    given = texts.weights  # P(text | parent, action)
     num_transitions = num_steps = 0
     while len(texts.weights):
         num_transitions += int(texts.masks.sum())

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from textgym.probes.enumeration import BoolArray, FloatArray, IntArray, Simulator, layers_of
+from textgym.probes.enumeration import BoolArray, IntArray, Simulator, layers_of
+from textgym.scorers.base import FloatArray
 
 __all__ = ["Solution", "solve"]
 

@@ -81,14 +81,14 @@ class PromptEncoder:
                 except ValueError as error:
                     raise ValueError(f"prompt {i}: {error}") from None
 
-    def fitting(self, source: IndexedPrompts) -> IndexedPrompts:
+    def select_valid(self, source: IndexedPrompts) -> IndexedPrompts:
         """Return the subset of a source whose prompts are valid; the source itself if none or all of them are."""
-        fits = []
+        valid = []
         for i in range(len(source)):
             with contextlib.suppress(ValueError):
                 self(source[i])
-                fits.append(i)
-        return source if len(fits) in (0, len(source)) else SubsetPrompts(source, fits)
+                valid.append(i)
+        return source if len(valid) in (0, len(source)) else SubsetPrompts(source, valid)
 
     def _fit(self, ids: list[int], shown: str) -> npt.NDArray[np.int64]:
         if not ids:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers import Scorer, observe_episodes
+from textgym.scorers.base import FloatArray
 
 __all__ = ["Reward", "RewardState", "ScoreFunction", "Terminal", "checked_rewards", "checked_token_rewards"]
 
-FloatArray = npt.NDArray[np.float64]
 RewardState = npt.NDArray[Any]
 """(B,) floats, or (B,) objects that are never changed in place."""
 
@@ -84,7 +84,7 @@ class Reward(ABC):
         return None
 
     def observe(self, batch: TextBatch, seen: set[int]) -> None:
-        """Let ``scorers`` learn from episodes that ended; by default they observe the whole texts.
+        """Let ``scorers`` learn from episodes that ended; by default they observe the final texts.
 
         Called once per episode, after its last step has succeeded, and not in clones.
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
-from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction
+from textgym.rewards.base import Reward, RewardState, ScoreFunction
 from textgym.scorers import Scorer, as_scorer, evaluate, observe_episodes, score_batch, scorer_names
+from textgym.scorers.base import FloatArray
 from textgym.scorers.evaluation import observes
 from textgym.scorers.registry import scorer_factory
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray
+from textgym.scorers.base import FloatArray
 
 __all__ = ["KL_ESTIMATORS", "AdaptiveCoefficient", "Reference", "kl_estimate", "kl_penalty"]
 

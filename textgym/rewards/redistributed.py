@@ -6,7 +6,8 @@ import numpy as np
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray, ScoreFunction, Terminal
+from textgym.rewards.base import ScoreFunction, Terminal
+from textgym.scorers.base import FloatArray
 
 __all__ = ["CREDITS", "Redistributed", "discounted", "leave_one_out", "uniform"]
 

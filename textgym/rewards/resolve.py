@@ -6,10 +6,11 @@ from typing import Any
 
 from textgym.batch import TextBatch
 from textgym.errors import unknown_name
-from textgym.rewards.base import FloatArray, Reward, RewardState, ScoreFunction, Terminal
+from textgym.rewards.base import Reward, RewardState, ScoreFunction, Terminal
 from textgym.rewards.dense import PerToken, PerTurn, Potential
 from textgym.rewards.redistributed import Redistributed
 from textgym.scorers import Scorer
+from textgym.scorers.base import FloatArray
 
 __all__ = ["as_reward"]
 

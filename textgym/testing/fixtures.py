@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import as_scorer, score_batch
+from textgym.scorers.base import FloatArray
 
 __all__ = ["TEXTS", "Check", "ScorerFixture", "ScorerReport"]
 
@@ -33,8 +33,6 @@ TEXTS = {
 """Completions that a scorer has to accept, by the name that messages use."""
 TIMED = "The little dog found a red ball in the garden and took it home to show it to his friend {}."
 """A text of about 20 words for the timing."""
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
 from textgym.scorers import Scorer, score_batch
+from textgym.scorers.base import FloatArray
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 __all__ = ["check_incremental"]
@@ -26,7 +27,6 @@ NUM_RANDOM = 6
 NUM_TOKENS = 24
 """Length of a random text, and greatest length of others."""
 
-FloatArray = npt.NDArray[np.float64]
 Rows = list[tuple[list[int], list[int]]]
 """Pairs of prompt ids and completion ids."""
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.errors import ScorerError
 from textgym.scorers import as_scorer, score_batch
+from textgym.scorers.base import FloatArray
 
 __all__ = ["HackTable", "degenerate_texts", "probe_hacks"]
 
@@ -24,8 +24,6 @@ GOOD = (
 """Good continuations of ``PROMPT`` with positive sentiment, in the vocabulary of the embedded LM."""
 KEYWORDS = ("happy", "wonderful", "love", "beautiful", "great", "best", "joy", "smile", "proud", "friend")
 """Words for keyword stuffing that a scorer of positive stories may reward."""
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

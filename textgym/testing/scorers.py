@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers import component_names, observe_episodes, score_batch
+from textgym.scorers.base import FloatArray
 from textgym.scorers.evaluation import get_states, observes, set_states, unscored
 from textgym.testing.fixtures import TEXTS, ScorerFixture, ScorerReport
 from textgym.testing.incremental import check_incremental
@@ -24,8 +24,6 @@ TOLERANCE = (1e-4, 1e-5)
 """Relative and absolute tolerance: batched and single network calls differ in the last float32 digits."""
 LARGE = 100
 """Size of a large batch: more than the chunk size of most scorers that split batches."""
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def check_scorer(

@@ -188,8 +188,8 @@ def _from_transformers(name: str, vocab_size: int | None) -> Tokenizer:
     try:
         tokenizer = _by_object(load_transformers_tokenizer(name))
     except (OSError, ValueError) as error:
-        if (refused := foreign_code(error, name)) is not error:
-            raise refused from None
+        if (rejection := foreign_code(error, name)) is not error:
+            raise rejection from None
         reason = str(error).partition("\n")[0]
         also = f"{_ALSO} transformers raised: {reason}"
         raise unknown_name("tokenizer", name, BUILTIN_TOKENIZERS, also=also) from error

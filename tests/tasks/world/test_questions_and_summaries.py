@@ -148,28 +148,28 @@ def test_the_sums_are_right():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_summary_names_nothing_that_its_passage_lacks(level):
-    for told in SUMMARIES[level]:
-        found = entities(told.summary)
-        assert found.names <= told.entities.names
-        assert found.places <= told.entities.places
-        assert found.things <= told.entities.things
+    for item in SUMMARIES[level]:
+        found = entities(item.summary)
+        assert found.names <= item.entities.names
+        assert found.places <= item.entities.places
+        assert found.things <= item.entities.things
         assert len(found.names) >= 1
         assert len(found.places) == len(found.things) == 1
-        assert len(told.summary.split()) <= 14
-        assert told.summary.count(".") == 1
+        assert len(item.summary.split()) <= 14
+        assert item.summary.count(".") == 1
 
 
 def test_a_summary_leaves_out_what_does_not_matter():
-    for told in SUMMARIES[3]:
-        assert len(told.details) >= 2
-        assert " ".join(told.sentences) == told.passage
-        for detail in told.details:
-            assert detail in told.sentences
-            assert detail.rstrip(".") not in told.summary
+    for item in SUMMARIES[3]:
+        assert len(item.details) >= 2
+        assert " ".join(item.sentences) == item.passage
+        for detail in item.details:
+            assert detail in item.sentences
+            assert detail.rstrip(".") not in item.summary
 
 
 def test_passages_to_summarise_grow_with_the_level():
-    lengths = {level: {len(told.sentences) for told in SUMMARIES[level]} for level in LEVELS}
+    lengths = {level: {len(item.sentences) for item in SUMMARIES[level]} for level in LEVELS}
     assert lengths == {1: {3}, 2: {4}, 3: {5, 6}}
 
 

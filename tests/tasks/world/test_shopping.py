@@ -86,8 +86,8 @@ def test_listing_everything_wins_nothing(reply, goal):
 @pytest.mark.parametrize("level", LEVELS)
 def test_one_reply_for_all_goals_seldom_succeeds(level):
     goals = [shopping(3, index, level) for index in range(400)]
-    for said in ("Here are three red apples.", "How many would you like? Which colour would you like?"):
-        wins = sum(play(goal, lambda *_, said=said: said)[1].outcome == "success" for goal in goals)
+    for turn in ("Here are three red apples.", "How many would you like? Which colour would you like?"):
+        wins = sum(play(goal, lambda *_, turn=turn: turn)[1].outcome == "success" for goal in goals)
         assert wins <= 0.01 * len(goals)
 
 

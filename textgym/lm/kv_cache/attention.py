@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from textgym.lm.kv_cache.storage import KVStorage
+from textgym.lm.kv_cache.base import KVStorage
 
 _IMPLEMENTATION = "textgym_packed"
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from textgym.lm.kv_cache.base import Integers, Step
-from textgym.lm.kv_cache.storage import KVStorage, Layout
-from textgym.lm.lm_head import embedding_weight, lm_head_hook
+from textgym.lm.kv_cache.base import Integers, KVStorage, Layout, Step
+from textgym.lm.model import embedding_weight, lm_head_hook
 
 _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
 """Configuration keys of local attention, which would count columns from the wrong end."""

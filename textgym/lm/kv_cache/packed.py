@@ -21,9 +21,8 @@ from textgym.lm.kv_cache.attention import (
     Writes,
     replaced_attention,
 )
-from textgym.lm.kv_cache.base import Integers, Step
-from textgym.lm.kv_cache.storage import KVStorage, Layout
-from textgym.lm.lm_head import embedding_weight, lm_head_hook
+from textgym.lm.kv_cache.base import Integers, KVStorage, Layout, Step
+from textgym.lm.model import embedding_weight, lm_head_hook
 
 _TOKENS_PER_FORWARD = 8192
 """A step with more tokens is split by slots, which bounds the memory of the activations."""

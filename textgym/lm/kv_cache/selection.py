@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from textgym.lm.kv_cache.base import KVCacheBackend, Step
 from textgym.lm.kv_cache.batched import BatchedBackend
 from textgym.lm.kv_cache.packed import PackedBackend
-from textgym.lm.lm_head import embedding_weight, lm_head_hook, lm_head_weight
+from textgym.lm.model import embedding_weight, lm_head_hook, lm_head_weight
 
 UNSUPPORTED = (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
 """Errors of a model that does not support an argument, or the attention function or cache that it is given."""

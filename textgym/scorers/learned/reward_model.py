@@ -117,7 +117,7 @@ def _load(name: str, tokenizer: Any) -> tuple[Any, Any]:
         raise ImportError(
             f"the scorer 'reward_model' needs torch and transformers: {install_hint('agents')}"
         ) from error
-    from textgym.lm.loading import no_progress_bars
+    from textgym.lm import no_progress_bars
 
     try:
         with no_progress_bars():

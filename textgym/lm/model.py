@@ -1,10 +1,11 @@
-"""Load a language model, from the package, Hugging Face, a folder or a GGUF file, or make a random one."""
+"""Language models: loading, random weights, and access to the input embedding and the lm_head."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def load_lm(
     except OSError as error:  # also what transformers raises for a name that it cannot resolve
         raise _not_found(name) from error
     except ValueError as error:
-        if (refused := foreign_code(error, name)) is not error:
-            raise refused from None
+        if (rejection := foreign_code(error, name)) is not error:
+            raise rejection from None
         raise
     model = model.eval()
     model.to(torch.device(device))
@@ -122,6 +123,54 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if was_enabled:
             transformers.logging.enable_progress_bar()
+
+
+def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
+    """Return the weight (num_embeddings, width) of the input embedding; inputs belong on its device."""
+    weight = model.get_input_embeddings().weight
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"the input embedding of {type(model).__name__} has no weight")
+    return weight
+
+
+def lm_head_weight(model: PreTrainedModel) -> torch.Tensor:
+    """Return the weight (V, H) of the lm_head.
+
+    Raises:
+        ValueError: The model has no lm_head.
+    """
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        raise ValueError(f"{type(model).__name__} has no output head: load it with AutoModelForCausalLM")
+    return weight
+
+
+@contextlib.contextmanager
+def lm_head_hook(
+    model: PreTrainedModel, select: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[list[torch.Tensor]]:
+    """Context manager: the lm_head reads `select(hidden)` instead of all hidden states.
+
+    The model's own forward still applies the rest, such as Gemma 2's soft cap or Cohere's scale of the logits. Only
+    forwards of the calling thread are affected.
+
+    Yields:
+        The inputs of the lm_head, one tensor per forward.
+    """
+    read: list[torch.Tensor] = []
+    thread = threading.get_ident()
+
+    def replace(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if threading.get_ident() != thread:
+            return inputs
+        read.append(select(inputs[0]))
+        return (read[-1], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(replace)
+    try:
+        yield read
+    finally:
+        hook.remove()
 
 
 def _gguf_options(file: Path) -> dict[str, Any]:
