@@ -15,7 +15,7 @@ reward_hacking                 search for texts that exploit a scorer
 
 import pkgutil
 
-import textgym.lm  # noqa: F401 (says what to install where torch is missing)
+import textgym.lm  # noqa: F401 (raises with the package to install where torch is missing)
 from textgym_agents.a2c import A2C, A2CConfig
 from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone

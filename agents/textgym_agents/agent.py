@@ -111,7 +111,7 @@ class Agent(ABC):
         """Learn from episodes and return metrics under SB3's names."""
 
     def set_progress(self, progress: float) -> None:  # noqa: B027 (optional hook)
-        """Observe before each update the fraction of the training, 0 to 1, that is done."""
+        """Called before each update with the fraction of the training that is done, 0 to 1."""
 
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Train on at least ``total_timesteps`` further tokens.
@@ -181,7 +181,7 @@ class Agent(ABC):
             episode_start: Ignored, for the same reason.
             deterministic: Choose the best token instead of sampling. Sampling has its own generator and does not
                 change the training.
-            action_masks: (N, V) or (V,) bool, True where a token is legal.
+            action_masks: (N, V) or (V,) bool, True where a token is valid.
 
         Returns:
             (N,) or () int64 actions, and ``state``.

@@ -39,7 +39,7 @@ class BehaviourCloning(OfflineAgent):
 
         loss = mean[-log pi(a_t|s_t)]
 
-    over the tokens of their completions, with pi over the legal tokens. With a filter it is percentage behaviour
+    over the tokens of their completions, with pi over the valid tokens. With a filter it is percentage behaviour
     cloning (Chen et al. 2021, Decision transformer, arXiv:2106.01345, section 5.1), which can exceed the policy that
     generated the data. What differs from Pomerleau 1991: AdamW. One forward and backward over the (B, W) ids serve all
     T steps. A value head is not trained.

@@ -1,4 +1,4 @@
-"""Callbacks of ``learn``: the hooks, and what may stand in for a ``Callback``."""
+"""Callbacks of ``learn``."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ __all__ = ["Callback", "as_callbacks"]
 class Callback:
     """Called by ``learn`` at fixed points of a training; override the hooks that are needed.
 
-    The agent gives itself: its policy, config, counters (``num_timesteps``, ``num_updates``), environment and
-    ``episodes``. Its ``predict`` may be called in any hook without changing the run.
+    The hooks receive the agent, with its policy, config, counters (``num_timesteps``, ``num_updates``), environment
+    and ``episodes``. Calling its ``predict`` in a hook does not change the run.
 
     >>> class StopAtReturn(Callback):
     ...     def on_update_end(self, agent, metrics):
@@ -21,22 +21,18 @@ class Callback:
     """
 
     def on_training_start(self, agent: Any) -> None:
-        """Called when ``learn`` begins, after its arguments have been checked. Does nothing by default."""
+        """Called when ``learn`` begins, after its arguments have been checked."""
 
     def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
-        """Called before each update with the episodes that the agent has just written. Does nothing by default.
-
-        An offline agent calls it with the episodes that it has drawn from its data.
-        """
+        """Called before each update with the episodes just collected or, offline, drawn from the data."""
 
     def on_update_end(self, agent: Any, metrics: dict[str, float]) -> bool | None:
-        """Called after each update with its metrics; returning False stops the training. Does nothing by default."""
+        """Called after each update with its metrics; returning False stops the training."""
 
     def on_training_end(self, agent: Any) -> None:
-        """Called when ``learn`` ends, also by an exception or Ctrl-C. Does nothing by default.
+        """Called when ``learn`` ends, also by an exception or Ctrl-C, if ``on_training_start`` returned.
 
-        It is called if ``on_training_start`` returned, for callbacks given later in a list first; one that raises does
-        not keep the others from being called.
+        A list of callbacks is called in reverse order; an exception in one does not prevent the others.
         """
 
 
@@ -49,7 +45,7 @@ _HOOKS = {
 
 
 class _Hooks(Callback):
-    """The hooks of an object that is no ``Callback``, or a function as ``on_update_end``."""
+    """Adapter for an object with hooks that is not a ``Callback``, or a function as ``on_update_end``."""
 
     def __init__(self, **hooks: Callable[..., Any]) -> None:
         self.__dict__.update(hooks)
@@ -93,11 +89,11 @@ def as_callbacks(callback: Any) -> list[Callback]:
 
 
 def _takes(function: Callable[..., Any], arguments: Sequence[str]) -> bool:
-    """Whether it can be called with so many positional arguments, as far as its signature is known."""
+    """Return whether a function accepts these positional arguments; True if its signature is unknown."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not tell its signature
+    except ValueError:  # a builtin without a signature
         return True
     return True

@@ -32,13 +32,13 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 def write_checkpoint(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
     """Let ``write`` fill a new folder and return its index, then put the folder in the place of ``path``.
 
-    Until all is written, what was at ``path`` stays as it was.
+    ``path`` is replaced only after all files are written.
 
     Raises:
-        FileExistsError: If ``path`` is a file, or a folder that holds something else than a checkpoint.
+        FileExistsError: If ``path`` is a file, or a folder with other content than a checkpoint.
     """
     if path.exists() and not (path / _INDEX).exists() and (path.is_file() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is no checkpoint, so it is not replaced; choose another folder")
+        raise FileExistsError(f"{path} exists and is not a checkpoint, so it is not replaced; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
@@ -59,15 +59,15 @@ def write_checkpoint(path: Path, write: Callable[[Path], dict[str, Any]]) -> Non
 
 
 def open_checkpoint(path: Path, algorithm: str) -> dict[str, Any]:
-    """Check that a folder holds a whole checkpoint of an algorithm, and return its index.
+    """Check that a folder is a complete checkpoint of an algorithm, and return its index.
 
     Raises:
-        FileNotFoundError: If it holds none.
-        ValueError: If the checkpoint is of another algorithm or format, or a file is missing or cut off.
+        FileNotFoundError: If it is not a checkpoint.
+        ValueError: If the checkpoint is of another algorithm or format, or a file is missing or incomplete.
     """
     index = path / _INDEX
     if not index.exists():
-        raise FileNotFoundError(f"{path} is no checkpoint: it has no {_INDEX}")
+        raise FileNotFoundError(f"{path} is not a checkpoint: it has no {_INDEX}")
     try:
         content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -85,7 +85,7 @@ def open_checkpoint(path: Path, algorithm: str) -> dict[str, Any]:
         found = (path / name).stat().st_size if (path / name).exists() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes of {size}"
-            raise ValueError(f"{path} is not whole: {name} {state}; load another checkpoint")
+            raise ValueError(f"{path} is incomplete: {name} {state}; load another checkpoint")
     return content
 
 
@@ -96,7 +96,7 @@ def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore state tensors into an optimizer over the same parameters; its settings stay as constructed."""
+    """Restore the state tensors of an optimizer over the same parameters; its settings do not change."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in load_file(path).items():
         number, key = name.split(".", 1)

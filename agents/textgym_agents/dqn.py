@@ -80,7 +80,7 @@ class DQN(OnlineAgent):
     times draw ``batch_size`` episodes and take one step of AdamW on
 
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
-        V(s) = Q_target(s, argmax_a Q(s, a)) over the legal actions,  V = 0 after the end
+        V(s) = Q_target(s, argmax_a Q(s, a)) over the valid actions,  V = 0 after the end
 
     What differs from Mnih et al. 2015: double Q (van Hasselt et al. 2016, arXiv:1509.06461), Peng's Q(lambda) or n-step
     targets, without off-policy correction, and a LayerNorm before the head: without these three, the Q-values of tokens

@@ -35,7 +35,7 @@ class Episodes:
     truncated: torch.Tensor
     """(B,) bool, cut off by the time limit."""
     action_masks: npt.NDArray[np.uint8] | None
-    """(B, T, ceil(V / 8)) bits of the legal actions, as ``numpy.packbits`` packs them; None where all are legal."""
+    """(B, T, ceil(V / 8)) bits of the valid actions, as ``numpy.packbits`` packs them; None where all are valid."""
     infos: list[dict[str, Any]]
     """Final info of each episode."""
     positions: torch.Tensor = None  # type: ignore[assignment]
@@ -134,16 +134,16 @@ class Episodes:
         rows, columns = self.states()
         return self.ids[rows, columns + 1]
 
-    def legal_actions(self, vocab_size: int, *, with_truncated: bool = False) -> torch.Tensor | None:
-        """Return (M, V) or (M + K, V) bool masks of the states of ``states``; None where all tokens were legal.
+    def valid_actions(self, vocab_size: int, *, with_truncated: bool = False) -> torch.Tensor | None:
+        """Return (M, V) or (M + K, V) bool masks of the states of ``states``; None where all tokens were valid.
 
-        All tokens count as legal in the K states that were cut off, whose masks are not recorded.
+        All tokens count as valid in the K states that were cut off, whose masks are not recorded.
         """
         if self.action_masks is None:
             return None
         bits = np.unpackbits(self.action_masks[self.mask.numpy()], axis=1, count=vocab_size)
-        legal = torch.from_numpy(bits.view(np.bool_))
-        return F.pad(legal, (0, 0, 0, int(self.truncated.sum())), value=True) if with_truncated else legal
+        valid = torch.from_numpy(bits.view(np.bool_))
+        return F.pad(valid, (0, 0, 0, int(self.truncated.sum())), value=True) if with_truncated else valid
 
     def spread(self, flat: torch.Tensor) -> torch.Tensor:
         """Return (B, T) float32 on the CPU from (M,) values of the steps taken, 0 elsewhere."""

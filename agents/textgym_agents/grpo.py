@@ -68,8 +68,8 @@ class GRPO(OnlineAgent):
                -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) + kl_coef * KL_t
 
     with KL_t = k3, where w_t = pi(a_t|s_t) / pi_old(a_t|s_t). What differs from Shao et al. 2024 (DeepSeekMath,
-    arXiv:2402.03300): one gradient step per batch by default, so that w_t = 1; texts of one group may be written at
-    different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to basics, arXiv:2402.14740) token by token,
+    arXiv:2402.03300): one gradient step per batch by default, so that w_t = 1; texts of one group may be generated
+    at different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to basics, arXiv:2402.14740) token by token,
     ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training, arXiv:2503.20783).
 
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
@@ -77,7 +77,7 @@ class GRPO(OnlineAgent):
     deviation over the groups that hold y: on the MDP of two letters, EOS and three tokens that
     ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient.
 
-    Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have less than two episodes
+    Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have fewer than two episodes
     or do not divide ``num_episodes``, or if it has a KL penalty too. An environment made of an id has groups of 8, or
     of the next smaller divisor.
 

@@ -63,29 +63,29 @@ class ILQLPolicy(BasePolicy):
         self.beta = 1.0
 
     def action_scores(
-        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log pi_LM + beta (Q - V), twice, and V(s); see ``BasePolicy.action_scores``."""
         heads = self.from_hidden(logits, hidden)
         scores = F.log_softmax(logits, dim=-1) + self.beta * (heads.target_q - heads.values[:, None])
-        scores = masked(scores, legal)
+        scores = masked(scores, valid)
         return scores, scores, heads.values
 
     def evaluate(self, episodes: Episodes, *, with_truncated: bool = False) -> ILQLValues:
         """Evaluate all states of B episodes in one forward; ``with_truncated`` as in ``QPolicy.evaluate``."""
         states = episodes.states(with_truncated=with_truncated)
         logits, hidden = self.backbone.states(episodes.ids, *states, episodes.prompt_lengths)
-        legal = episodes.legal_actions(self.vocab_size, with_truncated=with_truncated)
-        return self.from_hidden(logits, hidden, legal)
+        valid = episodes.valid_actions(self.vocab_size, with_truncated=with_truncated)
+        return self.from_hidden(logits, hidden, valid)
 
-    def from_hidden(self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None = None) -> ILQLValues:
-        """Return the outputs for M states from (M, V) logits, (M, H) hidden states and (M, V) legal actions."""
+    def from_hidden(self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None = None) -> ILQLValues:
+        """Return the outputs for M states from (M, V) logits, (M, H) hidden states and (M, V) valid actions."""
         hidden = hidden if self.head_gradient else hidden.detach()
-        q = [masked(apply_head(head, hidden), legal) for head in self.q_heads]
+        q = [masked(apply_head(head, hidden), valid) for head in self.q_heads]
         with torch.no_grad():
             target_q = torch.stack([apply_head(head, hidden) for head in self.target_q_heads]).amin(dim=0)
         values = apply_head(self.value_head, hidden)[:, 0]
-        return ILQLValues(masked(logits, legal), q, masked(target_q, legal), values)
+        return ILQLValues(masked(logits, valid), q, masked(target_q, valid), values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def _without_failures(data: Episodes) -> Episodes:
 
 
 def _check_data(data: Any, vocab_size: int) -> None:
-    """Raise an error unless ``data`` are episodes whose vocabulary has the policy's size."""
+    """Raise an error unless ``data`` are episodes with the policy's vocabulary."""
     if not isinstance(data, Episodes):
         raise TypeError(f"data must be Episodes or the path of recorded ones, got {type(data).__name__}")
     if len(data) == 0:

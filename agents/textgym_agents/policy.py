@@ -68,7 +68,7 @@ class Policy(Protocol):
 
         Args:
             ids: (N, L) int64, texts right-padded with V, as the environment observes them.
-            action_masks: (N, V) bool, True where a token is legal. None makes all legal.
+            action_masks: (N, V) bool, True where a token is valid. None makes all valid.
             active: (N,) bool, texts whose action is used; the actions of the others are arbitrary.
             deterministic: Choose the best token instead of sampling.
             generator: Random generator of the sampling.
@@ -129,8 +129,8 @@ class BasePolicy(nn.Module):
             FloatingPointError: If the model has diverged and its logits are NaN.
         """
         logits, hidden = self.backbone.step(ids, active)
-        legal = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
-        behaviour, preferences, values = self.action_scores(logits, hidden, legal)
+        valid = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
+        behaviour, preferences, values = self.action_scores(logits, hidden, valid)
         actions, log_probs = choose(
             behaviour, deterministic=deterministic, preferences=preferences, generator=generator
         )
@@ -138,14 +138,14 @@ class BasePolicy(nn.Module):
 
     @abstractmethod
     def action_scores(
-        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the scores by which the policy acts in N states.
 
         Args:
             logits: (N, V) float32 of the language model.
             hidden: (N, H) last hidden states.
-            legal: (N, V) bool. None makes all tokens legal.
+            valid: (N, V) bool. None makes all tokens valid.
 
         Returns:
             (N, V) logits to sample from, (N, V) scores whose maximum is the deterministic action, both -inf where
@@ -236,10 +236,10 @@ class LMPolicy(BasePolicy):
         nn.init.zeros_(self.value_head.bias)
 
     def action_scores(
-        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the masked logits, twice, and V(s); see ``BasePolicy.action_scores``."""
-        logits = masked(logits, legal)
+        logits = masked(logits, valid)
         return logits, logits, self.values(hidden)
 
     @torch.no_grad()
@@ -271,7 +271,7 @@ class LMPolicy(BasePolicy):
             rows,
             columns,
             episodes.ids[rows, columns + 1],
-            episodes.legal_actions(self.vocab_size),
+            episodes.valid_actions(self.vocab_size),
             prompt_lengths=episodes.prompt_lengths,
             entropy_gradient=entropy_gradient,
         )
@@ -296,7 +296,7 @@ class LMPolicy(BasePolicy):
             rows: (M,) int64, text of each state.
             columns: (M,) int64, position of each state's last token.
             actions: (M,) int64, action in each state.
-            action_masks: (M, V) bool, True where a token was legal. None makes all legal.
+            action_masks: (M, V) bool, True where a token was valid. None makes all valid.
             prompt_lengths: (B,) int64 tokens of each text's prompt, if known; see ``LMBackbone.states``.
             entropy_gradient: Whether gradients flow through the entropies, which takes time.
 
@@ -334,31 +334,30 @@ def choose(
 
     Args:
         logits: (N, V) float32, the input of the softmax.
-        action_masks: (N, V) bool, True where a token is legal. None makes all legal.
+        action_masks: (N, V) bool, True where a token is valid. None makes all valid.
         deterministic: Take the token of the largest preference instead of sampling.
         preferences: (N, V) float32, by default the logits.
         generator: Random generator of the sampling.
 
     Raises:
-        FloatingPointError: If logits are NaN.
+        FloatingPointError: If logits or preferences are NaN.
     """
     logits = masked(logits, action_masks)
-    if deterministic:
-        actions = (logits if preferences is None else preferences).argmax(dim=-1)
-    else:
-        actions = sample(logits, generator).clamp(max=logits.shape[1] - 1)  # where all are NaN, `sample` returns V
+    preferences = logits if preferences is None else preferences
+    # For a row of NaN, `sample` returns V, which is not a token.
+    actions = preferences.argmax(dim=-1) if deterministic else sample(logits, generator).clamp(max=logits.shape[1] - 1)
     log_probs = log_prob(logits, actions)
-    if log_probs.isnan().any():
-        raise FloatingPointError("the model's logits are NaN, so no token can be chosen by them")
+    if log_probs.isnan().any() or (preferences is not logits and preferences.isnan().any()):
+        raise FloatingPointError("the model's logits or Q-values are NaN, so no token can be chosen by them")
     return actions.cpu().numpy(), log_probs.cpu().numpy()
 
 
-def masked(scores: torch.Tensor, legal: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:
-    """Return (N, V) scores with -inf where the (N, V) mask is False; None makes all tokens legal."""
-    if legal is None:
+def masked(scores: torch.Tensor, valid: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:
+    """Return (N, V) scores with -inf where the (N, V) mask is False; None makes all tokens valid."""
+    if valid is None:
         return scores
-    legal = legal if isinstance(legal, torch.Tensor) else torch.tensor(legal)
-    return scores.masked_fill(~legal.to(scores.device), -torch.inf)
+    valid = valid if isinstance(valid, torch.Tensor) else torch.tensor(valid)
+    return scores.masked_fill(~valid.to(scores.device), -torch.inf)
 
 
 def make_head(backbone: LMBackbone, width: int) -> nn.Sequential:

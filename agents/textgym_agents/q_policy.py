@@ -26,7 +26,7 @@ class QValues(NamedTuple):
 class QPolicy(BasePolicy):
     """A language model that estimates Q(s, a) of every next token and acts by it.
 
-    It acts by (1 - epsilon) softmax(Q / T) + epsilon uniform over the legal tokens; T = 0 takes the largest Q. With a
+    It acts by (1 - epsilon) softmax(Q / T) + epsilon uniform over the valid tokens; T = 0 takes the largest Q. With a
     prior the first part is pi_LM(a|s) exp(Q / T), normalised: among tokens of equal value the language model decides,
     which keeps text fluent where the vocabulary is large.
 
@@ -36,7 +36,7 @@ class QPolicy(BasePolicy):
         q_from: ``"head"``: a LayerNorm and a linear head on the hidden state, which starts at Q = 0. ``"logits"``: the
             model's logits, for small vocabularies: with T = 1 the untrained policy is the language model. Pretrained
             logits are far from any return, and fitting them to returns destroys the language model.
-        dueling: Whether Q(s, a) = V(s) + A(s, a) - mean of A(s, .) over the legal actions (Wang et al. 2016,
+        dueling: Whether Q(s, a) = V(s) + A(s, a) - mean of A(s, .) over the valid actions (Wang et al. 2016,
             arXiv:1511.06581), with A from ``q_from`` and V a second head.
         head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen.
         lm_prior: Whether acting with a temperature weighs tokens by the language model's distribution.
@@ -83,10 +83,10 @@ class QPolicy(BasePolicy):
         self.temperature = 0.0
 
     def action_scores(
-        self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None
+        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log-probabilities with exploration, preferences without it, and max Q or T log sum exp(Q / T)."""
-        preferences = self.from_hidden(logits, hidden, legal).preferences
+        preferences = self.from_hidden(logits, hidden, valid).preferences
         behaviour = behaviour_log_probs(preferences, self.epsilon, self.temperature)
         return behaviour, preferences, soft_values(preferences, self.temperature)
 
@@ -99,22 +99,22 @@ class QPolicy(BasePolicy):
         """
         states = episodes.states(with_truncated=with_truncated)
         logits, hidden = self.backbone.states(episodes.ids, *states, episodes.prompt_lengths)
-        legal = episodes.legal_actions(self.vocab_size, with_truncated=with_truncated)
-        return self.from_hidden(logits, hidden, legal)
+        valid = episodes.valid_actions(self.vocab_size, with_truncated=with_truncated)
+        return self.from_hidden(logits, hidden, valid)
 
-    def from_hidden(self, logits: torch.Tensor, hidden: torch.Tensor, legal: torch.Tensor | None = None) -> QValues:
-        """Return Q of M states from (M, V) logits and (M, H) hidden states, with an (M, V) mask of legal actions."""
+    def from_hidden(self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None = None) -> QValues:
+        """Return Q of M states from (M, V) logits and (M, H) hidden states, with an (M, V) mask of valid actions."""
         q = logits if self.q_head is None else apply_head(self.q_head, hidden)
-        legal = torch.ones_like(q, dtype=torch.bool) if legal is None else legal.to(q.device)
+        valid = torch.ones_like(q, dtype=torch.bool) if valid is None else valid.to(q.device)
         if self.value_head is not None:
-            mean = torch.where(legal, q, 0.0).sum(dim=-1, keepdim=True) / legal.sum(dim=-1, keepdim=True)
+            mean = torch.where(valid, q, 0.0).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
             q = apply_head(self.value_head, hidden) + q - mean
-        q = q.masked_fill(~legal, -torch.inf)
+        q = q.masked_fill(~valid, -torch.inf)
         if not self.lm_prior:
             return QValues(q, q)
         with torch.no_grad():
-            prior = F.log_softmax(logits.masked_fill(~legal, -torch.inf), dim=-1)
-            return QValues(q, (q + self.temperature * prior).masked_fill(~legal, -torch.inf))
+            prior = F.log_softmax(logits.masked_fill(~valid, -torch.inf), dim=-1)
+            return QValues(q, (q + self.temperature * prior).masked_fill(~valid, -torch.inf))
 
 
 def behaviour_log_probs(preferences: torch.Tensor, epsilon: float, temperature: float) -> torch.Tensor:
@@ -123,12 +123,12 @@ def behaviour_log_probs(preferences: torch.Tensor, epsilon: float, temperature: 
     >>> behaviour_log_probs(torch.tensor([[0.0, 1.0, -torch.inf]]), 0.5, 0.0).exp()
     tensor([[0.2500, 0.7500, 0.0000]])
     """
-    legal = preferences > -torch.inf
+    valid = preferences > -torch.inf
     if temperature > 0:
         exploiting = torch.softmax(preferences / temperature, dim=-1)
     else:
         exploiting = F.one_hot(preferences.argmax(dim=-1), preferences.shape[1]).float()
-    uniform = legal / legal.sum(dim=-1, keepdim=True)
+    uniform = valid / valid.sum(dim=-1, keepdim=True)
     return ((1 - epsilon) * exploiting + epsilon * uniform).log()
 
 

@@ -47,10 +47,10 @@ class EpisodeRecorder(Callback):
     | ``group``, ``kl``, ``scorer_error`` | int, float, text | as in ``info``; null if absent |
     | ``turns`` | list of objects | as in ``info``: ``role`` and ``content`` of each; null if there is no user |
 
-    As a callback of ``learn`` it writes the episodes of each update; ``write`` takes episodes directly. JSON lines are
-    recommended: each write leaves whole lines on disk. A Parquet file is readable only when it is complete: at the end
-    of the training, also after an exception, or after ``close``, a ``with`` block or the end of the program, but not
-    after the program was killed. Lone surrogates, which UTF-8 cannot encode, are escaped.
+    As a callback of ``learn`` it writes the episodes of each update; ``write`` takes episodes directly. Prefer JSON
+    lines: each write leaves complete lines on disk. A Parquet file is readable only after the training (also if it
+    raised), ``close``, a ``with`` block or the exit of the program; it is lost if the program is killed. Lone
+    surrogates, which UTF-8 cannot encode, are escaped.
 
     Args:
         path: File name ending in ``.jsonl`` or, with the extra ``parquet``, in ``.parquet``.
@@ -83,11 +83,7 @@ class EpisodeRecorder(Callback):
             raise ValueError(f"episodes are written to .jsonl or .parquet, got {self.path.name!r}")
 
     def write(self, episodes: Episodes) -> None:
-        """Write episodes.
-
-        Raises:
-            ValueError: If it is a Parquet file that was closed.
-        """
+        """Write episodes; raises a ValueError if the file is Parquet and closed."""
         self._file.write([_row(episodes, b) for b in range(len(episodes))])
 
     def close(self) -> None:
@@ -95,11 +91,7 @@ class EpisodeRecorder(Callback):
         self._file.close()
 
     def on_training_start(self, agent: Any) -> None:
-        """Check that the file is writable.
-
-        Raises:
-            ValueError: If it is a Parquet file that was closed.
-        """
+        """Raise a ValueError if the file is Parquet and closed."""
         self._file.write([])
 
     def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
@@ -120,7 +112,7 @@ class EpisodeRecorder(Callback):
 
 
 def read_episodes(path: str | PathLike[str]) -> Episodes:
-    """Read episodes that ``EpisodeRecorder`` wrote, exactly, or a file of other origin with its columns.
+    """Read episodes that ``EpisodeRecorder`` wrote, exactly, or another program's file with the same columns.
 
     Only ``prompt_ids``, ``completion_ids`` and ``rewards`` are required. Missing ``log_probs`` become NaN, missing
     ``values`` 0; without ``is_action`` all tokens of the completion are actions.
@@ -144,7 +136,7 @@ def read_episodes(path: str | PathLike[str]) -> Episodes:
 
 
 def append_whole(file: io.FileIO, data: bytes) -> None:
-    """Append the data to an unbuffered file, or nothing if writing fails."""
+    """Append all data to an unbuffered file, or none if writing fails."""
     start, rest = file.seek(0, io.SEEK_END), memoryview(data)
     try:
         while rest:

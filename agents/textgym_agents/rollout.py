@@ -97,7 +97,7 @@ class _Recorder:
         self.num_left -= indices.size
 
     def _write(self, episodes: Any, windows: npt.NDArray[np.int64]) -> Any:
-        """Take over one window, or n, as the ids of one episode, or n; return the lengths."""
+        """Store one window, or n, as the ids of one episode, or n; return the lengths."""
         is_token = windows != self._pad_token_id
         self.ids[episodes] = np.where(is_token, windows, 0)
         return is_token.sum(axis=-1)
@@ -132,10 +132,9 @@ def collect(
 ) -> Episodes:
     """Reset the environment and run the policy until the first ``num_episodes`` episodes that start have ended.
 
-    Taking the first that *end* instead would favour short texts. A sub-environment starts the next episode at once;
-    when none is left the environment parks it (``options={"num_episodes": B}``): no further prompt is drawn, and
-    it is neither fed to the model nor scored. The environment receives the log-probabilities, which its own KL
-    penalty needs.
+    Taking the first that *end* instead would favour short texts. When no episode is left to start, the environment
+    parks a sub-environment (``options={"num_episodes": B}``): it draws no prompt and is neither fed to the model nor
+    scored. The environment receives the log-probabilities for its own KL penalty.
 
     Args:
         env: A vector environment of the TextGen family, in any autoreset mode (``SAME_STEP`` wastes no step).
@@ -144,13 +143,13 @@ def collect(
         seed: Passed to ``env.reset``.
         options: Passed to ``env.reset``, with a value per sub-environment where they are lists; they apply to the first
             ``env.num_envs`` episodes only.
-        deterministic: Choose the likeliest token instead of sampling.
-        generator: Randomness of the sampling.
+        deterministic: Choose the most likely token instead of sampling.
+        generator: Random generator of the sampling.
 
     Raises:
         ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, the window is longer
             than the model's positions, or the environment's ``final_info`` is not ``"full"``.
-        TypeError: If ``num_episodes`` is no integer, or the environment is of another family.
+        TypeError: If ``num_episodes`` is not an integer, or the environment is of another family.
     """
     num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
@@ -164,7 +163,7 @@ def collect(
         active = base.running
         masks = base.action_masks() if base.has_invalid_actions else None
         if masks is not None:
-            masks = masks | ~active[:, None]  # an ended text may have no legal action left
+            masks = masks | ~active[:, None]  # an ended text may have no valid action left
         windows = token_window(observations)
         output = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
         base.set_log_probs(output.log_probs)
@@ -181,16 +180,10 @@ def collect(
 
 
 def env_seed(seed: int) -> int:
-    """Derive the seed of a training environment from the seed of a run, so that the runs of a study are independent.
+    """Return a 32-bit seed of the training environment, derived from the seed of a run, at least 0.
 
     ``reset(seed=s)`` seeds sub-environment i with s + i, as in Gymnasium and Stable-Baselines3. With the run's own
-    seed, runs 0 and 1 would have the same sub-environments and prompts, shifted by one.
-
-    Args:
-        seed: Of the run, at least 0.
-
-    Returns:
-        A number of 32 bits, which serves as the ``seed`` of a stock Stable-Baselines3 algorithm too.
+    seed, runs 0 and 1 would share all but one sub-environment and its prompts.
 
     >>> env_seed(0), env_seed(1)
     (2968811710, 1835504127)
@@ -204,10 +197,10 @@ def redistribute(
     """Move a terminal reward to the tokens, by their shares, in place.
 
     Args:
-        rewards: (T,), the rewards of the last T steps of an episode; the last one holds the score.
-        token_rewards: (C,), the share of each token of the completion, as in ``info["token_rewards"]``. The shares of
-            the tokens that none of the T steps wrote stay in the last reward.
-        has_written: (T,) bool, False where an invalid action wrote no token.
+        rewards: (T,), rewards of the last T steps of an episode; the last one contains the score.
+        token_rewards: (C,), share of each token of the completion, as in ``info["token_rewards"]``. Shares of tokens
+            from before the T steps stay in the last reward.
+        has_written: (T,) bool, False where an invalid action appended no token.
 
     >>> rewards = np.array([0.0, 0.0, 1.0])
     >>> redistribute(rewards, [0.25, 0.25, 0.5], np.array([True, False, True]))
@@ -254,39 +247,35 @@ def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
 
 
 def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
-    """Check that an action of the environment is a token of the policy.
+    """Check that the actions of the environment are the tokens of the policy.
 
     Raises:
         ValueError: If the vocabularies differ in size, or actions are not token ids.
     """
     if not isinstance(as_actions(env.config.actions), Vocabulary):
         raise ValueError(
-            "an LM policy writes token ids: the environment needs actions='vocabulary', "
-            f"not {type(env.config.actions).__name__}"
+            "an LM policy chooses token ids: the environment needs actions='vocabulary', "
+            f"got {type(env.config.actions).__name__}"
         )
     if env.num_actions != policy.vocab_size:
         raise ValueError(
             f"the environment has {env.num_actions} actions, the model a vocabulary of {policy.vocab_size}; "
-            "an LM policy needs the model's own tokenizer: give the environment model=..., or the policy a model as "
-            "wide as the environment, such as textgym.lm.random_lm(num_actions)"
+            "make the environment with the model's tokenizer (model=...), or the policy with a model of the "
+            "environment's vocabulary, such as textgym.lm.random_lm(num_actions)"
         )
 
 
 def check_final_info(final_info: str) -> None:
-    """Check that the last ``info`` of an episode holds what agents learn from: scores, groups, token rewards.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Raise a ValueError unless final infos are complete: agents need their scores, groups and token rewards."""
     if final_info != "full":
         raise ValueError(
-            f"an environment with final_info={final_info!r} leaves out of info what agents learn from, such as groups "
-            "and token rewards: make the environment with final_info='full', its default"
+            f"final_info={final_info!r} leaves out groups and token rewards, which agents need; make the environment "
+            "with final_info='full', its default"
         )
 
 
 def token_window(observation: Any) -> npt.NDArray[np.int64]:
-    """Return the (N, L) ids of an observation, which may be a dict that holds them."""
+    """Return the (N, L) ids of an observation, which may be a dict with ``"ids"``."""
     return observation["ids"] if isinstance(observation, dict) else observation
 
 

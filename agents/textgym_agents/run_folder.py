@@ -96,7 +96,7 @@ class RunFolder(Callback):
         above.legend(loc="lower right")
         below.plot(tokens, kls, color="tab:orange")
         below.set_ylabel("KL to the initial LM\n(nats per token)")
-        below.set_xlabel("tokens written")
+        below.set_xlabel("tokens")
         for axes in (above, below):
             axes.grid(alpha=0.3)
         figure.savefig(path, dpi=120)

@@ -153,10 +153,10 @@ class PathConsistency:
         """Return (M, V) or (M + K, V) logits, -inf where invalid, and head values of the states."""
         with_truncated = self._config.bootstrap_truncated
         rows, columns = episodes.states(with_truncated=with_truncated)
-        legal = episodes.legal_actions(policy.vocab_size, with_truncated=with_truncated)
+        valid = episodes.valid_actions(policy.vocab_size, with_truncated=with_truncated)
         actions = episodes.ids[rows, columns]  # arbitrary: their log-probabilities are not used
         states = policy.evaluate_states(
-            episodes.ids, rows, columns, actions, legal, prompt_lengths=episodes.prompt_lengths
+            episodes.ids, rows, columns, actions, valid, prompt_lengths=episodes.prompt_lengths
         )
         return states.logits, states.values
 
@@ -166,7 +166,7 @@ class SoftQ(OnlineAgent):
 
     The policy is pi = softmax(l) of the logits l, and Q(s, a) = V(s) + T log[pi(a|s) / pi_ref(a|s)], pi_ref being the
     language model at the start, so that pi is proportional to pi_ref exp(Q / T). With Q / T read from the logits alone
-    (``value_from="logits"``) V = T (lse(l) - lse(l_ref)), lse = log sum exp over the legal tokens. Then
+    (``value_from="logits"``) V = T (lse(l) - lse(l_ref)), lse = log sum exp over the valid tokens. Then
 
         u_t = V(s_t) - r_t + T log[pi(a_t|s_t) / pi_ref(a_t|s_t)] - gamma V_target(s_{t+1})
         U_t = V(s_t) - sum over l >= t of gamma^(l-t) (r_l - T log[pi(a_l|s_l) / pi_ref(a_l|s_l)])

@@ -68,7 +68,7 @@ def test_the_loss_is_the_mean_over_the_tokens_that_were_written(data):
     assert agent.update(part)["train/loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_only_legal_tokens_share_the_probability():
+def test_only_valid_tokens_share_the_probability():
     masked = sampled(LMPolicy(small_lm()), constraints=[BanTokens(["c"])])
     agent = cloning_of(masked)
     before = agent.policy.evaluate(masked).log_probs.detach()

@@ -1,4 +1,4 @@
-"""What a checkpoint refuses: another agent's, another version's, one that is not whole; and it damages nothing."""
+"""Checkpoints of another agent or version, or incomplete ones, are refused; existing files are not damaged."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_a_checkpoint_of_another_version_is_refused(saved):
 def test_a_checkpoint_that_was_cut_off_is_refused(saved, name):
     content = (saved / name).read_bytes()
     (saved / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=f"is not whole: {name} has {len(content) // 2} bytes of {len(content)}"):
+    with pytest.raises(ValueError, match=f"is incomplete: {name} has {len(content) // 2} bytes of {len(content)}"):
         PPO.load(saved, make_env(8))
 
 
@@ -52,9 +52,9 @@ def test_an_index_that_was_cut_off_is_refused(saved):
 def test_a_folder_that_is_no_checkpoint_is_not_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("three years of work")
     agent = A2C(LMPolicy(small_lm()), make_env(8), A2CConfig(num_episodes=8))
-    with pytest.raises(FileExistsError, match="is no checkpoint, so it is not replaced"):
+    with pytest.raises(FileExistsError, match="is not a checkpoint, so it is not replaced"):
         agent.save(tmp_path)
-    with pytest.raises(FileExistsError, match="is no checkpoint, so it is not replaced"):
+    with pytest.raises(FileExistsError, match="is not a checkpoint, so it is not replaced"):
         agent.save(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -86,6 +86,6 @@ def test_a_failed_load_changes_neither_file_nor_environment(saved):
     env = make_env(8)
     rngs = env.unwrapped.get_rng_states()
     (saved / "optimizer.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="is not whole"):
+    with pytest.raises(ValueError, match="is incomplete"):
         PPO.load(saved, env)
     assert env.unwrapped.get_rng_states() == rngs

@@ -280,13 +280,13 @@ def dialogues(draw):
     return Dialogue(draw(st.integers(0, 2**16)), tokenizer, keywords)
 
 
-def says_of_turn(policy, ids, turn, legal):
+def says_of_turn(policy, ids, turn, valid):
     """Evaluate a turn on its own, from the text up to its end: log-probabilities, entropies, values, one per token."""
     output = policy.model(input_ids=torch.tensor([ids[: turn[-1] + 1]]), output_hidden_states=True)
     before = [column - 1 for column in turn]
     logits = output.logits[0, before]
-    if legal is not None:
-        logits = logits.masked_fill(~legal, -torch.inf)
+    if valid is not None:
+        logits = logits.masked_fill(~valid, -torch.inf)
     log_probs = F.log_softmax(logits, dim=-1)
     chosen = log_probs.gather(1, torch.tensor([ids[column] for column in turn])[:, None])[:, 0]
     entropies = torch.distributions.Categorical(logits=logits).entropy()
@@ -295,13 +295,13 @@ def says_of_turn(policy, ids, turn, legal):
 
 def says_of_each_turn(policy, episodes, dialogue):
     """Yield the row and the steps of each turn, and what it says of them."""
-    legal = episodes.legal_actions(policy.vocab_size)
+    valid = episodes.valid_actions(policy.vocab_size)
     first = 0
     for b in range(len(episodes)):
         ids, is_action = text_of(episodes, b, dialogue.tokenizer)
         step = 0
         for turn in turns_of(is_action, ids, dialogue.tokenizer.eos_token_id):
-            mask = None if legal is None else legal[first : first + len(turn)]
+            mask = None if valid is None else valid[first : first + len(turn)]
             yield b, slice(step, step + len(turn)), says_of_turn(policy, ids, turn, mask)
             step, first = step + len(turn), first + len(turn)
         assert step == int(episodes.num_steps[b])

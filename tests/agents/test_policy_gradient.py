@@ -128,13 +128,13 @@ def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition
     whole = {name: p.grad.clone() for name, p in agent.policy.named_parameters()}
 
     agent.policy.zero_grad()
-    legal = torch.arange(8) != ("abcdefg".index("c") if constraints else -1)
+    valid = torch.arange(8) != ("abcdefg".index("c") if constraints else -1)
     steps = [(b, t) for b in range(8) for t in range(int(episodes.num_steps[b]))]
     values, log_probs = {}, {}
     for b, t in steps:
         end = episodes.prompt_lengths[b] + t
         output = agent.policy.model(episodes.ids[b, :end][None], output_hidden_states=True)
-        masked = output.logits[0, -1].masked_fill(~legal, -torch.inf)
+        masked = output.logits[0, -1].masked_fill(~valid, -torch.inf)
         log_probs[b, t] = masked.log_softmax(-1)[episodes.ids[b, end]]
         values[b, t] = agent.policy.value_head(output.hidden_states[-1][0, -1].detach())[0]
     advantages, following = {}, 0.0

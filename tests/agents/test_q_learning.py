@@ -163,13 +163,13 @@ def test_acting_says_what_evaluating_says():
     torch.testing.assert_close(episodes.spread(largest), episodes.values, atol=1e-5, rtol=0)
 
 
-def test_dueling_advantages_have_mean_zero_over_the_legal_actions():
+def test_dueling_advantages_have_mean_zero_over_the_valid_actions():
     policy = q_policy(dueling=True)
     episodes = episodes_of(policy, constraints=NoB())
     values = policy.evaluate(episodes).q
     _, hidden = policy.backbone.states(episodes.ids, *episodes.states())
-    legal_mean = values[:, torch.arange(8) != LETTER_B].mean(dim=1)
-    torch.testing.assert_close(legal_mean, policy.value_head(hidden)[:, 0], atol=1e-5, rtol=0)
+    valid_mean = values[:, torch.arange(8) != LETTER_B].mean(dim=1)
+    torch.testing.assert_close(valid_mean, policy.value_head(hidden)[:, 0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("epsilon", "temperature"), [(0.0, 0.0), (1.0, 0.0), (0.3, 0.5), (0.0, 2.0)])
@@ -231,12 +231,22 @@ def test_greedy_choices_draw_nothing():
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("make", [QPolicy, LMPolicy])
-def test_a_model_that_diverged_chooses_no_token(make, deterministic):
+def test_a_diverged_model_raises(make, deterministic):
     policy, ids = make(small_lm()), np.array([[0, 1, 8]])
     policy.act(ids)
     torch.nn.init.constant_(policy.model.transformer.ln_f.weight, torch.nan)
     with pytest.raises(FloatingPointError, match="NaN"):
         policy.act(ids, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_a_single_q_value_that_is_nan_raises(epsilon, deterministic):
+    policy = QPolicy(small_lm())
+    policy.epsilon = epsilon
+    torch.nn.init.constant_(policy.q_head[1].bias[5:6], torch.nan)
+    with pytest.raises(FloatingPointError, match="NaN"):
+        policy.act(np.array([[0, 1, 8]]), deterministic=deterministic)
 
 
 def test_without_head_gradient_the_model_under_the_head_stays_as_it_was():
@@ -369,7 +379,7 @@ def test_double_q_takes_the_online_networks_choice_at_the_targets_word(double_q,
 
 
 @pytest.mark.parametrize("double_q", [True, False])
-def test_targets_take_the_best_of_the_legal_actions(double_q):
+def test_targets_take_the_best_of_the_valid_actions(double_q):
     agent = dqn(env=make_env(32, constraints=NoB()), double_q=double_q, n_steps=1)
     for network in (agent.policy, agent.target):
         biased(network, [0.0, 9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])

@@ -97,7 +97,7 @@ def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
 
 
 def test_loading_from_a_folder_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no checkpoint: it has no agent\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a checkpoint: it has no agent\.json"):
         Reinforce.load(tmp_path, make_env())
 
 

@@ -155,13 +155,13 @@ def test_with_masks_the_environment_compares_the_policy_with_the_equally_masked_
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_ended_text_may_have_no_legal_action(policy, mode):
+def test_an_ended_text_may_have_no_valid_action(policy, mode):
     env = make_env(mode=mode, tokenizer=WithoutEos(), constraints=[NothingAfterSixTokens()])
     assert sampled(env, policy, 20).num_steps.tolist() == [6] * 20
 
 
-def test_actions_that_are_no_tokens_are_refused(policy):
-    with pytest.raises(ValueError, match="needs actions='vocabulary', not Subset"):
+def test_actions_other_than_tokens_are_refused(policy):
+    with pytest.raises(ValueError, match="needs actions='vocabulary', got Subset"):
         sampled(make_env(actions=Subset(list("gfedcba"))), policy, 8)
 
 

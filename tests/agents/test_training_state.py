@@ -47,7 +47,7 @@ class Records(Scorer):
 
 
 class Writes:
-    """A policy that writes given tokens one after the other, legal or not."""
+    """A policy that writes given tokens one after the other, valid or not."""
 
     vocab_size = 8
 

@@ -25,7 +25,7 @@ class MCTSConfig:
     """Settings of ``MCTS``."""
 
     num_simulations: int = 32
-    """Simulations per written token; each adds one node to the tree."""
+    """Simulations per generated token; each adds one node to the tree."""
     c_puct: float = 1.25
     """Exploration constant of PUCT; Q is scaled to [0, 1] within each tree, so the reward scale does not matter."""
     top_k: int = 16
@@ -39,7 +39,7 @@ class MCTSConfig:
 
 
 class MCTS(Decoder):
-    """Searches before each token, in copies of the environment's episodes, and writes the most visited token.
+    """Searches before each token, in copies of the environment's episodes, and takes the most visited one.
 
     A simulation descends the tree by argmax_a Q(s, a) + c_puct pi(a|s) sqrt(sum_b n(s, b)) / (1 + n(s, a)), adds the
     first node that is not in the tree, and adds the return from there on to the statistics of each pair (s, a) on its

@@ -1,4 +1,4 @@
-"""Decoders that plan a whole completion, then write it token by token: beam search and best-of-n."""
+"""Decoders that plan a whole completion, then take its tokens one by one: beam search and best-of-n."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple

@@ -104,7 +104,7 @@ def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
     """Return the space of the token window: the observation space or its entry ``"ids"``.
 
     Raises:
-        TypeError: If there is no such space.
+        TypeError: If it is not a token window.
     """
     space = observation_space.get("ids") if isinstance(observation_space, spaces.Dict) else observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.integer):

@@ -15,10 +15,9 @@ __all__ = ["RedistributeRewards", "ReportLogProbs", "ReportProgress"]
 class RedistributeRewards(BaseCallback):
     """Assigns redistributed rewards to their tokens if the environment has ``reward="redistributed"``.
 
-    Token rewards are known only at the end of an episode, and SB3 does not pass ``info`` to its rollout buffers.
-    This callback changes the rewards that PPO, A2C or MaskablePPO stored for the steps of the episode, as ``collect``
-    does. Rewards of tokens from an earlier rollout stay in the last reward. Without the callback the score is a
-    terminal reward. ``EpisodeReplayBuffer`` needs no callback.
+    Token rewards are known only at the end of an episode. This callback then changes the rewards stored in the rollout
+    buffer of PPO, A2C or MaskablePPO, as ``collect`` does; those of tokens from an earlier rollout stay in the last
+    reward. Without it the score is a terminal reward. ``EpisodeReplayBuffer`` needs no callback.
 
     Raises:
         TypeError: When training starts, if the algorithm does not learn from rollouts.
@@ -63,8 +62,7 @@ class ReportLogProbs(BaseCallback):
     The environment's ``kl_penalty`` is then the KL to the reference. Without it, it is the cross-entropy, the KL plus
     the policy's entropy, which drives the policy towards repetition.
 
-    SB3 has no callback between action and step, so the policy calls this one from its ``forward``, which only the
-    collection of rollouts uses.
+    SB3 has no hook between action and step: the policy calls this one from ``forward``, used only in rollouts.
 
     Raises:
         TypeError: When training starts, if the policy is not an ``LMActorCriticPolicy``.

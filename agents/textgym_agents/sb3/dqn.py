@@ -102,11 +102,6 @@ class LMQNetwork(QNetwork):
     """Q(s, .) = W LayerNorm(h(s)) + b with the language model's last hidden state h; initialised to 0.
 
     With random initial values, the maximum over the vocabulary would start high and bootstrapping would keep it there.
-
-    Args:
-        observation_space: Space with a token window.
-        action_space: ``Discrete(V)``.
-        backbone: The language model, trained in place.
     """
 
     def __init__(
@@ -166,10 +161,6 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     Args:
         buffer_size: Transitions of all environments; set by SB3, like the other positional arguments.
-        observation_space: Space with a token window.
-        action_space: ``Discrete``.
-        device: Device of the samples.
-        n_envs: Number of environments, N.
         optimize_memory_usage: Must be False; ids are stored once anyway.
         handle_timeout_termination: Bootstrap truncated episodes with the value of their last state. With
             ``time_limit="terminated"``, the environment's default, no episode is truncated.

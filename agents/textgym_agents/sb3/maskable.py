@@ -45,7 +45,7 @@ class MaskableEpisodeRolloutBuffer(EpisodeRolloutBuffer, MaskableRolloutBuffer):
     """
 
     def reset(self) -> None:
-        """Clear the rollout; the memory of the masks is reused."""
+        """Clear the rollout; the mask array is reused."""
         EpisodeRolloutBuffer.reset(self)
         self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
         if getattr(self, "action_masks", None) is None:

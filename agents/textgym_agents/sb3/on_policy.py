@@ -107,14 +107,14 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         Samples from torch's global generator, which SB3 seeds.
         """
         windows = windows_of(obs, self.lm.vocab_size)
-        choice = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
-        self._last_action = LastAction(self.lm, windows, choice.actions)
-        log_probs = torch.from_numpy(choice.log_probs).to(self.device)
+        output = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
+        self._last_action = LastAction(self.lm, windows, output.actions)
+        log_probs = torch.from_numpy(output.log_probs).to(self.device)
         if self.on_log_probs is not None:
             self.on_log_probs(log_probs)
         return (
-            torch.from_numpy(choice.actions).to(self.device),
-            torch.from_numpy(choice.values).to(self.device),
+            torch.from_numpy(output.actions).to(self.device),
+            torch.from_numpy(output.values).to(self.device),
             log_probs,
         )
 
@@ -169,8 +169,8 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         action_masks: npt.NDArray[np.bool_] | None = None,
     ) -> torch.Tensor:
         windows = windows_of(observation, self.lm.vocab_size)
-        choice = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
-        return torch.from_numpy(choice.actions)
+        output = self.lm.act(windows, _masks(action_masks), deterministic=deterministic)
+        return torch.from_numpy(output.actions)
 
     def _read(self, obs: PyTorchObs | TextStates) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) logits and (N, H) hidden states, from the KV cache if no gradient is needed."""
@@ -196,8 +196,7 @@ def _masks(action_masks: Any) -> npt.NDArray[np.bool_] | None:
 class LastAction:
     """Batched values of the N texts after the last action, for bootstrapping truncated episodes.
 
-    SB3 asks for the value of each truncated episode separately; here one batched forward, at the first request, serves
-    them all. Only used with ``time_limit="truncated"``.
+    SB3 queries them one at a time; the first query computes all in one forward. Only for ``time_limit="truncated"``.
 
     Args:
         lm: The policy.
@@ -237,13 +236,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     ``observations`` are ``TextStates``, everything else is flat, (M,). Advantages are SB3's.
 
     Args:
-        buffer_size: Steps per environment; set by SB3, like the other arguments.
-        observation_space: Space with a token window.
-        action_space: ``Discrete``.
-        device: Device of the minibatches.
-        gae_lambda: GAE lambda.
-        gamma: Discount per token.
-        n_envs: Number of environments, N.
+        buffer_size: Steps per environment; set by SB3, like the other arguments, which are those of the base class.
 
     Raises:
         TypeError: If the observation contains no token window.
@@ -285,7 +278,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         windows = token_window(obs)
         is_token = windows != self.pad_token_id
         starts = np.asarray(episode_start, dtype=np.bool_) | (self._segment < 0)
-        if not starts.all():  # a text that is no continuation starts a segment, whatever the flag
+        if not starts.all():  # a text that does not continue the previous one starts a segment despite the flag
             before = self.texts[self._segment]
             starts |= ((before != windows) & (before != self.pad_token_id)).any(axis=1)
         self._segment[starts] = self.num_segments + np.arange(starts.sum())
