@@ -33,8 +33,10 @@ class Plans(NamedTuple):
 
     def copy_from(self, rows: npt.NDArray[Any], other: "Plans", sources: npt.NDArray[Any]) -> None:
         """Overwrite ``rows`` with the rows ``sources`` of other plans; indices or (N,) bool."""
-        for mine, theirs in zip(self, other, strict=True):
-            mine[rows] = theirs[sources]
+        self.ids[rows] = other.ids[sources]
+        self.log_probs[rows] = other.log_probs[sources]
+        self.values[rows] = other.values[sources]
+        self.is_action[rows] = other.is_action[sources]
 
 
 class Planner(Decoder):
