@@ -523,7 +523,7 @@ def test_every_registered_name_makes_a_scorer_of_that_name():
 def test_a_registered_name_cannot_be_replaced():
     register_scorer(
         "sentiment", "textgym.scorers.language.word_lists:Sentiment"
-    )  # the same once more, as a module that is reloaded does
+    )  # registering again, as a reloaded module does
     with pytest.raises(ValueError, match="'sentiment' is registered already"):
         register_scorer("sentiment", LengthBand)
 

@@ -34,7 +34,7 @@ def score(scorer, completion, prompt="", **metadata):
     return scorer(TextBatch.from_texts([completion], [prompt], metadata=[metadata])).item()
 
 
-# Both scorers of summaries
+# All scorers of summaries
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_invalid_options_are_rejected(build, message):
     [(0, 0), (1, 0.5), (2, 1), (4, 1), (6, 1), (8, 0.75), (13, 0.125), (14, 0), (15, 0), (40, 0)],
 )
 def test_compression_is_1_in_a_band_and_falls_to_0_at_no_words_and_at_the_length_of_the_source(num_words, expected):
-    # 14 words: at least 2, at most 6 of them; from there by 1/8 a word.
+    # 14 words: 2 to 6 words score 1, each further one costs 1/8.
     found = score(Compression(2 / 14, 6 / 14), "cat " * num_words, source="dog " * 14)
     assert found == pytest.approx(expected)
 
@@ -121,14 +121,14 @@ def test_an_empty_completion_scores_0_even_if_low_is_0():
         ("Anna met Smith in Rome.", 1),
         ("Anna met Jones in Rome.", 2 / 3),
         ("Ben met Jones.", 0),
-        ("anna met ben.", 0),  # names in small letters are none
+        ("anna met ben.", 0),  # lower-case names are not entities
         ("ANNA", 1),
         ("Anna's dogs, Anna\u2019s mill", 1),
-        ("Anna. Anna. Anna. Ben.", 1 / 2),  # each counts once
+        ("Anna. Anna. Anna. Ben.", 1 / 2),  # distinct entities
         ("Then she met Anna. The mill was hers. They left.", 1),  # function words begin sentences
         ('She said: "The mill," and then Anna said: "No"', 1),
         ("I met Anna. I'm sure. Don't ask me, Mr. Smith.", 1),
-        ("A trip to The Mill", 1),  # The, which begins no sentence, is in the source as well
+        ("A trip to The Mill", 1),  # The is not at the start of a sentence, but in the source
         ("Mills were there.", 0),
         ("Dogs met Anna.", 1),  # a word that begins a sentence is looked up in any case
         ("Cats met Anna.", 1 / 2),
@@ -213,7 +213,7 @@ def test_a_copy_of_the_source_scores_1_and_any_text_is_in_range(source, other):
 
 
 def dialogue(*turns, prompt="Hello. ", reference="Hi! Bye!", metadata=None, done=True):
-    """Return an episode of what agent and user wrote in turn, the agent's with an EOS where a user follows."""
+    """Return an episode of alternating turns of agent and user; an EOS ends each agent turn before a user turn."""
     tokenizer = ByteTokenizer()
     row, is_action = tokenizer.encode(prompt), [False] * len(tokenizer.encode(prompt))
     start = len(row)
@@ -234,8 +234,8 @@ def dialogue(*turns, prompt="Hello. ", reference="Hi! Bye!", metadata=None, done
     )
 
 
-class Sees(Scorer):
-    """Notes the batch that it is given."""
+class Records(Scorer):
+    """Records the batch that it scores."""
 
     def __call__(self, batch):
         self.batch = batch
@@ -243,7 +243,7 @@ class Sees(Scorer):
 
 
 def test_the_scorer_observes_the_joined_turns_of_the_agent_and_an_otherwise_equal_batch():
-    seen = Sees()
+    seen = Records()
     batch = dialogue("Hi!", "\nUser: more\n", " Bye!", metadata={"goal": 1}, done=False)
     assert AgentTurns(seen)(batch).tolist() == [len("Hi!\n Bye!")]
     assert seen.batch.completions == ["Hi!\n Bye!"]
@@ -272,7 +272,7 @@ def test_the_users_turns_do_not_change_the_score():
 
 
 def test_without_a_user_the_score_is_that_of_the_scorer():
-    seen = Sees()
+    seen = Records()
     batch = TextBatch.from_texts(["Hi!"])
     AgentTurns(seen)(batch)
     assert seen.batch is batch
@@ -294,7 +294,7 @@ def test_name_parts_range_and_kind_are_the_scorers():
     assert not AgentTurns("length_band").incremental
     components = evaluate(scorer, dialogue("I am glad.", "sad", "no no")).components
     assert components.keys() == {"sentiment", "repetition"}
-    assert AgentTurns(Sees()).score_range is None
+    assert AgentTurns(Records()).score_range is None
 
 
 def test_a_failure_of_the_scorer_is_reported_also_by_a_pickled_copy():

@@ -31,7 +31,7 @@ def small_fluency(window=64, **options):
 
 
 def batch_of_ids(texts, prompts, slots=None, tokenizer=ABC):
-    """Return a batch of texts given as ids."""
+    """Return a batch of completions and prompts given as ids."""
     rows = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
     ids = np.full((len(rows), max(map(len, rows)) + 2), tokenizer.vocab_size)  # the environment's window is wider
     for row, text in zip(ids, rows, strict=True):
@@ -184,7 +184,7 @@ def test_begin_of_empty_completions_does_not_call_the_model():
 def test_a_shared_prompt_is_fed_once():
     scorer = small_fluency(window=256)
     batch = batch_of_ids([[1, 2], [3, 4], [5, 6]], [[0, 1] * 60] * 3)
-    scorer(batch)  # the first call tries whether the model can
+    scorer(batch)  # the first call tests whether the model supports shared prompts
     with fed_tokens(scorer._lm.model) as fed:
         scorer(batch)
     assert sum(fed) < 2 * 120

@@ -356,7 +356,7 @@ def test_an_interrupt_does_not_wait_for_retries_or_answers(server):
         judge(batch_of("a", "b", "c"))
     assert len(server.requests) == 3  # none was asked again
     assert not server.released.is_set()
-    assert server.at_once >= 2  # those that hang still do
+    assert server.at_once >= 2  # the hanging requests are still open
     server.answer = lambda body: say("Score: 10")
     assert judge(batch_of("a")).tolist() == [1.0]
 
@@ -529,7 +529,7 @@ def test_malformed_usage_does_not_lose_the_answer(server):
 def test_a_cache_that_cannot_be_written_is_a_warning_and_the_scores_are_returned(server, tmp_path):
     path = tmp_path / "answers.sqlite"
     judge = judge_of(server, template="{completion}", cache=path)
-    with sqlite3.connect(path) as connection:  # the error of a full disk, which a full disk raises too
+    with sqlite3.connect(path) as connection:  # raises the error of a full disk
         connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
         )

@@ -24,7 +24,7 @@ def scores(scorer, *completions, **columns):
     return scorer(TextBatch.from_texts(list(completions), **columns)).tolist()
 
 
-# All of them
+# All scorers
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_completion_can_continue_the_sentence_of_the_prompt():
 
 
 def test_long_text_without_spaces_needs_little_memory():
-    # Uncut, the checker of spelling takes a gigabyte for 2,000 different letters, and aborts on 100,000.
+    # Without truncation, the spell checker takes a gigabyte for 2,000 different letters, and aborts on 100,000.
     code = """
 import random
 from pathlib import Path
@@ -243,7 +243,7 @@ def test_with_spelling_only_the_first_500_characters_are_read():
     good, gibberish = "the cat sat on the mat " * 21, "qzxv wkrt " * 150
     assert 480 < len(good) < 490
     assert scores(scorer, good + gibberish[:10]) == [pytest.approx(1 - 2 / 128)]
-    assert scores(scorer, good + "x" * 30 + gibberish, good + "x" * 400) == [1, 1]  # no half word is read
+    assert scores(scorer, good + "x" * 30 + gibberish, good + "x" * 400) == [1, 1]  # words are not cut
     assert scores(Grammar(kinds=("Repetition",)), good + gibberish + "the the") == [pytest.approx(1 - 1 / 428)]
 
 
@@ -256,7 +256,7 @@ import os, signal, sys, threading
 import textgym.scorers.language.grammar as module
 from textgym.batch import TextBatch
 from textgym.scorers import Grammar
-batch = TextBatch.from_texts(["xqzvkwrt " * 55])  # a while's work for the spell checker
+batch = TextBatch.from_texts(["xqzvkwrt " * 55])  # keeps the spell checker busy
 early = Grammar() if CACHED else None
 if LOAD_FIRST:
     score = Grammar(kinds=("Spelling",))

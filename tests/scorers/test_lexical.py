@@ -297,7 +297,7 @@ def test_frequent_rhymes_are_detected_from_spelling():
     unheard = [pair for pair in RHYMES.split() if len({rhyme_ending(word) for word in pair.split(":")}) > 1]
     assert unheard == []
     rhyming = [pair for pair in OTHERS.split() if len({rhyme_ending(word) for word in pair.split(":")}) == 1]
-    assert rhyming == ["bed:bead"]  # which is spelled as "bed:dead" is
+    assert rhyming == ["bed:bead"]  # spelled like "bed:dead"
 
 
 def test_rhyme_is_the_share_of_rhyming_pairs_of_the_scheme():
@@ -492,7 +492,7 @@ COLUMNS = [{"keywords": WORDS, "banned_words": "a, red hat, 猫"}, {"keywords": 
 
 
 def batch_of_ids(tokenizer, rows, size):
-    """Texts of `size` tokens, behind prompts of different lengths, as an environment would show them."""
+    """Return texts of `size` tokens after prompts of different lengths, as an environment passes them."""
     prompts = [
         tokenizer.encode(PROMPT[: 3 * i])[: 3 * i] if tokenizer is TOKENIZERS["tiny"] else [0] * i for i in range(3)
     ]

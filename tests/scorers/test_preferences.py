@@ -28,7 +28,7 @@ SAME = {"prompt": "a", "chosen": "b", "rejected": "b"}
 
 
 def world_pairs(seed, count):
-    """Return pairs of a happy and a sad last sentence of stories, as VADER finds them, after a first sentence."""
+    """Return pairs of a happy and a sad last sentence of stories, according to VADER, after a first sentence."""
     polarity = SentimentIntensityAnalyzer().polarity_scores
     starts, happy, sad = [], [], []
     index = 0
@@ -77,7 +77,7 @@ def test_it_learns_which_stories_end_well(trained, pairs):
     assert trained.report.num_training == 270
     assert trained.report.num_held_out == 30
     assert trained.report.held_out_accuracy >= 0.85
-    assert trained.report.held_out_loss < 0.5  # guessing has 0.69
+    assert trained.report.held_out_loss < 0.5  # 0.69 at chance
     assert len(unseen) > 40
     assert accuracy(trained, unseen) >= 0.85
 
@@ -175,7 +175,7 @@ def test_save_and_load_round_trip(trained, tmp_path):
     assert loaded.settings == trained.settings
     suffixes = {file.suffix for file in (tmp_path / "rewards").rglob("*") if file.is_file()}
     assert suffixes == {".json", ".safetensors"}
-    trained.save(tmp_path / "rewards")  # in the place of the old one
+    trained.save(tmp_path / "rewards")  # replaces the old one
     np.testing.assert_array_equal(scores(BradleyTerry.load(tmp_path / "rewards")), scores(trained))
 
 

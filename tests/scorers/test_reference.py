@@ -49,7 +49,7 @@ def letter_counts(texts):
     return [[text.count(letter) for letter in "abc"] for text in texts]
 
 
-# All of them
+# All scorers
 
 
 @pytest.mark.parametrize(

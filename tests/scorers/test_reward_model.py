@@ -81,7 +81,7 @@ def test_a_batch_has_the_logits_of_its_texts_alone(batch_size):
 def test_a_causal_model_is_read_at_the_last_token_whatever_its_pad_token_is(pad_token_id):
     model, tokenizer = gpt2(pad_token_id)
     texts = ["the cat sat <eos>", "the", "the cat <eos> <eos>", "a mat the"]
-    model.config.pad_token_id = None  # alone, the last token is the last
+    model.config.pad_token_id = None  # without padding, the last token needs no search
     expected = logits_of(model, tokenizer, *[(text,) for text in texts])[:, 0]
     model.config.pad_token_id = pad_token_id
     np.testing.assert_allclose(RewardModel(model, tokenizer)(batch_of(*texts)), expected, atol=1e-5)

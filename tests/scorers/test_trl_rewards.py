@@ -147,7 +147,7 @@ def rewards():
 
 
 def score(function, completions, metadata=None):
-    """Return what a function gives as a scorer, ``None`` for NaN."""
+    """Return the scores of a function as a scorer, ``None`` for NaN."""
     batch = TextBatch.from_texts(completions, metadata=metadata)
     return [None if np.isnan(value) else round(float(value), 6) for value in as_scorer(function)(batch)]
 
@@ -226,7 +226,7 @@ def test_an_unreadable_gold_answer_gives_no_score(rewards):
 
 @pytest.fixture
 def train(tmp_path):
-    """Train a small model for some steps with TRL's GRPOTrainer; return what it logged of each."""
+    """Train a small model for some steps with TRL's GRPOTrainer; return its log of each step."""
     trl = pytest.importorskip("trl", exc_type=ImportError)
     datasets = pytest.importorskip("datasets")
     from textgym.lm import load_lm

@@ -282,7 +282,7 @@ def test_json_scorers_reject_invalid_options(make, error, message):
         make()
 
 
-# Checker. A function that is defined inside another travels by value: the process does not import this file.
+# Checker. Inner functions are pickled by value, so that the process does not import this file.
 
 
 def checker_of(check, **options):
@@ -422,7 +422,7 @@ PROGRAMS = ["1", "1 + 1", "1 + 1 + 1"]
 
 
 def scores_around(program, **options):
-    """Return the scores of honest programs before and after a hostile one, whose own score is left out."""
+    """Return the scores of honest programs before and after a hostile one, without its own."""
     scorer = checker_of(run_check(), **options)
     first = score_batch(scorer, batch_of("1", program, *PROGRAMS)).total.tolist()
     second = score_batch(scorer, batch_of(*PROGRAMS)).total.tolist()
@@ -644,7 +644,7 @@ def test_a_checker_rejects_invalid_arguments(function, options, error, message):
         Checker(function, **options)
 
 
-# All of them
+# All scorers
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_broken_scorer_fails_with_its_defect_in_the_message(scorer, message):
         check_scorer(scorer, metadata={"level": 1})
 
 
-class SaysItIsRandom(Counts):
+class DeclaresItselfRandom(Counts):
     deterministic = False
 
 
@@ -231,7 +231,7 @@ class NeedsFinishedTexts(Scorer):
         return lengths(batch)
 
 
-class HasAPartItDoesNotReport(Scorer):
+class HasAComponentItDoesNotReport(Scorer):
     def __init__(self):
         self.components = ("first",)
 
@@ -239,13 +239,13 @@ class HasAPartItDoesNotReport(Scorer):
         return lengths(batch)
 
 
-class ReportsAnotherName(HasAPartItDoesNotReport):
+class ReportsAnotherName(HasAComponentItDoesNotReport):
     def score_components(self, batch):
         return Scores(self(batch), {"second": self(batch)})
 
 
 class CountsCharacters(Scorer):
-    """An incremental scorer without a fault; each of those below has one."""
+    """A correct incremental scorer; each subclass has one fault."""
 
     incremental = True
 
@@ -362,9 +362,9 @@ def continues(prompts, completions):
 
 
 def test_a_scorer_declared_random_may_vary():
-    check_scorer(SaysItIsRandom())
+    check_scorer(DeclaresItselfRandom())
     with pytest.raises(AssertionError, match="is not deterministic"):
-        check_scorer(SaysItIsRandom(), deterministic=True)
+        check_scorer(DeclaresItselfRandom(), deterministic=True)
 
 
 def test_unfinished_texts_do_not_crash_it():
@@ -374,13 +374,13 @@ def test_unfinished_texts_do_not_crash_it():
 
 def test_names_of_parts_and_of_components_agree():
     with pytest.raises(AssertionError, match="reports the components none, but declares first"):
-        check_scorer(HasAPartItDoesNotReport())
+        check_scorer(HasAComponentItDoesNotReport())
     with pytest.raises(AssertionError, match="reports the components second, but declares first"):
         check_scorer(ReportsAnotherName())
 
 
 class Remembers(Scorer):
-    """Learns the number of texts; each of those below has one fault in it."""
+    """Learns the number of texts; each subclass has one fault."""
 
     deterministic = False
 
