@@ -10,9 +10,10 @@ import pytest
 
 import textgym
 from textgym.registration import IDS, TASK_KEYWORDS
-from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords
-from textgym.tasks.prompts import SIZES, TaskPrompts, split_of
-from textgym.testing import check_text_env
+from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords, task_page
+from textgym.tasks.prompts import TaskPrompts, split_of
+from textgym.testing import check_task, check_text_env
+from textgym.testing.tasks import play_optimal
 from textgym.testing.traces import check_same
 
 TASK_LEVELS = [(name, level) for name, task in TASKS.items() for level in range(1, task.num_levels + 1)]
@@ -31,18 +32,6 @@ def write(env, text):
     return step
 
 
-def play_optimal(env, task, **options):
-    """Follow the optimal policy; return the rewards and the last info."""
-    env.reset(seed=0, options=options or None)
-    turns, rewards, done = [], [], False
-    while not done:
-        turns.append(task.optimal_turn(env.core.samples[0], turns))
-        _, reward, terminated, truncated, info = write(env, turns[-1])
-        rewards.append(reward)
-        done = terminated or truncated
-    return rewards, info
-
-
 def samples(task, level, split, count):
     prompts = TaskPrompts(task, task.sample, level, split)
     return [prompts[i] for i in range(count)]
@@ -58,15 +47,9 @@ def test_the_tasks_are_known():
     }
 
 
-@pytest.mark.parametrize("env_id", TASK_IDS)
-@pytest.mark.parametrize("keywords", [{"split": "eval", "level": 3}, {"level": "auto"}])
-def test_every_split_level_and_curriculum_keeps_the_contract(env_id, keywords):
-    check_text_env(env_id, num_envs=2, **keywords)
-
-
-@pytest.mark.parametrize("task", STORIES)
-def test_the_stories_keep_the_contract(task):
-    check_text_env("TextGen-v0", num_envs=2, task=task)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_keeps_the_contract(task):
+    check_task(task)
 
 
 def test_a_task_keeps_the_contract_with_other_keywords():
@@ -119,7 +102,7 @@ def test_prompts_and_references_fit_the_budgets(name, level, split):
             assert len(tokens_of(" " + reference)) + 1 <= env.config.max_new_tokens
 
 
-@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("level", range(1, TASKS["dialogue"].num_levels + 1))
 def test_the_customers_replies_fit_the_budget_after_any_turns(level):
     task = TASKS["dialogue"]
     env = textgym.TextGenEnv(task="dialogue", level=level)
@@ -157,13 +140,6 @@ def test_nonsense_scores_less_than_success(name, level):
         assert info["score"] < 0.5 * TASKS[name].success_score
 
 
-@pytest.mark.parametrize(("name", "level"), TASK_LEVELS)
-def test_the_splits_have_no_prompt_in_common(name, level):
-    train, held_out = ({sample.prompt for sample in samples(TASKS[name], level, split, 500)} for split in SIZES)
-    assert not train & held_out
-    assert {split_of(prompt) for prompt in train} == {"train"}
-
-
 def test_the_split_of_a_prompt_is_fixed():
     assert [split_of(f"prompt {i}") for i in range(6)] == ["eval", "train", "train", "train", "eval", "eval"]
 
@@ -181,11 +157,12 @@ def as_chat(task, row):
 def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     env = textgym.TextGenEnv(task="qa")
     prompts = env.core.components.prompts
-    assert len(prompts) == 3 * 2**20
-    assert [prompts[i].metadata["level"] for i in range(6)] == [1, 2, 3, 1, 2, 3]
+    levels = list(range(1, TASKS["qa"].num_levels + 1))
+    assert len(prompts) == len(levels) * 2**20
+    assert [prompts[i].metadata["level"] for i in range(2 * len(levels))] == 2 * levels
     rng = np.random.default_rng(0)
-    drawn = np.array([prompts.draw(rng).metadata["level"] for _ in range(600)])
-    assert all(160 < (drawn == level).sum() < 240 for level in (1, 2, 3))
+    drawn = np.array([prompts.draw(rng).metadata["level"] for _ in range(200 * len(levels))])
+    assert all(160 < (drawn == level).sum() < 240 for level in levels)
     assert len(textgym.TextGenEnv(task="qa", split="eval", level=2).core.components.prompts) == 1000
 
 
@@ -194,7 +171,7 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     [
         ({"task": "q"}, "unknown task 'q'; did you mean 'qa'"),
         ({"task": "qa", "split": "test"}, "unknown split 'test'. Known: eval, train"),
-        ({"task": "qa", "level": 4}, "level is 4; expected 1 to 3 .*'qa', or 'auto'"),
+        ({"task": "qa", "level": 99}, f"level is 99; expected 1 to {TASKS['qa'].num_levels} .*'qa', or 'auto'"),
         ({"task": "qa", "level": "hard"}, "level is 'hard'"),
         ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... cannot be combined with level"),
         ({"task": "qa", "columns": {"context": "a"}}, "columns=... renames the columns of data"),
@@ -235,7 +212,7 @@ def test_the_users_own_prompts_take_the_tasks_scorer():
 
 
 def test_the_normalised_score_uses_the_bounds_of_the_level():
-    bounds = {1: (0.5, 1.0), 2: (0.0, 0.8)}
+    bounds = {1: (0.5, 1.0), 2: (0.0, 0.8)}  # of two of the levels, from which the rows come in turn
     env = textgym.TextGenEnv(task="qa", split="eval", score_bounds=bounds)
     infos = [play_optimal(env, TASKS["qa"], index=index)[1] for index in range(3)]
     assert [info.get("score_normalised") for info in infos] == [1.0, 1.25, None]
@@ -260,9 +237,13 @@ def count_rows(seed, index, level):
     return {"number": str(seed * 7919 + index), "level": level}
 
 
+def length_band():
+    return "length_band"
+
+
 def new_task(**fields):
-    fields = {"name": "counting", "id": None, "columns": {"number": "a number"}, "prompt": "{number}"} | fields
-    return Task(rows=count_rows, instruction="{number}", scorer=lambda: "length_band", **fields)
+    defaults = {"name": "counting", "rows": count_rows, "columns": {"number": "a number"}, "prompt": "{number}"}
+    return Task(**defaults | fields, instruction="{number}", scorer=length_band)
 
 
 def test_a_name_cannot_be_registered_twice():
@@ -288,3 +269,44 @@ def test_a_task_need_not_be_registered():
 def test_a_task_of_one_prompt_has_it_in_both_splits():
     task = new_task(prompt="Count:")
     assert samples(task, 1, "train", 1)[0].prompt == samples(task, 1, "eval", 1)[0].prompt == "Count:"
+
+
+# The checker ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_checker_accepts_a_task_of_ones_own_unregistered():
+    check_task(new_task(num_levels=1))
+
+
+RNG = np.random.default_rng(0)
+
+
+def random_rows(seed, index, level):
+    return {"number": str(RNG.integers(10**6))}
+
+
+def rows_without_number(seed, index, level):
+    return {"num": str(index)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"rows": random_rows}, AssertionError, r"rows\(12, .*, 1\) returns another row when it is called again"),
+        ({"rows": rows_without_number}, ValueError, "needs the columns number; missing are number"),
+        ({"prompt": "Count:"}, AssertionError, "level 1: 1 prompts are in both splits, such as 'Count:'"),
+        (
+            {"target": "number", "optimum": 2.0},
+            AssertionError,
+            "level 1, row 0: the optimal turns score .* optimum 2.0",
+        ),
+    ],
+)
+def test_the_checker_names_what_is_wrong_with_a_task(fields, error, message):
+    with pytest.raises(error, match=message):
+        check_task(new_task(**fields))
+
+
+def test_a_page_without_a_description_lists_the_columns():
+    page = task_page(new_task())
+    assert "## Description\nGenerated rows with the columns ``number`` (a number).\n" in page

@@ -27,8 +27,8 @@ class Scores:
     total: FloatArray
     """(B,) float64; NaN where the scorer failed, was not called or does not apply."""
     components: Mapping[str, FloatArray]
-    """(B,) float64 by name, unweighted; nested names are ``"outer/inner"``. For a scorer without components,
-    :func:`textgym.scorers.evaluate` returns one, the scorer itself, and :func:`textgym.scorers.score_batch` none."""
+    """(B,) float64 by name, unweighted; nested names are ``"outer/inner"``. Empty for a scorer without components, for
+    which ``textgym.scorers.evaluate`` adds one, the scorer itself."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Index of each failed episode -> its error message. The total of a failed episode is NaN."""
     cause: BaseException | None = field(default=None, repr=False, compare=False)
@@ -76,7 +76,14 @@ class Scorer(ABC):
     """Base class of scorers; higher scores are better. ``__call__`` is the only method that must be implemented.
 
     A scorer should be picklable, and the score of an episode should not depend on the rest of its batch.
-    :func:`textgym.testing.check_scorer` verifies the contract and the declared attributes.
+    ``textgym.testing.check_scorer`` verifies the contract and the declared attributes.
+
+    An incremental scorer also scores a text token by token: ``begin`` returns a state for each text, ``advance`` the
+    states after one more token, ``value`` the scores at the states. It sets ``incremental = True`` and guarantees:
+
+    * ``value`` equals the score of the whole text within rounding, whatever the tokens are.
+    * The cost of ``advance`` and ``value`` does not depend on the length of the text.
+    * A state is a picklable value that is never modified in place, because snapshots of an environment share it.
 
     >>> class Vowels(Scorer):
     ...     score_range = (0.0, 1.0)
@@ -148,9 +155,7 @@ class Scorer(ABC):
         for scorer in self.scorers:
             scorer.set_progress(progress)
 
-    # Incremental scorers: the cost per token does not depend on the length of the text. A state is any picklable value
-    # that is never modified in place, because snapshots of an environment share it. `value` of the states equals the
-    # score of the whole text within rounding, whatever the tokens are.
+    # Incremental scoring ------------------------------------------------------------------------------------------
 
     def begin(self, batch: TextBatch) -> list[Any]:
         """Return B states for texts of any length; only called if :attr:`incremental`."""
@@ -169,7 +174,7 @@ class Scorer(ABC):
 
 
 class EpisodewiseScorer(Scorer):
-    """Base class of scorers with components or per-episode errors; implement :meth:`score_components`."""
+    """Base class of scorers with components or per-episode errors: implement ``score_components``, not ``__call__``."""
 
     def __call__(self, batch: TextBatch) -> FloatArray:
         """Return (B,) float64.

@@ -33,6 +33,8 @@ __all__ = [
 def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
     """Score a batch and handle episodes without a finite score as ``on_error`` says.
 
+    The environment calls this one. The result always has components: those of the scorer, or its total under its name.
+
     Args:
         scorer: A scorer, as returned by :func:`textgym.scorers.as_scorer`.
         batch: B episodes.
@@ -63,6 +65,8 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
 
 def score_batch(scorer: Scorer, batch: TextBatch) -> Scores:
     """Score a batch and report errors by episode; NaN without an error means that the scorer does not apply.
+
+    Scorers call this one on their inner scorers. The result has the components that the scorer reports, often none.
 
     Raises:
         ScorerError: If the scorer fails on an empty batch.

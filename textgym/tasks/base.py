@@ -21,7 +21,7 @@ class Page:
     title: str = "A text-generation task."
     """The goal of the agent, in one line."""
     description: str = ""
-    """Origin of the data and difficulties of the task."""
+    """Origin of the data and difficulties of the task; by default a list of the columns."""
     levels: tuple[str, ...] = ()
     """The data of each level, from level 1 on."""
     rewards: str = "The score of the task's scorer."
@@ -39,7 +39,9 @@ class Task:
     r"""Declaration of an environment: its data, prompt, scorer and documentation.
 
     A task holds data and module-level functions only, so it can be pickled. ``textgym.tasks.task_keywords`` turns it
-    into the keywords of an environment.
+    into the keywords of an environment. Every interface takes the object, ``task=Task(...)``; ``register_task`` makes
+    its ``name`` a value of ``task=`` and its ``id`` an environment id: ``gym.make("MyTask-v0")``.
+    ``textgym.testing.check_task`` checks a task.
 
     >>> from textgym.tasks import TASKS
     >>> task = TASKS["translation"]
@@ -48,12 +50,13 @@ class Task:
     """
 
     name: str
-    """Value of ``task=``."""
+    """Value of ``task=`` once registered."""
     id: str | None = None
-    """Registered environment id, if any."""
+    """Environment id that ``register_task`` registers, with Gymnasium too: name and version, ``"MyTask-v0"``."""
     rows: Callable[[int, int, int], Row]
     """``rows(seed, index, level)``, the built-in data: a pure function of the three integers, for any non-negative
-    index. Levels count from 1."""
+    index. Levels count from 1. A hash of the prompt assigns it to ``"train"`` or ``"eval"``, so each level needs dozens
+    of distinct prompts: with only a handful, one of the splits may be left without a prompt and repeat the other's."""
     columns: Mapping[str, str]
     """Required columns of a row and their descriptions."""
     prompt: str

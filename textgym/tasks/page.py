@@ -23,9 +23,11 @@ def task_page(task: Task) -> str:
         replies = budgets["max_turns"] * budgets["max_reply_tokens"] if has_user else 0
         window = str(budgets["max_prompt_tokens"] + budgets["max_new_tokens"] + replies)
     columns = _listed([f"``{name}``" for name in task.columns])
+    described = _listed([f"``{name}`` ({text})" for name, text in task.columns.items()])
+    description = page.description or f"Generated rows with the columns {described}."
     rows = [f"| {level} | {text} |" for level, text in enumerate(page.levels, start=1)]
     sections = {
-        "Description": [page.description, *(["\n".join(["| level | data |", "|---|---|", *rows])] if rows else [])],
+        "Description": [description, *(["\n".join(["| level | data |", "|---|---|", *rows])] if rows else [])],
         "Action Space": [f"``Discrete(V)``: action i appends token i; EOS ends the {'turn' if has_user else 'text'}."],
         "Observation Space": [
             f"``Box(0, V, ({window},), int64)``, the ids of the prompt, ``{' '.join(task.prompt.split())}``, and of "
