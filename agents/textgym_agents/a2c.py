@@ -37,15 +37,19 @@ class A2CConfig(OnlineAgentConfig, CriticConfig, KLConfig):
 class A2C(OnlineAgent):
     """Synchronous advantage actor-critic on whole episodes.
 
-    Per update: collect B episodes; subtract the KL penalty from the rewards; A_t = generalized advantage; one step of
-    AdamW on
+    Per update: collect B episodes; with ``kl_estimator="k1"`` subtract ``kl_coef * log[pi(a_t|s_t) / pi_ref(a_t|s_t)]``
+    from each reward; A_t = generalized advantage, G_t = A_t + V(s_t); normalize A_t over the B episodes; one step of
+    Adam on
 
-        loss = -mean[A_t log pi(a_t|s_t)] + vf_coef * mean[(V(s_t) - A_t - V_old(s_t))^2 / 2]
-               - ent_coef * mean[H(pi(.|s_t))]
+        loss = -mean[A_t log pi(a_t|s_t)] + vf_coef * mean[(V(s_t) - G_t)^2 / 2] - ent_coef * mean[H(pi(.|s_t))]
+               + kl_coef * mean[KL_t]
 
-    What differs from Mnih et al. 2016 (Asynchronous methods for deep reinforcement learning, arXiv:1602.01783): whole
-    episodes in place of five steps, generalized advantages in place of n-step returns, AdamW in place of RMSprop, one
-    process.
+    where A_t and G_t are constants, and KL_t is the estimate of ``kl_estimator``, absent with k1.
+
+    Differences from Mnih et al. 2016 (Asynchronous methods for deep reinforcement learning, arXiv:1602.01783): whole
+    episodes in place of five steps, generalized advantages in place of n-step returns, Adam in place of RMSprop, one
+    process. Differences from Stable-Baselines3: the value loss has the factor 1/2, so ``vf_coef=0.5`` weighs it half as
+    much; advantages are normalized by default.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 
@@ -83,9 +87,14 @@ class A2C(OnlineAgent):
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
         config = self.config
-        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
-        policy_loss = policy_gradient_loss(now.log_probs, episodes.advantages)
-        critic_loss = value_loss(now.values, episodes.value_targets)
-        entropy_loss = -now.entropies
-        loss = policy_loss + config.vf_coef * critic_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = policy_gradient_loss(evaluation.log_probs, episodes.advantages)
+        critic_loss = value_loss(evaluation.values, episodes.value_targets)
+        entropy_loss = -evaluation.entropies
+        loss = (
+            policy_loss
+            + config.vf_coef * critic_loss
+            + config.ent_coef * entropy_loss
+            + self.kl.loss(episodes, evaluation)
+        )
         return loss, {"policy_gradient_loss": policy_loss, "value_loss": critic_loss, "entropy_loss": entropy_loss}

@@ -46,7 +46,7 @@ class Agent(ABC):
     Attributes:
         policy: The policy that is trained.
         config: The hyper-parameters.
-        optimizer: AdamW, with one parameter group for the language model and, with a critic, one for the heads.
+        optimizer: Adam, with one parameter group for the language model and, with a critic, one for the heads.
         generator: Random generator of the training; ``predict`` has its own.
         num_timesteps: Tokens collected, or drawn from given data.
         planned_timesteps: Sum of ``total_timesteps`` over all calls of ``learn``.
@@ -90,7 +90,7 @@ class Agent(ABC):
         self.episodes: Episodes | None = None
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """Return AdamW over the language model and, if the agent has a critic, over the heads."""
+        """Return Adam over the language model and, if the agent has a critic, over the heads."""
         trained = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
         groups = [
             {"params": [p for name, p in trained if name.startswith("backbone.")], "lr": self.config.learning_rate}
@@ -100,7 +100,7 @@ class Agent(ABC):
             groups.append({"params": heads, "lr": self.config.head_learning_rate})
         # Not fused: a fused step does not advance the parameters' version counters, by which the KV cache notices
         # changed weights.
-        return torch.optim.AdamW(groups, weight_decay=0.0)
+        return torch.optim.Adam(groups)
 
     @abstractmethod
     def collect(self) -> Episodes:

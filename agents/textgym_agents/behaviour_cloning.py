@@ -35,14 +35,15 @@ class BehaviourCloningConfig(OfflineAgentConfig):
 class BehaviourCloning(OfflineAgent):
     """Maximum likelihood on recorded episodes.
 
-    Per update: draw B episodes; one step of AdamW on
+    Per update: draw B episodes; one step of Adam on
 
         loss = mean[-log pi(a_t|s_t)]
 
     over the tokens of their completions, with pi over the valid tokens. With a filter it is percentage behaviour
     cloning (Chen et al. 2021, Decision transformer, arXiv:2106.01345, section 5.1), which can exceed the policy that
-    generated the data. What differs from Pomerleau 1991: AdamW. One forward and backward over the (B, W) ids serve all
-    T steps. A value head is not trained.
+    generated the data. One forward and backward over the (B, W) ids serve all T steps. A value head is not trained.
+
+    Source: Pomerleau 1991, Efficient training of artificial neural networks for autonomous navigation.
 
     Args and errors: see ``OfflineAgent``; besides, a ValueError if no episode has a return of ``min_return``.
     """
@@ -72,5 +73,5 @@ class BehaviourCloning(OfflineAgent):
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
-        now = self.policy.evaluate(episodes)
-        return -now.log_probs, {"cross_entropy": -now.log_probs, "entropy_loss": -now.entropies}
+        evaluation = self.policy.evaluate(episodes)
+        return -evaluation.log_probs, {"cross_entropy": -evaluation.log_probs, "entropy_loss": -evaluation.entropies}

@@ -23,7 +23,7 @@ class AgentConfig:
     """
 
     learning_rate: float = 3e-4
-    """Learning rate of AdamW for the language model."""
+    """Learning rate of Adam for the language model."""
     max_grad_norm: float = 1.0
     """The maximum value for the gradient clipping."""
     micro_batch: int | None = None
@@ -79,7 +79,7 @@ class CriticConfig(AgentConfig):
     """Hyper-parameters of agents with a value or Q head."""
 
     head_learning_rate: float = 3e-3
-    """Learning rate of AdamW for the value or Q head, which starts from zero."""
+    """Learning rate of Adam for the value or Q head, which starts from zero."""
     gamma: float = 1.0
     """Discount factor, per token."""
     bootstrap_truncated: bool = False

@@ -37,7 +37,7 @@ class DQNConfig(OnlineAgentConfig, CriticConfig):
     """Lambda of Peng's Q(lambda): 1 is Monte Carlo, 0 is one-step TD."""
     n_steps: int | None = None
     """Use n-step returns in place of ``q_lambda``."""
-    loss: Literal["huber", "squared"] = "huber"
+    loss_type: Literal["huber", "squared"] = "huber"
     """Loss of the TD error."""
     tau: float = 0.1
     """The soft update coefficient ("Polyak update", between 0 and 1); 1 for hard update."""
@@ -77,12 +77,12 @@ class DQN(OnlineAgent):
     """Q-learning on whole episodes from a replay, with a target network.
 
     Per update: collect B episodes with the current exploration and store them; then ``gradient_steps``
-    times draw ``batch_size`` episodes and take one step of AdamW on
+    times draw ``batch_size`` episodes and take one step of Adam on
 
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
         V(s) = Q_target(s, argmax_a Q(s, a)) over the valid actions,  V = 0 after the end
 
-    What differs from Mnih et al. 2015: double Q (van Hasselt et al. 2016, arXiv:1509.06461), Peng's Q(lambda) or n-step
+    Differences from Mnih et al. 2015: double Q (van Hasselt et al. 2016, arXiv:1509.06461), Peng's Q(lambda) or n-step
     targets, without off-policy correction, and a LayerNorm before the head: without these three, the Q-values of tokens
     overestimate each other. One online and one target forward over (B, W) ids serve all T steps.
 
@@ -144,8 +144,9 @@ class DQN(OnlineAgent):
         online = self.policy.evaluate(episodes, with_truncated=self.config.bootstrap_truncated)
         targets = self._targets(episodes, online)
         actions = episodes.actions().to(online.q.device)
+        # With bootstrapping, M + K rows: the last K are the states in which episodes were cut off, without an action.
         q = episodes.spread(online.q[: len(actions)].gather(1, actions[:, None])[:, 0])
-        return td_loss(q, targets, self.config.loss), {"q_value": q, "td_error": (q - targets).abs()}
+        return td_loss(q, targets, self.config.loss_type), {"q_value": q, "td_error": (q - targets).abs()}
 
     @torch.no_grad()
     def _targets(self, episodes: Episodes, online: QValues) -> torch.Tensor:
@@ -154,10 +155,10 @@ class DQN(OnlineAgent):
         target = self.target.evaluate(episodes, with_truncated=config.bootstrap_truncated)
         best = (online if config.double_q else target).preferences.argmax(dim=-1, keepdim=True)
         values, last_values = episodes.spread_values(target.q.gather(1, best)[:, 0])
-        episode = episodes.rewards, values, episodes.num_steps, config.gamma
+        rewards, num_steps = episodes.rewards, episodes.num_steps
         if config.n_steps is not None:
-            return n_step_returns(*episode, config.n_steps, last_values)
-        return lambda_returns(*episode, config.q_lambda, last_values)
+            return n_step_returns(rewards, values, num_steps, config.gamma, config.n_steps, last_values)
+        return lambda_returns(rewards, values, num_steps, config.gamma, config.q_lambda, last_values)
 
     @property
     def exploration(self) -> tuple[float, float]:

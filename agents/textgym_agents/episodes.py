@@ -54,11 +54,11 @@ class Episodes:
         if self.positions is None:
             self.positions = default_positions(self.prompt_lengths, self.mask)
         if self.text_lengths is None:
-            self.text_lengths = self.lengths
+            self.text_lengths = self.action_ends
 
     @property
-    def lengths(self) -> torch.Tensor:
-        """(B,) int64 tokens up to the last action, inclusive."""
+    def action_ends(self) -> torch.Tensor:
+        """(B,) int64, column of ``ids`` after the token of the last action."""
         return self.positions.gather(1, self.num_steps[:, None] - 1)[:, 0] + 1
 
     @property

@@ -37,14 +37,14 @@ class ExpertIteration(OnlineAgent):
     """Behaviour cloning of the policy's own best texts: best-of-n sampling is the expert.
 
     Per update: collect B episodes; keep those of the highest return in each group of one prompt (``group_size`` of the
-    environment), or in the whole batch; then for each epoch and minibatch of whole episodes one step of AdamW on
+    environment), or in the whole batch; then for each epoch and minibatch of whole episodes one step of Adam on
 
         loss = mean[-log pi(a_t|s_t)]
 
     over the tokens of the best. It is called RAFT (Dong et al. 2023, arXiv:2304.06767) with the best of each group and
     ReST (Gulcehre et al. 2023, arXiv:2308.08998) with a threshold over all; the name is from Anthony et al. 2017
-    (arXiv:1705.08439), whose expert is a tree search. What differs: one batch of episodes per improvement instead of a
-    data set, no KL to the reference, AdamW. Without groups, the texts of easy prompts prevail.
+    (arXiv:1705.08439), whose expert is a tree search. Differences: one batch of episodes per improvement instead of a
+    data set, no KL to the reference. Without groups, the texts of easy prompts prevail.
 
     Args and errors: see ``OnlineAgent``.
     """
@@ -67,5 +67,5 @@ class ExpertIteration(OnlineAgent):
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
-        now = self.policy.evaluate(episodes)
-        return -now.log_probs, {"cross_entropy": -now.log_probs, "entropy_loss": -now.entropies}
+        evaluation = self.policy.evaluate(episodes)
+        return -evaluation.log_probs, {"cross_entropy": -evaluation.log_probs, "entropy_loss": -evaluation.entropies}

@@ -62,15 +62,19 @@ class GRPO(OnlineAgent):
     """Policy gradient with the group as baseline, without a value head.
 
     Per update: collect B episodes in groups of one prompt (``group_size`` of the environment); with R the return of a
-    text, A_t = (R - mean of the group) / standard deviation of the group; one step of AdamW on
+    text, A_t = (R - mean of the group) / standard deviation of the group; for each epoch and minibatch one step of Adam
+    on
 
         loss = mean over texts of the mean over tokens of
-               -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) + kl_coef * KL_t
+               -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) - ent_coef * H(pi(.|s_t)) + kl_coef * KL_t
 
-    with KL_t = k3, where w_t = pi(a_t|s_t) / pi_old(a_t|s_t). What differs from Shao et al. 2024 (DeepSeekMath,
-    arXiv:2402.03300): one gradient step per batch by default, so that w_t = 1; texts of one group may be generated
-    at different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to basics, arXiv:2402.14740) token by token,
-    ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training, arXiv:2503.20783).
+    where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``, k3 by default. With k1 it
+    is absent; instead ``kl_coef * log[pi_old(a_t|s_t) / pi_ref(a_t|s_t)]`` is subtracted from each reward.
+
+    Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300): one gradient step per batch by default, so that
+    w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to
+    basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training,
+    arXiv:2503.20783).
 
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
@@ -135,16 +139,16 @@ class GRPO(OnlineAgent):
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step before its weight, and its terms."""
         config = self.config
-        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
         policy_loss = clipped_surrogate_loss(
-            now.log_probs, episodes.log_probs, episodes.advantages, config.clip_range, config.clip_range_high
+            evaluation.log_probs, episodes.log_probs, episodes.advantages, config.clip_range, config.clip_range_high
         )
-        entropy_loss = -now.entropies
-        loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        entropy_loss = -evaluation.entropies
+        loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, evaluation)
         return loss, {
             "policy_gradient_loss": policy_loss,
             "entropy_loss": entropy_loss,
-            **clip_metrics(now.log_probs, episodes.log_probs, config.clip_range),
+            **clip_metrics(evaluation.log_probs, episodes.log_probs, config.clip_range),
         }
 
     def _weights(self, minibatch: Episodes) -> torch.Tensor:

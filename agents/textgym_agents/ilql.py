@@ -62,17 +62,17 @@ class ILQLPolicy(BasePolicy):
         self.value_head = make_head(self.backbone, 1)
         self.beta = 1.0
 
-    def action_scores(
+    def action_preferences(
         self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return log pi_LM + beta (Q - V), twice, and V(s); see ``BasePolicy.action_scores``."""
+        """Return log pi_LM + beta (Q - V), twice, and V(s); see ``BasePolicy.action_preferences``."""
         heads = self.from_hidden(logits, hidden)
-        scores = F.log_softmax(logits, dim=-1) + self.beta * (heads.target_q - heads.values[:, None])
-        scores = masked(scores, valid)
-        return scores, scores, heads.values
+        preferences = F.log_softmax(logits, dim=-1) + self.beta * (heads.target_q - heads.values[:, None])
+        preferences = masked(preferences, valid)
+        return preferences, preferences, heads.values
 
     def evaluate(self, episodes: Episodes, *, with_truncated: bool = False) -> ILQLValues:
-        """Evaluate all states of B episodes in one forward; ``with_truncated`` as in ``QPolicy.evaluate``."""
+        """Return the outputs in the M or M + K states of B episodes, in one forward; see ``QPolicy.evaluate``."""
         states = episodes.states(with_truncated=with_truncated)
         logits, hidden = self.backbone.states(episodes.ids, *states, episodes.prompt_lengths)
         valid = episodes.valid_actions(self.vocab_size, with_truncated=with_truncated)
@@ -125,14 +125,14 @@ class ILQLConfig(OfflineAgentConfig, CriticConfig):
 class ILQL(OfflineAgent):
     """Implicit Q-learning from recorded episodes: targets never evaluate tokens outside the data.
 
-    Per update: draw B episodes; one step of AdamW on the mean over steps of
+    Per update: draw B episodes; one step of Adam on the mean over steps of
 
         sum over heads of (Q(s_t, a_t) - G_t)^2 / 2,  G_t = r_t + gamma V(s_{t+1}),  V = 0 after the end
         + |expectile - [A_t < 0]| A_t^2,              A_t = min of the target heads' Q(s_t, a_t) - V(s_t)
         - cql_coef * sum over heads of log softmax(Q(s_t, .))(a_t)
         - bc_coef * log softmax(logits)(a_t)
 
-    and act with softmax(logits + beta (Q - V)). What differs from Snell et al. 2022 (arXiv:2206.11871): one language
+    and act with softmax(logits + beta (Q - V)). Differences from Snell et al. 2022 (arXiv:2206.11871): one language
     model serves the behaviour's logits and the heads, where the paper trains two; a LayerNorm before each head;
     ``q_lambda``. One forward over (B, W) ids serves all T steps and all heads.
 
@@ -164,21 +164,21 @@ class ILQL(OfflineAgent):
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
         config = self.config
-        now = self.policy.evaluate(episodes, with_truncated=config.bootstrap_truncated)
-        actions = episodes.actions().to(now.logits.device)[:, None]
+        evaluation = self.policy.evaluate(episodes, with_truncated=config.bootstrap_truncated)
+        actions = episodes.actions().to(evaluation.logits.device)[:, None]
 
-        def of_actions(scores: torch.Tensor) -> torch.Tensor:
-            return episodes.spread(scores[: len(actions)].gather(1, actions)[:, 0])
+        def of_actions(entries: torch.Tensor) -> torch.Tensor:
+            return episodes.spread(entries[: len(actions)].gather(1, actions)[:, 0])
 
-        values, last_values = episodes.spread_values(now.values)
+        values, last_values = episodes.spread_values(evaluation.values)
         targets = lambda_returns(
             episodes.rewards, values.detach(), episodes.num_steps, config.gamma, config.q_lambda, last_values.detach()
         )
         terms = {
-            "q_loss": torch.stack([td_loss(of_actions(q), targets, "squared") for q in now.q]).sum(dim=0),
-            "value_loss": expectile_loss(of_actions(now.target_q) - values, config.expectile),
-            "cql_loss": -torch.stack([of_actions(F.log_softmax(q, dim=-1)) for q in now.q]).sum(dim=0),
-            "cross_entropy": -of_actions(F.log_softmax(now.logits, dim=-1)),
+            "q_loss": torch.stack([td_loss(of_actions(q), targets, "squared") for q in evaluation.q]).sum(dim=0),
+            "value_loss": expectile_loss(of_actions(evaluation.target_q) - values, config.expectile),
+            "cql_loss": -torch.stack([of_actions(F.log_softmax(q, dim=-1)) for q in evaluation.q]).sum(dim=0),
+            "cross_entropy": -of_actions(F.log_softmax(evaluation.logits, dim=-1)),
         }
         loss = terms["q_loss"] + terms["value_loss"]
         loss = loss + config.cql_coef * terms["cql_loss"] + config.bc_coef * terms["cross_entropy"]

@@ -195,7 +195,7 @@ def path_inconsistency(
     log_ratios: torch.Tensor,
     rewards: torch.Tensor,
     target_values: torch.Tensor,
-    lengths: torch.Tensor,
+    num_steps: torch.Tensor,
     *,
     temperature: float,
     gamma: float,
@@ -212,7 +212,7 @@ def path_inconsistency(
             for entropy regularization.
         rewards: (B, T) float.
         target_values: (B, T) float, V(s_t) of the target network.
-        lengths: (B,) int64, steps of each episode, at least 1.
+        num_steps: (B,) int64, steps of each episode, at least 1.
         temperature: T, in units of return per nat.
         gamma: Discount per step.
         lambda_: From 0 to 1.
@@ -228,8 +228,8 @@ def path_inconsistency(
     tensor([[-3.]])
     """
     penalized = rewards - temperature * log_ratios
-    returns = lambda_returns(penalized, target_values, lengths, gamma, lambda_, last_values)
-    inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
+    returns = lambda_returns(penalized, target_values, num_steps, gamma, lambda_, last_values)
+    inside = torch.arange(rewards.shape[1], device=rewards.device) < num_steps[:, None]
     return torch.where(inside, values, 0.0) - returns
 
 

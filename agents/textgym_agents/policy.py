@@ -130,17 +130,17 @@ class BasePolicy(nn.Module):
         """
         logits, hidden = self.backbone.step(ids, active)
         valid = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
-        behaviour, preferences, values = self.action_scores(logits, hidden, valid)
+        behaviour, preferences, values = self.action_preferences(logits, hidden, valid)
         actions, log_probs = choose(
             behaviour, deterministic=deterministic, preferences=preferences, generator=generator
         )
         return ActionOutput(actions, log_probs, values.cpu().numpy())
 
     @abstractmethod
-    def action_scores(
+    def action_preferences(
         self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the scores by which the policy acts in N states.
+        """Return the logits, preferences and values by which the policy acts in N states.
 
         Args:
             logits: (N, V) float32 of the language model.
@@ -148,7 +148,7 @@ class BasePolicy(nn.Module):
             valid: (N, V) bool. None makes all tokens valid.
 
         Returns:
-            (N, V) logits to sample from, (N, V) scores whose maximum is the deterministic action, both -inf where
+            (N, V) logits to sample from, (N, V) preferences, whose maximum is the deterministic action, both -inf where
             invalid, and (N,) float32 V(s).
         """
 
@@ -235,15 +235,15 @@ class LMPolicy(BasePolicy):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def action_scores(
+    def action_preferences(
         self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the masked logits, twice, and V(s); see ``BasePolicy.action_scores``."""
+        """Return the masked logits, twice, and V(s); see ``BasePolicy.action_preferences``."""
         logits = masked(logits, valid)
         return logits, logits, self.values(hidden)
 
     @torch.no_grad()
-    def step(
+    def logits_and_values(
         self,
         ids: npt.NDArray[np.int64],
         action_masks: npt.NDArray[np.bool_] | None = None,
@@ -259,7 +259,7 @@ class LMPolicy(BasePolicy):
         return apply_head(self.value_head, hidden)[:, 0]
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
-        """Evaluate all steps of B episodes in one forward.
+        """Return (B, T) log-probabilities, entropies and values of B episodes, and (M, V) logits, in one forward.
 
         Args:
             episodes: B episodes.
@@ -289,7 +289,7 @@ class LMPolicy(BasePolicy):
         prompt_lengths: torch.Tensor | None = None,
         entropy_gradient: bool = False,
     ) -> Evaluation:
-        """Evaluate M actions in M states, from one forward over B texts.
+        """Return (M,) log-probabilities, entropies and values of M actions in M states, in one forward over B texts.
 
         Args:
             ids: (B, W) int64, left-aligned texts, padded with any token.
@@ -299,9 +299,6 @@ class LMPolicy(BasePolicy):
             action_masks: (M, V) bool, True where a token was valid. None makes all valid.
             prompt_lengths: (B,) int64 tokens of each text's prompt, if known; see ``LMBackbone.states``.
             entropy_gradient: Whether gradients flow through the entropies, which takes time.
-
-        Returns:
-            (M,) log-probabilities, entropies and values, (M, V) logits.
         """
         logits, hidden = self.backbone.states(ids, rows, columns, prompt_lengths)
         logits = masked(logits, action_masks)
@@ -352,12 +349,12 @@ def choose(
     return actions.cpu().numpy(), log_probs.cpu().numpy()
 
 
-def masked(scores: torch.Tensor, valid: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:
-    """Return (N, V) scores with -inf where the (N, V) mask is False; None makes all tokens valid."""
+def masked(logits: torch.Tensor, valid: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:
+    """Return (N, V) logits or preferences with -inf where the (N, V) mask is False; None makes all tokens valid."""
     if valid is None:
-        return scores
+        return logits
     valid = valid if isinstance(valid, torch.Tensor) else torch.tensor(valid)
-    return scores.masked_fill(~valid.to(scores.device), -torch.inf)
+    return logits.masked_fill(~valid.to(logits.device), -torch.inf)
 
 
 def make_head(backbone: LMBackbone, width: int) -> nn.Sequential:

@@ -59,14 +59,19 @@ class PPOConfig(OnlineAgentConfig, CriticConfig, KLConfig):
 class PPO(OnlineAgent):
     """Clipped policy gradient on whole episodes.
 
-    Per update: collect B episodes; subtract the KL penalty from the rewards; A_t = generalized advantage; then for
-    each epoch and minibatch of whole episodes one step of AdamW on
+    Per update: collect B episodes; with ``kl_estimator="k1"`` subtract ``kl_coef * log[pi_old(a_t|s_t) /
+    pi_ref(a_t|s_t)]`` from each reward; A_t = generalized advantage, G_t = A_t + V_old(s_t); normalize A_t over the B
+    episodes; then for each epoch and minibatch of whole episodes one step of Adam on
 
-        loss = mean[-min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t)]
-               + vf_coef * mean[(V(s_t) - A_t - V_old(s_t))^2 / 2] - ent_coef * mean[H(pi(.|s_t))]
+        loss = mean[-min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t)] + vf_coef * mean[(V(s_t) - G_t)^2 / 2]
+               - ent_coef * mean[H(pi(.|s_t))] + kl_coef * mean[KL_t]
 
-    where w_t = pi(a_t|s_t) / pi_old(a_t|s_t). What differs from Schulman et al. 2017 (arXiv:1707.06347): minibatches of
-    whole episodes, since one forward serves all steps of an episode; the KL penalty to the reference; AdamW.
+    where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``, absent with k1.
+
+    Differences from Schulman et al. 2017 (arXiv:1707.06347): minibatches of whole episodes, since one forward serves
+    all steps of an episode; the KL penalty to the reference. Differences from Stable-Baselines3: the value loss has the
+    factor 1/2, so ``vf_coef=0.5`` weighs it half as much; advantages are normalized over all collected episodes, not
+    per minibatch; ``train/n_updates`` counts gradient steps, not epochs.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 
@@ -101,10 +106,10 @@ class PPO(OnlineAgent):
         steps = []
         for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
             metrics = self.backward(minibatch, self.loss)
-            steps.append(metrics)
-            if config.target_kl is not None and metrics["train/approx_kl"] > 1.5 * config.target_kl:
+            is_too_far = config.target_kl is not None and metrics["train/approx_kl"] > 1.5 * config.target_kl
+            steps.append(metrics if is_too_far else metrics | self.optimizer_step())
+            if is_too_far:
                 break
-            metrics |= self.optimizer_step()
 
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
         return mean_metrics(steps) | value_metrics(episodes, returns) | self.kl.adapt(episodes)
@@ -112,14 +117,21 @@ class PPO(OnlineAgent):
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
         config = self.config
-        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
-        policy_loss = clipped_surrogate_loss(now.log_probs, episodes.log_probs, episodes.advantages, config.clip_range)
-        critic_loss = value_loss(now.values, episodes.value_targets, episodes.values, config.clip_range_vf)
-        entropy_loss = -now.entropies
-        loss = policy_loss + config.vf_coef * critic_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = clipped_surrogate_loss(
+            evaluation.log_probs, episodes.log_probs, episodes.advantages, config.clip_range
+        )
+        critic_loss = value_loss(evaluation.values, episodes.value_targets, episodes.values, config.clip_range_vf)
+        entropy_loss = -evaluation.entropies
+        loss = (
+            policy_loss
+            + config.vf_coef * critic_loss
+            + config.ent_coef * entropy_loss
+            + self.kl.loss(episodes, evaluation)
+        )
         return loss, {
             "policy_gradient_loss": policy_loss,
             "value_loss": critic_loss,
             "entropy_loss": entropy_loss,
-            **clip_metrics(now.log_probs, episodes.log_probs, config.clip_range),
+            **clip_metrics(evaluation.log_probs, episodes.log_probs, config.clip_range),
         }

@@ -20,7 +20,7 @@ class QValues(NamedTuple):
     q: torch.Tensor
     """(M, V) float32 Q(s, a), with gradients."""
     preferences: torch.Tensor
-    """(M, V) float32 scores of which the largest is the greedy action: Q, or Q + T log pi_LM with a prior."""
+    """(M, V) float32, whose maximum is the greedy action: Q, or Q + T log pi_LM with a prior."""
 
 
 class QPolicy(BasePolicy):
@@ -82,7 +82,7 @@ class QPolicy(BasePolicy):
         self.epsilon = 0.0
         self.temperature = 0.0
 
-    def action_scores(
+    def action_preferences(
         self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log-probabilities with exploration, preferences without it, and max Q or T log sum exp(Q / T)."""
@@ -91,7 +91,7 @@ class QPolicy(BasePolicy):
         return behaviour, preferences, soft_values(preferences, self.temperature)
 
     def evaluate(self, episodes: Episodes, *, with_truncated: bool = False) -> QValues:
-        """Evaluate all states of B episodes in one forward.
+        """Return (M, V) or (M + K, V) Q-values and preferences in the states of B episodes, in one forward.
 
         Args:
             episodes: B episodes of M steps.

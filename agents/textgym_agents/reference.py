@@ -88,7 +88,7 @@ class ReferenceKL:
     """KL penalty against the initial policy, with a fixed or an adaptive coefficient.
 
     Args:
-        policy: The policy, which is the reference as it is now.
+        policy: The policy, which is the reference as it is evaluation.
         config: The settings.
         env: The environment.
 
@@ -124,13 +124,13 @@ class ReferenceKL:
             return episodes.rewards
         return episodes.rewards - self.coef * estimated_kl("k1", episodes.log_probs, episodes.reference_log_probs)
 
-    def loss(self, episodes: Episodes, now: Evaluation) -> torch.Tensor:
+    def loss(self, episodes: Episodes, evaluation: Evaluation) -> torch.Tensor:
         """Return the (B, T) KL penalty in the loss, 0 if the estimator is k1."""
         if episodes.reference_log_probs is None or self._config.kl_estimator == "k1":
             return torch.zeros(())
         if self._config.kl_estimator == "exact":
-            return self.coef * episodes.spread(exact_kl(now.logits, self.reference.evaluate(episodes).logits))
-        return self.coef * estimated_kl(self._config.kl_estimator, now.log_probs, episodes.reference_log_probs)
+            return self.coef * episodes.spread(exact_kl(evaluation.logits, self.reference.evaluate(episodes).logits))
+        return self.coef * estimated_kl(self._config.kl_estimator, evaluation.log_probs, episodes.reference_log_probs)
 
     def adapt(self, episodes: Episodes) -> dict[str, float]:
         """Adapt the coefficient to the target KL, by 2 % at most, and return the metrics of the KL."""

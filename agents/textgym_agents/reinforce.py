@@ -43,13 +43,16 @@ class ReinforceConfig(OnlineAgentConfig, CriticConfig, KLConfig):
 class Reinforce(OnlineAgent):
     """Monte-Carlo policy gradient on whole episodes.
 
-    Per update: collect B episodes; subtract ``kl_coef * (log pi(a_t|s_t) - log pi_ref(a_t|s_t))`` from each reward;
-    G_t = discounted return; A_t = G_t - b_t with the baseline b_t, V(s_t) by default; one step of AdamW on
+    Per update: collect B episodes; with ``kl_estimator="k1"`` subtract ``kl_coef * log[pi(a_t|s_t) / pi_ref(a_t|s_t)]``
+    from each reward; G_t = discounted return; A_t = G_t - b_t with the baseline b_t, V(s_t) by default; normalize A_t
+    over the B episodes; one step of Adam on
 
         loss = -mean[A_t log pi(a_t|s_t)] + vf_coef * mean[(V(s_t) - G_t)^2 / 2] - ent_coef * mean[H(pi(.|s_t))]
+               + kl_coef * mean[KL_t]
 
-    What differs from Williams 1992: normalized advantages, the KL penalty (Ziegler et al. 2019, arXiv:1909.08593), and
-    AdamW. One forward and backward over the (B, W) ids serve all T steps.
+    where A_t and G_t are constants, and KL_t is the estimate of ``kl_estimator``, absent with k1; the second term only
+    with ``baseline="value"``. Differences from Williams 1992: normalized advantages and the KL penalty (Ziegler et al.
+    2019, arXiv:1909.08593). One forward and backward over the (B, W) ids serve all T steps.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 
@@ -85,6 +88,8 @@ class Reinforce(OnlineAgent):
         last_values = self.policy.last_values(episodes) if config.bootstrap_truncated else None
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
         advantages = returns - self._baseline(episodes, returns)
+        if config.baseline == "moving_average":
+            self._update_moving_average(float(masked_mean(returns, episodes.mask)))
         episodes.value_targets = returns
         episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
         metrics = self.backward(episodes, self.loss) | self.optimizer_step()
@@ -95,13 +100,13 @@ class Reinforce(OnlineAgent):
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""
         config = self.config
-        now = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
-        policy_loss = policy_gradient_loss(now.log_probs, episodes.advantages)
-        entropy_loss = -now.entropies
-        loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, now)
+        evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
+        policy_loss = policy_gradient_loss(evaluation.log_probs, episodes.advantages)
+        entropy_loss = -evaluation.entropies
+        loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, evaluation)
         terms = {"policy_gradient_loss": policy_loss, "entropy_loss": entropy_loss}
         if config.baseline == "value":
-            terms["value_loss"] = value_loss(now.values, episodes.value_targets)
+            terms["value_loss"] = value_loss(evaluation.values, episodes.value_targets)
             loss = loss + config.vf_coef * terms["value_loss"]
         return loss, terms
 
@@ -111,9 +116,8 @@ class Reinforce(OnlineAgent):
             return episodes.values
         if self.config.baseline == "leave_one_out":
             return leave_one_out(returns, episodes.groups(), episodes.mask)
-        if self.config.baseline == "none":
-            return torch.zeros(())
-        mean = float(masked_mean(returns, episodes.mask))
+        return torch.tensor(self.moving_average or 0.0)  # None unless it is the baseline
+
+    def _update_moving_average(self, mean: float) -> None:
         before, decay = self.moving_average, self.config.baseline_decay
         self.moving_average = mean if before is None else decay * before + (1 - decay) * mean
-        return torch.tensor(0.0 if before is None else before)

@@ -21,13 +21,13 @@ __all__ = [
 
 
 def discounted_returns(
-    rewards: torch.Tensor, lengths: torch.Tensor, gamma: float, last_values: torch.Tensor | None = None
+    rewards: torch.Tensor, num_steps: torch.Tensor, gamma: float, last_values: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Compute G_t = r_t + gamma r_{t+1} + ... + gamma^{n-1-t} r_{n-1} + gamma^{n-t} v, n being the episode's length.
 
     Args:
         rewards: (B, T) float.
-        lengths: (B,) int64, steps of each episode, at least 1.
+        num_steps: (B,) int64, steps of each episode, at least 1.
         gamma: Discount per step.
         last_values: (B,) float, v: V of the state after the last action of truncated episodes, 0 of terminated ones.
             None is 0 for all.
@@ -41,13 +41,13 @@ def discounted_returns(
     >>> discounted_returns(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([2]), 0.5, torch.tensor([4.0]))
     tensor([[3., 4., 0.]])
     """
-    return generalized_advantages(rewards, torch.zeros_like(rewards), lengths, gamma, 1.0, last_values)
+    return generalized_advantages(rewards, torch.zeros_like(rewards), num_steps, gamma, 1.0, last_values)
 
 
 def generalized_advantages(
     rewards: torch.Tensor,
     values: torch.Tensor,
-    lengths: torch.Tensor,
+    num_steps: torch.Tensor,
     gamma: float,
     gae_lambda: float,
     last_values: torch.Tensor | None = None,
@@ -59,7 +59,7 @@ def generalized_advantages(
     Args:
         rewards: (B, T) float.
         values: (B, T) float, V(s_t).
-        lengths: (B,) int64, steps of each episode, at least 1.
+        num_steps: (B,) int64, steps of each episode, at least 1.
         gamma: Discount per step.
         gae_lambda: From 0 to 1.
         last_values: (B,) float, V of the state after the last action, 0 where the episode ended. None is 0 for all.
@@ -75,11 +75,11 @@ def generalized_advantages(
     tensor([[ 0.5000, -1.0000]])
     """
     steps = torch.arange(rewards.shape[1], device=rewards.device)
-    inside = steps < lengths[:, None]
+    inside = steps < num_steps[:, None]
     rewards, values = torch.where(inside, rewards, 0.0), torch.where(inside, values, 0.0)
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     if last_values is not None:
-        following = following + last_values[:, None] * (steps == lengths[:, None] - 1)
+        following = following + last_values[:, None] * (steps == num_steps[:, None] - 1)
     errors = torch.where(inside, rewards + gamma * following - values, 0.0)
     advantages = torch.zeros_like(errors)
     last = torch.zeros_like(errors[:, 0])
@@ -158,7 +158,7 @@ def best_of_groups(returns: torch.Tensor, groups: torch.Tensor, top_fraction: fl
 def lambda_returns(
     rewards: torch.Tensor,
     values: torch.Tensor,
-    lengths: torch.Tensor,
+    num_steps: torch.Tensor,
     gamma: float,
     lambda_: float,
     last_values: torch.Tensor | None = None,
@@ -170,7 +170,7 @@ def lambda_returns(
     Args:
         rewards: (B, T) float.
         values: (B, T) float, V(s_t).
-        lengths: (B,) int64, steps of each episode, at least 1.
+        num_steps: (B,) int64, steps of each episode, at least 1.
         gamma: Discount per step.
         lambda_: From 0, the one-step target, to 1, the discounted return.
         last_values: (B,) float, v: V of the state after the last action, 0 where the episode ended. None is 0 for all.
@@ -184,17 +184,17 @@ def lambda_returns(
     >>> lambda_returns(torch.tensor([[0.0, 1.0]]), torch.tensor([[9.0, 3.0]]), torch.tensor([2]), 1.0, 0.5)
     tensor([[2., 1.]])
     """
-    advantages = generalized_advantages(rewards, values, lengths, gamma, lambda_, last_values)
-    inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
+    advantages = generalized_advantages(rewards, values, num_steps, gamma, lambda_, last_values)
+    inside = torch.arange(rewards.shape[1], device=rewards.device) < num_steps[:, None]
     return torch.where(inside, advantages + values, 0.0)
 
 
 def n_step_returns(
     rewards: torch.Tensor,
     values: torch.Tensor,
-    lengths: torch.Tensor,
+    num_steps: torch.Tensor,
     gamma: float,
-    n_steps: int,
+    n: int,
     last_values: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute G_t = r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}), up to the last state.
@@ -202,9 +202,9 @@ def n_step_returns(
     Args:
         rewards: (B, T) float.
         values: (B, T) float, V(s_t).
-        lengths: (B,) int64, steps of each episode, at least 1.
+        num_steps: (B,) int64, steps of each episode, at least 1.
         gamma: Discount per step.
-        n_steps: n, at least 1.
+        n: At least 1.
         last_values: (B,) float, V of the state after the last action, 0 where the episode ended. None is 0 for all.
 
     Returns:
@@ -216,12 +216,12 @@ def n_step_returns(
     tensor([[7., 2., 1.]])
     """
     steps = torch.arange(rewards.shape[1] + 1, device=rewards.device)
-    inside = steps < lengths[:, None]
+    inside = steps < num_steps[:, None]
     last = torch.zeros_like(rewards[:, 0]) if last_values is None else last_values
     padded = torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)
-    ends = last[:, None] * (steps == lengths[:, None])
+    ends = last[:, None] * (steps == num_steps[:, None])
     targets = torch.where(inside, padded, ends)
-    for _ in range(n_steps):
+    for _ in range(n):
         targets = torch.where(inside[:, :-1], rewards + gamma * targets[:, 1:], ends[:, :-1])
         targets = torch.cat([targets, ends[:, -1:]], dim=1)
     return torch.where(inside[:, :-1], targets[:, :-1], 0.0)

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class _Recorder:
+class _EpisodeCollector:
     """Arrays of episodes 0 .. B-1, filled step by step as N sub-environments run them.
 
     Attributes:
@@ -156,10 +156,10 @@ def collect(
     check_fit(base, policy)
     check_final_info(base.config.final_info)
     resets_by_hand = env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
-    recorder = _Recorder(num_episodes, base)
+    collector = _EpisodeCollector(num_episodes, base)
     observations, _ = env.reset(seed=seed, options={**(options or {}), "num_episodes": num_episodes})
-    recorder.start(np.flatnonzero(base.running), token_window(observations))
-    while recorder.num_left:
+    collector.start(np.flatnonzero(base.running), token_window(observations))
+    while collector.num_left:
         active = base.running
         masks = base.action_masks() if base.has_invalid_actions else None
         if masks is not None:
@@ -169,14 +169,14 @@ def collect(
         base.set_log_probs(output.log_probs)
         observations, rewards, terminated, truncated, infos = env.step(output.actions)
         done = terminated | truncated
-        recorder.record(np.flatnonzero(active), windows, output, rewards, masks)
-        recorder.end(np.flatnonzero(done), observations, truncated, infos)
+        collector.record(np.flatnonzero(active), windows, output, rewards, masks)
+        collector.end(np.flatnonzero(done), observations, truncated, infos)
         if resets_by_hand and done.any():
             observations, _ = env.reset(options={"reset_mask": done})
         started = base.running & (done | ~active)
         if started.any():
-            recorder.start(np.flatnonzero(started), token_window(observations))
-    return recorder.episodes()
+            collector.start(np.flatnonzero(started), token_window(observations))
+    return collector.episodes()
 
 
 def env_seed(seed: int) -> int:

@@ -175,10 +175,10 @@ class SoftQ(OnlineAgent):
     Both are 0 for every text, also off-policy, exactly if pi maximises the reward minus T KL(pi || pi_ref). With
     ``relative_to_start=False`` log pi_ref and l_ref are 0, which regularizes by the entropy instead of the KL.
 
-    What differs from Nachum et al. 2017 (arXiv:1702.08892) and Guo et al. 2021 (arXiv:2106.07704): no gradient flows
+    Differences from Nachum et al. 2017 (arXiv:1702.08892) and Guo et al. 2021 (arXiv:2106.07704): no gradient flows
     through V(s_{t+1}), but, unlike in the latter, one does through V(s_t); pi_ref, which makes an untrained language
-    model the optimum of no reward, so that learning starts from Q = 0; AdamW. One online, one reference and at most one
-    target forward over (B, W) ids serve all T steps.
+    model the optimum of no reward, so that learning starts from Q = 0. One online, one reference and at most one target
+    forward over (B, W) ids serve all T steps.
 
     Args and errors: see ``OnlineAgent``.
 

@@ -73,7 +73,7 @@ def test_greedy_agrees_with_generate(policy):
 
 def test_top_k_and_top_p_restrict_the_tokens(policy):
     ids = np.array([[2, 0, 1, 8, 8]] * 500)
-    logits = policy.step(ids)[0][0]
+    logits = policy.logits_and_values(ids)[0][0]
     order = logits.argsort(descending=True)
     assert set(Sampling(policy, top_k=3).act(ids).actions.tolist()) == set(order[:3].tolist())
     nucleus = int((logits.softmax(-1)[order].cumsum(0) < 0.5).sum()) + 1
@@ -83,7 +83,7 @@ def test_top_k_and_top_p_restrict_the_tokens(policy):
 def test_sampling_returns_the_log_probabilities_of_the_warped_distribution(policy):
     ids = np.array([[2, 0, 1, 8, 8]])
     output = Sampling(policy, temperature=0.5).act(ids)
-    expected = (policy.step(ids)[0] / 0.5).log_softmax(-1)[0, output.actions[0]]
+    expected = (policy.logits_and_values(ids)[0] / 0.5).log_softmax(-1)[0, output.actions[0]]
     assert output.log_probs[0] == pytest.approx(expected.item(), abs=1e-6)
     assert Sampling(policy, top_k=1).act(ids).log_probs.tolist() == [0.0]
 

@@ -147,7 +147,7 @@ def test_episodes_agree_with_what_the_environment_says_of_them(mode):
         assert episodes.positions[b, :steps].tolist() == np.flatnonzero(is_action).tolist()
         assert (episodes.positions[b, steps:] == 0).all()
         assert episodes.ids[b].tolist() == ids + [0] * (episodes.ids.shape[1] - len(ids))
-        assert int(episodes.lengths[b]) == np.flatnonzero(is_action)[-1] + 1
+        assert int(episodes.action_ends[b]) == np.flatnonzero(is_action)[-1] + 1
         assert int(episodes.text_lengths[b]) == start + info["length"] == len(ids)
         assert episodes.returns[b].item() == pytest.approx(info["score"])
         assert (episodes.rewards[b, steps:] == 0).all()
@@ -236,7 +236,7 @@ def test_an_episode_by_hand():
     episodes = collect(make_env(1, user=Brief(), prompts=["a"]), Writes(), 1, seed=0)
     assert episodes.ids.tolist() == [[0, 1, EOS, 2, 6, EOS, 3]]
     assert episodes.positions.tolist() == [[1, 2, 5]]
-    assert (episodes.lengths.tolist(), episodes.text_lengths.tolist()) == ([6], [7])
+    assert (episodes.action_ends.tolist(), episodes.text_lengths.tolist()) == ([6], [7])
     assert [columns.tolist() for columns in episodes.states()] == [[0, 0, 0], [0, 1, 4]]
     assert episodes.rewards.tolist() == [[0.0, 0.0, pytest.approx(0.1)]]
     assert [turn["content"] for turn in episodes.infos[0]["turns"]] == ["b", "c", "", "d"]
@@ -245,7 +245,7 @@ def test_an_episode_by_hand():
 
 def test_parts_of_the_episodes_keep_their_turns():
     episodes = sampled(num_episodes=40)
-    closed = (episodes.text_lengths > episodes.lengths).nonzero()[:, 0].numpy()
+    closed = (episodes.text_lengths > episodes.action_ends).nonzero()[:, 0].numpy()
     chosen = np.array([7, closed[0], closed[0]])
     part = episodes[chosen]
     assert torch.equal(part.positions, episodes.positions[chosen])
@@ -385,7 +385,7 @@ def test_every_token_of_a_dialogue_passes_through_the_model_once():
         episodes = collect(env, policy, 4, seed=0, generator=torch.Generator().manual_seed(8))
     assert len({info["prompt"] for info in episodes.infos}) == 4
     assert max(len(info["turns"]) for info in episodes.infos) > 4
-    assert sum(fed) == int((episodes.lengths - 1).sum())  # nothing follows the last action
+    assert sum(fed) == int((episodes.action_ends - 1).sum())  # nothing follows the last action
 
 
 # Episodes on disk and in memory --------------------------------------------------------------------------------------

@@ -400,7 +400,7 @@ def test_what_a_time_limit_cut_off_counts_only_where_asked_for():
 
 
 def test_whole_episode_gradients_equal_those_of_single_transitions():
-    agent = dqn(policy=q_policy(dueling=True), loss="squared", micro_batch=3)
+    agent = dqn(policy=q_policy(dueling=True), loss_type="squared", micro_batch=3)
     episodes = episodes_of(agent.policy, 8)
     targets = agent._targets(episodes, agent.policy.evaluate(episodes))
     agent.backward(episodes, agent.loss)

@@ -206,13 +206,17 @@ def test_training_on_no_token_is_refused():
 
 
 def test_the_moving_average_is_of_the_updates_before_and_zero_in_the_first():
-    agent = agent_of(env=make_env(8), baseline="moving_average", baseline_decay=0.5)
+    settings = {"baseline": "moving_average", "baseline_decay": 0.5, "normalize_advantage": False}
+    agent = agent_of(env=make_env(8), **settings)
     baselines, means = [], []
     for _ in range(3):
         episodes = agent.collect()
-        baselines.append(float(agent._baseline(episodes, episodes.rewards)))
-        means.append(float(episodes.rewards[episodes.mask].mean()))
-    assert baselines == pytest.approx([0.0, means[0], (means[0] + means[1]) / 2])
+        agent.update(episodes)
+        returns, mask = episodes.value_targets, episodes.mask
+        baselines.append((returns - episodes.advantages)[mask])
+        means.append(float(returns[mask].mean()))
+    for baseline, expected in zip(baselines, [0.0, means[0], (means[0] + means[1]) / 2], strict=True):
+        torch.testing.assert_close(baseline, torch.full_like(baseline, expected))
 
 
 def test_metrics_carry_sb3s_names():

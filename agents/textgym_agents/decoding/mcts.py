@@ -126,7 +126,7 @@ class MCTS(Decoder):
         self, texts: Simulation, active: npt.NDArray[np.bool_], generator: torch.Generator
     ) -> tuple[torch.Tensor, npt.NDArray[np.float64]]:
         """Return (N, V) logits and (N,) values, 0 where inactive; rollouts write to the end of the texts."""
-        logits, values = self.policy.step(texts.ids, texts.masks(), active=active)
+        logits, values = self.policy.logits_and_values(texts.ids, texts.masks(), active=active)
         if self.config.evaluation == "value":
             return logits, np.where(active, values.cpu().numpy(), 0.0)
         returns, running = np.zeros(len(active)), active

@@ -215,7 +215,7 @@ class BeamSearch(Planner):
             values of the copies; (N, 2k) log-probabilities of the new prefixes, descending, -inf for missing ones.
         """
         num_envs, width = scores.shape
-        logits, values = self.policy.step(texts.ids, texts.masks(), active=is_beam.ravel())
+        logits, values = self.policy.logits_and_values(texts.ids, texts.masks(), active=is_beam.ravel())
         log_probs = torch.log_softmax(logits, dim=-1)
         totals = log_probs + torch.from_numpy(scores.reshape(-1, 1)).to(log_probs)
         best, index = totals.reshape(num_envs, -1).topk(width, dim=1)

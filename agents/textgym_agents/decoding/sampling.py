@@ -112,7 +112,7 @@ class Sampling(Decoder):
         generator: torch.Generator | None = None,
     ) -> ActionOutput:
         """Choose the next token of N texts; ``deterministic`` takes the most likely one."""
-        logits, values = self.policy.step(ids, action_masks, active=active)
+        logits, values = self.policy.logits_and_values(ids, action_masks, active=active)
         logits = self.warp(torch.from_numpy(ids), logits)  # type: ignore[arg-type]
         actions, log_probs = choose(logits, deterministic=deterministic, generator=generator or self.generator)
         return ActionOutput(actions, log_probs, values.cpu().numpy())

@@ -126,7 +126,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return (M,) values, log-probabilities and entropies (nats) of M actions from one forward over the texts."""
         states = TextStates.of(obs, self.lm.vocab_size)
-        now = self.lm.evaluate_states(
+        evaluation = self.lm.evaluate_states(
             states.ids,
             states.rows,
             states.columns,
@@ -135,7 +135,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
             prompt_lengths=states.prompt_lengths,
             entropy_gradient=True,
         )
-        return now.values, now.log_probs, now.entropies
+        return evaluation.values, evaluation.log_probs, evaluation.entropies
 
     def predict_values(self, obs: PyTorchObs | TextStates) -> torch.Tensor:
         """Return V of N observations: (N,)."""
@@ -222,7 +222,7 @@ class LastAction:
             return None
         weights = sum(parameter._version for parameter in self._lm.parameters())
         if weights != self._weights:
-            self._values, self._weights = self._lm.step(self._texts)[1], weights
+            self._values, self._weights = self._lm.logits_and_values(self._texts)[1], weights
         return self._values[found[:1]]
 
 
