@@ -37,9 +37,10 @@ def check_task(task: str | Task, *, num_samples: int = 500, num_envs: int = 2) -
         if task.target is not None or task.expert is not None:
             _check_optimum(task, level)
     is_registered = task.id is not None and TASKS.get(task.name) is task
-    make, keywords = (str(task.id), {}) if is_registered else ("TextGen-v0", {"task": task})
-    check_text_env(make, num_envs=num_envs, split="eval", level=task.num_levels, **keywords)
-    check_text_env(make, num_envs=num_envs, level="auto", **keywords)
+    make = str(task.id) if is_registered else "TextGen-v0"
+    keywords: dict[str, Any] = {"num_envs": num_envs} | ({} if is_registered else {"task": task})
+    check_text_env(make, split="eval", level=task.num_levels, **keywords)
+    check_text_env(make, level="auto", **keywords)
 
 
 def _check_rows(task: Task, level: int) -> None:
