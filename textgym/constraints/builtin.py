@@ -44,7 +44,7 @@ class AllowTokens(_StaticMask):
     """Allows the listed tokens and EOS only.
 
     Args:
-        tokens: Ids, or texts of single tokens as in :func:`~textgym.tokenizers.token_ids`, with which ``mask`` resolves
+        tokens: Ids, or texts of single tokens as in ``token_ids``, with which ``mask`` resolves
             them.
         allow_eos: Whether EOS is valid without being listed.
 
@@ -60,7 +60,7 @@ class BanTokens(_StaticMask):
     """Forbids the listed tokens.
 
     Args:
-        tokens: Ids, or texts of single tokens as in :func:`~textgym.tokenizers.token_ids`, with which ``mask`` resolves
+        tokens: Ids, or texts of single tokens as in ``token_ids``, with which ``mask`` resolves
             them.
 
     >>> (~BanTokens(["<eos>", 10]).mask(TextBatch.from_texts([""]))).nonzero()[1]

@@ -52,9 +52,9 @@ class TextGenConfig:
     ``"redistributed"`` or a ``Reward``."""
     kl_penalty: float = 0.0
     """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
-    passes its log-probabilities to ``set_log_probs`` before each step, as the agents of textgym do; without them, as
-    from stock SB3 agents, the cross-entropy is subtracted, which is the KL plus the policy's entropy. Leave it at 0 for
-    agents with a ``kl_coef`` of their own."""
+    passes its log-probabilities to ``set_log_probs`` before each step, as the agents of textgym do, and stock SB3
+    agents with the callback ``ReportLogProbs``; without them the cross-entropy is subtracted, which is the KL plus the
+    policy's entropy. Leave it at 0 for agents with a ``kl_coef`` of their own."""
     kl_penalty_estimator: Literal["k1", "k3"] = "k1"
     """KL estimator from the chosen token; see ``textgym.rewards.kl_penalty``."""
     kl_penalty_target: float | None = None

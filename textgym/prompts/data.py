@@ -111,7 +111,7 @@ class ReasoningGymPrompts(_LazyPrompts):
     """The tasks of a reasoning-gym data set, drawn uniformly; a task is generated when it is first drawn.
 
     The question is the prompt, the answer the reference, and the whole entry, answer included, the metadata, which
-    :class:`textgym.scorers.ReasoningGym` needs. Most questions exceed 32 tokens: set ``max_prompt_tokens``.
+    ``textgym.scorers.ReasoningGym`` needs. Most questions exceed 32 tokens: set ``max_prompt_tokens``.
 
     Args:
         dataset: What ``reasoning_gym.create_dataset(name, size=..., seed=...)`` returns. Without a seed, the tasks

@@ -46,7 +46,7 @@ def as_prompts(spec: Any = None) -> PromptSource:
         spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its splits; a
             list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
             ``datasets.Dataset``; a reasoning-gym data set; a function ``f(rng) -> prompt``; an iterator; or a
-            :class:`PromptSource`.
+            ``PromptSource``.
 
     >>> as_prompts(["Once upon a time"]).draw(np.random.default_rng(0)).prompt
     'Once upon a time'

@@ -91,7 +91,7 @@ class Reward(ABC):
         Args:
             batch: B finished episodes.
             seen: ``id`` of the scorers that have observed these episodes, for
-                :func:`textgym.scorers.observe_episodes`.
+                ``textgym.scorers.observe_episodes``.
         """
         for scorer in self.scorers:
             observe_episodes(scorer, batch, seen=seen)

@@ -36,8 +36,8 @@ class PerToken(Reward):
         score(s') - score(s), with score 0 for the text before the first step
 
     The rewards of an episode sum to its final score, and their cost does not depend on the text's length. The scorer
-    must be incremental (:attr:`textgym.scorers.Scorer.incremental`); the final text is also scored as a whole, and the
-    last step corrects the difference. For other scorers use :class:`Potential`.
+    must be incremental (``textgym.scorers.Scorer.incremental``); the final text is also scored as a whole, and the
+    last step corrects the difference. For other scorers use ``Potential``.
 
     Unlike potential-based shaping, the optimal policy can change under a discount below 1: early tokens count more.
 
@@ -161,8 +161,8 @@ class PerTurn(Reward):
     NaN, where a scorer failed or does not apply, gives 0. Without a user, the only turn ends with the episode.
 
     Args:
-        turn_scorer: Anything that :func:`textgym.scorers.as_scorer` accepts. It scores, and observes, single turns as
-            completions. Its errors raise :class:`textgym.errors.ScorerError`.
+        turn_scorer: Anything that ``textgym.scorers.as_scorer`` accepts. It scores, and observes, single turns as
+            completions. Its errors raise ``textgym.errors.ScorerError``.
         weight: Weight of ``turn_scorer``.
 
     >>> batch = TextBatch.from_texts(["done"])
@@ -232,7 +232,7 @@ class Potential(Reward):
         final_score(s') if s' is finished else 0, plus gamma * Phi(s') - Phi(s)
 
     Phi of an unfinished text is its score so far; Phi of a finished text is 0, whether terminated or truncated. The
-    shaping telescopes: the return, discounted by ``gamma``, is that of :class:`Terminal` minus Phi of the prompt, which
+    shaping telescopes: the return, discounted by ``gamma``, is that of ``Terminal`` minus Phi of the prompt, which
     no action changes. Do not combine it with ``time_limit="truncated"`` and an agent that bootstraps: its value
     estimates have Phi subtracted from them.
 
@@ -245,8 +245,8 @@ class Potential(Reward):
 
     Args:
         gamma: The agent's discount, in (0, 1].
-        potential: Scorer for Phi instead of the environment's: anything that :func:`textgym.scorers.as_scorer`
-            accepts. Its errors raise :class:`textgym.errors.ScorerError`.
+        potential: Scorer for Phi instead of the environment's: anything that ``textgym.scorers.as_scorer``
+            accepts. Its errors raise ``textgym.errors.ScorerError``.
         every: k, in tokens.
 
     >>> unfinished = TextBatch.from_texts(["a happy"])

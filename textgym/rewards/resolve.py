@@ -29,7 +29,7 @@ def as_reward(spec: Any, scorer: Scorer | None = None) -> Reward:
 
     Args:
         spec: A name (``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``, ``"redistributed"``), a
-            :class:`Reward`, or a function ``f(score, batch, final_scores, state) -> (rewards, state)``.
+            ``Reward``, or a function ``f(score, batch, final_scores, state) -> (rewards, state)``.
         scorer: The environment's scorer, for a reward that needs it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The contract of scorers, :class:`Scorer`, and a library of them.
+"""The contract of scorers, ``Scorer``, and a library of them.
 
     lexical       surface form: length, words, repetition, shape
     language      sentiment, profanity, spelling, grammar

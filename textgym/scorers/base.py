@@ -1,4 +1,4 @@
-"""The contract of scorers: the base class :class:`Scorer` and its result :class:`Scores`."""
+"""The contract of scorers: the base class ``Scorer`` and its result ``Scores``."""
 
 import re
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ class Scores:
     cause: BaseException | None = field(default=None, repr=False, compare=False)
     """The exception behind the first error, if there was one."""
     inner: tuple["Scores", ...] = field(default=(), repr=False, compare=False)
-    """The scores of the inner scorers (:attr:`Scorer.scorers`), in order, for :meth:`Scorer.observe`."""
+    """The scores of the inner scorers (``Scorer.scorers``), in order, for ``Scorer.observe``."""
 
     @property
     def error(self) -> str | None:
@@ -53,7 +53,7 @@ class Scores:
         return replace(self, total=np.where(self.failed, np.nan, self.total)) if self.errors else self
 
     def checked_total(self) -> FloatArray:
-        """Return :attr:`total`.
+        """Return ``total``.
 
         Raises:
             ScorerError: If an episode failed.
@@ -98,11 +98,11 @@ class Scorer(ABC):
     deterministic: bool = True
     """Whether equal episodes always get equal scores."""
     incremental: bool = False
-    """Whether :meth:`begin`, :meth:`advance` and :meth:`value` are implemented, which score a text token by token."""
+    """Whether ``begin``, ``advance`` and ``value`` are implemented, which score a text token by token."""
     scorers: "tuple[Scorer, ...]" = ()
     """Inner scorers. Training progress, observed episodes and saved states reach them through this attribute."""
     components: tuple[str, ...] = ()
-    """Names of the components that :meth:`score_components` reports; nested names are ``"outer/inner"``."""
+    """Names of the components that ``score_components`` reports; nested names are ``"outer/inner"``."""
 
     name: str = _DefaultName()  # type: ignore[assignment]
     """Key in ``info["scores"]``; by default the class name in snake case."""
@@ -112,14 +112,14 @@ class Scorer(ABC):
         """Return (B,) float64, NaN where the scorer does not apply to an episode.
 
         Lists, integers and ``None`` instead of NaN are accepted too. Scoring must not change later scores, because
-        reward shaping, search and repeated steps score as well; learning belongs in :meth:`observe`.
+        reward shaping, search and repeated steps score as well; learning belongs in ``observe``.
         """
 
     def score_components(self, batch: TextBatch) -> Scores:
         """Return total, components and errors by episode; by default only the result of ``__call__``.
 
-        Override it to report :attr:`components` or errors of single episodes. Those must be returned, not raised: call
-        inner scorers with :func:`textgym.scorers.score_batch`, which does so.
+        Override it to report ``components`` or errors of single episodes. Those must be returned, not raised: call
+        inner scorers with ``textgym.scorers.score_batch``, which does so.
         """
         return Scores(self(batch), {})
 
@@ -127,11 +127,11 @@ class Scorer(ABC):
         """Learn from episodes that ended in the training environment; by default do nothing.
 
         Called once per episode, after its last step has succeeded; clones of an environment, and search in them, share
-        the scorer but do not call it. :func:`textgym.scorers.observe_episodes` calls it, for inner scorers first.
+        the scorer but do not call it. ``textgym.scorers.observe_episodes`` calls it, for inner scorers first.
 
         Args:
             batch: B finished episodes.
-            scores: Their result of :meth:`score_components`. The total is NaN where this scorer failed, was not called
+            scores: Their result of ``score_components``. The total is NaN where this scorer failed, was not called
                 or does not apply.
         """
 
@@ -147,7 +147,7 @@ class Scorer(ABC):
         return None
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state returned by :meth:`get_state`; required if that returns one."""
+        """Restore a state returned by ``get_state``; required if that returns one."""
         raise NotImplementedError(f"{type(self).__name__} returns a state but does not implement set_state")
 
     def set_progress(self, progress: float) -> None:
@@ -158,18 +158,18 @@ class Scorer(ABC):
     # Incremental scoring ------------------------------------------------------------------------------------------
 
     def begin(self, batch: TextBatch) -> list[Any]:
-        """Return B states for texts of any length; only called if :attr:`incremental`."""
+        """Return B states for texts of any length; only called if ``incremental``."""
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
     def advance(self, states: Sequence[Any], batch: TextBatch) -> list[Any]:
-        """Return B states for texts that are one token longer than at ``states``; only called if :attr:`incremental`.
+        """Return B states for texts that are one token longer than at ``states``; only called if ``incremental``.
 
         ``batch.last_pieces`` holds the text that the token added, ``batch.last_ids`` its id.
         """
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
     def value(self, states: Sequence[Any], batch: TextBatch) -> FloatArray:
-        """Return (B,) float64, the scores of the texts at ``states``; only called if :attr:`incremental`."""
+        """Return (B,) float64, the scores of the texts at ``states``; only called if ``incremental``."""
         raise NotImplementedError(f"{type(self).__name__} is not incremental")
 
 

@@ -36,7 +36,7 @@ def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") 
     The environment calls this one. The result always has components: those of the scorer, or its total under its name.
 
     Args:
-        scorer: A scorer, as returned by :func:`textgym.scorers.as_scorer`.
+        scorer: A scorer, as returned by ``textgym.scorers.as_scorer``.
         batch: B episodes.
         on_error: ``"raise"``; ``"invalid"``: the total of a failed episode is NaN; or a finite number, which becomes
             its total. If the scorer raised, all B episodes failed. Components are never replaced.
@@ -215,7 +215,7 @@ def _shown(value: object) -> str:
 
 
 def observes(scorer: Scorer) -> bool:
-    """Return whether a scorer, or one inside it, overrides :meth:`Scorer.observe`."""
+    """Return whether a scorer, or one inside it, overrides ``Scorer.observe``."""
     return type(scorer).observe is not Scorer.observe or any(map(observes, scorer.scorers))
 
 
@@ -262,7 +262,7 @@ def get_states(scorer: Scorer) -> list[dict[str, Any] | None]:
 
 
 def set_states(scorer: Scorer, states: Sequence[Mapping[str, Any] | None]) -> None:
-    """Restore states returned by :func:`get_states` of an equally built scorer; an exception changes nothing.
+    """Restore states returned by ``get_states`` of an equally built scorer; an exception changes nothing.
 
     Raises:
         ValueError: If the states belong to a scorer that is built differently.

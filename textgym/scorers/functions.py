@@ -16,11 +16,11 @@ def function_scorer(function: Callable[..., Any], expected: str) -> Scorer:
     """Return a function, or an object with ``__call__``, as a scorer; the kind follows from the signature.
 
     Args:
-        function: See :func:`textgym.scorers.as_scorer`.
+        function: See ``textgym.scorers.as_scorer``.
         expected: What is accepted, for error messages.
 
     Raises:
-        TypeError: If the signature is none of the accepted ones, or the object has attributes of a :class:`Scorer`.
+        TypeError: If the signature is none of the accepted ones, or the object has attributes of a ``Scorer``.
     """
     _check_no_hooks(function)
     name = scorer_name(function)

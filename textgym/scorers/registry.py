@@ -15,7 +15,7 @@ _FACTORIES: dict[str, Callable[[], Scorer] | str] = {
     entry.id: f"textgym.scorers.{entry.module}:{name}" for name, entry in CATALOGUE.items() if entry.id is not None
 }
 _WEIGHTED_SUM = "textgym.scorers.combine.composition:weighted_sum"
-"""Builds the scorer of ``{name: weight}``. Given by name, because compositions are built on :func:`as_scorer`."""
+"""Builds the scorer of ``{name: weight}``. Given by name, because compositions are built on ``as_scorer``."""
 _EXPECTED = (
     "a registered name, {name: weight}, a Scorer (or a callable whose parameter is called batch), "
     "f(completion) -> float, or f(prompts, completions, **columns) -> list"
@@ -51,7 +51,7 @@ def as_scorer(spec: Any) -> Scorer:
             - a registered name: ``"sentiment"``;
             - weights by name: ``{"sentiment": 1.0, "repetition": -0.5}``. A value may be a pair ``(spec, weight)``,
               to give any scorer a name; a key may be a scorer, which keeps its own name;
-            - a :class:`Scorer`; or a function or object with one required parameter that is called ``batch`` or
+            - a ``Scorer``; or a function or object with one required parameter that is called ``batch`` or
               annotated ``TextBatch``;
             - ``f(completion) -> float``, with one required positional parameter of another name;
             - ``f(prompts, completions, **columns) -> list``, TRL's signature, recognised by a parameter called

@@ -1,4 +1,4 @@
-"""Scorers as reward functions of TRL's trainers, the inverse of :class:`ColumnFunctionScorer`."""
+"""Scorers as reward functions of TRL's trainers, the inverse of ``ColumnFunctionScorer``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +25,8 @@ def as_reward_func(scorer: Any, tokenizer: Any = None, name: str | None = None) 
     Other arguments of TRL are ignored, except ``trainer_state``, which gives the training progress.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
-        tokenizer: The trainer's ``processing_class``, or anything else that :func:`textgym.tokenizers.as_tokenizer`
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
+        tokenizer: The trainer's ``processing_class``, or anything else that ``textgym.tokenizers.as_tokenizer``
             accepts. With it, scorers that use token ids get those of the policy; without, UTF-8 bytes.
         name: Name under which TRL logs the reward; by default the scorer's.
 
@@ -44,7 +44,7 @@ def as_reward_func(scorer: Any, tokenizer: Any = None, name: str | None = None) 
 
 
 class RewardFunction:
-    """Result of :func:`as_reward_func`; a class, so that it is picklable if the scorer is."""
+    """Result of ``as_reward_func``; a class, so that it is picklable if the scorer is."""
 
     def __init__(self, scorer: Any, tokenizer: Any = None, name: str | None = None) -> None:
         self.scorer = as_scorer(scorer)

@@ -61,7 +61,7 @@ def cleaned(text: str, max_characters: int = 2_000) -> str:
 
 
 def lower_words_and_marks(text: str) -> list[str]:
-    """Return :func:`words_and_marks` of ``text`` in lower case."""
+    """Return ``words_and_marks`` of ``text`` in lower case."""
     return _find_words_and_marks(text.lower())
 
 
@@ -129,6 +129,6 @@ def phrases_of_column(value: Any, kind: str) -> tuple[str, ...]:
 
 
 def whole_phrase(*phrases: str) -> str:
-    """Return a regular expression for any of :func:`distinct_phrases`, as whole words of a text in folded case."""
+    """Return a regular expression for any of ``distinct_phrases``, as whole words of a text in folded case."""
     spaced = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases]
     return f"(?<!{_LETTER})(?:{'|'.join(spaced)})(?!{_LETTER})"

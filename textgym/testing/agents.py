@@ -60,7 +60,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
-    """Report of :func:`probe_agent`; ``str()`` formats it as a table."""
+    """Report of ``probe_agent``; ``str()`` formats it as a table."""
 
     results: tuple[ProbeResult, ...]
     """In order of difficulty, the seeds of a probe adjacent."""

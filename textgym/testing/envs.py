@@ -47,7 +47,7 @@ STEP_INFO: dict[str, type] = {
 def check_text_env(
     make: str | Callable[..., gym.Env[Any, Any]], *, num_envs: int = 4, seed: int = 0, **kwargs: Any
 ) -> None:
-    """Check that an environment fulfils the contract of :class:`textgym.TextGenEnv`.
+    """Check that an environment fulfils the contract of ``textgym.TextGenEnv``.
 
     * Gymnasium's ``check_env`` passes and, if Stable-Baselines3 is installed, that one's too, with warnings as errors.
     * Equal seeds give equal episodes; pickled, cloned and restored copies continue as the original.

@@ -49,7 +49,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ScorerReport:
-    """Report of :func:`check_scorer`; ``str()`` formats it as a table."""
+    """Report of ``check_scorer``; ``str()`` formats it as a table."""
 
     name: str
     """The scorer's name."""

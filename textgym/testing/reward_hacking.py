@@ -28,7 +28,7 @@ KEYWORDS = ("happy", "wonderful", "love", "beautiful", "great", "best", "joy", "
 
 @dataclass(frozen=True, kw_only=True)
 class HackTable:
-    """Report of :func:`probe_hacks`; ``str()`` formats it as a table in which ``*`` marks a fooled scorer."""
+    """Report of ``probe_hacks``; ``str()`` formats it as a table in which ``*`` marks a fooled scorer."""
 
     prompt: str
     """Prompt of all texts."""
@@ -94,11 +94,11 @@ def probe_hacks(
     agent searches further (``textgym_agents.reward_hacking.find_hacks``).
 
     Args:
-        scorers: ``{name: scorer}``, where a scorer is anything that :func:`textgym.scorers.as_scorer` accepts and
+        scorers: ``{name: scorer}``, where a scorer is anything that ``textgym.scorers.as_scorer`` accepts and
             higher has to be better; negate a flaw, ``{"repetition": -1.0}``.
         prompt: Prompt of all texts.
         good: Good continuations of it, at least one.
-        hacks: Degenerate texts by name; :func:`degenerate_texts` by default.
+        hacks: Degenerate texts by name; ``degenerate_texts`` by default.
         keywords: Words for keyword stuffing.
         references: References of every text, for a scorer that needs them.
         metadata: Metadata of every text.

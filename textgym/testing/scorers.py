@@ -37,7 +37,7 @@ def check_scorer(
     metadata: Mapping[str, Any] | None = None,
     timed: bool = False,
 ) -> ScorerReport:
-    """Check that a scorer fulfils the contract of :class:`textgym.scorers.Scorer`.
+    """Check that a scorer fulfils the contract of ``textgym.scorers.Scorer``.
 
     For ordinary, unusual and unfinished texts, and for an empty batch, it has to
 
@@ -50,7 +50,7 @@ def check_scorer(
       split between tokens, and without modifying a state.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         score_range: Least and greatest score; by default the scorer's ``score_range``.
         deterministic: Whether equal episodes have equal scores; by default the scorer's ``deterministic``. ``False``
             skips the comparisons.

@@ -58,7 +58,7 @@ class PaddedTokenizer:
     """A tokenizer padded to the width of a model's logits with ids that are not tokens.
 
     Args:
-        tokenizer: Any :class:`Tokenizer`.
+        tokenizer: Any ``Tokenizer``.
         vocab_size: The width of the logits.
 
     >>> from textgym.tokenizers import ByteTokenizer

@@ -70,7 +70,7 @@ class TokenizersTokenizer:
 class TransformersTokenizer:
     """Adapter for any ``transformers`` tokenizer, fast or slow, through its own ``encode`` and ``decode``.
 
-    :func:`~textgym.tokenizers.as_tokenizer` prefers :class:`TokenizersTokenizer` for fast tokenizers.
+    ``as_tokenizer`` prefers ``TokenizersTokenizer`` for fast tokenizers.
 
     Args:
         tokenizer: A tokenizer that must not be changed while the adapter is in use.

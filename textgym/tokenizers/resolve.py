@@ -19,7 +19,7 @@ __all__ = ["BUILTIN_TOKENIZERS", "EMBEDDED_LMS", "as_tokenizer", "embedded_lm_pa
 EMBEDDED_LMS = ("tiny",)
 """Names of the language models inside the package."""
 BUILTIN_TOKENIZERS = ("byte", "char", *EMBEDDED_LMS)
-"""Names that :func:`as_tokenizer` accepts besides files and Hugging Face names."""
+"""Names that ``as_tokenizer`` accepts besides files and Hugging Face names."""
 
 _ALSO = (
     "Also accepted: a folder with tokenizer.json, a Hugging Face name, a GGUF file, a tokenizers.Tokenizer, "

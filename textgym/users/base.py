@@ -86,7 +86,7 @@ class ScriptedUser:
 
 
 def as_user(spec: Any) -> User:
-    """Return ``spec`` as a user: a :class:`User` itself, or ``f(messages) -> str | Reply | None`` wrapped."""
+    """Return ``spec`` as a user: a ``User`` itself, or ``f(messages) -> str | Reply | None`` wrapped."""
     if isinstance(spec, type) or not callable(spec):
         raise TypeError(
             f"user is {spec!r:.60} of type {type(spec).__name__}; expected f(messages) -> str or None, or a User, "

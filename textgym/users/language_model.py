@@ -38,9 +38,9 @@ class LMUser:
     tokenizer of ``"tiny"``, about ``max_new_tokens + 14``.
 
     Args:
-        model: A name, folder or GGUF file for :func:`textgym.lm.load_lm`, or a loaded model, which is copied and needs
+        model: A name, folder or GGUF file for ``textgym.lm.load_lm``, or a loaded model, which is copied and needs
             ``tokenizer``.
-        tokenizer: Anything that :func:`textgym.tokenizers.as_tokenizer` accepts; by default the model's own.
+        tokenizer: Anything that ``textgym.tokenizers.as_tokenizer`` accepts; by default the model's own.
         instruction: Description of the user and its goal, placed before the dialogue; or ``f(metadata) -> str`` of the
             sample's metadata, for a goal per episode.
         max_new_tokens: Maximum tokens of a reply, in the model's tokens.

@@ -6,7 +6,7 @@
     wrappers       Cached, TimeLimit, AgentTurns: change how a scorer is called
     base           the base classes of all of them
 
-Inner scorers are given as anything that :func:`textgym.scorers.as_scorer` accepts; ``scorer.scorers`` is the tuple of
+Inner scorers are given as anything that ``textgym.scorers.as_scorer`` accepts; ``scorer.scorers`` is the tuple of
 them.
 
 Component names. A component is the score of an inner scorer; the total is what the combination computes from it.

@@ -33,7 +33,7 @@ class RunningNormalization(Wrapper):
     for rewards Engstrom et al., Implementation Matters in Deep RL, ICLR 2020, https://arxiv.org/abs/2005.12729
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         center: Whether to subtract the mean.
         scale: Whether to divide by the standard deviation.
         clip: c, the greatest absolute value; None for no limit.
@@ -157,7 +157,7 @@ class GroupPercentile(Wrapper):
     Source: Shao et al., DeepSeekMath, 2024, https://arxiv.org/abs/2402.03300 (GRPO), with ranks instead of z-scores.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         memory_size: Number of latest scores stored per prompt.
         max_prompts: Number of prompts stored; the least recently observed one is dropped first.
 
@@ -260,7 +260,7 @@ class Constrained(Composite):
     https://arxiv.org/abs/2310.04373
 
     Args:
-        objective: A, anything that :func:`textgym.scorers.as_scorer` accepts.
+        objective: A, anything that ``textgym.scorers.as_scorer`` accepts.
         constraint: B, likewise.
         at_least: b.
         learning_rate: Step size of the multiplier.

@@ -19,15 +19,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Composite(EpisodewiseScorer):
-    """Base class of scorers with inner scorers; see :mod:`textgym.scorers.combine` for the names of components.
+    """Base class of scorers with inner scorers; see ``textgym.scorers.combine`` for the names of components.
 
-    Implement :meth:`combined`, or :meth:`score_components` where not every inner scorer scores every episode.
+    Implement ``combined``, or ``score_components`` where not every inner scorer scores every episode.
     """
 
     named_scorers: Mapping[str, Scorer]
     """Inner scorers by component name."""
     pointwise: bool = False
-    """Whether :meth:`combined` depends on the totals alone, so that the composite is incremental if all inner are."""
+    """Whether ``combined`` depends on the totals alone, so that the composite is incremental if all inner are."""
 
     @property
     def scorers(self) -> tuple[Scorer, ...]:  # type: ignore[override]
@@ -93,7 +93,7 @@ class Composite(EpisodewiseScorer):
 class Wrapper(Composite):
     """Base class of scorers with one inner scorer, whose name and components they keep.
 
-    The score is kept too unless :meth:`combined` is overridden.
+    The score is kept too unless ``combined`` is overridden.
     """
 
     def __init__(self, scorer: Any) -> None:
@@ -194,7 +194,7 @@ def _scattered(scores: Scores, rows: BoolArray) -> Scores:
 
 
 def named_scorer(spec: Any, name: Any) -> Scorer:
-    """Return the scorer of a component; errors of :func:`textgym.scorers.as_scorer` are prefixed with its name."""
+    """Return the scorer of a component; errors of ``textgym.scorers.as_scorer`` are prefixed with its name."""
     try:
         return as_scorer(spec)
     except TypeError as error:

@@ -22,7 +22,7 @@ class WeightedSum(Composite):
     unweighted. Deterministic and incremental if all scorers are.
 
     Args:
-        scorers: ``{name: (scorer, weight)}``; a scorer is anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorers: ``{name: (scorer, weight)}``; a scorer is anything that ``textgym.scorers.as_scorer`` accepts.
 
     Raises:
         ValueError: If there are no scorers, a weight is not finite, or a name is empty or contains a ``/``.
@@ -62,10 +62,10 @@ class WeightedSum(Composite):
 
 
 def weighted_sum(spec: Mapping[Any, Any]) -> WeightedSum:
-    """Return the scorer that :func:`textgym.scorers.as_scorer` builds for ``{name: weight}``.
+    """Return the scorer that ``textgym.scorers.as_scorer`` builds for ``{name: weight}``.
 
     Raises:
-        ValueError: If two scorers have the same name, and as :class:`WeightedSum` does.
+        ValueError: If two scorers have the same name, and as ``WeightedSum`` does.
         TypeError: If a weight is a scorer.
     """
     scorers: dict[str, tuple[Any, Any]] = {}
@@ -102,7 +102,7 @@ class Product(_Unweighted):
     """The product of the scores that apply; for scores in [0, 1], all have to be high at once.
 
     NaN where none applies. Range: that of the products of some or all scores. Deterministic and incremental if all
-    scorers are. Two negative scores have a positive product: shift such scores with :class:`textgym.scorers.Affine`
+    scorers are. Two negative scores have a positive product: shift such scores with ``textgym.scorers.Affine``
     first.
 
     Args:
@@ -140,7 +140,7 @@ class Minimum(_Unweighted):
 
     NaN where none applies. Range: from the lowest to the highest score of any scorer. Deterministic and incremental if
     all scorers are. Unlike in a sum, one score cannot compensate for another, which makes it harder to hack. Arguments
-    and errors: as :class:`Product`.
+    and errors: as ``Product``.
 
     >>> from textgym.scorers import Keywords, LengthBand
     >>> scorer = Minimum({"length": LengthBand(4, 8), "animals": Keywords(["cat", "dog"])})
@@ -158,7 +158,7 @@ class Maximum(_Unweighted):
     """The highest of the scores that apply; as easy to hack as the easiest of them.
 
     NaN where none applies. Range: from the lowest to the highest score of any scorer. Deterministic and incremental if
-    all scorers are. Arguments and errors: as :class:`Product`.
+    all scorers are. Arguments and errors: as ``Product``.
 
     >>> from textgym.scorers import Keywords
     >>> scorer = Maximum({"cats": Keywords(["cat", "kitten"]), "dogs": Keywords(["dog", "puppy"])})
@@ -182,7 +182,7 @@ class Gate(Composite):
     failing the condition can be rewarded.
 
     Args:
-        condition: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        condition: Anything that ``textgym.scorers.as_scorer`` accepts.
         at_least: The lowest score of the condition that passes.
         scorer: The scorer of passing texts.
         otherwise: The score of other texts; NaN: the gate does not apply to them.

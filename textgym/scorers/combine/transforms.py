@@ -19,7 +19,7 @@ class Affine(Wrapper):
     NaN where the scorer does not apply. Deterministic and incremental if the scorer is.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         scale: The factor; a negative one turns a measure of a flaw into a reward.
         shift: Added afterwards.
 
@@ -58,7 +58,7 @@ class Clip(Wrapper):
     NaN where the scorer does not apply. Deterministic and incremental if the scorer is.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         low: Lower limit, none by default.
         high: Upper limit, none by default.
 
@@ -106,7 +106,7 @@ class Schedule(Wrapper):
     yourself in your own training loop.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         weights: ``{progress: weight}``, progress in [0, 1]. For a jump, use two points close together.
 
     Raises:

@@ -30,11 +30,11 @@ class Cached(Wrapper):
     dropped first. A look-up takes a few microseconds. Not incremental. Pickled copies start empty.
 
     Only for scorers whose score depends on the key alone: not on token ids, as a length in tokens does, nor on
-    ``batch.done``. A scorer that learns in ``observe``, such as :class:`textgym.scorers.RunningNormalization`, is
+    ``batch.done``. A scorer that learns in ``observe``, such as ``textgym.scorers.RunningNormalization``, is
     rejected: wrap it around the cache instead. ``set_progress`` empties the cache if it changes a score.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         max_size: Number of texts that are kept.
 
     Raises:
@@ -166,7 +166,7 @@ def _depends_on_progress(scorer: Scorer) -> bool:
 class TimeLimit(Wrapper):
     """A time limit for each call of a scorer; a call that exceeds it fails for all its texts.
 
-    The failure is a ``TimeoutError`` in :attr:`textgym.scorers.Scores.cause`, and is subject to the environment's
+    The failure is a ``TimeoutError`` in ``textgym.scorers.Scores.cause``, and is subject to the environment's
     ``on_scorer_error``. Deterministic except for calls near the limit. Not incremental.
 
     Each call runs in a new daemon thread. **A thread cannot be killed**: after the limit it continues until the scorer
@@ -175,7 +175,7 @@ class TimeLimit(Wrapper):
     work in the main thread, such as those that set an alarm signal, fail.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         seconds: Limit for one call, whatever the size of its batch.
 
     Raises:
@@ -226,7 +226,7 @@ class AgentTurns(Wrapper):
     incremental. Wrap a whole composite once rather than its inner scorers one by one.
 
     Args:
-        scorer: Anything that :func:`textgym.scorers.as_scorer` accepts.
+        scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         join: Separator between two turns.
 
     Raises:

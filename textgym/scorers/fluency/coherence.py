@@ -22,7 +22,7 @@ class Coherence(Scorer):
     Processes 25, 1998
 
     Args:
-        embedder: What :func:`textgym.scorers.embeddings.as_embedder` accepts: ``"wordllama"``, an encoder's name or
+        embedder: What ``textgym.scorers.embeddings.as_embedder`` accepts: ``"wordllama"``, an encoder's name or
             folder, a pair of model and tokenizer, or any function from texts to vectors.
 
     Raises:

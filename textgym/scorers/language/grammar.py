@@ -77,7 +77,7 @@ class Grammar(Scorer):
     Harper's rules find doubled words, wrong articles ("an cat"), "I has", "he go", spaces before punctuation and
     sentences of more than 40 words. They miss much ("This are wrong.") and accept word salad and other languages:
     combine it with a fluency scorer. Spelling is off by default, as it takes several times longer;
-    :class:`~textgym.scorers.Spelling` takes microseconds.
+    ``Spelling`` takes microseconds.
 
     Source: https://github.com/Automattic/harper through https://pypi.org/project/harper-py
 

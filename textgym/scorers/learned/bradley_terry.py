@@ -80,7 +80,7 @@ class BradleyTerry(Scorer):
         The same pairs, settings and number of threads give the same weights. No global generator is used.
 
         Args:
-            pairs: A JSONL file for :func:`read_pairs`; or pairs; or mappings with the texts ``prompt``, ``chosen`` and
+            pairs: A JSONL file for ``read_pairs``; or pairs; or mappings with the texts ``prompt``, ``chosen`` and
                 ``rejected``, such as the rows of a data set.
             settings: By default, all weights are trained for three epochs, and a tenth of the pairs is held out.
             model: ``"tiny"``, a folder, a Hugging Face name, or a loaded causal LM, which is copied.
@@ -92,7 +92,7 @@ class BradleyTerry(Scorer):
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If there are no pairs, one lacks a column or has equal completions, or the model is unknown.
-            TypeError: If ``settings`` is not a :class:`PreferenceSettings`, or a loaded model comes without its
+            TypeError: If ``settings`` is not a ``PreferenceSettings``, or a loaded model comes without its
                 tokenizer, or a name with one.
             ImportError: If torch or transformers is missing.
         """
@@ -128,7 +128,7 @@ class BradleyTerry(Scorer):
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder for :meth:`load`: weights as safetensors, the rest as JSON.
+        """Write a folder for ``load``: weights as safetensors, the rest as JSON.
 
         Its subfolder ``backbone/`` is a Hugging Face model with its tokenizer.
 
@@ -142,7 +142,7 @@ class BradleyTerry(Scorer):
 
     @classmethod
     def load(cls, folder: str | Path) -> "BradleyTerry":
-        """Load a scorer that :meth:`save` wrote.
+        """Load a scorer that ``save`` wrote.
 
         Raises:
             FileNotFoundError: If the folder holds none.

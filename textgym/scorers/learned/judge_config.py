@@ -39,7 +39,7 @@ def _default_parameters() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """Configuration of :class:`textgym.scorers.Judge`."""
+    """Configuration of ``textgym.scorers.Judge``."""
 
     template: str = _TEMPLATE
     """Template of the question. ``{prompt}``, ``{completion}``, ``{reference}`` (the sample's first), ``{low}`` and

@@ -182,7 +182,7 @@ _INDEX, _HEAD, _BACKBONE = "preferences.json", "head.safetensors", "backbone"
 def write_reward_model(
     folder: Path, reward_model: PreferenceModel, settings: PreferenceSettings, report: PreferenceReport
 ) -> None:
-    """Write the files of :func:`read_reward_model`, the index last, so that a folder with one is complete."""
+    """Write the files of ``read_reward_model``, the index last, so that a folder with one is complete."""
     if folder.exists() and not (folder / _INDEX).exists() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(
             f"{folder} exists and is not a reward model, so it is not replaced; choose another folder"
@@ -199,7 +199,7 @@ def write_reward_model(
 
 
 def read_reward_model(folder: Path) -> tuple[PreferenceModel, PreferenceSettings, PreferenceReport]:
-    """Read the files of :func:`write_reward_model`."""
+    """Read the files of ``write_reward_model``."""
     index_file = folder / _INDEX
     if not index_file.is_file():
         raise FileNotFoundError(f"{folder} is not a reward model: it has no {_INDEX}")

@@ -28,7 +28,7 @@ _MODEL_LOCK = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
-    """Input and output of the classifier of a :class:`textgym.scorers.RewardModel`."""
+    """Input and output of the classifier of a ``textgym.scorers.RewardModel``."""
 
     label: int | str | None = None
     """Index or name of the output that is the score; None if there is only one."""
@@ -88,7 +88,7 @@ class _Classifier:
 
 
 def _load_classifier(model: Any, tokenizer: Any, config: RewardModelConfig) -> _Classifier:
-    """Return a classifier by name, or a loaded one with its tokenizer; raises as :class:`RewardModel`."""
+    """Return a classifier by name, or a loaded one with its tokenizer; raises as ``RewardModel``."""
     if isinstance(model, str | Path):
         model, tokenizer = _load(str(model), tokenizer)
     if tokenizer is None:

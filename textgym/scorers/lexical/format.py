@@ -228,7 +228,7 @@ class Regex(Scorer):
     """
 
     pattern: str
-    """Regular expression in the syntax of :mod:`re`, with inline flags: ``"(?i)yes"``."""
+    """Regular expression in the syntax of ``re``, with inline flags: ``"(?i)yes"``."""
     mode: Literal["search", "fullmatch", "count"] = "search"
     """How it is matched; see the formula."""
     maximum: int = 1

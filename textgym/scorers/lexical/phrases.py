@@ -216,7 +216,7 @@ def _hit_finder(banned: tuple[str, ...]) -> Callable[..., Iterator[re.Match[str]
 
 
 def _given_phrases(words: Iterable[object] | None, kind: str) -> tuple[str, ...] | None:
-    """Return the argument ``words`` of a scorer as :func:`distinct_phrases`, None if the samples provide them."""
+    """Return the argument ``words`` of a scorer as ``distinct_phrases``, None if the samples provide them."""
     if words is None:
         return None
     if isinstance(words, str):

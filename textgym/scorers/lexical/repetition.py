@@ -57,8 +57,8 @@ def _count_ngrams(batch: TextBatch, n: int) -> list[tuple[int, int]]:
 class DistinctN(Scorer):
     """Share of the completion's word n-grams that are distinct.
 
-    Formula: ``distinct / total`` n-grams, with the words of :class:`Repetition`. Range: [0, 1]. Completion of fewer
-    than ``n`` words, or empty: 0, unlike 1 minus :class:`Repetition`. Deterministic. Not incremental. ``n`` words score
+    Formula: ``distinct / total`` n-grams, with the words of ``Repetition``. Range: [0, 1]. Completion of fewer
+    than ``n`` words, or empty: 0, unlike 1 minus ``Repetition``. Deterministic. Not incremental. ``n`` words score
     1, and longer texts less.
 
     Source: Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, NAACL 2016,

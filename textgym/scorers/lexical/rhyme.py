@@ -24,7 +24,7 @@ class Rhyme(Scorer):
 
     Formula: ``rhyming / required`` pairs. Each line forms a pair with the previous line of the same letter. The scheme
     restarts after its last letter; an unfinished stanza requires all its pairs. Two lines rhyme if their last words
-    differ and have the same :func:`rhyme_ending`. Blank lines are skipped. Range: [0, 1]. Empty completion: 0.
+    differ and have the same ``rhyme_ending``. Blank lines are skipped. Range: [0, 1]. Empty completion: 0.
     Deterministic. Not incremental. Reads English. One word per line is enough.
 
     Raises:

@@ -72,7 +72,7 @@ class WordShape(Scorer):
     row, no digit next to a letter (except as in ``2nd``) and no capital after a small letter (except as in ``McKay``).
     If written in a to z and not in capitals, it also has a vowel or y, and neither seven consonants nor five vowels in
     a row. Numbers are word-like. Range: [0, 1]. Empty completion, or one without words: 0. Deterministic. Not
-    incremental. ``"bab"`` is word-like; :class:`~textgym.scorers.Spelling` looks words up.
+    incremental. ``"bab"`` is word-like; ``Spelling`` looks words up.
 
     Raises:
         ValueError: If ``max_letters`` is not a positive integer.

@@ -19,7 +19,7 @@ class Syllables(Scorer):
     r"""Agreement of the syllables per line with a pattern, a haiku's by default.
 
     Formula: the mean, over the lines required or written, of ``n / low`` below a line's band, 1 in it and
-    ``max(0, 2 - n / high)`` above it, with n the syllables of the line by :func:`count_syllables`; 0 for a missing or
+    ``max(0, 2 - n / high)`` above it, with n the syllables of the line by ``count_syllables``; 0 for a missing or
     surplus line. Blank lines are skipped. Range: [0, 1]. Empty completion: 0. Deterministic. Not incremental. Reads
     English.
 

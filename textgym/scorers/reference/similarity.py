@@ -76,7 +76,7 @@ class TokenF1(_AnswerScorer):
 
     Formula: ``2 * precision * recall / (precision + recall)``, with m the common words (a multiset intersection),
     ``precision = m / words of the completion`` and ``recall = m / words of the reference``; words are separated by
-    white space after the normalisation of :class:`ExactMatch`. Range: [0, 1]. Empty completion: 0, or 1 if nothing
+    white space after the normalisation of ``ExactMatch``. Range: [0, 1]. Empty completion: 0, or 1 if nothing
     remains of a reference; NaN without references. Deterministic. Not incremental. Ignores word order.
 
     Source: Rajpurkar et al., SQuAD, EMNLP 2016, https://arxiv.org/abs/1606.05250
@@ -228,7 +228,7 @@ class EmbeddingSimilarity(Scorer):
 
     Args:
         embedder: ``"wordllama"``, the name or folder of a Hugging Face encoder on this machine, a pair of a loaded one
-            and its tokenizer, or a function; see :func:`textgym.scorers.embeddings.as_embedder`.
+            and its tokenizer, or a function; see ``textgym.scorers.embeddings.as_embedder``.
 
     Raises:
         ImportError: If wordllama, or torch or transformers for an encoder, is missing.

@@ -73,7 +73,7 @@ class Faithfulness(Scorer):
     is blank. Empty completion, or one without entities: ``none``. Deterministic. Not incremental.
 
     With ``none`` at 1 or NaN, vague and empty texts would be the safest answer; at 0, the cheapest full score is one
-    name of the source or a copy of it, which ROUGE and :class:`Compression` penalise. Relations are not checked ("Anna
+    name of the source or a copy of it, which ROUGE and ``Compression`` penalise. Relations are not checked ("Anna
     met Ben", "Ben left Anna"), nor lower-case names that are not listed. Written for English; in German every noun is
     an entity.
 

@@ -33,7 +33,7 @@ class BLEU(Scorer):
     the reference nearest in length, n up to ``max_order`` or the length of a shorter text (sacrebleu's
     ``effective_order``); precisions of 0 are smoothed (``exp``). Range: [0, 1], a hundredth of sacrebleu's. Reads the
     first 2,000 characters of each text. Empty completion: 0; NaN without references. Deterministic. Not incremental. A
-    corpus measure: for a single short sentence prefer :class:`ChrF`.
+    corpus measure: for a single short sentence prefer ``ChrF``.
 
     Source: Papineni et al., ACL 2002, https://aclanthology.org/P02-1040; Post, A Call for Clarity in Reporting BLEU
     Scores, WMT 2018, https://github.com/mjpost/sacrebleu

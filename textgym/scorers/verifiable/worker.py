@@ -182,7 +182,7 @@ class _Process:
         return self._owner == os.getpid() and self._popen.poll() is None
 
     def send(self, request: Any) -> None:
-        """Send a request; if the process has ended, the next :meth:`receive` returns None."""
+        """Send a request; if the process has ended, the next ``receive`` returns None."""
         assert self._popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             pickle.dump(request, self._popen.stdin)
