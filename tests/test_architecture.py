@@ -1,7 +1,7 @@
 """The imports between the modules: no circles, and every arrow points down.
 
 One arrow points up, and the graph does not show it: ``registration`` imports ``tasks`` and ``probes`` by name, as entry
-points are, when an id of theirs is used, so that importing textgym stays light. The last test knows all such imports.
+points are, when an id of theirs is used, so that importing textgym stays light. The last test lists all such imports.
 """
 
 import ast

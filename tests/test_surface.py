@@ -186,8 +186,8 @@ except ImportError as error:
 """
     result = run_python(code)
     assert result.stderr == ""
-    said = f"TextGenVecEnv needs Stable-Baselines3: {install_hint('sb3')}"
-    assert result.stdout == f"True max_new_tokens\n{said}\n"
+    message = f"TextGenVecEnv needs Stable-Baselines3: {install_hint('sb3')}"
+    assert result.stdout == f"True max_new_tokens\n{message}\n"
 
 
 def imports_of(path):

@@ -181,9 +181,9 @@ class TextBatch:
         [[{'role': 'assistant', 'content': 'a cat'}]]
         """
         dialogues = []
-        for said, replies in zip(self.agent_turns, self.replies or [()] * len(self), strict=True):
+        for texts, replies in zip(self.agent_turns, self.replies or [()] * len(self), strict=True):
             turns: list[Turn] = []
-            for i, text in enumerate(said):
+            for i, text in enumerate(texts):
                 turns.append({"role": "assistant", "content": text})
                 turns += [{"role": "user", "content": reply} for reply in replies[i : i + 1]]
             dialogues.append(turns)

@@ -46,6 +46,7 @@ def test_an_impossible_stop_is_refused(stop, error, message):
         ({"group_size": 0}, "at least 1, got 0"),
         ({"kl_penalty": -1.0}, "kl_penalty must be"),
         ({"kl_penalty": float("nan")}, "kl_penalty must be"),
+        ({"kl_penalty_target": 1.0}, "kl_penalty must be above 0 with kl_penalty_target"),
         ({"invalid_action_penalty": float("inf")}, "invalid_action_penalty must be"),
         ({"on_scorer_error": float("nan")}, "on_scorer_error must be"),
         ({"on_scorer_error": None}, "on_scorer_error must be"),

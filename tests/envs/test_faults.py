@@ -42,11 +42,11 @@ class Faulty:
             raise PanicException("index out of bounds")
         if self.fault == "hangs":
             self.release.wait()
-        answers = {"NaN": [np.nan] * size, "too few": [1.0] * (size - 1), "text": ["good"] * size}
-        return answers.get(self.fault, [np.inf] * size)
+        results = {"NaN": [np.nan] * size, "too few": [1.0] * (size - 1), "text": ["good"] * size}
+        return results.get(self.fault, [np.inf] * size)
 
 
-SAID = {
+MESSAGES = {
     "raises": "scorer 'faulty' raised RuntimeError: the model is away",
     "panics": "scorer 'faulty' raised PanicException: index out of bounds",
     "NaN": "scorer 'faulty' gave no score",
@@ -58,7 +58,7 @@ SAID = {
 
 
 class Bench:
-    """An interface, and the scorer inside of it that can be broken and mended."""
+    """An interface, and its scorer, which fails on demand."""
 
     def __init__(self, interface, **kwargs):
         self.scorer = Faulty()
@@ -76,13 +76,13 @@ class Bench:
             self.env = TextGenVectorEnv(2, autoreset_mode=interface, **keywords)
         self.env.reset()
 
-    def break_it(self, fault, only_prompts=False):
+    def set_fault(self, fault, only_prompts=False):
         self.scorer.fault, self.scorer.only_prompts = fault, only_prompts
         self.limit.seconds = 0.02 if fault == "hangs" else 60
 
-    def mend(self):
+    def clear_fault(self):
         self.scorer.release.set()
-        self.break_it(None)
+        self.set_fault(None)
 
     def step(self, *actions):
         """Step; return the rewards, and the infos of the slots whose episode has ended, else None."""
@@ -113,7 +113,7 @@ def of_slot(infos, slot):
 
 INTERFACES = ["single", "NextStep", "SameStep", "Disabled", "sb3"]
 in_all_interfaces = pytest.mark.parametrize("interface", INTERFACES)
-with_every_fault = pytest.mark.parametrize("fault", SAID)
+with_every_fault = pytest.mark.parametrize("fault", MESSAGES)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def bench(interface):
 
     yield make
     for one in made:
-        one.mend()
+        one.clear_fault()
 
 
 # The three policies ---------------------------------------------------------------------------------------------------
@@ -139,14 +139,14 @@ def bench(interface):
 def test_raise_gives_the_cause_and_the_step_can_be_repeated(bench, fault):
     one = bench(on_scorer_error="raise")
     one.step(A, B)
-    one.break_it(fault)
+    one.set_fault(fault)
     before = one.env.get_state()
     for _ in range(2):
-        with pytest.raises(ScorerError, match=SAID[fault]) as caught:
+        with pytest.raises(ScorerError, match=MESSAGES[fault]) as caught:
             one.step(EOS, C)
         assert caught.value.completions == ("a",)
         check_same(before, one.env.get_state(), "state")
-    one.mend()
+    one.clear_fault()
     rewards, ended = one.step(EOS, C)
     assert (rewards[0], ended[0]["completion"], ended[0]["score"]) == (1.0, "a", 1.0)
     assert "scorer_error" not in ended[0]
@@ -158,7 +158,7 @@ def test_raise_gives_the_cause_and_the_step_can_be_repeated(bench, fault):
 def test_invalid_gives_reward_0_and_no_score(bench, fault):
     one = bench(on_scorer_error="invalid")
     one.step(A, B)
-    one.break_it(fault)
+    one.set_fault(fault)
     rewards, ended = one.step(EOS, C)
     assert rewards[0] == 0.0
     assert ended[0]["completion"] == "a"
@@ -172,7 +172,7 @@ def test_invalid_gives_reward_0_and_no_score(bench, fault):
 def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fault):
     one = bench(on_scorer_error=-2)
     one.step(A, B)
-    one.break_it(fault)
+    one.set_fault(fault)
     rewards, ended = one.step(EOS, C)
     assert (rewards[0], ended[0]["score"], ended[0]["completion"]) == (-2.0, -2.0, "a")
     assert np.isnan(ended[0]["scores"]["faulty"])
@@ -183,9 +183,9 @@ def test_a_number_is_reward_and_score_and_the_component_stays_unknown(bench, fau
 @pytest.mark.parametrize("policy", ["invalid", -2])
 def test_the_next_episode_has_no_error_of_the_previous_one(bench, policy):
     one = bench(on_scorer_error=policy, max_new_tokens=1)
-    one.break_it("raises")
+    one.set_fault("raises")
     one.step(A, A)
-    one.mend()
+    one.clear_fault()
     if one.interface == "single":
         one.env.reset()
     elif one.interface == "Disabled":
@@ -198,7 +198,7 @@ def test_the_next_episode_has_no_error_of_the_previous_one(bench, policy):
 
 
 def assert_said(info, fault):
-    with pytest.raises(ScorerError, match=SAID[fault]):
+    with pytest.raises(ScorerError, match=MESSAGES[fault]):
         raise ScorerError(info["scorer_error"])
 
 
@@ -227,12 +227,12 @@ def test_an_error_survives_pickling_and_carries_no_text_by_default():
 def test_a_fault_in_the_middle_of_a_text_leaves_it_as_it_was(bench):
     one = bench(reward="potential")
     one.step(A, B)
-    one.break_it("raises")
+    one.set_fault("raises")
     with pytest.raises(ScorerError, match="the model is away") as caught:
         one.step(C, C)
     assert caught.value.completions == ("ac", "bc")[: one.num_envs]
     assert one.texts() == ["a", "b"][: one.num_envs]
-    one.mend()
+    one.clear_fault()
     assert one.step(C, C)[0] == [1.0] * one.num_envs
 
 
@@ -243,13 +243,13 @@ def test_a_fault_in_the_middle_of_a_text_leaves_it_as_it_was(bench):
 def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
     one = bench(reward="potential")
     one.step(A, B)
-    one.break_it("raises", only_prompts=True)
+    one.set_fault("raises", only_prompts=True)
     before = one.env.get_state()
     with pytest.raises(ScorerError, match="the model is away") as caught:
         one.step(EOS, C)
     assert caught.value.completions == ("",)
     check_same({**before, "rngs": None}, {**one.env.get_state(), "rngs": None}, "state")
-    one.mend()
+    one.clear_fault()
     rewards, ended = one.step(EOS, C)
     assert (ended[0]["completion"], ended[0]["score"], ended[1]) == ("a", 1.0, None)
     assert rewards == [0.0, 1.0]  # the score, less the potential rewarded before
@@ -260,12 +260,12 @@ def test_an_end_is_not_lost_when_the_next_episode_cannot_begin(bench):
 def test_the_other_episodes_do_not_step_when_a_waiting_slot_cannot_begin(bench):
     one = bench(reward="potential")
     one.step(EOS, B)
-    one.break_it("raises", only_prompts=True)
+    one.set_fault("raises", only_prompts=True)
     for _ in range(2):
         with pytest.raises(ScorerError, match="the model is away"):
             one.step(A, C)
         assert one.texts() == ["", "b"]
-    one.mend()
+    one.clear_fault()
     one.step(A, C)
     assert one.texts() == ["", "bc"]
 
@@ -285,11 +285,11 @@ def test_prompts_that_run_out_do_not_take_a_step_with_them(bench):
 @pytest.mark.parametrize("interface", ["SameStep", "sb3"])
 def test_a_step_that_fails_assigns_no_prompt_of_a_group(bench):
     one = bench(reward="potential", group_size=2)
-    one.break_it("raises", only_prompts=True)
+    one.set_fault("raises", only_prompts=True)
     for _ in range(3):
         with pytest.raises(ScorerError):
             one.step(EOS, EOS)
-    one.mend()
+    one.clear_fault()
     assert [info["group"] for info in one.step(EOS, EOS)[1]] == [1, 1]
     assert [info["group"] for info in one.step(EOS, EOS)[1]] == [2, 2]
 
@@ -298,11 +298,11 @@ def test_a_step_that_fails_assigns_no_prompt_of_a_group(bench):
 def test_a_reset_that_is_repeated_draws_the_same_prompts(bench):
     one, undisturbed = bench(reward="potential", prompts=list("abcdefgh")), bench(prompts=list("abcdefgh"))
     undisturbed.env.set_state(one.env.get_state())
-    one.break_it("raises", only_prompts=True)
+    one.set_fault("raises", only_prompts=True)
     for _ in range(2):
         with pytest.raises(ScorerError):
             one.env.reset()
-    one.mend()
+    one.clear_fault()
     check_same(undisturbed.env.reset(), one.env.reset(), "reset")
     check_same(undisturbed.env.get_rng_states(), one.env.get_rng_states(), "generators")
 
@@ -314,11 +314,11 @@ def test_a_step_that_is_repeated_draws_the_same_prompts(bench):
     undisturbed.env.set_state(one.env.get_state())
     if one.interface == "NextStep":
         one.step(EOS, EOS), undisturbed.step(EOS, EOS)
-    one.break_it("raises", only_prompts=True)
+    one.set_fault("raises", only_prompts=True)
     for _ in range(2):
         with pytest.raises(ScorerError):
             one.step(EOS, EOS)
-    one.mend()
+    one.clear_fault()
     check_same(undisturbed.step(EOS, EOS), one.step(EOS, EOS), "step")
     check_same(undisturbed.env.get_state(), one.env.get_state(), "state")
 
@@ -327,11 +327,11 @@ def test_a_step_that_is_repeated_draws_the_same_prompts(bench):
 def test_a_step_that_fails_draws_no_prompt_for_a_waiting_slot(bench):
     one = bench(prompts=iter(["Hi ", "Ho ", "Ha "]))
     one.step(EOS, B)
-    one.break_it("raises")
+    one.set_fault("raises")
     for _ in range(3):
         with pytest.raises(ScorerError):
             one.step(A, EOS)
-    one.mend()
+    one.clear_fault()
     assert one.step(A, EOS)[1][1]["completion"] == "b"
     assert one.env.core.samples[0].prompt == "Ha "
 

@@ -21,9 +21,9 @@ class CoinUser:
 
 
 def echo(messages):
-    """Repeat what the agent said; after "q" leave."""
-    said = messages[-1]["content"]
-    return None if said.endswith("q") else said
+    """Repeat the agent's last turn; leave after "q"."""
+    last = messages[-1]["content"]
+    return None if last.endswith("q") else last
 
 
 KEYWORDS = {

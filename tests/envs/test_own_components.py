@@ -1,4 +1,4 @@
-"""A prompt source, a reward and a scorer of a user's own are first class: the core knows contracts, never leaves."""
+"""A prompt source, a reward and a scorer of your own: every hook is called, without special cases in the core."""
 
 import ast
 import importlib
@@ -247,8 +247,8 @@ def test_the_state_of_a_scorer_inside_a_reward_is_in_the_training_state():
     assert fresh.get_training_state()["reward_scorers"] == saved["reward_scorers"]
 
 
-class Says(Reward):
-    """Returns what it is told to."""
+class Constant(Reward):
+    """Returns the arrays given to the constructor."""
 
     def __init__(self, rewards, state):
         self.rewards, self.state = rewards, state
@@ -260,10 +260,13 @@ class Says(Reward):
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        (Says(np.zeros((1, 1)), np.zeros(1)), r"Says returned rewards of shape \(1, 1\) and a state of shape \(1,\)"),
-        (Says(np.zeros(1), np.zeros(2)), r"a state of shape \(2,\) for 1 episodes, expected \(1,\) for both"),
-        (Says(np.array([np.nan]), np.zeros(1)), r"Says returned a reward of nan, expected finite numbers"),
-        (Says(np.array([-np.inf]), np.zeros(1)), r"Says returned a reward of -inf, expected finite numbers"),
+        (
+            Constant(np.zeros((1, 1)), np.zeros(1)),
+            r"Constant returned rewards of shape \(1, 1\) and a state of shape \(1,\)",
+        ),
+        (Constant(np.zeros(1), np.zeros(2)), r"a state of shape \(2,\) for 1 episodes, expected \(1,\) for both"),
+        (Constant(np.array([np.nan]), np.zeros(1)), r"Constant returned a reward of nan, expected finite numbers"),
+        (Constant(np.array([-np.inf]), np.zeros(1)), r"Constant returned a reward of -inf, expected finite numbers"),
     ],
 )
 def test_what_a_reward_returns_is_checked_and_the_step_undone(reward, message):

@@ -53,11 +53,11 @@ class KLTerm:
         Raises:
             ValueError: If the reference or the agent does not give one log-probability per action.
         """
-        everyone, active = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.bool_)
-        everyone[slots], active[slots] = tokens, True
+        actions, active = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.bool_)
+        actions[slots], active[slots] = tokens, True
         lengths = np.maximum(batch.lengths, 1)
         reference = np.asarray(
-            self.reference.log_probs(batch.ids, lengths, everyone, token_masks=token_masks, active=active),
+            self.reference.log_probs(batch.ids, lengths, actions, token_masks=token_masks, active=active),
             dtype=np.float64,
         )
         if reference.shape != active.shape:

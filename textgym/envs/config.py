@@ -159,7 +159,9 @@ class TextGenConfig:
         if not _is_finite(self.kl_penalty) or self.kl_penalty < 0:
             raise ValueError(f"kl_penalty must be a finite number of at least 0, got {self.kl_penalty!r}")
         _choose("kl_penalty_estimator", self.kl_penalty_estimator, KL_ESTIMATORS)
-        self._kl_coefficient()  # raises where they do not fit together
+        if self.kl_penalty_target is not None and self.kl_penalty == 0:
+            raise ValueError("kl_penalty must be above 0 with kl_penalty_target=..., got 0")
+        self._kl_coefficient()  # raises if target or horizon are invalid
         if not _is_finite(self.invalid_action_penalty):
             raise ValueError(f"invalid_action_penalty must be a finite number, got {self.invalid_action_penalty!r}")
 

@@ -189,12 +189,12 @@ class Core:
         self.reward_state[slots] = reward_state
         self.kl[slots] = 0.0
         self.running[slots] = True
-        if (never := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
+        if (unstarted := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
             # A slot parked before its first episode gets the text of another one: its observation must be valid, and
             # that of an empty text is not.
-            self.ids[never], self.lengths[never] = self.ids[slots[0]], self.lengths[slots[0]]
-            self.prompt_lengths[never] = self.prompt_lengths[slots[0]]
-            for slot in never.tolist():
+            self.ids[unstarted], self.lengths[unstarted] = self.ids[slots[0]], self.lengths[slots[0]]
+            self.prompt_lengths[unstarted] = self.prompt_lengths[slots[0]]
+            for slot in unstarted.tolist():
                 self.samples[slot] = self.samples[slots[0]]
         self._all_running = bool(self.running.all())
         self._masks = self._now = self._log_probs = None
@@ -408,7 +408,7 @@ class Core:
         )
 
     def _score(self, batch: TextBatch, scorer: Scorer | None = None) -> Floats:
-        """Return the scores a reward asks for; keep the errors by slot."""
+        """Return scores for the reward; keep the errors by slot."""
         scores = evaluate(self.components.scorer if scorer is None else scorer, batch, self.components.on_scorer_error)
         slots = self._rows if batch.slots is None else batch.slots
         self._scorer_errors |= {int(slots[row]): error for row, error in scores.errors.items()}
@@ -441,9 +441,9 @@ class Core:
 
     def _spread(self, values: npt.NDArray[Any], slots: Integers) -> npt.NDArray[Any]:
         """Return (N,) values, 0 in the other slots."""
-        everyone = np.zeros(self.num_envs, dtype=values.dtype)
-        everyone[slots] = values
-        return everyone
+        spread = np.zeros(self.num_envs, dtype=values.dtype)
+        spread[slots] = values
+        return spread
 
     # Observations and masks --------------------------------------------------------------------------------------
 

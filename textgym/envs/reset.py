@@ -156,9 +156,9 @@ def option_rows(options: Mapping[str, Any] | None, num: int) -> list[OptionRow] 
     for name in options:
         if name not in OPTIONS:
             raise unknown_name("reset option", name, OPTIONS)
-    for rivals in (set(PROMPT_OPTIONS), {"prefix", "prefix_ids"}):
-        if len(rivals & options.keys()) > 1:
-            raise ValueError(f"give only one of the reset options {sorted(rivals & options.keys())}")
+    for exclusive in (set(PROMPT_OPTIONS), {"prefix", "prefix_ids"}):
+        if len(exclusive & options.keys()) > 1:
+            raise ValueError(f"give only one of the reset options {sorted(exclusive & options.keys())}")
     columns = {name: _column(name, value, num) for name, value in options.items()}
     return [{name: column[i] for name, column in columns.items()} for i in range(num)]
 

@@ -40,12 +40,12 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     ## Starting State
     A prompt drawn from ``prompts`` by the environment's generator, or given to ``reset(options=...)`` as ``prompt``,
-    ``prompt_ids`` or ``index``, with ``prefix`` or ``prefix_ids`` for a completion already begun.
+    ``prompt_ids`` or ``index``, with ``prefix`` or ``prefix_ids`` for the start of the completion.
 
     ## Episode End
     Terminated by EOS, by ``stop`` or after ``max_new_tokens`` (``time_limit="truncated"`` makes that a truncation, for
     agents that bootstrap). ``on_invalid_action`` decides whether an invalid action raises, terminates or is ignored.
-    With ``user``, EOS ends the agent's turn; the episode is terminated by an outcome of the user's, or after
+    With ``user``, EOS ends the agent's turn; the episode is terminated by the outcome of a reply, or after
     ``max_turns``.
 
     ## Information
@@ -63,7 +63,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
 
     With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
     and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
-    ``"max_turns"`` or an outcome of the user's. With ``score_bounds``, ``score_normalised`` (float, where the
+    ``"max_turns"`` or the outcome of a reply. With ``score_bounds``, ``score_normalised`` (float, where the
     bounds of the sample's level are known).
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_penalty`` > 0),
@@ -144,7 +144,7 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         return self._text(0) if self.render_mode == "ansi" else None
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (num_actions,) bool, True where an action is valid, as sb3-contrib's MaskablePPO asks for it."""
+        """Return (num_actions,) bool, True where an action is valid, as sb3-contrib's MaskablePPO expects it."""
         return self.core.action_masks()[0]
 
     def set_log_probs(self, log_probs: float) -> None:

@@ -61,7 +61,7 @@ class State(NamedTuple):
     observation: Any
     """Fresh observations with N in front."""
     action_masks: npt.NDArray[np.bool_] | None
-    """(N, num_actions) bool; None where ``step_info`` does not ask for them."""
+    """(N, num_actions) bool; None if ``step_info`` does not include them."""
     scorer_errors: dict[int, str]
     """Errors of a reward that scores the prompts of new episodes, by slot, if ``on_scorer_error`` is not to raise."""
 
@@ -72,7 +72,7 @@ class FinalState(NamedTuple):
     observation: Any
     """Observations with K in front."""
     action_masks: npt.NDArray[np.bool_] | None
-    """(N, num_actions) bool, meant for the K slots only; None where ``step_info`` does not ask for them."""
+    """(N, num_actions) bool, meant for the K slots only; None if ``step_info`` does not include them."""
 
 
 @dataclass
@@ -189,11 +189,11 @@ def step_columns(step: Step, final_info: FinalInfo) -> tuple[Columns, Columns]:
     if is_plain and step.state.action_masks is None and not (step.scorer_errors or step.state.scorer_errors):
         return {}, {}  # as in most steps
     played = np.ones(len(step.rewards), dtype=np.bool_) if step.played is None else step.played
-    everyone = np.arange(len(step.rewards))
+    all_slots = np.arange(len(step.rewards))
     ends: Columns = {} if step.episode_end is None else step.episode_end.columns
     if final_info != "full":
         ends = {key: column for key, column in ends.items() if final_info == "numbers" and key in NUMBERS}
-    now = reset_columns(step.state, everyone, final_info)
+    now = reset_columns(step.state, all_slots, final_info)
     if step.final is None or step.episode_end is None:
         return {}, _merged(ends | _step_info(step, played, final_info), now)
     ended = step.terminated | step.truncated
