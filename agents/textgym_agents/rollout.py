@@ -215,11 +215,7 @@ def redistribute(
 
 
 def make_env(env_id: str, num_envs: int, keywords: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Return the vector environment of an id, such as ``"textgym:TextGen-v0"``, with autoreset mode ``SAME_STEP``.
-
-    Raises:
-        TypeError: If the id is not of the TextGen family, or a keyword is unknown.
-    """
+    """Return the vector environment of an id of the TextGen family, with autoreset mode ``SAME_STEP``."""
     keywords = {"autoreset_mode": AutoresetMode.SAME_STEP, **keywords}
     try:
         env = gym.make_vec(env_id, num_envs=num_envs, **keywords)
@@ -232,11 +228,7 @@ def make_env(env_id: str, num_envs: int, keywords: dict[str, Any]) -> VectorEnv[
 
 
 def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
-    """Return the TextGen environment under any wrappers.
-
-    Raises:
-        TypeError: If there is none: a single environment, or another vector environment around single ones.
-    """
+    """Return the TextGen vector environment under any wrappers; raise a TypeError if there is none."""
     base = getattr(env, "unwrapped", env)
     if not isinstance(base, TextGenVectorEnv):
         raise TypeError(
@@ -247,11 +239,7 @@ def text_env(env: VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
 
 
 def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
-    """Check that the actions of the environment are the tokens of the policy.
-
-    Raises:
-        ValueError: If the vocabularies differ in size, or actions are not token ids.
-    """
+    """Raise a ValueError unless the actions of the environment are the tokens of the policy."""
     if not isinstance(as_actions(env.config.actions), Vocabulary):
         raise ValueError(
             "an LM policy chooses token ids: the environment needs actions='vocabulary', "

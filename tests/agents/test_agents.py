@@ -1,4 +1,4 @@
-"""What all agents share: how they are made, what their settings are, and what does not change a run."""
+"""Construction of agents, checks of settings, and independence of results from implementation choices."""
 
 import json
 from dataclasses import dataclass, fields
@@ -225,7 +225,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_goes_wrong_at_the_first_try_is_told(mistake):
+def test_common_mistakes_raise_helpful_errors(mistake):
     make, message = MISTAKES[mistake]
     with pytest.raises(TypeError, match=message):
         make(make_env())

@@ -1,4 +1,4 @@
-"""What trains in the language model: all of it, its top layers, or low-rank adapters; and in which precision."""
+"""LMBackbone: trained layers, low-rank adapters, precision, files."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def moved(policy):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_acting_through_the_cache_says_what_one_forward_says(settings):
+def test_cached_steps_agree_with_one_forward(settings):
     policy = moved(LMPolicy(small_lm(), **settings))
     episodes = collect(make_env(8), policy, 16, seed=0, generator=torch.Generator().manual_seed(0))
     tolerance = 0.05 if "autocast" in settings else 1e-4
@@ -31,7 +31,7 @@ def test_acting_through_the_cache_says_what_one_forward_says(settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_saved_policy_says_the_same_and_trains_the_same(settings, tmp_path):
+def test_a_loaded_policy_acts_and_trains_as_the_saved_one(settings, tmp_path):
     policy = moved(LMPolicy(small_lm(), **settings))
     policy.save_pretrained(tmp_path)
     loaded = LMPolicy.from_pretrained(tmp_path)
@@ -90,7 +90,7 @@ def test_the_reference_of_new_adapters_is_the_policy_without_them():
 
 
 def test_the_reference_of_trained_adapters_is_the_policy_with_them(tmp_path):
-    """As after a warm start: the KL is to what the agent started from."""
+    """After a warm start, the KL is to the policy at construction."""
     policy = moved(LMPolicy(small_lm(), lora=4))
     episodes = collect(make_env(8), policy, 8, seed=0, generator=torch.Generator().manual_seed(0))
     start = policy.evaluate(episodes).log_probs.detach()
@@ -186,7 +186,7 @@ def test_saving_and_loading_in_the_middle_changes_nothing(settings, tmp_path):
         assert torch.equal(p, q), name
 
 
-def test_two_answers_to_what_trains_are_refused():
+def test_trainable_layers_and_lora_are_mutually_exclusive():
     with pytest.raises(ValueError, match="give one of them"):
         LMBackbone(small_lm(), lora=4, trainable_layers=1)
 
@@ -197,6 +197,6 @@ def test_more_layers_than_the_model_has_are_refused(num_layers):
         LMBackbone(small_lm(), trainable_layers=num_layers)
 
 
-def test_something_else_than_a_rank_or_a_lora_config_is_refused():
+def test_another_object_than_a_rank_or_a_lora_config_raises():
     with pytest.raises(TypeError, match=r"a rank or a peft\.LoraConfig, got 'small'"):
         LMBackbone(small_lm(), lora="small")

@@ -1,4 +1,4 @@
-"""BehaviourCloning and ExpertIteration: they imitate what they should, learn, and continue exactly."""
+"""BehaviourCloning and ExpertIteration: selection of episodes, learning, exact resume."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def assert_same_parameters(first, second):
         assert torch.equal(second.policy.state_dict()[name], tensor), name
 
 
-def test_cloning_raises_the_likelihood_to_what_it_was_under_the_policy_that_wrote_the_data():
+def test_cloning_raises_the_likelihood_to_that_of_the_behaviour_policy():
     data = sampled(Sampling(small_lm(), temperature=0.1), 1000)
     agent = cloning_of(data)
 
@@ -56,7 +56,7 @@ def test_cloning_raises_the_likelihood_to_what_it_was_under_the_policy_that_wrot
     assert cross_entropy() < theirs + 0.1
 
 
-def test_cloning_the_best_beats_the_policy_that_wrote_the_data(data):
+def test_cloning_the_best_scores_more_than_the_behaviour_policy(data):
     assert mean_return(cloning_of(data, top_fraction=0.05).learn(6_000).policy) > 3 * data.returns.mean().item()
 
 
@@ -89,12 +89,12 @@ def test_filters_keep_the_episodes_they_name(data):
     assert len(cloning_of(data).data) == 1000
 
 
-def test_a_filter_that_leaves_nothing_says_so(data):
+def test_a_filter_that_leaves_nothing_raises(data):
     with pytest.raises(ValueError, match=r"at least min_return=2; the best has 0\."):
         cloning_of(data, min_return=2)
 
 
-def test_cloning_reads_what_a_recorder_wrote(data, tmp_path):
+def test_cloning_reads_recorded_files(data, tmp_path):
     with EpisodeRecorder(tmp_path / "episodes.jsonl") as recorder:
         recorder.write(data)
     assert_same_parameters(cloning_of(data).learn(500), cloning_of(recorder.path).learn(500))

@@ -1,4 +1,4 @@
-"""The hooks of a training: when they are called, what may be given, and that a wrong callback fails at once."""
+"""Callbacks of learn: when hooks are called, accepted types, errors before training starts."""
 
 import re
 
@@ -16,7 +16,7 @@ def agent_of(**settings):
 
 
 class Calls(Callback):
-    """Keeps what was called."""
+    """Records the hooks that were called."""
 
     def __init__(self, calls=None, name=""):
         self.calls, self.name = [] if calls is None else calls, name
@@ -143,7 +143,7 @@ class OverridesWrongly(Callback):
         (EveryNTimesteps(10, StopTrainingOnMaxEpisodes(1)), "on_training_start(agent)"),
     ],
 )
-def test_a_hook_of_another_signature_is_refused_before_anything_runs(wrong, hook):
+def test_a_hook_of_another_signature_raises_before_training(wrong, hook):
     agent = agent_of()
     with pytest.raises(TypeError, match=rf"{type(wrong).__name__} must take its hook as {re.escape(hook)}, got \("):
         agent.learn(100, callback=[None, wrong])
@@ -153,7 +153,7 @@ def test_a_hook_of_another_signature_is_refused_before_anything_runs(wrong, hook
 @pytest.mark.parametrize(
     "wrong", [3, "log", Callback, Calls, {}, [print, 3], lambda metrics: None, [].append, object()]
 )
-def test_what_is_no_callback_is_refused_before_anything_runs(wrong):
+def test_another_object_than_a_callback_raises_before_training(wrong):
     agent = agent_of()
     before = torch.get_rng_state(), agent.generator.get_state()
     with pytest.raises(TypeError, match=r"callback must be a function f\(agent, metrics\), an object with one of"):

@@ -31,7 +31,7 @@ def policy():
     return LMPolicy(small_lm())
 
 
-def played(env, decoder, num_episodes=32, **keywords):
+def collected(env, decoder, num_episodes=32, **keywords):
     return collect(env, decoder, num_episodes, seed=3, generator=torch.Generator().manual_seed(0), **keywords)
 
 
@@ -66,7 +66,7 @@ def test_random_policy_is_uniform_over_valid_tokens():
 
 
 def test_greedy_agrees_with_generate(policy):
-    episodes = played(make_env(), Greedy(policy), 8)
+    episodes = collected(make_env(), Greedy(policy), 8)
     for b, completion in enumerate(completions(episodes)):
         assert completion == generated(episodes.ids[b, : episodes.prompt_lengths[b]].tolist())
 
@@ -89,8 +89,8 @@ def test_sampling_returns_the_log_probabilities_of_the_warped_distribution(polic
 
 
 def test_a_low_temperature_is_nearly_greedy(policy):
-    cold = played(make_env(), Sampling(policy, temperature=1e-3))
-    assert completions(cold) == completions(played(make_env(), Greedy(policy)))
+    cold = collected(make_env(), Sampling(policy, temperature=1e-3))
+    assert completions(cold) == completions(collected(make_env(), Greedy(policy)))
 
 
 # Looking ahead ----------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_a_low_temperature_is_nearly_greedy(policy):
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
 def test_beam_search_agrees_with_generate(policy, num_beams):
     env = make_env(time_limit="truncated")
-    episodes = played(env, BeamSearch(policy, env, num_beams), 8)
+    episodes = collected(env, BeamSearch(policy, env, num_beams), 8)
     for b, completion in enumerate(completions(episodes)):
         prompt = episodes.ids[b, : episodes.prompt_lengths[b]].tolist()
         theirs = generated(prompt, num_beams=num_beams, length_penalty=0.0)
@@ -109,7 +109,7 @@ def test_beam_search_agrees_with_generate(policy, num_beams):
 
 def test_a_beam_over_all_prefixes_finds_the_most_likely_completion(policy):
     env = make_env(max_new_tokens=2)
-    episodes = played(env, BeamSearch(policy, env, 64), 8)
+    episodes = collected(env, BeamSearch(policy, env, 64), 8)
     everything = [[7], *([a, b] for a in range(7) for b in range(8))]
     for b, completion in enumerate(completions(episodes)):
         prompt = episodes.ids[b, : episodes.prompt_lengths[b]].tolist()
@@ -118,29 +118,29 @@ def test_a_beam_over_all_prefixes_finds_the_most_likely_completion(policy):
 
 def test_beam_search_stops_at_the_stop_strings_of_the_environment(policy):
     env = make_env(stop=["e"])
-    texts = [info["completion"] for info in played(env, BeamSearch(policy, env), 16).infos]
+    texts = [info["completion"] for info in collected(env, BeamSearch(policy, env), 16).infos]
     assert all("e" not in text[:-1] for text in texts)
 
 
 def test_best_of_n_scores_more_than_twice_as_much_as_sampling(policy):
     env = make_env()
-    sampled = played(env, policy, 64).returns.mean().item()
-    assert played(env, BestOfN(policy, env, 16), 64).returns.mean().item() > 2 * sampled
+    sampled = collected(env, policy, 64).returns.mean().item()
+    assert collected(env, BestOfN(policy, env, 16), 64).returns.mean().item() > 2 * sampled
 
 
 def test_best_of_one_is_sampling(policy):
     env = make_env()
-    assert completions(played(env, BestOfN(policy, env, 1), 8)) == completions(played(env, policy, 8))
+    assert completions(collected(env, BestOfN(policy, env, 1), 8)) == completions(collected(env, policy, 8))
 
 
 def test_best_of_n_compares_returns_not_last_rewards(policy):
     env = make_env(reward="potential", scorer=lambda completion: completion.count("b") - completion.count("d"))
-    assert played(env, BestOfN(policy, env, 16), 32).returns.mean().item() > 0.5
+    assert collected(env, BestOfN(policy, env, 16), 32).returns.mean().item() > 0.5
 
 
 def test_best_of_n_accepts_any_policy(policy):
     env = make_env()
-    assert played(env, BestOfN(RandomPolicy(8), env, 16)).returns.mean().item() > 0.2
+    assert collected(env, BestOfN(RandomPolicy(8), env, 16)).returns.mean().item() > 0.2
 
 
 @pytest.mark.parametrize("evaluation", ["rollout", "value"])
@@ -148,15 +148,15 @@ def test_mcts_scores_more_than_greedy(policy, evaluation):
     """With two tokens the search reaches the ends of the texts, so an untrained value head suffices."""
     env = make_env(max_new_tokens=2, scorer=lambda completion: completion.count("b") / 2)
     config = MCTSConfig(num_simulations=80, top_k=8, evaluation=evaluation)
-    searched = played(env, MCTS(policy, env, config), 8, deterministic=True)
+    searched = collected(env, MCTS(policy, env, config), 8, deterministic=True)
     assert searched.returns.mean().item() == 1.0
-    assert played(env, Greedy(policy), 8).returns.mean().item() < 0.8
+    assert collected(env, Greedy(policy), 8).returns.mean().item() < 0.8
 
 
 def test_mcts_with_rollouts_scores_more_than_greedy_on_longer_texts(policy):
     env = make_env()
-    searched = played(env, MCTS(policy, env), 8, deterministic=True).returns.mean().item()
-    assert searched > played(env, Greedy(policy), 8).returns.mean().item() + 0.2
+    searched = collected(env, MCTS(policy, env), 8, deterministic=True).returns.mean().item()
+    assert searched > collected(env, Greedy(policy), 8).returns.mean().item() + 0.2
 
 
 def test_mcts_draws_in_proportion_to_visits(policy):
@@ -188,7 +188,7 @@ def test_the_root_of_a_tree_counts_every_simulation(policy):
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_decoder_runs_in_collect(policy, name, mode):
     env = make_env(mode=mode)
-    episodes = played(env, DECODERS[name](policy, env), 20)
+    episodes = collected(env, DECODERS[name](policy, env), 20)
     assert len(episodes) == 20
     for b, info in enumerate(episodes.infos):
         start, steps = int(episodes.prompt_lengths[b]), int(episodes.num_steps[b])
@@ -199,14 +199,14 @@ def test_every_decoder_runs_in_collect(policy, name, mode):
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_decoder_respects_masks(policy, name):
     env = make_env(constraints=[BanTokens(["b", "c", "e"])])
-    episodes = played(env, DECODERS[name](policy, env), 20)
+    episodes = collected(env, DECODERS[name](policy, env), 20)
     assert not set("bce") & set("".join(info["completion"] for info in episodes.infos))
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_same_seed_gives_the_same_texts(policy, name):
     first, second = make_env(), make_env()
-    texts = [completions(played(env, DECODERS[name](policy, env), 16)) for env in (first, second)]
+    texts = [completions(collected(env, DECODERS[name](policy, env), 16)) for env in (first, second)]
     assert texts[0] == texts[1]
 
 
@@ -225,7 +225,7 @@ def test_looking_ahead_draws_no_prompts(policy):
     """Prompts that a copy drew from an iterator would be lost."""
     texts = [f"{a}{b}" for a in "abcdefg" for b in "abcdefg"]
     env = make_env(4, prompts=iter(texts))
-    episodes = played(env, BestOfN(policy, env), 12)
+    episodes = collected(env, BestOfN(policy, env), 12)
     assert [info["prompt"] for info in episodes.infos] == texts[:12]
 
 
@@ -260,7 +260,7 @@ def test_a_text_that_deviates_from_its_plan_is_planned_anew(policy):
 
 def test_a_new_episode_of_the_same_prompt_is_planned_anew(policy):
     env = make_env(2, prompts=["a"])
-    texts = {info["completion"] for info in played(env, BestOfN(policy, env, 1), 32).infos}
+    texts = {info["completion"] for info in collected(env, BestOfN(policy, env, 1), 32).infos}
     assert len(texts) > 10
 
 
@@ -268,11 +268,11 @@ def test_a_new_episode_of_the_same_prompt_is_planned_anew(policy):
 def test_a_diverged_model_raises(name):
     env, policy = make_env(), LMPolicy(small_lm())
     decoder = DECODERS[name](policy, env)
-    played(env, decoder, 8)
+    collected(env, decoder, 8)
     with torch.no_grad():
         policy.model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match=r"logits.* are NaN"):
-        played(env, decoder, 8)
+        collected(env, decoder, 8)
 
 
 @pytest.mark.parametrize("name", DECODERS)

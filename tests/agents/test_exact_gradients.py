@@ -102,7 +102,7 @@ def episodes_of(policy, texts):
 
 
 def step_of(agent, episodes):
-    """Return what one update adds to the table, with plain gradient ascent of rate 1."""
+    """Return the change of the table by one update, with plain gradient ascent of rate 1."""
     before = agent.policy.table.detach().clone()
     agent.optimizer = torch.optim.SGD([agent.policy.table], lr=1.0)
     agent.update(episodes)
@@ -194,9 +194,9 @@ def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
     env = make(group_size=size, reward="terminal")
     policy = Table(env)
     step = expected_group_step(grpo(policy, env, size), size)
-    # The score that it climbs: of each text, the mean of (R - mean) / (deviation + 1e-4) over all groups around it,
+    # The score that it maximises: of each text, the mean of (R - mean) / (deviation + 1e-4) over all groups around it,
     # divided by its length, and held constant.
-    worth = {}
+    text_scores = {}
     for prompt in np.flatnonzero(policy.solution.parents < 0):
         own = [text for text in texts_of(policy) if text[0] == prompt]
         returns = [policy.solution.rewards[text[1], text[2]].sum() for text in own]
@@ -206,7 +206,7 @@ def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
             group = np.array(returns)[np.vstack([np.full(others.shape[1], i), others])]
             advantages = (group[0] - group.mean(axis=0)) / (group.std(axis=0) + 1e-4)
             key = (prompt, *text[2])
-            worth[key] = probabilities[others].prod(axis=0) @ advantages / len(text[2])
+            text_scores[key] = probabilities[others].prod(axis=0) @ advantages / len(text[2])
     starts = {tuple(policy.solution.ids[state]): state for state in np.flatnonzero(policy.solution.parents < 0)}
 
     def scorer(batch):
@@ -214,11 +214,11 @@ def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
         for row, size, ids in zip(batch.ids, batch.prompt_lengths, batch.completion_ids, strict=True):
             start = tuple(np.where(np.arange(len(row)) < size, row, 3))
             keys.append((starts[start], *ids))
-        return np.array([worth.get(key, 0.0) for key in keys])
+        return np.array([text_scores.get(key, 0.0) for key in keys])
 
     other = solve(make(reward="terminal", scorer=scorer), policy.logits)
     np.testing.assert_allclose(step, other.policy_gradient(), rtol=0, atol=1e-8)
-    # What the documentation says of the difference from the gradient of the expected return.
+    # The angle to the gradient of the expected return, as documented.
     step, exact = step.numpy().ravel(), policy.solution.policy_gradient().ravel()
     angle = math.degrees(math.acos(step @ exact / np.linalg.norm(step) / np.linalg.norm(exact)))
     assert f"{angle:.1f} degrees" in GRPO.__doc__
@@ -306,7 +306,7 @@ def test_one_step_and_lambda_targets_of_the_exact_optimum_are_its_q_values(gamma
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("relative", [True, False])
-def test_path_inconsistency_vanishes_at_the_exact_soft_optimum_whoever_wrote_the_text(relative, lambda_):
+def test_path_inconsistency_is_zero_at_the_exact_soft_optimum_also_off_policy(relative, lambda_):
     temperature = 0.3
     generator = torch.Generator().manual_seed(5)
     log_reference = torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(-1) * relative

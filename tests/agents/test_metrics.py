@@ -1,4 +1,4 @@
-"""The metrics of an update: means over all its gradient steps, and what they say of V."""
+"""Metrics of an update: means over all its gradient steps, explained variance, documented keys."""
 
 import re
 
@@ -54,31 +54,31 @@ def test_metrics_are_means_over_all_gradient_steps_of_the_update(name):
     backward, step = agent.backward, agent.optimizer_step
     agent.backward = lambda *args: losses.append(backward(*args)) or losses[-1]
     agent.optimizer_step = lambda: norms.append(step()) or norms[-1]
-    told = update(agent)
+    metrics = update(agent)
     assert len(losses) == len(norms) >= 5
     for key, rows in (("train/loss", losses), ("train/grad_norm", norms)):
-        assert told[key] == pytest.approx(sum(row[key] for row in rows) / len(rows))
-        assert told[key] != pytest.approx(rows[-1][key])
+        assert metrics[key] == pytest.approx(sum(row[key] for row in rows) / len(rows))
+        assert metrics[key] != pytest.approx(rows[-1][key])
 
 
 def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
     agent = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=2, batch_size=None))
     episodes = agent.collect()
-    told = agent.update(episodes)
+    metrics = agent.update(episodes)
     first = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=1, batch_size=None))
     assert first.update(first.collect())["train/approx_kl"] == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():  # after the first step
         log_ratios = first.policy.evaluate(episodes).log_probs - episodes.log_probs
         second = (log_ratios.exp() - 1 - log_ratios)[episodes.mask].mean()
-    assert told["train/approx_kl"] == pytest.approx(second.item() / 2, rel=1e-4)
+    assert metrics["train/approx_kl"] == pytest.approx(second.item() / 2, rel=1e-4)
 
 
 def test_the_target_kl_is_looked_at_before_the_step_of_every_minibatch():
     settings = PPOConfig(num_episodes=16, batch_size=4, n_epochs=4, learning_rate=1e-2, target_kl=1e-4, kl_coef=0)
     agent = PPO(LMPolicy(small_lm()), make_env(), settings)
-    told = update(agent)
+    metrics = update(agent)
     assert agent.num_updates == 1  # the second minibatch stops, which is of the first epoch
-    assert told["train/approx_kl"] > 1.5e-4 / 2
+    assert metrics["train/approx_kl"] > 1.5e-4 / 2
 
 
 @pytest.mark.parametrize(("algorithm", "config"), [(A2C, A2CConfig), (PPO, PPOConfig)])
@@ -86,14 +86,14 @@ def test_the_explained_variance_is_that_of_sb3_and_the_other_does_not_hide_that_
     agent = algorithm(LMPolicy(small_lm()), make_env(), config(num_episodes=64, gae_lambda=0.5, kl_coef=0.0))
     episodes = agent.collect()
     episodes.values = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) * episodes.mask  # noise
-    told = agent.update(episodes)
+    metrics = agent.update(episodes)
     mask, gamma = episodes.mask, agent.config.gamma
     advantages = generalized_advantages(episodes.rewards, episodes.values, episodes.num_steps, gamma, 0.5)
     returns = discounted_returns(episodes.rewards, episodes.num_steps, gamma)[mask].numpy()
     values, targets = episodes.values[mask].numpy(), (advantages + episodes.values)[mask].numpy()
-    assert told["train/explained_variance"] == pytest.approx(sb3_explained_variance(values, targets), abs=1e-5)
-    assert told["train/explained_variance_mc"] == pytest.approx(sb3_explained_variance(values, returns), rel=1e-5)
-    assert told["train/explained_variance_mc"] < 0 < 0.25 < told["train/explained_variance"]
+    assert metrics["train/explained_variance"] == pytest.approx(sb3_explained_variance(values, targets), abs=1e-5)
+    assert metrics["train/explained_variance_mc"] == pytest.approx(sb3_explained_variance(values, returns), rel=1e-5)
+    assert metrics["train/explained_variance_mc"] < 0 < 0.25 < metrics["train/explained_variance"]
 
 
 def test_the_documentation_names_all_metrics_and_no_other():
@@ -107,18 +107,18 @@ def test_the_documentation_names_all_metrics_and_no_other():
         Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=16)),
         ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(batch_size=16)),
     ]
-    told = set()
+    metrics = set()
     for agent in agents:
-        agent.learn(1, callback=lambda _, row: told.update(row))
+        agent.learn(1, callback=lambda _, row: metrics.update(row))
     documented = set()
     readme = (ROOT / "agents" / "README.md").read_text(encoding="utf-8")
     for line in re.findall(r"^\| `((?:rollout|train|time)/[^|]+)` \|", readme, re.MULTILINE):
         names = line.split("`, `")
         group = names[0].split("/")[0]
         documented |= {name if name.startswith(group + "/") else f"{group}/{name}" for name in names}
-    parts = {name for name in told if name.startswith("rollout/score/")}
+    parts = {name for name in metrics if name.startswith("rollout/score/")}
     assert parts == {"rollout/score/one", "rollout/score/two"}
-    assert documented - {"rollout/score/<part>"} == told - parts
+    assert documented - {"rollout/score/<part>"} == metrics - parts
 
 
 def fails_once():

@@ -1,4 +1,4 @@
-"""Agents in dialogues: what a simulated user writes between their turns is read, and never learned as their own."""
+"""Agents in dialogues: the tokens of a simulated user are context, never actions."""
 
 import json
 from typing import NamedTuple
@@ -79,7 +79,7 @@ class Chatter:
 
 
 class ShareOfB:
-    """The share of the letter b in what the agent wrote, of 10."""
+    """Return the fraction of the letter b in the tokens of the agent, of 10."""
 
     def __call__(self, batch):
         return np.array([sum(turn.count("b") for turn in turns) / 10 for turns in batch.agent_turns])
@@ -118,7 +118,7 @@ def sampled(policy=None, num_episodes=12, seed=3, **keywords):
 
 
 def text_of(episodes, b, tokenizer=TOKENIZER):
-    """Return the ids of a whole text and which are the agent's, by what the environment says of the episode."""
+    """Return the ids of a whole text and which are the agent's, from the episode's info."""
     info = episodes.infos[b]
     prompt = tokenizer.encode(info["prompt"])
     return prompt + info["completion_ids"], [False] * len(prompt) + info["is_action"]
@@ -138,7 +138,7 @@ def turns_of(is_action, ids, eos):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_episodes_agree_with_what_the_environment_says_of_them(mode):
+def test_episodes_agree_with_the_final_info(mode):
     episodes = sampled(num_episodes=30, mode=mode)
     assert max(len(info["turns"]) for info in episodes.infos) > 4
     for b, info in enumerate(episodes.infos):
@@ -163,7 +163,7 @@ def test_a_reward_per_turn_lies_on_the_tokens_that_end_turns():
 
 
 class ByText:
-    """Chooses by what stands in the text, in a way that nobody could guess; ends a turn with each third token."""
+    """Chooses a hash of the text; ends a turn with each third token."""
 
     vocab_size = 8
 
@@ -217,7 +217,7 @@ def test_collecting_gives_the_episodes_of_single_environments_stepped_by_hand(mo
 
 
 def same_start(by_hand, episodes, b):
-    """Whether an episode stepped by hand is the collected one; the user's words tell them apart."""
+    """Whether an episode stepped by hand is the collected one, by the user's replies."""
     return by_hand[2]["prompt"] == episodes.infos[b]["prompt"] and by_hand[1] == text_of(episodes, b)[0]
 
 
@@ -280,7 +280,7 @@ def dialogues(draw):
     return Dialogue(draw(st.integers(0, 2**16)), tokenizer, keywords)
 
 
-def says_of_turn(policy, ids, turn, valid):
+def evaluation_of_turn(policy, ids, turn, valid):
     """Evaluate a turn on its own, from the text up to its end: log-probabilities, entropies, values, one per token."""
     output = policy.model(input_ids=torch.tensor([ids[: turn[-1] + 1]]), output_hidden_states=True)
     before = [column - 1 for column in turn]
@@ -293,8 +293,8 @@ def says_of_turn(policy, ids, turn, valid):
     return chosen, entropies, policy.value_head(output.hidden_states[-1][0, before])[:, 0]
 
 
-def says_of_each_turn(policy, episodes, dialogue):
-    """Yield the row and the steps of each turn, and what it says of them."""
+def evaluation_of_each_turn(policy, episodes, dialogue):
+    """Yield the row and steps of each turn, with the evaluation of them."""
     valid = episodes.valid_actions(policy.vocab_size)
     first = 0
     for b in range(len(episodes)):
@@ -302,7 +302,7 @@ def says_of_each_turn(policy, episodes, dialogue):
         step = 0
         for turn in turns_of(is_action, ids, dialogue.tokenizer.eos_token_id):
             mask = None if valid is None else valid[first : first + len(turn)]
-            yield b, slice(step, step + len(turn)), says_of_turn(policy, ids, turn, mask)
+            yield b, slice(step, step + len(turn)), evaluation_of_turn(policy, ids, turn, mask)
             step, first = step + len(turn), first + len(turn)
         assert step == int(episodes.num_steps[b])
 
@@ -317,7 +317,7 @@ def test_each_turn_is_evaluated_as_if_on_its_own_and_its_gradients_add_up(dialog
     loss = policy_gradient_loss(now.log_probs, advantages) - 0.3 * now.entropies + now.values.square()
     got = torch.autograd.grad(loss[episodes.mask].sum(), list(policy.parameters()))
     wanted = [torch.zeros_like(gradient) for gradient in got]
-    for b, steps, (log_probs, entropies, values) in says_of_each_turn(policy, episodes, dialogue):
+    for b, steps, (log_probs, entropies, values) in evaluation_of_each_turn(policy, episodes, dialogue):
         torch.testing.assert_close(now.log_probs[b, steps], log_probs, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(episodes.log_probs[b, steps], log_probs, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(now.entropies[b, steps], entropies, atol=1e-4, rtol=1e-4)
@@ -486,7 +486,7 @@ def rows_of(episodes):
         yield tuple(text), tuple(columns), tuple(episodes.rewards[b, :steps].tolist())
 
 
-def test_without_a_user_a_file_says_nothing_of_turns_and_files_from_before_are_read(tmp_path):
+def test_without_a_user_a_file_has_no_turns_and_files_without_the_column_are_read(tmp_path):
     episodes = sampled(user=None)
     path = written(tmp_path / "episodes.jsonl", episodes)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -537,7 +537,7 @@ class Examiner:
 
 
 class ShareOfEchoes:
-    """The share of three turns that say the letter that was asked for and no more: 1 at best."""
+    """Return the fraction of three turns that consist of the requested letter."""
 
     def __call__(self, batch):
         return np.array([self.share(*episode) for episode in zip(batch.prompts, batch.turns, strict=True)])
@@ -636,12 +636,12 @@ def test_an_offline_agent_learns_from_recorded_dialogues(tmp_path, agent_class, 
     assert not all(map(torch.equal, before, agent.policy.parameters()))
 
 
-def test_cloning_teaches_nothing_of_what_the_user_says():
+def test_cloning_does_not_imitate_the_user():
     """The loss is the mean over the agent's tokens, each evaluated on its own."""
     data = sampled(num_episodes=8)
     agent = BehaviourCloning(LMPolicy(lively_lm(2)), data)
     dialogue = Dialogue(0, TOKENIZER, {})
-    per_turn = [says[0] for *_, says in says_of_each_turn(agent.policy, data, dialogue)]
+    per_turn = [evaluation[0] for *_, evaluation in evaluation_of_each_turn(agent.policy, data, dialogue)]
     wanted = -torch.cat(per_turn).mean().item()
     assert agent.update(data)["train/cross_entropy"] == pytest.approx(wanted, abs=1e-4)
 
@@ -669,14 +669,14 @@ def test_every_decoder_plays_dialogues(name, mode):
         assert episodes.positions[b, : int(episodes.num_steps[b])].tolist() == np.flatnonzero(is_action).tolist()
 
 
-def test_looking_ahead_hears_the_replies_that_the_environment_will_give():
+def test_looking_ahead_observes_the_replies_of_the_environment():
     """A plan holds once made: with one per episode, best-of-n plans as often as there are episodes."""
     env, plans = make_env(3), []
 
     class Counting(BestOfN):
-        def plan(self, slots, generator):
-            plans.append(slots.sum())
-            return super().plan(slots, generator)
+        def plan(self, active, generator):
+            plans.append(active.sum())
+            return super().plan(active, generator)
 
     episodes = collect(env, Counting(lively_policy(), env, 4), 3, seed=3)
     assert any(len(info["turns"]) > 2 for info in episodes.infos)
@@ -829,6 +829,6 @@ def test_stock_dqn_learns_from_dialogues():
 # A window that does not fit ------------------------------------------------------------------------------------------
 
 
-def test_a_window_longer_than_the_model_says_what_to_lower():
+def test_a_window_longer_than_the_model_names_the_settings_to_lower():
     with pytest.raises(ValueError, match="where a user replies max_turns or max_reply_tokens"):
         Reinforce(LMPolicy(small_lm()), make_env(max_turns=20))

@@ -1,4 +1,4 @@
-"""Agents that learn from recorded episodes: they fit their data, beat who wrote it, and continue exactly."""
+"""Agents that learn from recorded episodes: they fit the data, score more than its policy, and resume exactly."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def mean_return(agent, deterministic, **keywords):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_ilql_beats_who_wrote_its_data_by_a_wide_margin(seed):
+def test_ilql_scores_far_more_than_the_behaviour_policy(seed):
     data = recorded(seed=seed)
     agent = ilql(data, seed).learn(60_000)
     assert data.returns.mean() < 0.15
@@ -69,9 +69,9 @@ def test_without_beta_ilql_writes_as_its_data_were_written():
     assert (learned / own).item() == pytest.approx(1.0, abs=0.03)
 
 
-def test_the_conservative_term_keeps_what_nobody_wrote_below_the_rest():
+def test_the_conservative_loss_keeps_q_of_unseen_tokens_low():
     data = recorded(256, constraints=NoB())
-    data.action_masks = None  # the agent is not told that b was invalid
+    data.action_masks = None  # without the masks
     gaps = []
     for cql_coef in (0.0, 1.0):
         q = ilql(data, cql_coef=cql_coef).learn(5_000).policy.evaluate(data).target_q
@@ -130,7 +130,7 @@ def test_a_saved_ilql_policy_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_soft_q_beats_who_wrote_its_data(seed):
+def test_soft_q_scores_more_than_the_behaviour_policy(seed):
     data = recorded(seed=seed)
     agent = offline_soft_q(data, seed).learn(40_000)
     assert mean_return(agent, deterministic=True) > 3 * data.returns.mean()
@@ -217,7 +217,7 @@ def test_data_of_another_vocabulary_are_refused():
         ilql(replace(data, action_masks=masks))
 
 
-def test_data_that_are_no_episodes_are_refused():
+def test_data_of_another_type_raise():
     with pytest.raises(TypeError, match="data must be Episodes or the path of recorded ones, got dict"):
         ilql({})
     with pytest.raises(FileNotFoundError):

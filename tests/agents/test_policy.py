@@ -1,4 +1,4 @@
-"""The LM policy: acting through the cache and evaluating in one forward say the same."""
+"""LMPolicy: cached steps agree with one forward over whole episodes."""
 
 import numpy as np
 import pytest
@@ -74,12 +74,12 @@ def test_the_value_head_shapes_the_language_model_where_asked_to():
     assert all(p.grad is not None for name, p in policy.model.named_parameters() if "wte" not in name)
 
 
-def test_values_told_while_acting_are_those_of_the_evaluation(policy):
+def test_values_while_acting_are_those_of_the_evaluation(policy):
     episodes = episodes_of(policy)
     torch.testing.assert_close(policy.evaluate(episodes).values.detach(), episodes.values, atol=1e-5, rtol=0)
 
 
-def test_a_part_of_the_episodes_says_the_same_as_the_whole(policy):
+def test_a_part_of_the_episodes_agrees_with_the_whole(policy):
     episodes = episodes_of(policy, constraints=[BanTokens(["c"])])
     whole = policy.evaluate(episodes)
     index = np.array([5, 0, 3])

@@ -1,4 +1,4 @@
-"""The policy-gradient agents: they learn, a seed decides, a saved run goes on exactly, gradients are the textbook's."""
+"""Policy-gradient agents: learning, reproducibility, exact resume, gradients of the formulas."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_reaches_ninety_percent_of_the_optimum_where_chance_gets_an_eighth(name,
 
 
 def test_without_a_baseline_the_gradient_is_noisier():
-    """Positive rewards push up every token that was tried; a baseline takes that part away, which is all noise."""
+    """Positive rewards raise every sampled token; a baseline removes that noise."""
     spreads = {}
     for baseline in ("none", "moving_average", "leave_one_out", "value"):
         agent = agent_of("reinforce-value", baseline=baseline, normalize_advantage=False, max_grad_norm=float("inf"))
@@ -243,12 +243,12 @@ def test_every_kl_penalty_keeps_the_policy_near_the_reference(estimator):
     assert kls[1] < 0.3 * kls[0]
 
 
-def test_the_kl_controller_moves_the_price_toward_its_target():
-    prices = {}
+def test_the_kl_coefficient_is_adapted_to_its_target():
+    coefs = {}
     for target in (1e-4, 10.0):
         agent = agent_of("a2c", kl_coef=0.1, kl_target=target).learn(4_000)
-        prices[target] = agent.kl.coef
-    assert prices[1e-4] > 0.1 > prices[10.0]
+        coefs[target] = agent.kl.coef
+    assert coefs[1e-4] > 0.1 > coefs[10.0]
 
 
 def test_ppo_stops_its_epochs_at_the_target_kl():
@@ -277,7 +277,7 @@ def test_grpo_needs_groups_that_divide_the_batch(group_size):
         (ReinforceConfig, {"bootstrap_truncated": True, "baseline": "none"}, "baseline='value', got 'none'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(config, settings, message):
+def test_incompatible_settings_raise(config, settings, message):
     with pytest.raises(ValueError, match=message):
         config(**settings)
 
@@ -298,6 +298,6 @@ def test_the_kl_is_not_charged_twice():
     PPO(LMPolicy(small_lm()), env, PPOConfig(kl_coef=0.0))
 
 
-def test_a_setting_that_is_no_number_is_refused_by_its_name():
+def test_a_setting_that_is_not_a_number_is_named():
     with pytest.raises(TypeError, match="learning_rate must be a number, got '3e-4'"):
         PPOConfig(learning_rate="3e-4")

@@ -1,4 +1,4 @@
-"""Q-learning: targets by hand, whole episodes equal to prefixes, a replay that forgets in order, agents that learn."""
+"""Q-learning: targets by hand, whole episodes equal to prefixes, the replay buffer, learning."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ def generator(seed=0):
 
 
 def q_policy(seed=0, **settings):
-    """A Q-policy whose heads are not 0, and which explores."""
+    """Return an exploring Q-policy with heads other than 0."""
     policy = QPolicy(small_lm(seed), **settings)
     policy.epsilon = 0.5
     for head in (policy.q_head, policy.value_head):
@@ -137,7 +137,7 @@ def test_path_inconsistency_is_zero_at_the_optimum_of_a_bandit_whatever_was_chos
 @pytest.mark.parametrize(
     "settings", [{}, {"dueling": True}, {"q_from": "logits"}, {"q_from": "logits", "dueling": True}]
 )
-def test_whole_episodes_say_what_each_prefix_says(settings):
+def test_whole_episodes_agree_with_each_prefix(settings):
     policy = q_policy(**settings)
     episodes = episodes_of(policy, time_limit="truncated")
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_whole_episodes_say_what_each_prefix_says(settings):
             torch.testing.assert_close(policy.from_hidden(*state).q[0], q, atol=1e-5, rtol=0)
 
 
-def test_acting_says_what_evaluating_says():
+def test_acting_agrees_with_evaluating():
     policy = q_policy(dueling=True)
     episodes = episodes_of(policy, constraints=NoB())
     largest = policy.evaluate(episodes).q.amax(dim=-1)
@@ -213,11 +213,11 @@ def test_untrained_it_is_the_language_model_itself(settings, temperature):
     np.testing.assert_allclose(mine.log_probs, its.log_probs, atol=1e-5)
 
 
-def test_the_prior_decides_between_tokens_that_are_worth_the_same():
+def test_the_prior_decides_between_tokens_of_equal_value():
     policy = QPolicy(small_lm(), lm_prior=True)
     policy.temperature = 0.1
-    likeliest = int(policy.backbone.step(np.array([[0, 1, 8]]))[0].argmax())
-    assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == likeliest
+    most_likely = int(policy.backbone.step(np.array([[0, 1, 8]]))[0].argmax())
+    assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == most_likely
     torch.nn.init.constant_(policy.q_head[1].bias[3:4], 5.0)
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == 3
 
@@ -280,7 +280,7 @@ def test_a_saved_q_policy_comes_back(tmp_path, settings):
     assert (mine.actions, mine.log_probs, mine.values) == (its.actions, its.log_probs, its.values)
 
 
-def test_choices_of_a_q_policy_that_do_not_fit_are_refused():
+def test_incompatible_settings_of_a_q_policy_raise():
     with pytest.raises(ValueError, match="unknown q_from 'logit'; did you mean 'logits'"):
         QPolicy(small_lm(), q_from="logit")
     with pytest.raises(ValueError, match="need q_from='head'"):
@@ -343,7 +343,7 @@ def test_a_restored_replay_goes_on_in_the_same_order(tmp_path):
     assert torch.equal(replay.sample(20, generator()).ids, again.sample(20, generator()).ids)
 
 
-def test_the_replay_refuses_what_it_cannot_do():
+def test_errors_of_the_replay():
     with pytest.raises(ValueError, match="capacity must be at least 1 episode, got 0"):
         EpisodeReplay(0)
     with pytest.raises(ValueError, match="the replay is empty"):

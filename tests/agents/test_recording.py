@@ -301,7 +301,7 @@ def test_a_line_that_is_not_an_object_is_named(tmp_path):
         read_episodes(path)
 
 
-def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args):

@@ -96,12 +96,12 @@ def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
     assert suffixes == {".json", ".safetensors"}
 
 
-def test_loading_from_a_folder_without_a_checkpoint_says_so(tmp_path):
+def test_loading_from_a_folder_without_a_checkpoint_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is not a checkpoint: it has no agent\.json"):
         Reinforce.load(tmp_path, make_env())
 
 
-def test_loading_onto_another_number_of_slots_is_refused(tmp_path):
+def test_loading_with_another_number_of_environments_raises(tmp_path):
     agent_of().learn(100).save(tmp_path)
     with pytest.raises(ValueError, match=r"32 generator states for .*8"):
         Reinforce.load(tmp_path, make_env(8))

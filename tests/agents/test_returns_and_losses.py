@@ -179,7 +179,7 @@ def test_kl_estimators_average_to_the_exact_kl_where_they_are_unbiased():
     assert estimated_kl("k3", two, four).item() == pytest.approx(1 - math.log(2))
 
 
-def test_an_unknown_kl_estimator_is_refused():
+def test_an_unknown_kl_estimator_raises():
     with pytest.raises(ValueError, match="unknown KL estimator 'k4'; did you mean 'k"):
         estimated_kl("k4", torch.zeros(1), torch.zeros(1))
 

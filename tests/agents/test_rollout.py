@@ -1,4 +1,4 @@
-"""Collecting whole episodes: which ones, in what order, from any autoreset mode."""
+"""Collection of whole episodes: selection, order, autoreset modes."""
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +12,7 @@ from textgym_agents import LMPolicy, collect
 
 
 class WithoutEos:
-    """The letters a to h, of which no one ends a text."""
+    """The letters a to h, none of which ends a text."""
 
     vocab_size = 8
     eos_token_id = None
@@ -51,7 +51,7 @@ def sampled(env, policy, num_episodes, **keywords):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_episodes_agree_with_what_the_environment_says_of_them(policy, mode):
+def test_episodes_agree_with_the_final_info(policy, mode):
     episodes = sampled(make_env(mode=mode), policy, 30)
     assert len(episodes) == 30
     for b, info in enumerate(episodes.infos):
@@ -71,7 +71,7 @@ def test_the_first_batch_is_the_same_in_every_autoreset_mode(policy):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_episodes_that_start_first_are_kept_not_those_that_end_first(policy, mode):
-    """With one slot every episode is kept in turn; short ones must not be more frequent with many slots."""
+    """Short episodes must not be more frequent with many environments than with one."""
     many = sampled(make_env(num_envs=64, mode=mode), policy, 64)
     assert sorted(info["length"] for info in many.infos)[-1] == 6
     starts_first = sampled(make_env(num_envs=64, mode=mode), policy, 8)
@@ -80,12 +80,12 @@ def test_the_episodes_that_start_first_are_kept_not_those_that_end_first(policy,
     ]
 
 
-def test_fewer_and_more_episodes_than_slots(policy):
+def test_fewer_and_more_episodes_than_environments(policy):
     assert len(sampled(make_env(num_envs=8), policy, 3)) == 3
     assert len(sampled(make_env(num_envs=8), policy, 21)) == 21
 
 
-def test_with_a_slot_per_episode_the_prompts_do_not_depend_on_the_policy(policy):
+def test_with_an_environment_per_episode_the_prompts_do_not_depend_on_the_policy(policy):
     first, second = (sampled(make_env(num_envs=64), one, 64) for one in (policy, LMPolicy(small_lm(seed=1))))
     assert [info["prompt"] for info in first.infos] == [info["prompt"] for info in second.infos]
     assert first.num_steps.tolist() != second.num_steps.tolist()
@@ -125,7 +125,7 @@ def test_wrappers_are_looked_through(policy):
 
 
 @pytest.mark.parametrize("final_info", ["numbers", "none"])
-def test_an_environment_that_does_not_tell_all_of_an_episode_is_refused_before_the_first_reset(policy, final_info):
+def test_an_incomplete_final_info_raises_before_the_first_reset(policy, final_info):
     env = make_env(final_info=final_info, reward="redistributed")
     with pytest.raises(ValueError, match=f"final_info='{final_info}'.* make the environment with final_info='full'"):
         collect(env, policy, 2)
@@ -133,7 +133,7 @@ def test_an_environment_that_does_not_tell_all_of_an_episode_is_refused_before_t
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_kl_term_of_the_environment_is_told_the_log_probabilities(policy, mode):
+def test_the_kl_penalty_of_the_environment_receives_the_log_probabilities(policy, mode):
     env = make_env(mode=mode, kl_penalty=0.5, reference=small_lm(seed=1))
     episodes = sampled(env, policy, 20)
     reference = LMPolicy(small_lm(seed=1)).evaluate(episodes).log_probs.detach()

@@ -1,4 +1,4 @@
-"""Runs whose seeds differ are independent: their prompts, and the randomness of their sampling."""
+"""Runs with different seeds are independent in prompts and sampling."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What moves in the course of training: progress, the price of the KL, scorers that learn; and rewards by part."""
+"""State that changes during training: progress, KL coefficients, learning scorers; redistributed rewards."""
 
 import json
 
@@ -34,13 +34,13 @@ KEYWORDS = {"tokenizer": TOKENIZER, "prompts": ["a"], "max_new_tokens": 4}
 
 
 class Records(Scorer):
-    """Remembers what progress it was told."""
+    """Records the progress that it receives."""
 
     def __init__(self):
-        self.told = []
+        self.received = []
 
     def set_progress(self, progress):
-        self.told.append(progress)
+        self.received.append(progress)
 
     def __call__(self, batch):
         return np.zeros(len(batch))
@@ -71,12 +71,12 @@ def test_our_agents_tell_the_scorer_which_share_of_all_planned_tokens_is_done():
     scorer = Records()
     agent = Reinforce(LMPolicy(small_lm()), make_env(scorer=scorer), ReinforceConfig(num_episodes=8, kl_coef=0.0))
     agent.learn(100)
-    assert scorer.told[0] == 0.0
-    assert all(0 <= a < b < 1 for a, b in zip(scorer.told, scorer.told[1:], strict=False))
+    assert scorer.received[0] == 0.0
+    assert all(0 <= a < b < 1 for a, b in zip(scorer.received, scorer.received[1:], strict=False))
     done = agent.num_timesteps
     agent.learn(100)
-    assert scorer.told.index(done / (done + 100)) > 1
-    assert max(scorer.told) < 1
+    assert scorer.received.index(done / (done + 100)) > 1
+    assert max(scorer.received) < 1
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -100,21 +100,21 @@ def test_with_a_schedule_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_pa
 @pytest.mark.parametrize(
     "make", [lambda **k: TextGenVecEnv(2, **k), lambda **k: make_vec_env(lambda: TextGenEnv(**k), 2)]
 )
-def test_stable_baselines_tells_it_with_a_callback(make):
+def test_a_stable_baselines_callback_reports_progress(make):
     scorer = Records()
     env = make(scorer=scorer, **KEYWORDS)
     sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=16, device="cpu").learn(64, callback=ReportProgress())
-    assert sorted(set(scorer.told)) == [0.0, 0.25, 0.5, 0.75]
+    assert sorted(set(scorer.received)) == [0.0, 0.25, 0.5, 0.75]
 
 
 def test_stable_baselines_goes_on_from_the_progress_that_it_had():
     scorer = Records()
     model = sb3.PPO("MlpPolicy", TextGenVecEnv(2, scorer=scorer, **KEYWORDS), n_steps=8, batch_size=16, device="cpu")
     model.learn(32, callback=ReportProgress()).learn(32, callback=ReportProgress(), reset_num_timesteps=False)
-    assert scorer.told == [0.0, 0.5, 0.5, 0.75]
-    scorer.told.clear()
+    assert scorer.received == [0.0, 0.5, 0.5, 0.75]
+    scorer.received.clear()
     model.learn(32, callback=ReportProgress())
-    assert scorer.told == [0.0, 0.5]
+    assert scorer.received == [0.0, 0.5]
 
 
 def test_reporting_progress_needs_our_environment():
@@ -139,7 +139,7 @@ def test_a_potential_of_its_own_follows_the_environments_progress_too():
     scorer = Records()
     env = TextGenEnv(reward=Potential(potential=scorer), **KEYWORDS)
     env.set_progress(0.5)
-    assert scorer.told == [0.5]
+    assert scorer.received == [0.5]
 
 
 def test_progress_is_a_share():
@@ -147,27 +147,27 @@ def test_progress_is_a_share():
         TextGenEnv(**KEYWORDS).set_progress(1.5)
 
 
-# The price of the KL
+# The KL coefficient
 
 
-def test_the_price_rises_above_the_target_and_falls_below_it():
-    price = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
-    price.update(0.2, num_steps=50)  # the error is cut to 0.2
-    assert price.coef == pytest.approx(1.1)
-    price.update(0.09, num_steps=100)
-    assert price.coef == pytest.approx(1.1 * 0.9)
+def test_the_coefficient_rises_above_the_target_and_falls_below_it():
+    coefficient = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
+    coefficient.update(0.2, num_steps=50)  # the error is cut to 0.2
+    assert coefficient.coef == pytest.approx(1.1)
+    coefficient.update(0.09, num_steps=100)
+    assert coefficient.coef == pytest.approx(1.1 * 0.9)
 
 
-def test_no_update_moves_the_price_by_more_than_a_fifth():
-    price = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
-    price.update(0.0, num_steps=100_000)
-    assert price.coef == pytest.approx(0.8)
+def test_no_update_changes_the_coefficient_by_more_than_a_fifth():
+    coefficient = AdaptiveCoefficient(1.0, target=0.1, horizon=100)
+    coefficient.update(0.0, num_steps=100_000)
+    assert coefficient.coef == pytest.approx(0.8)
 
 
-def test_a_price_without_a_target_stays():
-    price = AdaptiveCoefficient(1.0)
-    price.update(5.0, num_steps=1_000)
-    assert price.coef == 1.0
+def test_a_coefficient_without_a_target_is_constant():
+    coefficient = AdaptiveCoefficient(1.0)
+    coefficient.update(5.0, num_steps=1_000)
+    assert coefficient.coef == 1.0
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_a_price_without_a_target_stays():
         ({"coef": 1.0, "horizon": 0}, "horizon must be above 0"),
     ],
 )
-def test_a_price_that_makes_no_sense_is_refused(settings, message):
+def test_an_invalid_coefficient_raises(settings, message):
     with pytest.raises(ValueError, match=message):
         AdaptiveCoefficient(**settings)
 
 
-def test_the_environment_moves_its_price_when_episodes_end():
+def test_the_environment_adapts_its_coefficient_when_episodes_end():
     env = TextGenEnv(
         scorer=len, kl_penalty=1.0, kl_penalty_target=0.1, kl_penalty_horizon=20, reference=EqualReference(), **KEYWORDS
     )
@@ -199,7 +199,7 @@ def test_the_environment_moves_its_price_when_episodes_end():
     assert env.step(B)[1] == pytest.approx(-(1 + 0.2 * 2 / 20) * np.log(2))
 
 
-def test_a_clone_and_a_snapshot_have_a_price_of_their_own():
+def test_a_clone_and_a_snapshot_have_their_own_coefficient():
     env = TextGenEnv(
         scorer=len, kl_penalty=1.0, kl_penalty_target=0.1, kl_penalty_horizon=20, reference=EqualReference(), **KEYWORDS
     )
@@ -409,7 +409,7 @@ def test_the_reward_vector_holds_the_parts_before_their_weights_at_the_end_and_z
 
 
 @pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
-def test_the_vector_face_has_one_row_per_slot(mode):
+def test_the_vector_environment_has_one_row_per_episode(mode):
     env = make_env(2, mode, scorer=PARTS, step_info=["reward_vector"])
     env.reset(seed=0)
     first = env.step(np.array([B, EOS]))[4]
@@ -424,14 +424,14 @@ def test_the_vector_face_has_one_row_per_slot(mode):
         assert second["_reward_vector"].tolist() == [True, False]
 
 
-def test_all_slots_may_wait_for_their_reset():
+def test_all_environments_may_wait_for_their_reset():
     env = make_env(2, "NextStep", scorer=PARTS, step_info=["reward_vector"])
     env.reset(seed=0)
     env.step(np.array([EOS, EOS]))
     assert "reward_vector" not in env.step(np.array([B, B]))[4]  # as in the info of a reset
 
 
-def test_stable_baselines_has_it_in_each_slots_info():
+def test_stable_baselines_has_it_in_each_info():
     env = TextGenVecEnv(2, scorer=PARTS, step_info=["reward_vector"], **KEYWORDS)
     env.reset()
     infos = env.step(np.array([EOS, B]))[3]

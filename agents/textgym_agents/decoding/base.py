@@ -18,10 +18,7 @@ __all__ = ["Decoder", "Simulation", "as_lm_policy", "check_current", "look_ahead
 class Decoder(ABC):
     """Base class of the decoders; a subclass implements ``act`` of the protocol ``Policy``.
 
-    Args:
-        vocab_size: V.
-        seed: Seed of the generator used when ``act`` is given none.
-        device: Device of the generator and of the logits.
+    ``seed`` and ``device`` are those of the generator that is used when ``act`` is given none.
     """
 
     def __init__(self, vocab_size: int, seed: int = 0, device: torch.device | str = "cpu") -> None:
@@ -129,12 +126,7 @@ class Simulation:
 
 
 def look_ahead_env(env: Any, policy: Policy) -> CoreInterface:
-    """Return the unwrapped TextGen environment.
-
-    Raises:
-        TypeError: If the environment is not of the TextGen family.
-        ValueError: If its actions are not the policy's tokens.
-    """
+    """Return the unwrapped TextGen environment; raise if it is of another family or its actions are not tokens."""
     base = getattr(env, "unwrapped", env)
     if not isinstance(base, CoreInterface):
         raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
@@ -143,11 +135,7 @@ def look_ahead_env(env: Any, policy: Policy) -> CoreInterface:
 
 
 def check_current(env: CoreInterface, ids: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
-    """Check that the active rows of an observation are the environment's running episodes.
-
-    Raises:
-        ValueError: If they are not, because the observation is of another environment.
-    """
+    """Raise a ValueError unless the active rows of an observation are the environment's running episodes."""
     core = env.core
     if ids.shape != core.ids.shape or (ids != core.ids)[active].any() or not core.running[active].all():
         raise ValueError(

@@ -44,16 +44,6 @@ class Planner(Decoder):
 
     A plan is kept while the text grows along it; a text that deviates, or a new episode, is planned anew. The
     log-probabilities returned are the policy's, since those of the planned texts are unknown.
-
-    Args:
-        policy: The policy that proposes tokens.
-        env: The environment that it acts in, of any interface.
-        seed: Seed of the decoder's own generator.
-        device: Device of the generator.
-
-    Raises:
-        TypeError: If the environment is not of the TextGen family.
-        ValueError: If its actions are not the policy's tokens.
     """
 
     def __init__(self, policy: Policy, env: Any, seed: int = 0, device: torch.device | str = "cpu") -> None:

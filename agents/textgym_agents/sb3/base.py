@@ -101,11 +101,7 @@ def windows_of(observation: Any, pad_token_id: int) -> npt.NDArray[np.int64]:
 
 
 def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
-    """Return the space of the token window: the observation space or its entry ``"ids"``.
-
-    Raises:
-        TypeError: If it is not a token window.
-    """
+    """Return the space of the token window, the observation space or its entry ``"ids"``; raise a TypeError if none."""
     space = observation_space.get("ids") if isinstance(observation_space, spaces.Dict) else observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.integer):
         raise TypeError(
@@ -116,12 +112,7 @@ def window_space(observation_space: spaces.Space[Any]) -> spaces.Box:
 
 
 def check_window(observation_space: spaces.Space[Any], backbone: LMBackbone) -> None:
-    """Check that the observations are token windows of the model.
-
-    Raises:
-        TypeError: If the observation contains no token window.
-        ValueError: If the vocabularies differ, or the window is longer than the model's positions.
-    """
+    """Raise an error unless the observations are token windows of the model's vocabulary that fit its positions."""
     space = window_space(observation_space)
     if (highest := int(space.high.max())) != backbone.vocab_size:
         raise ValueError(
@@ -132,12 +123,7 @@ def check_window(observation_space: spaces.Space[Any], backbone: LMBackbone) -> 
 
 
 def check_actions(action_space: spaces.Space[Any], backbone: LMBackbone) -> None:
-    """Check that the actions are the tokens of the model.
-
-    Raises:
-        TypeError: If the space is not ``Discrete``.
-        ValueError: If its size is not that of the vocabulary.
-    """
+    """Raise an error unless the actions are the tokens of the model."""
     if not isinstance(action_space, spaces.Discrete):
         raise TypeError(
             f"a language model needs one action per token, a space Discrete({backbone.vocab_size}), got {action_space}"
@@ -160,15 +146,8 @@ def make_optimizer(
     """Return an optimizer with separate learning rates for the language model and the head.
 
     SB3 sets the learning rate of its schedule in every parameter group before each update. A group therefore has an
-    ``lr_scale`` by which its rate is multiplied during a step.
-
-    Args:
-        module: The module whose trainable parameters are optimised.
-        backbone: The language model in it; all other parameters are the head.
-        learning_rate: Initial learning rate.
-        head_lr_scale: Learning rate of the head relative to ``learning_rate``.
-        optimizer_class: A torch optimizer class.
-        optimizer_kwargs: Further constructor arguments; None means no weight decay.
+    ``lr_scale`` by which its rate is multiplied during a step. Parameters of ``module`` outside ``backbone`` are the
+    head; ``optimizer_kwargs=None`` means no weight decay.
 
     Raises:
         ValueError: If the optimizer is fused, or ``head_lr_scale`` is negative.

@@ -1,4 +1,4 @@
-"""Stock DQN on a language model's Q-values, with a replay of whole episodes."""
+"""Stock DQN with an LM Q-network and a replay buffer of whole episodes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Stock PPO, A2C and MaskablePPO on a language-model policy: nothing wiped, nothing lost, and they learn."""
+"""Stock PPO, A2C and MaskablePPO with an LM policy: weights, buffers, learning, saving."""
 
 import numpy as np
 import pytest
@@ -146,7 +146,7 @@ def test_a_segment_is_a_text_with_all_its_states():
 
     lengths = []
     make().learn(2 * 64, callback=KeepRollouts(look))
-    assert lengths[0] <= 4 < lengths[1]  # the second rollout goes on with texts of the first
+    assert lengths[0] <= 4 < lengths[1]  # the second rollout continues texts of the first
 
 
 def test_each_epoch_has_another_order_and_minibatches_of_nearly_the_same_size():
@@ -174,7 +174,7 @@ def test_the_rollout_stores_no_window_per_transition():
 
 @pytest.mark.parametrize("time_limit", ["terminated", "truncated"])
 def test_an_update_equals_one_with_sb3s_own_buffer_and_a_prefix_per_transition(time_limit):
-    # With plain gradient descent the parameters tell the gradient of SB3's own loss.
+    # With plain gradient descent the change of the parameters is the gradient of SB3's own loss.
     trained = []
     for buffer in (EpisodeRolloutBuffer, None):
         kwargs = {
@@ -406,7 +406,7 @@ def test_reporting_needs_our_policy_and_environment():
 
 
 class KeepSteps(BaseCallback):
-    """Records what the environment gave, before other callbacks change it."""
+    """Records rewards and infos before other callbacks change them."""
 
     def __init__(self):
         super().__init__()
