@@ -33,7 +33,7 @@ def test_the_only_valid_token_is_drawn(valid: int, vocab_size: int) -> None:
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1 - 2**-53])
-def test_the_ends_of_the_unit_interval_stay_inside(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ends_of_the_unit_interval_give_valid_tokens(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64))
     for vocab_size in (997, 4_001, 4_096):
         logits = torch.randn(300, vocab_size, generator=generator())
@@ -59,7 +59,7 @@ def test_rows_are_independent() -> None:
     assert sample(logits, generator()).tolist() == [5, 0, 7, 2]
 
 
-def test_the_generator_decides() -> None:
+def test_the_generator_determines_the_tokens() -> None:
     logits = torch.zeros(64, 100, dtype=torch.bfloat16)
     assert torch.equal(sample(logits, generator(1)), sample(logits, generator(1)))
     assert not torch.equal(sample(logits, generator(1)), sample(logits, generator(2)))

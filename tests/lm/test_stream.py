@@ -118,7 +118,7 @@ def test_many_missing_tokens_are_fed_in_turns(monkeypatch: pytest.MonkeyPatch) -
     assert_right(stream, *PROMPTS[1:4])
 
 
-def test_hidden_is_what_the_head_reads() -> None:
+def test_hidden_is_the_input_of_the_lm_head() -> None:
     model = model_of("OPT")
     logits, hidden = stream_of(model)(window_of(*PROMPTS[:3]))
     assert hidden.shape == (NUM_SLOTS, 8)
@@ -167,7 +167,7 @@ def test_a_few_idle_slots_do_not_make_a_step_copy_the_cache(name: str) -> None:
     assert copied[9] - copied[7] <= 2 * 2 * columns, "the keys or values of several columns were copied"
 
 
-def test_a_prompt_that_comes_again_is_not_fed_again() -> None:
+def test_a_repeated_prompt_is_not_fed_again() -> None:
     model = model_of("GPT-2")
     stream = stream_of(model)
     other = (20, 21, 22, 23)
@@ -216,7 +216,7 @@ def test_lengths_replace_padding() -> None:
     torch.testing.assert_close(stream(padded).logits, expected, atol=1e-4, rtol=0)
 
 
-def test_changed_weights_are_noticed() -> None:
+def test_changed_weights_are_detected() -> None:
     model = build("GPT-2")
     stream = stream_of(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -231,7 +231,7 @@ def test_changed_weights_are_noticed() -> None:
     assert_right(stream, *PROMPTS[1:4])
 
 
-def test_clear_forgets_weights_that_were_written_around_autograd() -> None:
+def test_clear_handles_weights_changed_without_autograd() -> None:
     model = build("GPT-2")
     stream = stream_of(model)
     assert_right(stream, *PROMPTS[1:4])

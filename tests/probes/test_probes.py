@@ -320,14 +320,14 @@ class TakesWhatComes(Solver):
         return super().predict(observation, **keywords)
 
 
-def test_an_agent_that_knows_no_masks_fails_the_trap_and_nothing_breaks():
+def test_an_agent_without_masks_fails_the_trap_without_an_error():
     report = probe_agent(lambda probe, seed: Blind(0), probes=["ProbeTrap-v0"])
     assert report.first_failure.mean_return < 0
     assert "without the masks" in str(report)
     assert probe_agent(lambda probe, seed: TakesWhatComes(probe), probes=["ProbeTrap-v0"]).passed
 
 
-def test_masks_are_given_as_arrays_of_the_agents_own():
+def test_an_agent_may_change_its_masks_in_place():
     class Writes(Solver):
         def predict(self, observation, action_masks=None, **keywords):
             actions, state = super().predict(observation, action_masks=action_masks, **keywords)
@@ -339,7 +339,7 @@ def test_masks_are_given_as_arrays_of_the_agents_own():
 
 @pytest.mark.parametrize("num_envs", [1, 8, 64, 128])
 @pytest.mark.parametrize("num_episodes", [32, 128, 512])
-def test_the_better_arm_passes_and_the_worse_fails_whatever_the_coins(num_envs, num_episodes):
+def test_the_better_arm_passes_and_the_worse_fails_whatever_the_noise(num_envs, num_episodes):
     settings = {"probes": ["ProbeBandit-v0"], "num_envs": num_envs, "num_episodes": num_episodes}
     assert probe_agent(lambda probe, seed: Constant(0), **settings).passed
     assert not probe_agent(lambda probe, seed: Constant(1), **settings).passed
@@ -351,7 +351,7 @@ def test_the_report_can_be_pickled():
     assert isinstance(report.results[0], ProbeResult)
 
 
-def test_a_probe_of_ones_own_is_taken():
+def test_a_custom_probe_is_accepted():
     easy = replace(PROBES["ProbePrompt-v0"], id="Mine-v0", optimal_return=0.1, timesteps=10)
     assert probe_agent(lambda probe, seed: Constant(1), probes=[easy]).passed
 

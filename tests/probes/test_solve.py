@@ -1,4 +1,4 @@
-"""The exact solution of small text MDPs: against every text played one by one, known optima and finite differences."""
+"""The exact solution of small text MDPs: against stepping through every text, known optima and finite differences."""
 
 import zlib
 
@@ -95,7 +95,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("gamma", [1.0, 0.8])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_the_value_is_that_of_all_texts_played_one_by_one(settings, gamma):
+def test_the_value_equals_that_of_stepping_through_every_text(settings, gamma):
     env = make(**settings)
     solution = solve(env, lambda ids: logits_of(ids, env.unwrapped.num_actions), gamma=gamma)
     assert solution.expected_return == pytest.approx(played(settings, gamma), abs=1e-12)
@@ -163,7 +163,7 @@ def test_the_visits_of_a_step_sum_to_the_share_of_episodes_that_reach_it():
     assert solution.probs.tolist() == [0.5, 0.5] + [1.0] * 12
 
 
-def test_masks_that_depend_on_the_sample_tell_the_agent_which_one_it_plays():
+def test_masks_that_depend_on_the_sample_identify_it():
     class Only:
         def mask(self, batch):
             mask = np.ones((len(batch), 3), dtype=np.bool_)
@@ -188,7 +188,7 @@ def test_every_interface_has_the_same_solution():
     assert len({solve(env, logits_of).expected_return for env in envs}) == 1
 
 
-def test_the_environment_is_left_alone():
+def test_the_environment_is_unchanged():
     env = make(kl_penalty=0.1, kl_penalty_target=0.5, reference=Reference()).unwrapped
     env.reset(seed=3)
     env.step(0)

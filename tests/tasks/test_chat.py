@@ -64,30 +64,30 @@ def test_the_prompt_is_the_rendered_instruction(chatml):
     assert sample.references == (sample.metadata["target"],)
 
 
-def test_the_chat_keywords_of_the_task_hold_and_the_users_go_before_them(chatml):
+def test_the_users_keywords_override_the_tasks_chat_keywords(chatml):
     env = textgym.TextGenEnv(tokenizer=chatml, task="dialogue", max_new_tokens=7)
     assert (env.config.max_prompt_tokens, env.config.max_reply_tokens, env.max_new_tokens) == (128, 48, 7)
 
 
-def test_own_data_is_asked_in_the_template_too(chatml):
+def test_own_data_is_rendered_with_the_chat_template(chatml):
     rows = [{"source": "Hello!", "target": "Bonjour!"}]
     env = textgym.TextGenEnv(tokenizer=chatml, task="translation", data=rows)
     assert env.core.components.prompts[0].prompt.endswith("\n\nHello!<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_chat_false_takes_the_plain_prompts(chatml):
+def test_chat_false_uses_the_plain_prompts(chatml):
     env = textgym.TextGenEnv(tokenizer=chatml, task="qa", chat=False)
     assert env.core.components.prompts[0].prompt.endswith("\nAnswer:")
 
 
-def test_a_tokenizer_without_a_template_takes_the_plain_prompts():
+def test_a_tokenizer_without_a_template_uses_the_plain_prompts():
     for tokenizer in ("char", "byte"):
         env = textgym.TextGenEnv(tokenizer=tokenizer, task="translation", max_prompt_tokens=200)
         assert env.core.components.prompts[0].prompt.startswith("English: ")
     assert chat_template("tiny", None, None) is None
 
 
-def test_a_template_under_a_name_is_found(chatml, tmp_path):
+def test_the_template_of_a_named_model_is_found(chatml, tmp_path):
     chatml.save_pretrained(tmp_path)
     for name in (tmp_path, str(tmp_path)):
         assert isinstance(chat_template(None, name, None), ChatTemplate)
@@ -96,12 +96,12 @@ def test_a_template_under_a_name_is_found(chatml, tmp_path):
     assert env.core.components.prompts[0].prompt.startswith("<|im_start|>user\n")
 
 
-def test_an_unknown_model_is_called_unknown():
+def test_an_unknown_model_raises():
     with pytest.raises(ValueError, match="unknown tokenizer 'tinny'; did you mean 'tiny'"):
         textgym.TextGenEnv(model="tinny", task="qa")
 
 
-def test_the_users_reply_is_rendered_and_the_whole_is_the_templates(chatml):
+def test_the_dialogue_equals_the_rendered_template(chatml):
     template = ChatTemplate(chatml)
     assert template.reply_format == "\n<|im_start|>user\n{reply}<|im_end|>\n<|im_start|>assistant\n"
     messages = [("user", "Hello."), ("assistant", "What?"), ("user", "Bread.")]
@@ -112,7 +112,7 @@ def test_the_users_reply_is_rendered_and_the_whole_is_the_templates(chatml):
     assert whole == rendered
 
 
-def test_what_ends_a_turn_in_the_template_is_the_environments_eos(gemma):
+def test_the_end_of_turn_token_of_the_template_is_the_environments_eos(gemma):
     env = textgym.TextGenEnv(tokenizer=gemma, task="dialogue", level=1)
     assert env.eos_token_id == gemma.convert_tokens_to_ids("<end_of_turn>")
     assert gemma.eos_token == "<eos>"
@@ -124,7 +124,7 @@ def test_what_ends_a_turn_in_the_template_is_the_environments_eos(gemma):
     assert len(env.core.user_turns.replies[0]) == 1
 
 
-def test_the_space_that_a_template_puts_before_the_end_of_a_turn_is_not_the_environments():
+def test_a_templates_space_before_the_end_of_a_turn_is_not_in_the_reply_format():
     tokenizer = chat_tokenizer(LLAMA_2, ["<s>", "</s>"], "</s>")
     assert ChatTemplate(tokenizer).reply_format == "<s>[INST] {reply} [/INST]"
 

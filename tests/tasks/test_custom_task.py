@@ -35,12 +35,12 @@ def test_the_example_is_short_enough_to_copy():
     assert len(path.read_text(encoding="utf-8").splitlines()) < 100
 
 
-def test_it_keeps_the_contract(task):
+def test_the_task_satisfies_the_contract(task):
     check_task(task.name, num_samples=100)
     check_text_env("TextGen-v0", num_envs=2, task="alliteration", split="eval")
 
 
-def test_every_interface_knows_it_by_id_and_by_name(task):
+def test_every_interface_finds_it_by_id_and_by_name(task):
     single = gym.make(task.id, level=2)
     vector = gym.make_vec(task.id, num_envs=2, level=2)
     ours = textgym.TextGenVecEnv(2, task="alliteration", level=2)

@@ -124,7 +124,7 @@ def test_a_dialogue_of_the_users_own_needs_a_user_and_a_scorer():
     assert info["completion"] == " Here is your key.\nCustomer: Thank you."
 
 
-def test_own_data_is_divided_by_its_prompts():
+def test_own_data_is_split_by_its_prompts():
     rows = [ROWS[0] | {"context": f"Ann has {i} cats."} for i in range(40)]
     every, train, held_out = (prompts_of(data=rows, split=split) for split in (None, "train", "eval"))
     assert (len(every), len(train), len(held_out)) == (40, 36, 4)
@@ -157,7 +157,7 @@ def test_a_renamed_column_that_is_not_there_is_named():
     check_raises(r"no column 'en' in 'a text'", data=[{"t": "a text"}], columns={"context": "t.en"})
 
 
-def test_null_is_no_value():
+def test_a_null_column_counts_as_missing():
     check_raises("row 0 of the data: .* missing are context: a passage", data=[ROWS[0] | {"context": None}])
 
 
@@ -181,7 +181,7 @@ def test_a_malformed_line_is_reported_with_file_and_line(tmp_path):
     check_raises(rf"{re.escape(str(other))}, line 2: 2 fields, the header has 3", data=other)
 
 
-def test_a_dictionary_of_splits_is_no_data():
+def test_a_dictionary_of_splits_raises():
     class Splits:
         column_names = {"train": ["context"], "test": ["context"]}  # noqa: RUF012
 
@@ -216,7 +216,7 @@ def test_a_row_that_does_not_fit_the_budget_raises_at_construction():
     assert textgym.TextGenEnv(task="qa", data=long, prompt_truncation="left").reset(seed=0)
 
 
-def test_one_row_cannot_be_divided():
+def test_one_row_cannot_be_split():
     check_raises("fewer than two distinct prompts cannot be split", data=ROWS[:1], split="eval")
 
 

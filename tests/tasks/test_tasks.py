@@ -200,7 +200,7 @@ def test_a_task_is_an_object_or_a_name():
     assert textgym.TextGenEnv(task=TASKS["qa"]).reset(seed=0)[0].shape
 
 
-def test_the_users_own_prompts_take_the_tasks_scorer():
+def test_the_users_own_prompts_use_the_tasks_scorer():
     sample = {"prompt": "2 + 2 =", "references": "4"}
     env = textgym.TextGenEnv(task="qa", prompts=[sample])
     env.reset(seed=0)

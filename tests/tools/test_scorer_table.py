@@ -1,4 +1,4 @@
-"""docs/scorers.md is up to date, and a scorer whose package is missing raises an error that tells how to install it."""
+"""docs/scorers.md is up to date, and a scorer whose package is missing raises an error with the install command."""
 
 import importlib.util
 import inspect

@@ -80,10 +80,8 @@ def kl_penalty(
 ) -> FloatArray:
     """Return the KL penalty of each chosen token, to be subtracted from its reward.
 
-    Formula, with ``d = log_probs - reference_log_probs``::
-
-        k1: coef * d                      unbiased; negative where the reference prefers the token
-        k3: coef * (exp(-d) - 1 + d)      unbiased, never negative, lower variance near the reference
+    Formula: ``coef * kl_estimate(estimator, log_probs - reference_log_probs)``. The k1 penalty is negative where the
+    reference prefers the token; k3 has a lower variance near the reference.
 
     A policy gradient with k1 as reward minimises the KL; with k3 it does not in general, since the score function alone
     does not give the gradient of its expectation: k3 and the exact KL belong in an agent's loss (``kl_estimator`` of
@@ -91,8 +89,6 @@ def kl_penalty(
 
     Without ``log_probs``, as with stock Stable-Baselines3 agents, k1 penalises the cross-entropy ``H(policy, reference)
     = KL + H(policy)``. An entropy bonus of the same size cancels the extra term.
-
-    Source: Schulman 2020, Approximating KL divergence (http://joschu.net/blog/kl-approx.html).
 
     Args:
         coef: Coefficient, in reward per nat.

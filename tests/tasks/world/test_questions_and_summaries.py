@@ -105,7 +105,7 @@ def test_an_unknown_level_raises(derive, level):
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_answers_stand_in_their_passage(level):
+def test_answers_occur_in_their_passage(level):
     for asked in QUESTIONS[level]:
         assert asked.answer.lower() in asked.passage.lower()
         assert 1 <= len(asked.answer.split()) <= 5
@@ -128,7 +128,7 @@ def test_all_kinds_of_questions_are_asked():
     assert set(Counter(asked.kind for asked in QUESTIONS[3])) == {"sum", "difference"}
 
 
-def test_the_decoy_of_the_other_person_stands_in_the_passage():
+def test_the_decoy_of_the_other_person_occurs_in_the_passage():
     found = [asked.decoys[0].lower() in asked.passage.lower() for asked in QUESTIONS[2]]
     assert sum(found) > 0.85 * len(found)
 

@@ -1,4 +1,4 @@
-"""Shopping: who serves well succeeds, who serves badly fails, and nothing is won by saying everything."""
+"""Shopping dialogues: good service succeeds, bad service fails, and listing everything does not help."""
 
 import pytest
 
@@ -77,7 +77,7 @@ LISTS = [
 
 @pytest.mark.parametrize("reply", LISTS)
 @pytest.mark.parametrize("goal", [ONE, VAGUE])
-def test_listing_everything_wins_nothing(reply, goal):
+def test_listing_everything_does_not_succeed(reply, goal):
     assert customer_reply(goal, [reply]).outcome is None
     assert progress(goal, [reply]) == 0.0
     assert customer_reply(goal, [reply, reply]).outcome == "failure"
@@ -131,7 +131,7 @@ def test_other_words_for_the_right_thing_are_understood(reply):
         "!!!",
     ],
 )
-def test_what_is_no_or_not_the_right_hand_over_is_a_mistake(reply):
+def test_a_wrong_or_missing_hand_over_is_a_mistake(reply):
     assert customer_reply(ONE, [reply]).outcome is None
     assert progress(ONE, [reply, "Here are three red apples."]) == 0.75
 
@@ -177,7 +177,7 @@ def test_a_vague_customer_has_to_be_asked():
     assert progress(VAGUE, asked) == pytest.approx(2 / 3)
 
 
-def test_who_asks_for_what_was_said_makes_a_mistake():
+def test_asking_for_a_stated_detail_is_a_mistake():
     reply = customer_reply(ONE, ["How many would you like?"])
     assert (reply.text, reply.outcome) == ("I said three red apples, please.", None)
     assert progress(VAGUE, ["How many would you like?", "How many would you like?"]) == pytest.approx(1 / 3 - 0.25)

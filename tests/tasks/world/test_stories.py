@@ -29,7 +29,7 @@ def test_a_story_is_decided_by_seed_and_index():
     assert story(8, 0) != story(7, 0)
 
 
-def test_another_process_tells_the_same_stories():
+def test_another_process_generates_the_same_stories():
     program = "from textgym.tasks.world import story; print(story(7, 123), end='')"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == STORIES[123]

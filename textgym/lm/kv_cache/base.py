@@ -62,7 +62,6 @@ class KVStorage:
 
     The two tensors of a layer have shape (num_slots, heads, capacity, head dimension). The capacity grows with the
     longest sequence, up to `window`. Layers of one shape are views of one block, so that a prompt is copied at once.
-
     Copies of at most `prompt_cache_size` prompts are kept; the least recently used one is evicted.
     """
 
@@ -86,13 +85,11 @@ class KVStorage:
         self.layers = self._views()
 
     def clear(self) -> None:
-        """Reset prompts, rows and capacity, so that results do not depend on history.
-
-        Rows are zeroed, since a NaN left in a masked column would spoil the slot's next sequence.
-        """
+        """Reset prompts, rows and capacity, so that results do not depend on history."""
         self._prompts.clear()
         self._seen_once.clear()
         self._capacity = min(_FIRST_CAPACITY, self._window)
+        # Zeros: a NaN left in a masked column would spoil the slot's next sequence.
         self._blocks = [block.new_zeros(*block.shape[:3], self._capacity, block.shape[4]) for block in self._blocks]
         self.layers = self._views()
 
