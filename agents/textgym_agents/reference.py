@@ -101,9 +101,9 @@ class ReferenceKL:
     """
 
     def __init__(self, policy: LMPolicy, config: KLConfig, env: VectorEnv[Any, Any, Any]) -> None:
-        if (charged := text_env(env).config.kl_penalty) > 0 and config.kl_coef > 0:
+        if (env_coef := text_env(env).config.kl_penalty) > 0 and config.kl_coef > 0:
             raise ValueError(
-                f"the KL would be charged twice: kl_penalty is {charged} in the environment and kl_coef "
+                f"the KL penalty would be applied twice: kl_penalty is {env_coef} in the environment and kl_coef "
                 f"{config.kl_coef} in the {type(config).__name__}; set one of them to 0"
             )
         self.reference = ReferencePolicy(policy)

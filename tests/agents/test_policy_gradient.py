@@ -289,7 +289,7 @@ def test_the_settings_and_the_policy_of_another_agent_are_refused():
         PPO(QPolicy(small_lm()), make_env(8))
 
 
-def test_the_kl_is_not_charged_twice():
+def test_the_kl_penalty_is_not_applied_twice():
     env = make_env(8, kl_penalty=0.1, reference=small_lm())
     with pytest.raises(
         ValueError, match=r"twice: kl_penalty is 0\.1 in the environment and kl_coef 0\.05 in the PPOConfig"

@@ -327,11 +327,11 @@ def test_an_end_whose_info_cannot_be_built_undoes_the_step(monkeypatch):
     assert env.step(EOS)[4]["score"] == 1.0
 
 
-LEAVES = ("prompts", "rewards", "scorers", "constraints", "observations", "actions")
+IMPLEMENTATIONS = ("prompts", "rewards", "scorers", "constraints", "observations", "actions")
 
 
 def test_the_core_has_no_isinstance_of_a_component():
-    """No ``isinstance`` in the folder envs names a class that comes from a folder of leaves."""
+    """No ``isinstance`` in the folder envs names an implementation of an interface."""
     found = []
     for path in sorted((Path(textgym.__file__).parent / "envs").glob("*.py")):
         module = importlib.import_module(f"textgym.envs.{path.stem}")
@@ -343,7 +343,7 @@ def test_the_core_has_no_isinstance_of_a_component():
             ):
                 for name in (part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)):
                     home = getattr(getattr(module, name, None), "__module__", "")
-                    if home.startswith(tuple(f"textgym.{room}" for room in LEAVES)):
+                    if home.startswith(tuple(f"textgym.{package}" for package in IMPLEMENTATIONS)):
                         found.append(f"{path.name}:{node.lineno} {name}")
     assert found == []
 

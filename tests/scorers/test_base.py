@@ -539,7 +539,7 @@ def test_a_scorer_is_named_by_its_attribute_then_its_function_then_its_class():
     assert scorer_name(HTTPJudge2()) == "http_judge2"
 
 
-# Leaves
+# Single scorers
 
 
 def run_python(code):
@@ -655,7 +655,7 @@ def test_keywords_reject_anything_but_a_list_of_words(words, error, message):
         Keywords(words)
 
 
-LEAVES = (Sentiment(), LengthBand(), LengthBand(2, 5, "words"), Repetition(), Repetition(1), Keywords(["cat", "happy"]))
+SINGLE = (Sentiment(), LengthBand(), LengthBand(2, 5, "words"), Repetition(), Repetition(1), Keywords(["cat", "happy"]))
 TEXT = st.one_of(
     st.text(max_size=60),
     st.lists(st.sampled_from(["the", "happy", "sad", "cat", "not", "but", "!", "😀"])).map(" ".join),
@@ -664,16 +664,16 @@ TEXT = st.one_of(
 
 @given(st.lists(TEXT, min_size=1, max_size=5))
 def test_the_score_of_a_text_does_not_depend_on_its_batch(texts):
-    for leaf in (*LEAVES, as_scorer({"sentiment": 1.0, "repetition": -0.5})):
-        together = leaf(batch_of(*texts))
-        assert together.tolist() == [leaf(batch_of(text))[0] for text in texts]
+    for scorer in (*SINGLE, as_scorer({"sentiment": 1.0, "repetition": -0.5})):
+        together = scorer(batch_of(*texts))
+        assert together.tolist() == [scorer(batch_of(text))[0] for text in texts]
 
 
 @given(TEXT)
-def test_every_leaf_stays_in_its_declared_range(text):
-    for leaf in LEAVES:
-        low, high = leaf.score_range
-        assert low <= leaf(batch_of(text))[0] <= high
+def test_every_scorer_stays_in_its_declared_range(text):
+    for scorer in SINGLE:
+        low, high = scorer.score_range
+        assert low <= scorer(batch_of(text))[0] <= high
 
 
 def test_score_batch_reports_errors_without_raising():

@@ -26,10 +26,10 @@ def load_table():
 
 table = load_table()
 WRITTEN = table.PAGE.read_text(encoding="utf-8")
-LEAVES = [kind for kinds in table.groups_of_scorers().values() for kind in kinds]
+SCORERS = [kind for kinds in table.groups_of_scorers().values() for kind in kinds]
 GIVEN = {"ReasoningGym", "RewardModel"}
 """Scorers that are built from an object instead of importing their package."""
-REQUIRING = [kind for kind in LEAVES if CATALOGUE[kind.__name__].packages and kind.__name__ not in GIVEN]
+REQUIRING = [kind for kind in SCORERS if CATALOGUE[kind.__name__].packages and kind.__name__ not in GIVEN]
 ROWS = table.rows_of(WRITTEN)
 
 
@@ -49,8 +49,8 @@ def attributes_of_leaves(kind):
 def test_every_exported_scorer_has_a_row_of_facts_and_one_of_scores():
     names = set(exported(made_of_others=False))
     assert {"LengthBand", "Sentiment", "Judge"} <= names
-    assert names <= {kind.__name__ for kind in LEAVES}
-    assert list(ROWS) == [kind.__name__ for kind in LEAVES]
+    assert names <= {kind.__name__ for kind in SCORERS}
+    assert list(ROWS) == [kind.__name__ for kind in SCORERS]
     assert {name: len(rows) for name, rows in ROWS.items() if len(rows) != 2} == {}
 
 
@@ -65,7 +65,7 @@ def test_the_text_around_the_tables_is_up_to_date_and_rows_survive_rewriting():
     assert table.page(groups, re.search(r"Measured on .*", WRITTEN)[0]) == WRITTEN
 
 
-@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", SCORERS, ids=lambda kind: kind.__name__)
 def test_a_row_agrees_with_the_scorer(kind):
     try:
         row = table.row_of(kind, timed=False)

@@ -373,11 +373,11 @@ def test_the_kl_penalty_is_the_kl_only_with_reported_log_probs(callback):
     env = make_env(kl_penalty=0.1, reference=small_lm(), scorer=lambda completion: 0.0)
     model = make(env=env)  # it is the reference, as long as it has not learned
     model.learn(64, callback=callback)
-    charged = [info["r"] for info in model.ep_info_buffer]
+    penalties = [info["r"] for info in model.ep_info_buffer]
     if callback is None:
-        assert np.mean(charged) < -0.5
+        assert np.mean(penalties) < -0.5
     else:
-        np.testing.assert_allclose(charged, 0.0, atol=1e-4)
+        np.testing.assert_allclose(penalties, 0.0, atol=1e-4)
         assert model.policy.on_log_probs is None
 
 
