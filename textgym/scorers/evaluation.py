@@ -31,7 +31,7 @@ __all__ = [
 
 
 def evaluate(scorer: Scorer, batch: TextBatch, on_error: str | float = "raise") -> Scores:
-    """Score a batch and handle episodes without a finite score as ``on_error`` says.
+    """Score a batch; ``on_error`` decides about episodes without a finite score.
 
     The environment calls this one. The result always has components: those of the scorer, or its total under its name.
 
