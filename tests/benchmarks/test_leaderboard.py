@@ -227,6 +227,7 @@ def test_the_optimal_policy_needs_an_eos():
         OptimalPolicy(RandomPolicy(env.unwrapped.num_actions), env, "translation")
 
 
+@pytest.mark.slow
 def test_untrained_scores_are_by_task_and_level():
     scores = untrained_scores(["sentiment", "dialogue"], num_cases=2, log=SILENT)
     assert {task: list(levels) for task, levels in scores.items()} == {"sentiment": ["1"], "dialogue": ["1", "2", "3"]}
@@ -274,6 +275,7 @@ def test_without_the_extras_the_command_says_what_to_install():
     assert "pip install 'textgym[agents,sb3,scorers]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_run_the_command(tmp_path):
     arguments = ["--tasks", "sentiment", "--agents", "random", "--seeds", "1", "--held-out", "2"]
     command = [sys.executable, str(LEADERBOARD_FOLDER), *arguments, "--work", str(tmp_path), "--out", str(tmp_path)]

@@ -650,6 +650,7 @@ def test_it_learns(algorithm, seed):
     assert evaluate_policy(model, test_env, n_eval_episodes=64, deterministic=False)[0] >= 0.9
 
 
+@pytest.mark.slow
 def test_features_are_enough_to_learn():
     kwargs = {"features_extractor_class": LMFeatures, "features_extractor_kwargs": {"model": small_lm()}}
     model = PPO(
