@@ -21,7 +21,7 @@ from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.callbacks import Callback
-from textgym_agents.config import AgentConfig, CriticConfig, OfflineAgentConfig, OnlineAgentConfig
+from textgym_agents.config import AgentConfig, CriticConfig, DiscountConfig, OfflineAgentConfig, OnlineAgentConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
@@ -54,6 +54,7 @@ __all__ = [
     "Callback",
     "CriticConfig",
     "DQNConfig",
+    "DiscountConfig",
     "EpisodeRecorder",
     "Episodes",
     "ExpertIteration",

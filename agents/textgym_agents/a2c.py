@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import normalized, policy_gradient_loss, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
@@ -17,7 +17,7 @@ __all__ = ["A2C", "A2CConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CConfig(OnlineAgentConfig, CriticConfig, KLConfig):
+class A2CConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     """Hyper-parameters of A2C."""
 
     gae_lambda: float = 0.95

@@ -32,6 +32,7 @@ from textgym_agents.checkpoint import (
 from textgym_agents.config import AgentConfig, CriticConfig, check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import BasePolicy, LMPolicy
+from textgym_agents.returns import check_equal_shapes
 from textgym_agents.rollout import token_window
 
 __all__ = ["Agent", "LossFunction", "mean_metrics"]
@@ -61,6 +62,12 @@ class Agent(ABC):
     ``load(folder, JSON)``, or JSON values."""
     policy: Any
     config: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse a class without ``config_class``."""
+        if not hasattr(cls, "config_class"):
+            raise TypeError(f"{cls.__name__} has no config_class: set it, such as config_class = OnlineAgentConfig")
+        return super().__new__(cls)
 
     def __init__(self, policy: Any, config: AgentConfig | None = None, **settings: Any) -> None:
         name = type(self).__name__
@@ -218,15 +225,21 @@ class Agent(ABC):
 
         Returns:
             ``"train/loss"``, and for each logged term its mean over steps.
+
+        Raises:
+            ValueError: If the loss or a term is not (B, T), or ``weights`` is not (B, 1).
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.policy.zero_grad(set_to_none=True)  # also of weights that another agent trained
         num_steps, size = int(minibatch.num_steps.sum()), self.config.micro_batch or len(minibatch)
         if weights is None:
             weights = torch.full((len(minibatch), 1), 1 / num_steps, dtype=torch.float64)
+        if weights.shape != (len(minibatch), 1):
+            raise ValueError(f"weights must be (B, 1) = ({len(minibatch)}, 1), got {tuple(weights.shape)}")
         total, sums = 0.0, defaultdict[str, float](float)
         for start in range(0, len(minibatch), size):
             part = minibatch if size >= len(minibatch) else minibatch[start : start + size]
             losses, terms = loss(part)
+            check_equal_shapes(mask=part.mask, loss=losses, **terms)
             weighted = (losses * weights[start : start + size])[part.mask].sum()
             weighted.backward()
             total += float(weighted.detach())
@@ -239,7 +252,15 @@ class Agent(ABC):
 
         Raises:
             FloatingPointError: If the gradient is not finite; the weights are unchanged.
+            ValueError: If weights with a gradient are not in the optimizer.
         """
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        if lost := [n for n, p in self.policy.named_parameters() if p.grad is not None and id(p) not in trained]:
+            raise ValueError(
+                f"the loss has a gradient for {', '.join(lost)}, which the optimizer does not train. To train a head, "
+                f"derive {type(self.config).__name__} from CriticConfig too; to leave it as it is, detach its output; "
+                "to train further weights of the model, unfreeze them before the agent is constructed"
+            )
         grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         if not grad_norm.isfinite():
             raise FloatingPointError(f"the gradient's norm is {float(grad_norm)} in update {self.num_updates + 1}")

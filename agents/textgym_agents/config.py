@@ -10,7 +10,15 @@ from typing_extensions import Self
 
 from textgym.errors import unknown_name
 
-__all__ = ["AgentConfig", "CriticConfig", "OfflineAgentConfig", "OnlineAgentConfig", "check_count", "check_settings"]
+__all__ = [
+    "AgentConfig",
+    "CriticConfig",
+    "DiscountConfig",
+    "OfflineAgentConfig",
+    "OnlineAgentConfig",
+    "check_count",
+    "check_settings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +83,35 @@ class OfflineAgentConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscountConfig(AgentConfig):
+    """Hyper-parameter of agents that compute returns."""
+
+    gamma: float = 1.0
+    """Discount factor, per token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, gamma=(0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class CriticConfig(AgentConfig):
-    """Hyper-parameters of agents with a value or Q head."""
+    """Hyper-parameters of agents with a value or Q head.
+
+    An agent whose config inherits from this class trains the heads of its policy; without it they are not in the
+    optimizer. ``update`` has to observe ``bootstrap_truncated``: if it is True, pass
+    ``last_values=self.policy.last_values(episodes)`` to the functions of ``returns``, otherwise None.
+    """
 
     head_learning_rate: float = 3e-3
     """Learning rate of Adam for the value or Q head, which starts from zero."""
-    gamma: float = 1.0
-    """Discount factor, per token."""
     bootstrap_truncated: bool = False
     """Whether to bootstrap with the value of the last state where an episode was truncated. Off, the time limit counts
     as the end of the episode, which is right where the score of the cut text was given as a reward."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, head_learning_rate=(0, math.inf), gamma=(0, 1))
+        check_settings(self, head_learning_rate=(0, math.inf))
 
 
 def check_settings(config: Any, **ranges: tuple[float, float]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from textgym_agents.agent import mean_metrics
-from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import td_loss
 from textgym_agents.online import OnlineAgent
@@ -20,7 +20,7 @@ __all__ = ["DQN", "DQNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig(OnlineAgentConfig, CriticConfig):
+class DQNConfig(OnlineAgentConfig, DiscountConfig, CriticConfig):
     """Hyper-parameters of DQN; those of the Q-function, such as dueling, are keywords of ``QPolicy``."""
 
     learning_rate: float = 1e-3

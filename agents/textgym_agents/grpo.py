@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from textgym_agents.agent import mean_metrics
-from textgym_agents.config import OnlineAgentConfig, check_settings
+from textgym_agents.config import DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clip_metrics, clipped_surrogate_loss
 from textgym_agents.online import OnlineAgent
@@ -19,7 +19,7 @@ __all__ = ["GRPO", "GRPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig(OnlineAgentConfig, KLConfig):
+class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig):
     """Hyper-parameters of GRPO."""
 
     kl_coef: float = 0.1
@@ -32,8 +32,6 @@ class GRPOConfig(OnlineAgentConfig, KLConfig):
     """Whether the advantage of a token uses the reward-to-go instead of the return of the whole text. The baseline is
     the group's reward-to-go at the same step, of ended texts that of their last step. Matters only with per-token
     rewards or a discount."""
-    gamma: float = 1.0
-    """Discount factor, per token."""
     n_epochs: int = 1
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = None
@@ -49,7 +47,6 @@ class GRPOConfig(OnlineAgentConfig, KLConfig):
         super().__post_init__()
         check_settings(
             self,
-            gamma=(0, 1),
             n_epochs=(1, math.inf),
             batch_size=(1, math.inf),
             clip_range=(0, math.inf),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from textgym_agents.config import CriticConfig, OfflineAgentConfig, check_settings
+from textgym_agents.config import CriticConfig, DiscountConfig, OfflineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import expectile_loss, td_loss
 from textgym_agents.offline import OfflineAgent
@@ -89,7 +89,7 @@ class ILQLPolicy(BasePolicy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILQLConfig(OfflineAgentConfig, CriticConfig):
+class ILQLConfig(OfflineAgentConfig, DiscountConfig, CriticConfig):
     """Hyper-parameters of ILQL; the number of Q-heads is a keyword of ``ILQLPolicy``."""
 
     learning_rate: float = 1e-4

@@ -2,6 +2,7 @@
 
 Unless noted, tensors are (B, T): B episodes, T steps of the longest; ``mask`` is True at the steps taken. A loss has
 one entry per step, over which the agent sums, so that micro-batches add up to the whole.
+Shapes that do not fit raise a ValueError: nothing is broadcast.
 """
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 
 from textgym.rewards import kl_estimate
 from textgym_agents.episodes import Episodes
-from textgym_agents.returns import lambda_returns
+from textgym_agents.returns import check_equal_shapes, lambda_returns
 
 __all__ = [
     "clip_metrics",
@@ -34,6 +35,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
     tensor(2.)
     """
+    check_equal_shapes(values=values, mask=mask)
     return torch.where(mask, values, 0.0).sum() / mask.sum()
 
 
@@ -46,6 +48,7 @@ def normalized(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
     """Return 1 - Var[G - V] / Var[G]: 1 for a perfect V, 0 for a constant one, NaN if G is constant."""
+    check_equal_shapes(values=values, returns=returns, mask=mask)
     variance = returns[mask].var(correction=0)
     return float(1 - (returns - values)[mask].var(correction=0) / variance) if variance > 0 else float("nan")
 
@@ -65,6 +68,7 @@ def policy_gradient_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> t
     >>> policy_gradient_loss(torch.tensor([[-0.5]]), torch.tensor([[2.0]]))
     tensor([[1.]])
     """
+    check_equal_shapes(log_probs=log_probs, advantages=advantages)
     return -advantages.detach() * log_probs
 
 
@@ -93,6 +97,7 @@ def clipped_surrogate_loss(
     >>> clipped_surrogate_loss(zero + torch.log(torch.tensor(1.5)), zero, zero + 1, 0.2)
     tensor([[-1.2000]])
     """
+    check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
     return -torch.minimum(ratio * advantages, clipped * advantages)
@@ -121,6 +126,7 @@ def value_loss(
     >>> value_loss(2 * one, 4 * one, one, 0.5)
     tensor([[3.1250]])
     """
+    check_equal_shapes(values=values, returns=returns, old_values=old_values)
     losses = (values - returns).square()
     if clip_range is not None and old_values is not None:
         clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
@@ -134,6 +140,7 @@ def estimated_kl(estimator: str, log_probs: torch.Tensor, reference: torch.Tenso
     >>> estimated_kl("k2", torch.tensor([-1.0]), torch.tensor([-3.0]))
     tensor([2.])
     """
+    check_equal_shapes(log_probs=log_probs, reference=reference)
     kl: torch.Tensor = kl_estimate(estimator, log_probs - reference, torch.expm1)
     return kl
 
@@ -146,6 +153,7 @@ def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tens
     >>> exact_kl(torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]])))
     tensor([0.1438])
     """
+    check_equal_shapes(logits=logits, reference_logits=reference_logits)
     log_probs = F.log_softmax(logits, dim=-1)
     difference = log_probs - F.log_softmax(reference_logits, dim=-1)
     return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(dim=-1)
@@ -167,6 +175,7 @@ def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torc
     >>> td_loss(torch.tensor([[3.0]]), torch.tensor([[1.0]])), td_loss(torch.ones(1, 1), torch.zeros(1, 1), "squared")
     (tensor([[1.5000]]), tensor([[0.5000]]))
     """
+    check_equal_shapes(q=q, targets=targets)
     if kind == "squared":
         return (q - targets.detach()).square() / 2
     return F.huber_loss(q, targets.detach(), reduction="none")
@@ -227,6 +236,7 @@ def path_inconsistency(
     >>> path_inconsistency(one, 2 * one, 5 * one, one, torch.tensor([1]), temperature=0.5, gamma=1.0, lambda_=1.0)
     tensor([[-3.]])
     """
+    check_equal_shapes(values=values, log_ratios=log_ratios, rewards=rewards, target_values=target_values)
     penalized = rewards - temperature * log_ratios
     returns = lambda_returns(penalized, target_values, num_steps, gamma, lambda_, last_values)
     inside = torch.arange(rewards.shape[1], device=rewards.device) < num_steps[:, None]
@@ -235,6 +245,7 @@ def path_inconsistency(
 
 def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
     """Return (B, T) terms of SB3's ``approx_kl`` (k3 to the policy that acted, in nats) and ``clip_fraction``."""
+    check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs)
     log_probs = log_probs.detach()
     ratio = (log_probs - old_log_probs).exp()
     return {

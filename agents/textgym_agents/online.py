@@ -17,7 +17,7 @@ from textgym_agents.agent import Agent
 from textgym_agents.checkpoint import open_checkpoint
 from textgym_agents.config import AgentConfig, OnlineAgentConfig, check_count
 from textgym_agents.episodes import Episodes
-from textgym_agents.rollout import check_fit, collect, env_seed, make_env, text_env
+from textgym_agents.rollout import check_fit, check_observations, collect, env_seed, make_env, text_env
 
 __all__ = ["OnlineAgent", "rollout_metrics"]
 
@@ -41,7 +41,8 @@ class OnlineAgent(Agent):
     Raises:
         TypeError: If ``env`` is not a batched TextGen environment, ``policy`` or ``config`` is another agent's, or a
             setting is unknown or given twice.
-        ValueError: If the action space is not the model's vocabulary, or the window exceeds its positions.
+        ValueError: If the action space is not the model's vocabulary, observations do not hold the token ids, or the
+            window exceeds the model's positions.
     """
 
     config_class: ClassVar[type[OnlineAgentConfig]]
@@ -71,6 +72,7 @@ class OnlineAgent(Agent):
         elif num_envs is not None or env_kwargs is not None:
             raise TypeError(f"num_envs and env_kwargs are for an env that is given as an id, got {type(env).__name__}")
         check_fit(text_env(env), self.policy)
+        check_observations(env)
         self.policy.backbone.check_window(text_env(env).window)
         self.env: VectorEnv[Any, Any, Any] = env
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from textgym_agents.agent import mean_metrics
-from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clip_metrics, clipped_surrogate_loss, normalized, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
@@ -18,7 +18,7 @@ __all__ = ["PPO", "PPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(OnlineAgentConfig, CriticConfig, KLConfig):
+class PPOConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     """Hyper-parameters of PPO."""
 
     n_epochs: int = 4

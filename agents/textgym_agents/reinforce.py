@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from textgym_agents.config import CriticConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import masked_mean, normalized, policy_gradient_loss, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
@@ -17,7 +17,7 @@ __all__ = ["Reinforce", "ReinforceConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforceConfig(OnlineAgentConfig, CriticConfig, KLConfig):
+class ReinforceConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     """Hyper-parameters of REINFORCE."""
 
     baseline: Literal["value", "leave_one_out", "moving_average", "none"] = "value"

@@ -1,6 +1,7 @@
 """Returns and advantages of whole episodes of different lengths, as pure functions.
 
-Entries after an episode's end are ignored in the arguments and 0 in the results.
+Entries after an episode's end are ignored in the arguments and 0 in the results. Shapes that do not fit raise a
+ValueError: nothing is broadcast.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 
 __all__ = [
     "best_of_groups",
+    "check_equal_shapes",
     "discounted_returns",
     "generalized_advantages",
     "group_statistics",
@@ -74,6 +76,9 @@ def generalized_advantages(
     >>> generalized_advantages(ones, 2 * ones, torch.tensor([2]), 1.0, 0.5)
     tensor([[ 0.5000, -1.0000]])
     """
+    check_equal_shapes(rewards=rewards, values=values)
+    check_equal_shapes(num_steps=num_steps, last_values=last_values)
+    _check_num_steps(num_steps, rewards)
     steps = torch.arange(rewards.shape[1], device=rewards.device)
     inside = steps < num_steps[:, None]
     rewards, values = torch.where(inside, rewards, 0.0), torch.where(inside, values, 0.0)
@@ -87,6 +92,28 @@ def generalized_advantages(
         last = errors[:, t] + gamma * gae_lambda * last
         advantages[:, t] = last
     return advantages
+
+
+def check_equal_shapes(**tensors: torch.Tensor | None) -> None:
+    """Raise a ValueError with all shapes unless those of the given tensors are equal; None is ignored.
+
+    >>> check_equal_shapes(log_probs=torch.zeros(2, 3), advantages=torch.zeros(2))
+    Traceback (most recent call last):
+        ...
+    ValueError: shapes must be equal, got log_probs (2, 3), advantages (2,)
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"shapes must be equal, got {', '.join(f'{name} {s}' for name, s in shapes.items())}")
+
+
+def _check_num_steps(num_steps: torch.Tensor, rewards: torch.Tensor) -> None:
+    size, longest = rewards.shape
+    if num_steps.shape != (size,) or (size and int(num_steps.max()) > longest):
+        raise ValueError(
+            f"num_steps must be the steps of each of {size} episodes, shape ({size},), at most T={longest}, got shape "
+            f"{tuple(num_steps.shape)} and a maximum of {int(num_steps.max())}"
+        )
 
 
 def group_statistics(
@@ -105,6 +132,7 @@ def group_statistics(
     >>> group_statistics(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([4, 4, 9]))[0]
     tensor([2., 2., 5.])
     """
+    check_equal_shapes(values=values, mask=mask)
     exact = values.double()  # in float32 the rounding of the mean would make equal values differ from it
     counted = torch.ones_like(exact) if mask is None else mask.double()
     _, number = groups.unique(return_inverse=True)
@@ -215,6 +243,9 @@ def n_step_returns(
     >>> n_step_returns(torch.ones(1, 3), torch.full((1, 3), 5.0), torch.tensor([3]), 1.0, 2)
     tensor([[7., 2., 1.]])
     """
+    check_equal_shapes(rewards=rewards, values=values)
+    check_equal_shapes(num_steps=num_steps, last_values=last_values)
+    _check_num_steps(num_steps, rewards)
     steps = torch.arange(rewards.shape[1] + 1, device=rewards.device)
     inside = steps < num_steps[:, None]
     last = torch.zeros_like(rewards[:, 0]) if last_values is None else last_values

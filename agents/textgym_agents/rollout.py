@@ -18,6 +18,7 @@ from textgym_agents.policy import ActionOutput, Policy
 __all__ = [
     "check_final_info",
     "check_fit",
+    "check_observations",
     "collect",
     "env_seed",
     "make_env",
@@ -147,13 +148,14 @@ def collect(
         generator: Random generator of the sampling.
 
     Raises:
-        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, the window is longer
-            than the model's positions, or the environment's ``final_info`` is not ``"full"``.
+        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, observations do not hold
+            the token ids, the window exceeds the model's positions, or ``final_info`` is not ``"full"``.
         TypeError: If ``num_episodes`` is not an integer, or the environment is of another family.
     """
     num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
     check_fit(base, policy)
+    check_observations(env)
     check_final_info(base.config.final_info)
     resets_by_hand = env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     collector = _EpisodeCollector(num_episodes, base)
@@ -250,6 +252,21 @@ def check_fit(env: TextGenVectorEnv, policy: Policy) -> None:
             f"the environment has {env.num_actions} actions, the model a vocabulary of {policy.vocab_size}; "
             "make the environment with the model's tokenizer (model=...), or the policy with a model of the "
             "environment's vocabulary, such as textgym.lm.random_lm(num_actions)"
+        )
+
+
+def check_observations(env: VectorEnv[Any, Any, Any]) -> None:
+    """Check that observations are the token window, or a dict that holds it.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    space, window = env.single_observation_space, text_env(env).window
+    ids = space.spaces.get("ids") if isinstance(space, gym.spaces.Dict) else space
+    if not isinstance(ids, gym.spaces.Box) or ids.shape != (window,) or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            "an LM policy reads token ids: the environment needs observation='tokens', 'dict', or a dict with the ids, "
+            f"of shape ({window},), under 'ids', got the observation space {space}"
         )
 
 

@@ -10,7 +10,14 @@ import torch
 from textgym.lm import log_prob
 from textgym_agents.agent import mean_metrics
 from textgym_agents.checkpoint import load_part
-from textgym_agents.config import AgentConfig, CriticConfig, OfflineAgentConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import (
+    AgentConfig,
+    CriticConfig,
+    DiscountConfig,
+    OfflineAgentConfig,
+    OnlineAgentConfig,
+    check_settings,
+)
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import path_inconsistency
 from textgym_agents.offline import OfflineAgent
@@ -59,12 +66,12 @@ class PathConsistencyConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineSoftQConfig(OfflineAgentConfig, CriticConfig, PathConsistencyConfig):
+class OfflineSoftQConfig(OfflineAgentConfig, DiscountConfig, CriticConfig, PathConsistencyConfig):
     """Hyper-parameters of soft Q-learning from recorded episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftQConfig(OnlineAgentConfig, CriticConfig, PathConsistencyConfig):
+class SoftQConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, PathConsistencyConfig):
     """Hyper-parameters of soft Q-learning from the policy's own episodes."""
 
     gradient_steps: int = 4

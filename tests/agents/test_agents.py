@@ -20,6 +20,7 @@ from textgym_agents import (
     AgentConfig,
     BehaviourCloning,
     BehaviourCloningConfig,
+    CriticConfig,
     DQNConfig,
     ExpertIterationConfig,
     GRPOConfig,
@@ -273,6 +274,72 @@ def test_an_agent_of_ones_own_needs_public_names_only(tmp_path):
     loaded = Mine.load(tmp_path, make_env())
     assert loaded.config == MineConfig(num_episodes=8, scale=2.0, micro_batch=3)
     assert torch.equal(parameters(loaded.learn(50)), parameters(agent.learn(50)))
+
+
+def own_agent(loss, base_config=OnlineAgentConfig):
+    """Return an agent with a loss function ``loss(policy, episodes)``."""
+
+    class Own(OnlineAgent):
+        config_class = base_config
+
+        def update(self, episodes):
+            return self.backward(episodes, lambda part: loss(self.policy, part)) | self.optimizer_step()
+
+    return Own(LMPolicy(small_lm()), make_env(), num_episodes=8)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (lambda policy, part: (-policy.evaluate(part).log_probs.sum(1), {}), r"loss \(8,\)"),
+        (lambda policy, part: ((log := policy.evaluate(part).log_probs), {"mean": log.mean(1)}), r"mean \(8,\)"),
+    ],
+)
+def test_a_loss_or_term_of_another_shape_than_the_steps_is_refused(loss, shape):
+    with pytest.raises(ValueError, match=rf"shapes must be equal, got mask \(8, \d+\), .*{shape}"):
+        own_agent(loss).learn(1)
+
+
+def test_weights_of_another_shape_than_one_per_episode_are_refused():
+    agent = own_agent(None)
+    with pytest.raises(ValueError, match=r"weights must be \(B, 1\) = \(8, 1\), got \(8,\)"):
+        agent.backward(agent.collect(), lambda part: (agent.policy.evaluate(part).log_probs, {}), torch.ones(8))
+
+
+def test_a_loss_that_trains_a_head_needs_the_config_of_a_critic():
+    def loss(policy, part):
+        return (policy.evaluate(part).values - part.rewards).square(), {}
+
+    agent = own_agent(loss)
+    before = parameters(agent)
+    with pytest.raises(ValueError, match=r"value_head\.weight, value_head\.bias.*OnlineAgentConfig from CriticConfig"):
+        agent.learn(1)
+    assert torch.equal(before, parameters(agent))
+
+    @dataclass(frozen=True, kw_only=True)
+    class WithCritic(OnlineAgentConfig, CriticConfig):
+        pass
+
+    agent = own_agent(loss, WithCritic).learn(1)
+    assert not torch.equal(before, parameters(agent))
+
+
+def test_gradients_that_another_agent_left_in_a_shared_policy_do_not_count():
+    policy = LMPolicy(small_lm())
+    PPO(policy, make_env(), num_episodes=8).learn(1)
+    assert policy.value_head.weight.grad is not None
+    second = GRPO(policy, make_env(group_size=4), num_episodes=8)
+    second.learn(1)
+    assert policy.value_head.weight.grad is None
+
+
+def test_an_agent_without_a_config_class_is_refused():
+    class Own(OnlineAgent):
+        def update(self, episodes):
+            return {}
+
+    with pytest.raises(TypeError, match="Own has no config_class: set it, such as config_class = OnlineAgentConfig"):
+        Own("tiny", "TextGen-v0")
 
 
 @pytest.mark.parametrize("config", [BehaviourCloningConfig, ExpertIterationConfig, GRPOConfig])

@@ -232,7 +232,7 @@ def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalis
     expected = torch.zeros_like(policy.table)
     for text in texts_of(policy):
         episodes = episodes_of(policy, [text])
-        penalty = estimated_kl("k1", episodes.log_probs, reference[torch.tensor(episodes.infos[0]["actions"])])
+        penalty = estimated_kl("k1", episodes.log_probs, reference[torch.tensor([episodes.infos[0]["actions"]])])
         returns = discounted_returns(episodes.rewards - 0.2 * penalty, episodes.num_steps, 1.0)
         loss = policy_gradient_loss(policy.evaluate(episodes).log_probs, returns).sum()
         expected -= text[3] * torch.autograd.grad(loss, policy.table)[0]

@@ -567,7 +567,7 @@ def test_metrics_carry_sb3s_names_and_are_the_same_at_every_update(make):
     [
         (DQNConfig, {"tau": 1.5}, "tau must be from 0 to 1, got 1.5"),
         (DQNConfig, {"n_steps": 0}, "n_steps must be at least 1, got 0"),
-        (DQNConfig, {"loss": "hubber"}, "unknown loss 'hubber'; did you mean 'huber'"),
+        (DQNConfig, {"loss_type": "hubber"}, "unknown loss_type 'hubber'; did you mean 'huber'"),
         (DQNConfig, {"buffer_size": 0}, "buffer_size must be at least 1, got 0"),
         (SoftQConfig, {"temperature": 0.0}, "temperature must be above 0"),
         (SoftQConfig, {"multi_step_coef": 0.0}, "nothing would be learned"),

@@ -8,16 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgym_agents.losses import (
+    clip_metrics,
     clipped_surrogate_loss,
     estimated_kl,
     exact_kl,
     explained_variance,
     masked_mean,
     normalized,
+    path_inconsistency,
     policy_gradient_loss,
+    td_loss,
     value_loss,
 )
-from textgym_agents.returns import discounted_returns, generalized_advantages, group_statistics, leave_one_out
+from textgym_agents.returns import (
+    discounted_returns,
+    generalized_advantages,
+    group_statistics,
+    lambda_returns,
+    leave_one_out,
+    n_step_returns,
+)
 
 
 def test_terminated_episode_sums_its_discounted_rewards():
@@ -235,3 +245,44 @@ def test_policy_gradient_equals_finite_differences_on_a_two_armed_bandit():
         with torch.no_grad():
             slope = (expected_reward(logits + step) - expected_reward(logits - step)) / 2e-6
         assert -logits.grad[i].item() == pytest.approx(slope.item(), abs=1e-8)
+
+
+# Shapes: a (B,) argument would be broadcast against (B, T) where B = T
+
+BT, B = torch.zeros(3, 3), torch.zeros(3)
+MASK, STEPS = torch.ones(3, 3, dtype=torch.bool), torch.tensor([3, 3, 3])
+WRONG_SHAPES = {
+    "policy gradient": lambda: policy_gradient_loss(BT, B),
+    "clipped surrogate, advantages": lambda: clipped_surrogate_loss(BT, BT, B, 0.2),
+    "clipped surrogate, old": lambda: clipped_surrogate_loss(BT, B, BT, 0.2),
+    "value": lambda: value_loss(BT, B),
+    "clipped value": lambda: value_loss(BT, BT, B, 0.2),
+    "KL": lambda: estimated_kl("k1", BT, B),
+    "exact KL": lambda: exact_kl(BT, B),
+    "TD": lambda: td_loss(BT, B),
+    "path": lambda: path_inconsistency(BT, BT, BT, B, STEPS, temperature=1.0, gamma=1.0, lambda_=1.0),
+    "clip metrics": lambda: clip_metrics(BT, B, 0.2),
+    "mean": lambda: masked_mean(B, MASK),
+    "normalized": lambda: normalized(B, MASK),
+    "explained variance": lambda: explained_variance(BT, B, MASK),
+    "statistics": lambda: group_statistics(B, STEPS, MASK),
+    "advantages": lambda: generalized_advantages(BT, B, STEPS, 1.0, 1.0),
+    "lambda": lambda: lambda_returns(BT, B, STEPS, 1.0, 1.0),
+    "n steps": lambda: n_step_returns(BT, B, STEPS, 1.0, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_unequal_shapes_are_refused_with_both_of_them(name):
+    with pytest.raises(ValueError, match=r"shapes must be equal, got .*\((3, 3|3,)\), .*\((3, 3|3,)\)"):
+        WRONG_SHAPES[name]()
+
+
+@pytest.mark.parametrize("returns", [discounted_returns, lambda *a, **k: n_step_returns(a[0], *a, n=1, **k)])
+def test_lengths_of_whole_texts_in_place_of_numbers_of_steps_are_refused(returns):
+    with pytest.raises(ValueError, match=r"num_steps .*\(3,\).*T=3, .*a maximum of 5"):
+        returns(BT, torch.tensor([3, 5, 4]), gamma=1.0)
+    with pytest.raises(ValueError, match=r"num_steps .*\(3,\).*got shape \(2,\)"):
+        returns(BT, torch.tensor([3, 3]), gamma=1.0)
+    with pytest.raises(ValueError, match=r"num_steps \(3,\), last_values \(3, 1\)"):
+        returns(BT, STEPS, gamma=1.0, last_values=torch.zeros(3, 1))

@@ -4,11 +4,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 
 from fixtures import make_env, small_lm
 from textgym.actions import Subset
 from textgym.constraints import BanTokens
-from textgym_agents import LMPolicy, collect
+from textgym_agents import PPO, LMPolicy, collect
 
 
 class WithoutEos:
@@ -117,6 +118,37 @@ def test_options_reach_the_first_reset(policy):
 def test_a_dict_observation_serves_as_well(policy):
     episodes = sampled(make_env(observation="dict"), policy, 8)
     assert torch.equal(episodes.ids, sampled(make_env(), policy, 8).ids)
+
+
+class LastToken:
+    """The last token of the text alone, or of the dict's key ``ids``."""
+
+    def __init__(self, key=None):
+        self.key = key
+
+    def space(self, tokenizer, window, max_new_tokens):
+        box = gym.spaces.Box(0, tokenizer.vocab_size, (1,), np.int64)
+        return gym.spaces.Dict({self.key: box}) if self.key else box
+
+    def __call__(self, batch):
+        ids = batch.last_ids[:, None]
+        return {self.key: ids} if self.key else ids
+
+
+@pytest.mark.parametrize("observation", [LastToken(), LastToken("ids"), LastToken("token")])
+def test_observations_without_the_token_ids_are_refused_at_construction(policy, observation):
+    env = make_env(observation=observation)
+    for make in (lambda: PPO(policy, env), lambda: collect(env, policy, 8)):
+        with pytest.raises(ValueError, match=r"reads token ids: .*'tokens', 'dict'.*got the observation space"):
+            make()
+
+
+def test_observations_transformed_by_a_wrapper_are_refused_too(policy):
+    space = gym.spaces.Box(0, 1, (3,), np.float32)
+    env = make_env(mode=AutoresetMode.DISABLED)
+    env = gym.wrappers.vector.TransformObservation(env, lambda ids: ids[:, :3] / 8, single_observation_space=space)
+    with pytest.raises(ValueError, match=r"reads token ids: .*got the observation space"):
+        PPO(policy, env)
 
 
 def test_wrappers_are_looked_through(policy):
