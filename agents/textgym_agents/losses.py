@@ -244,7 +244,7 @@ def path_inconsistency(
 
 
 def clip_metrics(log_probs: torch.Tensor, old_log_probs: torch.Tensor, clip_range: float) -> dict[str, torch.Tensor]:
-    """Return (B, T) ``approx_kl`` (k3 estimate against the behaviour policy, in nats) and ``clip_fraction``, as in SB3."""
+    """Return (B, T) ``approx_kl`` (k3 against the behaviour policy, in nats) and ``clip_fraction``, as in SB3."""
     check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs)
     log_probs = log_probs.detach()
     ratio = (log_probs - old_log_probs).exp()
