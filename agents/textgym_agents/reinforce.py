@@ -116,7 +116,9 @@ class Reinforce(OnlineAgent):
             return episodes.values
         if self.config.baseline == "leave_one_out":
             return leave_one_out(returns, episodes.groups(), episodes.mask)
-        return torch.tensor(self.moving_average or 0.0)  # None unless it is the baseline
+        if self.config.baseline == "none" or self.moving_average is None:
+            return torch.zeros(())
+        return torch.tensor(self.moving_average)
 
     def _update_moving_average(self, mean: float) -> None:
         before, decay = self.moving_average, self.config.baseline_decay
