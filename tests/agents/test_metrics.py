@@ -118,7 +118,7 @@ def test_the_documentation_names_all_metrics_and_no_other():
         documented |= {name if name.startswith(group + "/") else f"{group}/{name}" for name in names}
     parts = {name for name in metrics if name.startswith("rollout/score/")}
     assert parts == {"rollout/score/one", "rollout/score/two"}
-    assert documented - {"rollout/score/<part>"} == metrics - parts
+    assert documented - {"rollout/score/<component>"} == metrics - parts
 
 
 def fails_once():
