@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/letter_density.py
 
-Needs the extra `bench`. A random Llama of four layers writes 32 characters after one prompt; AdamW with 1e-3, 64
+Needs the extra `bench`. A random Llama of four layers writes 32 characters after one prompt; Adam with 1e-3, 64
 completions per update in groups of 8, one thread. Time is measured from the start of training to the end of the first
 update whose batch has that mean, as a median over seeds, which also determine the weights. TRL supports rewards of
 whole completions only; the environment can also give a reward per token, for which GRPO needs a discount.
@@ -116,7 +116,7 @@ def report(ends: dict[str, list[tuple[int, Record]]]) -> None:
     trl = [end.seconds for _, end in ends["TRL"]]
     for name, runs in ends.items():
         seconds = [end.seconds for _, end in runs]
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(trl, seconds, strict=True))
+        ratio = statistics.median(mine / theirs for theirs, mine in zip(trl, seconds, strict=True))
         each = ", ".join(f"{steps}" if end.reward >= GOAL else f"none in {steps}" for steps, end in runs)
         print(
             f"{name:28} {statistics.median(steps for steps, _ in runs):6.0f} {statistics.median(seconds):8.1f}"

@@ -49,7 +49,7 @@ class A2C(OnlineAgent):
     Differences from Mnih et al. 2016 (Asynchronous methods for deep reinforcement learning, arXiv:1602.01783): whole
     episodes in place of five steps, generalized advantages in place of n-step returns, Adam in place of RMSprop, one
     process. Differences from Stable-Baselines3: the value loss has the factor 1/2, so ``vf_coef=0.5`` weighs it half as
-    much; advantages are normalized by default.
+    much; advantages are normalized and ``gae_lambda`` is 0.95 by default; Adam in place of RMSprop.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 

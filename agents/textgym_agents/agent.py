@@ -50,7 +50,7 @@ class Agent(ABC):
         optimizer: Adam, with one parameter group for the language model and, with a critic, one for the heads.
         generator: Random generator of the training; ``predict`` has its own.
         num_timesteps: Tokens collected, or drawn from given data.
-        planned_timesteps: Sum of ``total_timesteps`` over all calls of ``learn``.
+        planned_timesteps: ``num_timesteps`` at which the training is done, by the calls of ``learn`` so far.
         num_updates: Gradient steps.
         episodes: Episodes of the last update, for callbacks such as ``EpisodeRecorder``.
     """
@@ -86,7 +86,7 @@ class Agent(ABC):
             )
         self.policy = policy if isinstance(policy, self.policy_class) else self.policy_class(policy)
         self.optimizer = self._make_optimizer()
-        # Children of a seed are independent of each other and of the environment's, which is the seed's own.
+        # Two streams spawned from the seed, independent of each other and of the environment's.
         self.generator, self._prediction_generator = (
             torch.Generator(self.policy.device).manual_seed(int(child.generate_state(1)[0]))
             for child in np.random.SeedSequence(self.config.seed).spawn(2)
@@ -123,7 +123,7 @@ class Agent(ABC):
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Train on at least ``total_timesteps`` further tokens.
 
-        Training progress, which scorers such as ``Schedule`` follow, is the fraction of all tokens ever requested, as
+        Training progress, which scorers such as ``Schedule`` follow, is ``num_timesteps / planned_timesteps``, as
         with SB3's ``reset_num_timesteps=False``: a second ``learn(n)`` after the first begins at 1/2. Checkpoints hold
         it. To resume an interrupted run exactly, call ``agent.learn(agent.planned_timesteps - agent.num_timesteps)``,
         or several such parts, while that is above 0.
@@ -273,7 +273,7 @@ class Agent(ABC):
     def save(self, path: str | Path) -> None:
         """Write a folder from which ``load`` resumes exactly: weights, optimizer, generators, counters.
 
-        The folder is replaced atomically.
+        An older checkpoint is replaced only after all files are written.
 
         Raises:
             FileExistsError: If ``path`` holds something other than a checkpoint.

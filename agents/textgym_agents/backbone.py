@@ -44,6 +44,7 @@ class LMBackbone(nn.Module):
 
     Raises:
         ValueError: If both ``trainable_layers`` and ``lora`` are given, or the model has fewer layers.
+        TypeError: If ``lora`` is neither a rank nor a ``peft.LoraConfig``.
         ImportError: If ``lora`` is given and peft is not installed.
     """
 
@@ -78,11 +79,6 @@ class LMBackbone(nn.Module):
         weight = self.model.get_output_embeddings().weight
         assert isinstance(weight, torch.Tensor)
         return weight.device
-
-    @property
-    def has_adapters(self) -> bool:
-        """Whether low-rank adapters are trained instead of the weights."""
-        return self._lora is not None
 
     @property
     def has_idle_adapters(self) -> bool:

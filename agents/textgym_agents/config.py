@@ -99,8 +99,9 @@ class CriticConfig(AgentConfig):
     """Hyper-parameters of agents with a value or Q head.
 
     An agent whose config inherits from this class trains the heads of its policy; without it they are not in the
-    optimizer. ``update`` has to observe ``bootstrap_truncated``: if it is True, pass
-    ``last_values=self.policy.last_values(episodes)`` to the functions of ``returns``, otherwise None.
+    optimizer. ``update`` has to observe ``bootstrap_truncated``: if it is True, pass ``last_values`` to the functions
+    of ``returns``, from ``LMPolicy.last_values(episodes)``, or from ``QPolicy.evaluate(episodes, with_truncated=True)``
+    by ``Episodes.spread_values``; otherwise None.
     """
 
     head_learning_rate: float = 3e-3

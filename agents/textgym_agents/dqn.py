@@ -82,6 +82,8 @@ class DQN(OnlineAgent):
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
         V(s) = Q_target(s, argmax_a Q(s, a)) over the valid actions,  V = 0 after the end
 
+    (with ``lm_prior`` the argmax is that of Q + T log pi_LM; without ``double_q``, of Q_target).
+
     Differences from Mnih et al. 2015: double Q (van Hasselt et al. 2016, arXiv:1509.06461), Peng's Q(lambda) or n-step
     targets, without off-policy correction, and a LayerNorm before the head: without these three, the Q-values of tokens
     overestimate each other. One online and one target forward over (B, W) ids serve all T steps.

@@ -80,7 +80,7 @@ class GRPO(OnlineAgent):
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have fewer than two episodes
     or do not divide ``num_episodes``, or if it has a KL penalty too. An environment made of an id has groups of 8, or
-    of the next smaller divisor.
+    of the next smaller divisor of ``num_episodes``, or one group if there is none.
 
     Attributes:
         kl: The KL penalty against the initial policy.

@@ -114,11 +114,14 @@ def value_loss(
     Args:
         values: (B, T) float, with gradients.
         returns: (B, T) float.
-        old_values: (B, T) float, of the policy that acted; needed for clipping.
+        old_values: (B, T) float, of the policy that acted; required for clipping.
         clip_range: Clipping parameter for the value function. None does not clip.
 
     Returns:
         (B, T) float.
+
+    Raises:
+        ValueError: If shapes differ, or ``clip_range`` is given without ``old_values``.
 
     Source: Engstrom et al. 2020, Implementation matters in deep policy gradients (arXiv:2005.12729).
 
@@ -128,7 +131,9 @@ def value_loss(
     """
     check_equal_shapes(values=values, returns=returns, old_values=old_values)
     losses = (values - returns).square()
-    if clip_range is not None and old_values is not None:
+    if clip_range is not None:
+        if old_values is None:
+            raise ValueError("clip_range needs old_values, the values of the policy that acted")
         clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
         losses = torch.maximum(losses, (clipped - returns).square())
     return losses / 2

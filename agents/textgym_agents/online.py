@@ -40,9 +40,10 @@ class OnlineAgent(Agent):
 
     Raises:
         TypeError: If ``env`` is not a batched TextGen environment, ``policy`` or ``config`` is another agent's, or a
-            setting is unknown or given twice.
-        ValueError: If the action space is not the model's vocabulary, observations do not hold the token ids, or the
-            window exceeds the model's positions.
+            setting is unknown, given twice, or a keyword of the environment; or if ``num_envs`` or ``env_kwargs`` come
+            with an environment.
+        ValueError: If ``num_envs`` is less than 1, the action space is not the model's vocabulary, observations do not
+            hold the token ids, or the window exceeds the model's positions.
     """
 
     config_class: ClassVar[type[OnlineAgentConfig]]

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -76,7 +76,7 @@ class Policy(Protocol):
         ...
 
 
-class BasePolicy(nn.Module):
+class BasePolicy(nn.Module, ABC):
     """A language model with heads on its hidden states; a subclass defines the heads and what they mean.
 
     Args:

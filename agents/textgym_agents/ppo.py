@@ -30,7 +30,8 @@ class PPOConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     clip_range: float = 0.2
     """Clipping parameter epsilon."""
     clip_range_vf: float | None = None
-    """Clipping parameter for the value function. None does not clip."""
+    """Clipping parameter for the value function; the loss is the maximum of the clipped and the unclipped one (SB3: the
+    clipped one). None does not clip."""
     normalize_advantage: bool = True
     """Whether to normalize the advantages to mean 0 and standard deviation 1 over the collected episodes."""
     ent_coef: float = 0.0

@@ -23,7 +23,7 @@ from textgym_agents.episodes import Episodes
 __all__ = ["EpisodeRecorder", "append_whole", "read_episodes"]
 
 INFO_COLUMNS = ("prompt", "completion", "score", "scores", "group", "end_reason", "kl", "scorer_error", "turns")
-"""Info keys stored as columns; the remaining keys are derived on load."""
+"""Info keys stored as columns. ``completion_ids``, ``length`` and ``is_action`` are derived on load, others lost."""
 
 Row = dict[str, Any]
 """One episode: the columns of ``EpisodeRecorder``, masks as bytes."""
@@ -112,7 +112,7 @@ class EpisodeRecorder(Callback):
 
 
 def read_episodes(path: str | PathLike[str]) -> Episodes:
-    """Read episodes that ``EpisodeRecorder`` wrote, exactly, or another program's file with the same columns.
+    """Read episodes that ``EpisodeRecorder`` wrote, with exact arrays, or another program's file with the same columns.
 
     Only ``prompt_ids``, ``completion_ids`` and ``rewards`` are required. Missing ``log_probs`` become NaN, missing
     ``values`` 0; without ``is_action`` all tokens of the completion are actions.
@@ -388,7 +388,7 @@ def _masks(path: Path, rows: list[tuple[str, Row]], steps: list[int]) -> npt.NDA
 
 
 def _info(row: Row) -> dict[str, Any]:
-    """Return the final info as the environment returned it."""
+    """Return the stored keys of the final info."""
     info = {name: row[name] for name in INFO_COLUMNS if row.get(name) is not None}
     info["completion_ids"], info["length"] = row["completion_ids"], len(row["completion_ids"])
     if "turns" in info:

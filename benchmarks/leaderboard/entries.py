@@ -172,7 +172,7 @@ def dqn(spec: RunSpec) -> Entry:
     T is annealed during the first two thirds of the training. Epsilon is 0: uniformly random tokens make no text.
     """
     env, settings = _env_and_settings(spec)
-    policy = QPolicy(spec.model, lm_prior=True, head_gradient=settings.pop("head_gradient", False))
+    policy = QPolicy(spec.model, lm_prior=True, head_gradient=False)
     settings |= {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
     settings["exploration_timesteps"] = max(1, 2 * spec.timesteps // 3)
     return _trained(DQN(policy, env, **settings), spec)

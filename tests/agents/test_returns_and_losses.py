@@ -286,3 +286,8 @@ def test_lengths_of_whole_texts_in_place_of_numbers_of_steps_are_refused(returns
         returns(BT, torch.tensor([3, 3]), gamma=1.0)
     with pytest.raises(ValueError, match=r"num_steps \(3,\), last_values \(3, 1\)"):
         returns(BT, STEPS, gamma=1.0, last_values=torch.zeros(3, 1))
+
+
+def test_clipping_the_value_needs_the_old_values():
+    with pytest.raises(ValueError, match="clip_range needs old_values"):
+        value_loss(torch.ones(1, 2), torch.ones(1, 2), clip_range=0.2)

@@ -32,7 +32,7 @@ class ActionMasking:
         """Return (B, num_actions) bool, read-only, True where an action is valid.
 
         Raises:
-            InvalidActionError: If an unfinished text has no valid action and there is no EOS to fall back to.
+            InvalidActionError: If an unfinished text has no valid action and EOS is not among the actions.
         """
         tokenizer, constraint, actions = self.components.tokenizer, self.components.constraint, self.components.actions
         tokens = np.broadcast_to(tokenizer.token_mask, (len(batch), tokenizer.vocab_size))
@@ -44,7 +44,7 @@ class ActionMasking:
                 tokens[~masks.any(axis=1), tokenizer.eos_token_id] = True
                 masks = actions.mask(tokens, batch)
             if (~batch.done & ~masks.any(axis=1)).any():
-                raise InvalidActionError("the constraints leave no valid action, and there is no EOS to fall back to")
+                raise InvalidActionError("the constraints leave no valid action, and EOS is not among the actions")
         masks = masks.view()
         masks.flags.writeable = False
         return masks

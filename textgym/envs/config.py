@@ -41,15 +41,15 @@ class TextGenConfig:
     ``textgym.tokenizers.Tokenizer``."""
     prompts: Any = None
     """Prompts, by default the built-in story openings that fit: a list of strings, samples or mappings, a text, JSONL
-    or CSV file (with a column ``prompt``), a ``datasets.Dataset``, an iterator, a function ``f(rng) -> str``, or a
-    ``PromptSource``."""
+    or CSV file (with a column ``prompt``), a ``datasets.Dataset``, an iterator, a function ``f(rng) -> str``,
+    ``"openings:train"`` or ``"openings:eval"``, a reasoning-gym data set, or a ``PromptSource``."""
     prompt_truncation: Literal["left", "right"] | None = None
     """The end at which prompts longer than ``max_prompt_tokens`` are cut. ``None`` raises instead."""
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"
     """Scorer of the completions: a name, ``{name: weight}``, a plain function of the completion, or a ``Scorer``."""
     reward: str | Reward = "terminal"
     """How scores become step rewards: ``"terminal"``, ``"per_token"``, ``"per_turn"``, ``"potential"``,
-    ``"redistributed"`` or a ``Reward``."""
+    ``"redistributed"``, a function ``f(score, batch, final_scores, state)`` or a ``Reward``."""
     kl_penalty: float = 0.0
     """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
     passes its log-probabilities to ``set_log_probs`` before each step, as the agents of textgym do, and stock SB3
@@ -66,7 +66,7 @@ class TextGenConfig:
     """Language model of the KL term, by default ``model``: a name, a loaded model, which is copied, or a
     ``textgym.rewards.Reference``. Where actions are masked, it is renormalised over the valid tokens, as the policy."""
     max_new_tokens: int = 32
-    """Budget of an episode, in tokens that the agent writes."""
+    """Budget of an episode, in actions of the agent, a token each; a prefix given at reset counts too."""
     max_prompt_tokens: int = 32
     """Room for the prompt, in tokens. The window L is the sum of both and of the room for a user's replies."""
     user: Any = None

@@ -47,7 +47,7 @@ class Core:
     ``reset`` and ``step`` are atomic: after an exception every episode and generator is as it was, and the call can be
     repeated; only prompts taken from an iterator are lost. Scorers and prompt sources observe ended episodes last, when
     nothing else can fail; an exception in their ``observe`` leaves the step taken. To make undoing cheap, (N,) arrays
-    are replaced, never changed in place; only ``ids`` is written to.
+    are replaced before they change; ``ids`` is written in place, and ``user_turns`` is copied before each call.
 
     Attributes:
         ids: (N, L) int64, prompt and completion, right-padded with ``pad_token_id`` = V.
@@ -89,7 +89,7 @@ class Core:
 
         self._log_probs: Floats | None = None
         self._scorer_errors: dict[int, str] = {}
-        # Derived from the state when first asked for.
+        # Derived from the state, the latter two when first asked for.
         self._all_running = False
         self._masks: Bools | None = None
         self._now: TextBatch | None = None
@@ -153,6 +153,7 @@ class Core:
         Raises:
             ValueError: If a prompt or prefix does not fit.
             ScorerError: If the reward scores prompts, the scorer fails, and ``on_scorer_error`` is ``"raise"``.
+            InvalidActionError: If the constraints leave no valid action, and EOS is not among the actions.
             PromptsExhaustedError: If there is no prompt for an episode.
         """
         return self._atomically(self._reset, request)
@@ -226,7 +227,7 @@ class Core:
         Raises:
             ResetNeeded: If one of the slots has no running episode, or all are parked.
             ValueError: If ``actions`` has another shape, type or range.
-            InvalidActionError: If an action is masked and ``on_invalid_action`` is ``"raise"``.
+            InvalidActionError: If an action is masked and ``on_invalid_action`` is ``"raise"``, or no action is valid.
             ScorerError: If the scorer fails and ``on_scorer_error`` is ``"raise"``, or a reward exceeds ``max_reward``.
             PromptsExhaustedError: If an episode is to start and there is no prompt for it.
         """
@@ -244,6 +245,7 @@ class Core:
         else:
             none = np.zeros(0, dtype=np.bool_)
             rewards, terminated, truncated, invalid, end = np.zeros(0), none, none, None, None
+            self._scorer_errors = {}
         scorer_errors, final = self._scorer_errors, None
         if end is not None:
             scorer_errors = scorer_errors | end.scorer_errors()
@@ -470,7 +472,10 @@ class Core:
     def action_masks(self) -> Bools:
         """Return (N, num_actions) bool, read-only, True where an action is valid.
 
-        Where the constraints leave none, EOS alone is valid, so that there always is a valid action.
+        Where the constraints leave none, EOS alone is valid.
+
+        Raises:
+            InvalidActionError: If the constraints leave none, and EOS is not among the actions.
         """
         if self._masks is None:
             self._masks = self.masking.masks(self._batch(ALL))
@@ -495,7 +500,10 @@ class Core:
     # Snapshots --------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """Return copies of all that ``set_state`` needs to continue exactly here: arrays, samples, generators."""
+        """Return copies of all that ``set_state`` needs to continue exactly here: arrays, samples, generators.
+
+        Log-probabilities set for the next step are not part of it.
+        """
         return {
             **{name: getattr(self, name).copy() for name in ("ids", *COLUMNS)},
             "samples": list(self.samples),

@@ -117,7 +117,11 @@ class CoreInterface:
         return self.core.reward_names
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return (N, num_actions) bool, True where an action is valid."""
+        """Return (N, num_actions) bool, True where an action is valid.
+
+        Raises:
+            InvalidActionError: If the constraints leave no valid action, and EOS is not among the actions.
+        """
         return self.core.action_masks()
 
     def set_log_probs(self, log_probs: Any) -> None:
@@ -157,7 +161,10 @@ class CoreInterface:
             components.kl.coefficient.coef = state["kl_penalty"]
 
     def get_state(self) -> dict[str, Any]:
-        """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly."""
+        """Return a snapshot of O(N L) integers from which ``set_state`` continues exactly.
+
+        Log-probabilities set for the next step are not part of it.
+        """
         return self.core.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:

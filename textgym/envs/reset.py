@@ -42,7 +42,7 @@ class ResetRequest(NamedTuple):
     rngs: Sequence[np.random.Generator | None] | None = None
     """N generators that replace those of the slots, None where they do not; replacing all restarts group numbers."""
     is_full: bool = False
-    """Whether all slots are reset: a new group begins, and ``num_episodes`` replaces an earlier limit."""
+    """Whether all of a vector interface is reset: a group begins, and ``num_episodes`` replaces the last limit."""
     num_episodes: int | None = None
     """Number of episodes from here on, including this request's, before slots are parked; None for no limit."""
 

@@ -51,7 +51,7 @@ class ReferenceLM:
             (N,) float64, at most 0.
 
         Raises:
-            ValueError: As raised by `LMStream`.
+            TypeError, ValueError: As raised by ``LMStream``.
         """
         if self._stream is None or self._stream.num_slots != len(ids):
             self._stream = LMStream(self.model, len(ids), self.window)

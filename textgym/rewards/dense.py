@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textgym.batch import TextBatch
-from textgym.errors import ScorerError
 from textgym.rewards.base import Reward, RewardState, ScoreFunction
 from textgym.scorers import Scorer, as_scorer, evaluate, observe_episodes, score_batch, scorer_names
 from textgym.scorers.base import FloatArray
@@ -208,9 +207,7 @@ def _turn_scores(scorer: Scorer, batch: TextBatch, num_scored: RewardState) -> t
         num_scored[ended] = num_turns
         part = part.select(is_new)
         scores = score_batch(scorer, _single_turns(part, [turns[-1:] for turns in part.agent_turns]))
-        if scores.error is not None:
-            raise ScorerError(scores.error) from scores.cause
-        result[ended[is_new]] = np.nan_to_num(scores.total, nan=0.0)
+        result[ended[is_new]] = np.nan_to_num(scores.checked_total(), nan=0.0)
     return result, num_scored
 
 

@@ -25,12 +25,13 @@ class Scores:
     """The scores that one scorer gives to B episodes."""
 
     total: FloatArray
-    """(B,) float64; NaN where the scorer failed, was not called or does not apply."""
+    """(B,) float64; NaN where the scorer failed (unless ``on_scorer_error`` replaces it), was not called or does not
+    apply."""
     components: Mapping[str, FloatArray]
     """(B,) float64 by name, unweighted; nested names are ``"outer/inner"``. Empty for a scorer without components, for
     which ``textgym.scorers.evaluate`` adds one, the scorer itself."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Index of each failed episode -> its error message. The total of a failed episode is NaN."""
+    """Index of each failed episode -> its error message."""
     cause: BaseException | None = field(default=None, repr=False, compare=False)
     """The exception behind the first error, if there was one."""
     inner: tuple["Scores", ...] = field(default=(), repr=False, compare=False)

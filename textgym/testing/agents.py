@@ -119,7 +119,8 @@ def probe_agent(
 
     Raises:
         ValueError: If ``probes`` or ``seeds`` are empty, a probe is unknown, or a number is out of range.
-        TypeError: If ``agent_factory`` is not callable, or its result lacks ``learn`` or ``predict``.
+        TypeError: If ``agent_factory`` is not callable, or its result lacks ``learn`` or ``predict``, or ``probes`` or
+            ``seeds`` is not a sequence.
 
     >>> class AlwaysB:
     ...     def learn(self, total_timesteps): ...

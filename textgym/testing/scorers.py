@@ -45,7 +45,8 @@ def check_scorer(
     * leave the batch unchanged, and neither use nor seed the global random generators,
     * give an episode the same score at every call, in every order and in every batch, if it is deterministic,
     * give the better text of each pair the higher score,
-    * be picklable, observe episodes with and without scores, restore its state from JSON and accept ``set_progress``,
+    * be picklable, observe episodes with their scores and with those of a failed call, restore its state from
+      JSON and accept ``set_progress``,
     * give the same scores token by token, if it is incremental: under several tokenizers, with characters that are
       split between tokens, and without modifying a state.
 
@@ -53,7 +54,7 @@ def check_scorer(
         scorer: Anything that ``textgym.scorers.as_scorer`` accepts.
         score_range: Least and greatest score; by default the scorer's ``score_range``.
         deterministic: Whether equal episodes have equal scores; by default the scorer's ``deterministic``. ``False``
-            skips the comparisons.
+            skips the comparisons, the check of the global random generators and that of incremental scoring.
         prefers: Pairs of completions (better, worse); by default known pairs for textgym's own scorers, none for
             others.
         prompt: Prompt of every text; by default each has a different one.

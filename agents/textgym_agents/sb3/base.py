@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 HEAD_LR_SCALE = 10.0
-"""Default learning rate of a head relative to that of the language model, as in textgym's own agents."""
+"""Default learning rate of a head relative to that of the language model, as in textgym's actor-critics."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ class LMQPolicy(DQNPolicy):
 
     Raises:
         TypeError: If the spaces are not of token ids.
-        ValueError: If the vocabularies differ, or the window is longer than the model's positions.
+        ValueError: If the vocabularies differ, the window is longer than the model's positions, the optimizer is fused,
+            or ``head_lr_scale`` is negative.
     """
 
     def __init__(
@@ -327,7 +328,7 @@ class NextStates(TextStates):
         Returns:
             (M,) float.
 
-        Source: Peng and Williams 1994, Incremental multi-step Q-learning.
+        Source: Peng and Williams 1996, Incremental multi-step Q-learning.
 
         >>> ids, zeros = torch.zeros(1, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
         >>> rewards, end = torch.tensor([0.0, 1.0]), torch.tensor([True])
