@@ -213,10 +213,10 @@ def build_scene(seed: int, index: int) -> Scene:
     weather = rng.choice(_fitting_weather(plot, skies))
     outcome = "good" if plot.good and (not plot.bad or rng.random() < float(plot.fact("luck", "0.55"))) else "bad"
     tone = rng.choice(plot.fact("tone", "glad low calm").split())
-    start = rng.choice(plot.start)
-    trouble = rng.choice(plot.trouble) if plot.trouble else ""
-    turn = rng.choice(plot.good if outcome == "good" else plot.bad)
     hero = cast_hero(plot.fact("cast", "any"), plot.is_set("named"), rng)
+    daypart = rng.choice(plot.fact("when", "").split() or DAYPARTS)
+    facts = frozenset((hero.kind, daypart, season, weather))
+    start, trouble, turn = rng.choice(plot.chains(outcome, facts))
     patterns = (start, trouble, turn, plot.fact("goal", ""))
     may_be_narrator = hero.kind != "beast" and not _THIRD_PERSON.search(" ".join(patterns))
     voice = plot.fact("voice", "any" if may_be_narrator else "he")
@@ -229,7 +229,7 @@ def build_scene(seed: int, index: int) -> Scene:
         place=rng.choice(_fitting_places(plot)),
         season=season,
         month=rng.choice(months),
-        daypart=rng.choice(plot.fact("when", "").split() or DAYPARTS),
+        daypart=daypart,
         weather=weather,
         tone=tone,
         goal=plot.fact("goal", ""),

@@ -1,11 +1,14 @@
 """The plots of the world, read from the text files of this folder.
 
 A file is a list of plots. `plot NAME` begins one; `key value` lines follow. `start`, `trouble`, `good` and `bad` may
-repeat, one variant each; a line that begins with a space continues the line above.
+repeat, one variant each; a line that begins with a space continues the line above. A variant may begin with labels,
+such as `[sand wave]`: two labelled variants fit together if they share a label; one without labels fits every other.
+A kind of hero, daypart, season or weather in these brackets is a condition on the scene instead: `[child winter]`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -19,6 +22,16 @@ _FACTS = (
     "topic", "cast", "named", "tie", "friend", "where", "when", "season", "weather", "tone", "voice", "goal", "luck",
     "plain", "mild",
 )  # fmt: skip
+_CONDITIONS = tuple(
+    frozenset(words.split())
+    for words in (
+        "child adult beast",
+        "morning afternoon evening night",
+        "spring summer autumn winter",
+        "sunny warm hot rainy windy foggy cloudy cold snowy stormy",
+    )
+)
+_LABELLED = re.compile(r"^(?:\[([a-z ]+)\] )?(.*)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,8 @@ class Plot:
     """Patterns of a happy turn and end."""
     bad: tuple[str, ...]
     """Patterns of an unhappy turn and end; may be empty."""
+    labels: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Labels and conditions of the patterns that have some."""
 
     def fact(self, key: str, default: str) -> str:
         """Return a setting."""
@@ -46,16 +61,40 @@ class Plot:
         """Return whether the plot sets a key to `yes`."""
         return self.facts.get(key) == "yes"
 
+    def chains(self, outcome: str, facts: frozenset[str]) -> list[tuple[str, str, str]]:
+        """Return the triples of start, trouble and turn that fit together and hold in a scene with these facts."""
+        starts, troubles, turns = (
+            [pattern for pattern in patterns if self._holds(pattern, facts)]
+            for patterns in (self.start, self.trouble or ("",), self.good if outcome == "good" else self.bad)
+        )
+        return [
+            (start, trouble, turn)
+            for start in starts
+            for trouble in troubles
+            for turn in turns
+            if self._fit(start, trouble) and self._fit(trouble, turn) and self._fit(start, turn)
+        ]
+
+    def _holds(self, pattern: str, facts: frozenset[str]) -> bool:
+        asked = self.labels.get(pattern, frozenset())
+        return all(facts & asked & group for group in _CONDITIONS if asked & group)
+
+    def _fit(self, one: str, other: str) -> bool:
+        labels = [self.labels.get(pattern, frozenset()).difference(*_CONDITIONS) for pattern in (one, other)]
+        return not all(labels) or bool(labels[0] & labels[1])
+
 
 def _build(name: str, entries: list[tuple[str, str]]) -> Plot:
-    variants = {key: tuple(value for found, value in entries if found == key) for key in _VARIANTS}
+    labelled = [(key, *_LABELLED.findall(value)[0]) for key, value in entries if key in _VARIANTS]
+    labels = {pattern: frozenset(words.split()) for _, words, pattern in labelled if words}
+    variants = {key: tuple(pattern for found, _, pattern in labelled if found == key) for key in _VARIANTS}
     facts = {key: value for key, value in entries if key in _FACTS}
     unknown = {key for key, _ in entries} - set(_VARIANTS) - set(_FACTS)
     if unknown or not variants["start"] or not (variants["good"] or variants["bad"]):
         raise ValueError(f"plot {name!r}: unknown keys {sorted(unknown)}, or no start, or no end")
     for value in (value for values in variants.values() for value in values):
         parse(value)
-    return Plot(name=name, facts=facts, **variants)
+    return Plot(name=name, facts=facts, labels=labels, **variants)
 
 
 def read_plots(text: str) -> list[Plot]:
