@@ -26,9 +26,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym import Sample, TextBatch, TextGenVectorEnv
 from textgym.lm import LMStream
-from textgym.tasks.world import story
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym_agents import LMPolicy
+from world import story
 
 NUM_ENVS = 64
 MAX_NEW_TOKENS = 32

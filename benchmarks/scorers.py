@@ -27,8 +27,8 @@ from textgym.scorers import (
     LengthBand,
     WeightedSum,
 )
-from textgym.tasks.world import story
 from textgym.tokenizers import as_tokenizer
+from world import story
 
 NUM_ENVS, NUM_TOKENS, NUM_EPISODES, NUM_ROUNDS = 256, 32, 4, 11
 COMPOSITE = {"distinct_n": 0.5, "length_band": 1.0, "repetition": -1.0, "sentence_shape": 0.5, "word_shape": 1.0}

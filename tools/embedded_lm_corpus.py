@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from random import Random
 
 from textgym.tasks import TASKS
-from textgym.tasks.world.facts import Facts, build_facts
-from textgym.tasks.world.french import FLUENT, LEARNER, Habits
-from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.questions import Question, question
-from textgym.tasks.world.realisation import story
-from textgym.tasks.world.scene import stable_rng
-from textgym.tasks.world.shopping import (
+from world.facts import Facts, build_facts
+from world.french import FLUENT, LEARNER, Habits
+from world.grammar import capitalise
+from world.questions import Question, question
+from world.realisation import story
+from world.scene import stable_rng
+from world.shopping import (
     ShoppingGoal,
     customer_opening,
     customer_reply,
@@ -26,9 +26,9 @@ from textgym.tasks.world.shopping import (
     present_item,
     shopping,
 )
-from textgym.tasks.world.summaries import Summary, summary
-from textgym.tasks.world.translation import sentence_pair
-from textgym.tasks.world.vocabulary import shops, weathers
+from world.summaries import Summary, summary
+from world.translation import sentence_pair
+from world.vocabulary import shops, weathers
 
 EOS = "<|endoftext|>"
 KIND_SHARES = {"story": 0.36, "translation": 0.16, "qa": 0.16, "summary": 0.16, "dialogue": 0.16}

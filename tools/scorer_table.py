@@ -31,8 +31,8 @@ from textgym.batch import TextBatch
 from textgym.scorers import Scorer
 from textgym.scorers.catalogue import CATALOGUE, FOLDERS
 from textgym.scorers.text import ends_with_mark
-from textgym.tasks.world import story
 from textgym.tokenizers import Tokenizer, as_tokenizer
+from world import story
 
 __all__ = [
     "PAGE",

@@ -17,9 +17,9 @@ from textgym.batch import TextBatch
 from textgym.lm import load_lm, random_lm
 from textgym.scorers import BradleyTerry, PreferencePair, PreferenceSettings, read_pairs
 from textgym.scorers.learned.preference_model import PreferenceModel, new_head
-from textgym.tasks.world import stable_rng, story
 from textgym.testing import check_scorer
 from textgym.tokenizers import CharTokenizer, as_tokenizer
+from world import stable_rng, story
 
 torch.set_num_threads(1)
 

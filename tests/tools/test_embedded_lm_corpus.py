@@ -26,10 +26,10 @@ from embedded_lm_corpus import (
     translation_prompt,
 )
 from fixtures import ROOT
-from textgym.tasks.world.questions import question
-from textgym.tasks.world.shopping import customer_reply, optimal_reply, progress, shopping
-from textgym.tasks.world.summaries import summary
-from textgym.tasks.world.translation import sentence_pair
+from world.questions import question
+from world.shopping import customer_reply, optimal_reply, progress, shopping
+from world.summaries import summary
+from world.translation import sentence_pair
 
 SEED = 3
 LEVELS = (1, 2, 3)

@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
-from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
-from textgym.tasks.world.french import FLUENT, LEARNER, Habits, Things, agree, at_place, finish, participle, person
-from textgym.tasks.world.scene import build_scene
-from textgym.tasks.world.translation import PATTERNS, Writer, sentence_pair
-from textgym.tasks.world.vocabulary import adjectives, deeds, spots, things
+from world.facts import Character, Errand, Facts, build_facts
+from world.french import FLUENT, LEARNER, Habits, Things, agree, at_place, finish, participle, person
+from world.scene import build_scene
+from world.translation import PATTERNS, Writer, sentence_pair
+from world.vocabulary import adjectives, deeds, spots, things
 
 NADIA, ROSA, TOM, OMAR = (
     Character("Nadia", True), Character("Rosa", True), Character("Tom", False), Character("Omar", False),

@@ -8,10 +8,11 @@ from dataclasses import astuple
 
 import pytest
 
-from textgym.tasks.world import build_facts, build_scene, entities, question, summary
-from textgym.tasks.world.shopping import shopping
-from textgym.tasks.world.translation import sentence_pair
-from textgym.tasks.world.vocabulary import NUMBERS, deeds, spots, things, things_for, words
+from fixtures import ROOT
+from world import build_facts, build_scene, entities, question, summary
+from world.shopping import shopping
+from world.translation import sentence_pair
+from world.vocabulary import NUMBERS, deeds, spots, things, things_for, words
 
 SEED = 3
 LEVELS = (1, 2, 3)
@@ -78,7 +79,7 @@ def test_the_lexicon_is_small():
 
 def test_another_process_with_another_hash_seed_makes_the_same_tasks():
     program = (
-        "from textgym.tasks.world import question, sentence_pair, shopping, summary\n"
+        "from world import question, sentence_pair, shopping, summary\n"
         "for i in range(40):\n"
         "    print([question(3, i, 2), summary(3, i, 3).summary, sentence_pair(3, i, 3)])\n"
         "    print([str(item) for item in shopping(3, i, 2).items])"
@@ -86,7 +87,13 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks():
     environments = [{"PYTHONHASHSEED": seed, "PYTHONUTF8": "1"} for seed in ("1", "2")]
     runs = [
         subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8", env=found
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            encoding="utf-8",
+            env=found,
+            cwd=ROOT / "tools",
         ).stdout
         for found in environments
     ]

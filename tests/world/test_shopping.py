@@ -2,9 +2,9 @@
 
 import pytest
 
-from textgym.tasks.world import customer_opening, customer_reply, optimal_reply, parse_reply, progress, shopping
-from textgym.tasks.world.shopping import Item, ShoppingGoal, hand_over, present_item
-from textgym.tasks.world.vocabulary import NUMBERS, adjectives, shops, things
+from world import customer_opening, customer_reply, optimal_reply, parse_reply, progress, shopping
+from world.shopping import Item, ShoppingGoal, hand_over, present_item
+from world.vocabulary import NUMBERS, adjectives, shops, things
 
 LEVELS = (1, 2, 3)
 APPLE = next(found for found in things() if found.singular == "apple")

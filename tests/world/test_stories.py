@@ -12,10 +12,11 @@ from random import Random
 import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from textgym.tasks.world import Person, build_scene, realise, story
-from textgym.tasks.world.grammar import expand, parse, polish
-from textgym.tasks.world.plots import all_plots, read_plots
-from textgym.tasks.world.scene import MEN, SURNAMES, WOMEN
+from fixtures import ROOT
+from world import Person, build_scene, realise, story
+from world.grammar import expand, parse, polish
+from world.plots import all_plots, read_plots
+from world.scene import MEN, SURNAMES, WOMEN
 
 STORIES = [story(7, index) for index in range(2000)]
 SINGULAR_OR_PLURAL = re.compile(
@@ -30,8 +31,10 @@ def test_a_story_is_decided_by_seed_and_index():
 
 
 def test_another_process_generates_the_same_stories():
-    program = "from textgym.tasks.world import story; print(story(7, 123), end='')"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    program = "from world import story; print(story(7, 123), end='')"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT / "tools"
+    )
     assert run.stdout == STORIES[123]
 
 

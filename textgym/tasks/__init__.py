@@ -6,10 +6,9 @@ dialogue    a shop assistant and a simulated customer
 keywords    environment keywords of a task
 prompts     prompt sources: built-in data by level and split, the user's own data
 page        documentation page of a task
-world       procedural generator of the built-in data
 """
 
-from textgym.tasks import dialogue, text_tasks, world
+from textgym.tasks import dialogue, text_tasks
 from textgym.tasks.base import TASKS, Page, Row, Task, find_task, register_task
 from textgym.tasks.keywords import score_bounds, task_keywords
 from textgym.tasks.page import task_page
@@ -26,5 +25,4 @@ __all__ = [
     "task_keywords",
     "task_page",
     "text_tasks",
-    "world",
 ]

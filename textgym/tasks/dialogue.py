@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import Scorer
-from textgym.tasks import world
 from textgym.tasks.base import Page, Row, Task, register_task
 from textgym.users import Reply, ScriptedUser
 
@@ -33,6 +32,8 @@ class GoalProgress(Scorer):
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.float64]:
         """Return (B,) float64."""
+        import world
+
         goals = [row.get("goal") for row in batch.metadata]
         scores = [
             np.nan if goal is None else world.progress(goal, turns)
@@ -43,6 +44,8 @@ class GoalProgress(Scorer):
 
 def rows(seed: int, index: int, level: int) -> Row:
     """Return a customer's goal, the setting and the customer's first line."""
+    import world
+
     goal = world.shopping(seed, index, level)
     return {"setting": goal.setting, "opening": world.customer_opening(goal), "goal": goal}
 
@@ -53,6 +56,8 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
     Raises:
         ValueError: If the row has no goal, as in the user's own data.
     """
+    import world
+
     if "goal" not in row:
         raise ValueError("the simulated customer needs a built-in goal; for other data give user=... and scorer=...")
     reply = world.customer_reply(row["goal"], agent_turns)
@@ -61,6 +66,8 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
 
 def expert(row: Row, agent_turns: Sequence[str]) -> str:
     """Return the optimal next turn."""
+    import world
+
     return world.optimal_reply(row["goal"], agent_turns)
 
 

@@ -23,7 +23,6 @@ from textgym.scorers import (
     TokenF1,
     WeightedSum,
 )
-from textgym.tasks import world
 from textgym.tasks.base import Page, Row, Task, register_task
 
 # Story continuation: gym.make("TextGen-v0", task="topic") is one of five ----------------------------------------------
@@ -35,6 +34,8 @@ PLAIN_SENTENCES = r"[^\"!?]{8,}\."
 
 def openings(seed: int, index: int, level: int) -> Row:
     """Return the first words of a story."""
+    import world
+
     rng = world.stable_rng(seed, index, 40)
     words = world.story(seed, index).split()
     return {"opening": " ".join(words[: rng.randint(4, 7)])}
@@ -74,6 +75,8 @@ _story_task("format", partial(Regex, PLAIN_SENTENCES, mode="fullmatch"), ", all 
 
 def sentence_pairs(seed: int, index: int, level: int) -> Row:
     """Return an English sentence and its French translation."""
+    import world
+
     pair = world.sentence_pair(seed, index, level)
     return {"source": pair.english, "target": pair.french}
 
@@ -120,6 +123,8 @@ register_task(
 
 def questions(seed: int, index: int, level: int) -> Row:
     """Return a passage, a question about it and the answer."""
+    import world
+
     found = world.question(seed, index, level)
     return {"context": found.passage, "question": found.question, "answer": found.answer, "kind": found.kind}
 
@@ -171,6 +176,8 @@ register_task(
 
 def passages(seed: int, index: int, level: int) -> Row:
     """Return a passage and its summary."""
+    import world
+
     found = world.summary(seed, index, level)
     return {"document": found.passage, "summary": found.summary, "vocabulary": nouns()}
 
@@ -178,6 +185,8 @@ def passages(seed: int, index: int, level: int) -> Row:
 @cache
 def nouns() -> tuple[str, ...]:
     """Return the nouns whose presence in a summary is checked against the document."""
+    import world
+
     things = (form for thing in world.things() for form in (thing.singular, thing.plural))
     return (*things, *(spot.name for spot in world.spots()))
 

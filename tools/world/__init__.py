@@ -7,12 +7,12 @@ errand that fits the scene (`build_facts`): `sentence_pair` realises them in Eng
 
 from __future__ import annotations
 
-from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
-from textgym.tasks.world.parsing import ParsedReply, parse_reply
-from textgym.tasks.world.questions import Question, question
-from textgym.tasks.world.realisation import realise, story
-from textgym.tasks.world.scene import Person, Scene, build_scene, stable_rng
-from textgym.tasks.world.shopping import (
+from world.facts import Character, Errand, Facts, build_facts
+from world.parsing import ParsedReply, parse_reply
+from world.questions import Question, question
+from world.realisation import realise, story
+from world.scene import Person, Scene, build_scene, stable_rng
+from world.shopping import (
     CustomerReply,
     Item,
     ShoppingGoal,
@@ -22,9 +22,9 @@ from textgym.tasks.world.shopping import (
     progress,
     shopping,
 )
-from textgym.tasks.world.summaries import Entities, Summary, entities, summary
-from textgym.tasks.world.translation import SentencePair, sentence_pair
-from textgym.tasks.world.vocabulary import Place, spots, things
+from world.summaries import Entities, Summary, entities, summary
+from world.translation import SentencePair, sentence_pair
+from world.vocabulary import Place, spots, things
 
 __all__ = [
     "Character",

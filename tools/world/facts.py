@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from textgym.tasks.world.grammar import article
-from textgym.tasks.world.scene import MEN, WOMEN, Person, Scene, build_scene, stable_rng
-from textgym.tasks.world.vocabulary import (
+from world.grammar import article
+from world.scene import MEN, WOMEN, Person, Scene, build_scene, stable_rng
+from world.vocabulary import (
     NUMBERS,
     Deed,
     Spot,
@@ -105,7 +105,7 @@ class Facts:
 def noun_phrase(thing: Thing, count: int, modifiers: str = "") -> str:
     """Return an English noun phrase with article or number.
 
-    >>> from textgym.tasks.world.vocabulary import things
+    >>> from world.vocabulary import things
     >>> noun_phrase(things()[0], 1, "old"), noun_phrase(things()[0], 3, "red")
     ('an old apple', 'three red apples')
     """

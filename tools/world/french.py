@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from textgym.tasks.world.facts import Character
-from textgym.tasks.world.vocabulary import FRENCH_NUMBERS, Adjective, Spot, Thing, adjectives, trades
+from world.facts import Character
+from world.vocabulary import FRENCH_NUMBERS, Adjective, Spot, Thing, adjectives, trades
 
 _ELISION = re.compile(r"\b([LlDdNnJj]e|[Ll]a|[Qq]ue|[Jj]usque) (?=[aeiouâàéèêîôûœAEIOUÉ]|horlog)")
 _CONTRACTIONS = tuple(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 
-from textgym.tasks.world.vocabulary import NUMBERS, adjectives, things
+from world.vocabulary import NUMBERS, adjectives, things
 
 _SENTENCE = re.compile(r"[^.!?\n;]+[.!?;]*")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")

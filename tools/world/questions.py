@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from textgym.tasks.world.facts import Character, Errand, Facts, build_facts
-from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.scene import stable_rng
-from textgym.tasks.world.vocabulary import NUMBERS, Thing, check_level, spots, things, weathers
+from world.facts import Character, Errand, Facts, build_facts
+from world.grammar import capitalise
+from world.scene import stable_rng
+from world.vocabulary import NUMBERS, Thing, check_level, spots, things, weathers
 
 MAX_RESULT = 20
 

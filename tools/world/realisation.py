@@ -13,9 +13,9 @@ from collections import defaultdict
 from functools import cache
 from random import Random
 
-from textgym.tasks.world.grammar import capitalise, expand, polish
-from textgym.tasks.world.scene import FORMS, UNNAMED_TIES, Person, Scene, build_scene, draw_thing, stable_rng
-from textgym.tasks.world.vocabulary import classes, read_lines
+from world.grammar import capitalise, expand, polish
+from world.scene import FORMS, UNNAMED_TIES, Person, Scene, build_scene, draw_thing, stable_rng
+from world.vocabulary import classes, read_lines
 
 _TIMES = (
     "one {weather} {daypart}",

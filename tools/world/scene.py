@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from textgym.tasks.world.grammar import SLOT
-from textgym.tasks.world.plots import Plot, all_plots
-from textgym.tasks.world.vocabulary import Place, classes, places
+from world.grammar import SLOT
+from world.plots import Plot, all_plots
+from world.vocabulary import Place, classes, places
 
 WOMEN = (
     "Nadia", "Lena", "Rosa", "Mira", "Anna", "Clara", "Ines", "Emma", "Sofia", "Lila", "Amara", "Elsa", "Nora",

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from textgym.tasks.world.facts import build_facts, noun_phrase
-from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.parsing import ParsedReply, parse_reply
-from textgym.tasks.world.scene import MEN, WOMEN, stable_rng
-from textgym.tasks.world.vocabulary import NUMBERS, Thing, check_level, shops
+from world.facts import build_facts, noun_phrase
+from world.grammar import capitalise
+from world.parsing import ParsedReply, parse_reply
+from world.scene import MEN, WOMEN, stable_rng
+from world.vocabulary import NUMBERS, Thing, check_level, shops
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def optimal_reply(goal: ShoppingGoal, helper_turns: Sequence[str]) -> str:
 def hand_over(count: int, quality: str, thing: Thing) -> str:
     """Return a reply that hands things over.
 
-    >>> from textgym.tasks.world.vocabulary import things
+    >>> from world.vocabulary import things
     >>> hand_over(3, "red", things()[0])
     'Here are three red apples.'
     """

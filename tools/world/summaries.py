@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
-from textgym.tasks.world.facts import Errand, Facts, build_facts
-from textgym.tasks.world.grammar import capitalise
-from textgym.tasks.world.scene import MEN, WOMEN, stable_rng
-from textgym.tasks.world.vocabulary import check_level, spots, things, trades, weathers
+from world.facts import Errand, Facts, build_facts
+from world.grammar import capitalise
+from world.scene import MEN, WOMEN, stable_rng
+from world.vocabulary import check_level, spots, things, trades, weathers
 
 GLIMPSES = {
     "out": (

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from textgym.tasks.world.facts import Character, Facts, build_facts
-from textgym.tasks.world.french import FLUENT, Habits, Things, agree, at_place, finish, participle, person
-from textgym.tasks.world.grammar import article, capitalise
-from textgym.tasks.world.scene import stable_rng
-from textgym.tasks.world.vocabulary import NUMBERS, Spot, adjectives, check_level, weathers, words
+from world.facts import Character, Facts, build_facts
+from world.french import FLUENT, Habits, Things, agree, at_place, finish, participle, person
+from world.grammar import article, capitalise
+from world.scene import stable_rng
+from world.vocabulary import NUMBERS, Spot, adjectives, check_level, weathers, words
 
 Pair = tuple[str, str]
 """The same phrase in English and in French."""

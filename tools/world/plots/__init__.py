@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
-from textgym.tasks.world.grammar import parse
+from world.grammar import parse
 
 __all__ = ["Plot", "all_plots", "read_plots"]
 
