@@ -38,12 +38,13 @@ _NIGHT_TIMES = (
 
 
 @cache
-def phrases() -> dict[str, tuple[str, ...]]:
-    """Return the general sentences by purpose."""
-    found: dict[str, list[str]] = defaultdict(list)
+def phrases() -> dict[str, tuple[tuple[str, frozenset[str]], ...]]:
+    """Return the general sentences by purpose, each with its conditions; `!word` is a condition that must not hold."""
+    found: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for line in read_lines("phrases.txt"):
-        purpose, _, pattern = line.partition(": ")
-        found[purpose].append(pattern)
+        key, _, pattern = line.partition(": ")
+        purpose, _, conditions = key.removesuffix("]").partition("[")
+        found[purpose].append((pattern, frozenset(conditions.split())))
     return {purpose: tuple(patterns) for purpose, patterns in found.items()}
 
 
@@ -62,42 +63,47 @@ class Realiser:
         """Return the story, one paragraph."""
         scene, rng = self.scene, self.rng
         patterns = [scene.start]
-        if rng.random() < 0.15 and not scene.first_person and not scene.plain:
-            patterns += [self._phrase("who")]
+        if rng.random() < 0.15 and scene.hero.kind != "beast" and not scene.first_person and not scene.plain:
+            patterns = [self._phrase("who"), *patterns]
         if rng.random() < _FEELING[scene.tone]:
-            patterns += [self._with_friend(scene.tone)]
-            if rng.random() < 0.25:
-                patterns += [self._with_friend(scene.tone)]
-        if rng.random() < 0.2 and not scene.plain and "sky" not in scene.start.lower():
+            patterns += [self._phrase(scene.tone)]
+            if rng.random() < 0.1:
+                patterns += [self._phrase(scene.tone)]
+        if rng.random() < 0.2 and not scene.plain and "no_weather" in scene.conditions:
             patterns += ["{Sky}"]
         if scene.trouble:
             patterns += [scene.trouble, *self._reaction()]
         patterns += [scene.turn]
-        if rng.random() < 0.6 and not scene.plain:
-            patterns += [self._with_friend("cheer" if scene.outcome == "good" else "sorrow")]
+        if rng.random() < 0.4 and not scene.plain:
+            patterns += [self._phrase("cheer" if scene.outcome == "good" else "sorrow")]
         if scene.first_person:
             patterns = [pattern.replace("{H} and {f}", "{F} and I") for pattern in patterns]
             patterns = [pattern.replace("{h} and {f}", "{f} and I") for pattern in patterns]
-        return polish(" ".join(expand(pattern, self.fill, rng) for pattern in patterns))
+        return polish(" ".join(expand(pattern, self.fill, rng) for pattern in patterns if pattern))
 
     def _reaction(self) -> list[str]:
         if self.scene.plain or not self.scene.trouble:
             return []
-        found = [self._with_friend("hurt")] if self.rng.random() < 0.6 and not self.scene.mild else []
+        found = [self._phrase("hurt")] if self.rng.random() < 0.6 and not self.scene.mild else []
         if self.rng.random() < 0.4:
             found.append(self._phrase("rise" if self.scene.outcome == "good" else "fall"))
         return found
 
-    def _with_friend(self, purpose: str) -> str:
-        has_company = self.scene.has_company and not self.scene.first_person and f"{purpose}f" in phrases()
-        return self._phrase(purpose, f"{purpose}f" if has_company else "")
-
-    def _phrase(self, purpose: str, with_friend: str = "") -> str:
+    def _phrase(self, purpose: str) -> str:
+        """Return a fresh sentence whose conditions hold, also one about the friend; empty if there is none."""
+        scene = self.scene
         options = list(phrases()[purpose])
-        if with_friend:
-            options += phrases()[with_friend]
-        fresh = [option for option in options if option not in self.used]
-        chosen = self.rng.choice(fresh or options)
+        if scene.has_company and not scene.first_person:
+            options += phrases().get(f"{purpose}f", ())
+        fresh = [
+            pattern
+            for pattern, conditions in options
+            if pattern not in self.used
+            and all((word.lstrip("!") in scene.conditions) != word.startswith("!") for word in conditions)
+        ]
+        if not fresh:
+            return ""
+        chosen = self.rng.choice(fresh)
         self.used.add(chosen)
         return chosen
 
@@ -125,8 +131,8 @@ class Realiser:
             options = _NIGHT_TIMES if scene.daypart == "night" else _TIMES
             return expand(self.rng.choice(options), self.fill, self.rng)
         if slot in phrases() or slot == "sky":
-            dark = scene.daypart in ("evening", "night") and scene.weather in ("sunny", "warm", "hot")
-            purpose = ("sky.dark" if dark else f"sky.{scene.weather}") if slot == "sky" else slot
+            weather = "dark" if "dark" in scene.conditions else scene.weather
+            purpose = f"sky.{weather}" if slot == "sky" else slot
             return expand(self._phrase(purpose), self.fill, self.rng)
         if slot.rstrip("0123456789") not in classes():
             raise ValueError(f"unknown slot {slot!r} in plot {scene.plot!r}")
@@ -143,8 +149,7 @@ class Realiser:
             self.known.add("hero")
             self.focus = "hero"
             return _introduced(hero, slot == "hsubject", self.rng) + ("'s" if slot == "hs" else "")
-        rivals = scene.friend is not None and scene.friend.pronoun == hero.pronoun and "friend" in self.known
-        likely = (0.7 if self.focus == "hero" else 0.0) if rivals else (0.75 if self.focus == "hero" else 0.4)
+        likely = 0.75 if self.focus == "hero" else 0.0 if hero.kind == "beast" else 0.4
         self.focus = "hero"
         if slot != "hn" and self.rng.random() < likely:
             return FORMS[hero.pronoun][{"hs": "his", "ho": "him"}.get(slot, "he")]
@@ -178,8 +183,7 @@ class Realiser:
             self.known.add("friend")
             self.focus = "friend"
             return (tie if unnamed else f"{tie} {friend.name}") + ending
-        rivals = friend.pronoun == scene.hero.pronoun and not scene.first_person
-        likely = 0.6 if self.focus == "friend" and not rivals and slot == "fsubject" else 0.0
+        likely = 0.6 if self.focus == "friend" and friend.kind != "beast" and slot == "fsubject" else 0.0
         self.focus = "friend"
         if self.rng.random() < likely:
             return forms["he"]
@@ -206,7 +210,9 @@ _FACTS = {
     "daypart": lambda scene: scene.daypart,
     "season": lambda scene: scene.season,
     "month": lambda scene: scene.month,
-    "weather": lambda scene: "clear" if scene.daypart == "night" and scene.weather == "sunny" else scene.weather,
+    "weather": lambda scene: (
+        "clear" if scene.daypart in ("evening", "night") and scene.weather == "sunny" else scene.weather
+    ),
     "trait": lambda scene: scene.hero.trait,
     "woman": lambda scene: _NOUNS[scene.hero.kind].get(scene.hero.pronoun, "friend"),
     "girl": lambda scene: "girl" if scene.hero.pronoun == "she" else "boy",

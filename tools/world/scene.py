@@ -83,23 +83,20 @@ def cast_hero(kind: str, has_name: bool, rng: Random) -> Person:
 
 
 def cast_friend(hero: Person, ties: str, rng: Random) -> Person:
-    """Draw a second person, mostly of the other pronoun; `ties` are comma-separated, empty for all that fit."""
-    other = "he" if hero.pronoun == "she" else "she"
-    pronoun = other if rng.random() < 0.9 else hero.pronoun
+    """Draw a second person, of the other pronoun; `ties` are comma-separated, empty for all that fit."""
+    pronoun = "he" if hero.pronoun == "she" else "she"
     if hero.kind == "beast":
         name = rng.choice([f"the {beast}" for beast in BEASTS if f"the {beast}" != hero.name])
-        return Person(name, other, "beast", rng.choice(TRAITS), "friend")
+        return Person(name, pronoun, "beast", rng.choice(TRAITS), "friend")
     table = CHILD_TIES if hero.kind == "child" else ADULT_TIES
     wanted = ties.replace("_", " ").split(",") if ties else []
     fitting = [tie for tie in table[pronoun] if tie in wanted] or ([] if wanted else list(table[pronoun]))
-    if not wanted and pronoun == hero.pronoun:
-        fitting = [tie for tie in fitting if tie not in ("wife", "husband")]
     tie = rng.choice(fitting or ["friend"])
     kind = "child" if hero.kind == "child" and tie in CHILDREN_TIES else "adult"
     if tie in ("neighbour", "teacher"):
         name = ("Mrs " if pronoun == "she" else "Mr ") + rng.choice(SURNAMES)
     else:
-        name = rng.choice([name for name in (WOMEN if pronoun == "she" else MEN) if name != hero.name])
+        name = rng.choice(WOMEN if pronoun == "she" else MEN)
     return Person(name, pronoun, kind, rng.choice(TRAITS), tie)
 
 
@@ -109,8 +106,16 @@ SEASONS = {
     "autumn": (("September", "October", "November"), ("sunny", "rainy", "windy", "foggy", "cloudy", "cold", "stormy")),
     "winter": (("December", "January", "February"), ("snowy", "snowy", "cold", "cloudy", "windy", "sunny")),
 }
+_CLEAR = ("sunny", "warm", "hot")
 DAYPARTS = ("morning", "morning", "afternoon", "afternoon", "evening")
 _THIRD_PERSON = re.compile(r"\b([Tt]hey|[Tt]hem|[Tt]heir|[Bb]oth|each other|Gof|gof)\b")
+_LONG_AFTER = re.compile(
+    r"\b(next|later|weeks?|months?|years?|spring|winter|morning|night|tomorrow|since|(n?ever|every|life|always|again)"
+    r"|days|midnight|from (then|that)|long time)\b"
+)
+_WEATHER = re.compile(
+    r"\b(rain|rained|snow|snowed|storm|stormy|sun|thunder|wind|fog|clouds?|sky|stars?|moon|wet)\b", re.I
+)
 _MASK = (1 << 64) - 1
 
 
@@ -158,6 +163,8 @@ class Scene:
     """Whether strong reactions to the trouble are left out."""
     plain: bool
     """Whether general sentences are left out (letters, diaries, dreams)."""
+    conditions: frozenset[str]
+    """Words that hold of the scene; a general sentence states in brackets which of them it presupposes."""
 
 
 def stable_rng(*numbers: int) -> Random:
@@ -197,6 +204,40 @@ def _fitting_weather(plot: Plot, skies: tuple[str, ...]) -> list[str]:
     return [sky for sky in skies if not allowed or sky in allowed] or allowed
 
 
+def _conditions(
+    plot: Plot,
+    hero: Person,
+    friend: Person | None,
+    place: Place,
+    daypart: str,
+    weather: str,
+    patterns: tuple[str, str, str],
+) -> frozenset[str]:
+    """Return the words that hold of a scene; `is` and `not` of the plot add and remove some."""
+    start, trouble, turn = patterns
+    slots = set(SLOT.findall(start.lower()))
+    near = plot.fact("friend", "near") == "near"
+    found = {
+        "day": daypart in ("morning", "afternoon"),
+        "dark": daypart in ("evening", "night") and weather in _CLEAR,
+        "fair": weather not in ("rainy", "stormy", "foggy"),
+        "roofs": "nature" not in place.tags and "water" not in place.tags,
+        "alone": not _needs_friend((start,)),
+        "there": bool(slots & {"at", "to", "go", "gof", "glimpse"}),
+        "going": bool(slots & {"to", "go"}),
+        "no_weather": not _WEATHER.search(f"{start} {trouble} {turn}") and not slots & {"go", "gof", "sky"},
+        "same_day": not _LONG_AFTER.search(turn),
+        "laughter": "laugh" in turn,
+        "calm_friend": near and not _needs_friend((trouble,)),
+        "friend_stays": near and _needs_friend((turn,)),
+        "friends": friend is not None and friend.tie in ("friend", "cousin", "neighbour") and "friend" not in turn,
+    }  # fmt: skip
+    usual = {"ordinary", "quiet", "still", "anger", "joy", "food", "home"}
+    words = {hero.kind, daypart, weather, place.name.replace(" ", "_"), *place.tags, *usual}
+    words |= {word for word, holds in found.items() if holds} | set(plot.fact("is", "").split())
+    return frozenset(words - set(plot.fact("not", "").split()))
+
+
 def _needs_friend(patterns: tuple[str, ...]) -> bool:
     names = {name.lower() for pattern in patterns for name in SLOT.findall(pattern)}
     return bool(
@@ -220,15 +261,19 @@ def build_scene(seed: int, index: int) -> Scene:
     patterns = (start, trouble, turn, plot.fact("goal", ""))
     may_be_narrator = hero.kind != "beast" and not _THIRD_PERSON.search(" ".join(patterns))
     voice = plot.fact("voice", "any" if may_be_narrator else "he")
+    friend = cast_friend(hero, plot.fact("tie", ""), rng) if _needs_friend(patterns) else None
+    is_narrator = voice == "I" or (voice == "any" and rng.random() < 0.15)
+    place = rng.choice(_fitting_places(plot))
+    month = rng.choice(months)
     return Scene(
         plot=plot.name,
         topic=plot.fact("topic", ""),
         hero=hero,
-        friend=cast_friend(hero, plot.fact("tie", ""), rng) if _needs_friend(patterns) else None,
-        first_person=voice == "I" or (voice == "any" and rng.random() < 0.15),
-        place=rng.choice(_fitting_places(plot)),
+        friend=friend,
+        first_person=is_narrator,
+        place=place,
         season=season,
-        month=rng.choice(months),
+        month=month,
         daypart=daypart,
         weather=weather,
         tone=tone,
@@ -241,4 +286,5 @@ def build_scene(seed: int, index: int) -> Scene:
         has_company=_needs_friend((start,)) and plot.fact("friend", "near") == "near",
         mild=plot.is_set("mild"),
         plain=plot.is_set("plain"),
+        conditions=_conditions(plot, hero, friend, place, daypart, weather, (start, trouble, turn)),
     )

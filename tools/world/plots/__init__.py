@@ -4,6 +4,7 @@ A file is a list of plots. `plot NAME` begins one; `key value` lines follow. `st
 repeat, one variant each; a line that begins with a space continues the line above. A variant may begin with labels,
 such as `[sand wave]`: two labelled variants fit together if they share a label; one without labels fits every other.
 A kind of hero, daypart, season or weather in these brackets is a condition on the scene instead: `[child winter]`.
+`is WORDS` and `not WORDS` add and remove conditions for the general sentences of phrases.txt.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Plot", "all_plots", "read_plots"]
 _VARIANTS = ("start", "trouble", "good", "bad")
 _FACTS = (
     "topic", "cast", "named", "tie", "friend", "where", "when", "season", "weather", "tone", "voice", "goal", "luck",
-    "plain", "mild",
+    "plain", "mild", "is", "not",
 )  # fmt: skip
 _CONDITIONS = tuple(
     frozenset(words.split())
