@@ -11,24 +11,25 @@ from collections.abc import Iterator
 from random import Random
 
 from textgym.tasks import TASKS
-from world.facts import Facts, build_facts
-from world.french import FLUENT, LEARNER, Habits
-from world.grammar import capitalise
-from world.questions import Question, question
-from world.realisation import story
-from world.scene import stable_rng
-from world.shopping import (
+from textgym.tasks.shop import (
+    Item,
     ShoppingGoal,
     customer_opening,
     customer_reply,
     hand_over,
     optimal_reply,
     present_item,
-    shopping,
 )
+from world.facts import Facts, build_facts
+from world.french import FLUENT, LEARNER, Habits
+from world.grammar import capitalise
+from world.questions import Question, question
+from world.realisation import story
+from world.scene import stable_rng
+from world.shopping import shopping
 from world.summaries import Summary, summary
 from world.translation import sentence_pair
-from world.vocabulary import shops, weathers
+from world.vocabulary import shops, things, weathers
 
 EOS = "<|endoftext|>"
 KIND_SHARES = {"story": 0.36, "translation": 0.16, "qa": 0.16, "summary": 0.16, "dialogue": 0.16}
@@ -130,7 +131,7 @@ def document(seed: int, index: int) -> str:
         found = summary(seed, index, level)
         flaw = _draw_flaw(kind, level, rng)
         return f"{summary_prompt(found)} {_summary(found, build_facts(seed, index), flaw, rng)}"
-    return _dialogue(shopping(seed, index, level), rng)
+    return _dialogue(shopping(seed, index, level), level, rng)
 
 
 def refining_documents(seed: int, start: int, count: int) -> Iterator[str]:
@@ -229,7 +230,8 @@ def _summary(found: Summary, facts: Facts, flaw: str, rng: Random) -> str:
 def _wrong_turn(goal: ShoppingGoal, turns: list[str], rng: Random) -> str:
     """Hand over an item with the wrong number, quality or thing."""
     item = present_item(goal, turns)
-    count, quality, thing = item.count, item.quality, item.thing
+    count, quality = item.count, item.quality
+    thing = next(found for found in things() if found.singular == item.thing)
     fault = rng.choice(("count", "count", "quality", "thing"))
     if fault == "thing":
         thing = rng.choice([other for other in shops()[goal.shop] if other is not thing])
@@ -238,13 +240,13 @@ def _wrong_turn(goal: ShoppingGoal, turns: list[str], rng: Random) -> str:
         quality = rng.choice([other for other in (*thing.colours, *thing.kinds) if other != quality])
     else:
         count = rng.choice([number for number in range(1, 10) if number != count])
-    return hand_over(count, quality, thing)
+    return hand_over(Item(count, quality, thing.singular))
 
 
-def _dialogue(goal: ShoppingGoal, rng: Random) -> str:
+def _dialogue(goal: ShoppingGoal, level: int, rng: Random) -> str:
     text, turns = dialogue_prompt(goal), list[str]()
     while True:
-        flaw = _draw_flaw("dialogue", goal.level, rng)
+        flaw = _draw_flaw("dialogue", level, rng)
         reply = optimal_reply(goal, turns)
         if flaw == "chatty":
             reply = USUAL_CHATTER if rng.random() < 0.85 else rng.choice(CHATTER)

@@ -26,8 +26,9 @@ from embedded_lm_corpus import (
     translation_prompt,
 )
 from fixtures import ROOT
+from textgym.tasks.shop import customer_reply, optimal_reply, progress
 from world.questions import question
-from world.shopping import customer_reply, optimal_reply, progress, shopping
+from world.shopping import shopping
 from world.summaries import summary
 from world.translation import sentence_pair
 

@@ -1,5 +1,6 @@
 """Questions and summaries of the world: answers are right, summaries true."""
 
+import os
 import re
 import subprocess
 import sys
@@ -84,16 +85,11 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks():
         "    print([question(3, i, 2), summary(3, i, 3).summary, sentence_pair(3, i, 3)])\n"
         "    print([str(item) for item in shopping(3, i, 2).items])"
     )
-    environments = [{"PYTHONHASHSEED": seed, "PYTHONUTF8": "1"} for seed in ("1", "2")]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+    environments = [{"PYTHONHASHSEED": seed, "PYTHONUTF8": "1", "PYTHONPATH": path} for seed in ("1", "2")]
     runs = [
         subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            check=True,
-            encoding="utf-8",
-            env=found,
-            cwd=ROOT / "tools",
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8", env=found
         ).stdout
         for found in environments
     ]

@@ -1,6 +1,7 @@
 """The multi-turn task: a shop assistant serves a simulated customer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from textgym.batch import TextBatch
 from textgym.scorers.base import Scorer
 from textgym.tasks.base import Page, Row, Task, register_task
+from textgym.tasks.shop import ShoppingGoal, customer_opening, customer_reply, optimal_reply, progress
 from textgym.users import Reply, ScriptedUser
 
 __all__ = ["GoalProgress"]
@@ -32,11 +34,9 @@ class GoalProgress(Scorer):
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.float64]:
         """Return (B,) float64."""
-        import world
-
         goals = [row.get("goal") for row in batch.metadata]
         scores = [
-            np.nan if goal is None else world.progress(goal, turns)
+            np.nan if goal is None else progress(ShoppingGoal.from_row(goal), turns)
             for goal, turns in zip(goals, batch.agent_turns, strict=True)
         ]
         return np.array(scores, dtype=np.float64)
@@ -47,7 +47,7 @@ def rows(seed: int, index: int, level: int) -> Row:
     import world
 
     goal = world.shopping(seed, index, level)
-    return {"setting": goal.setting, "opening": world.customer_opening(goal), "goal": goal}
+    return {"setting": goal.setting, "opening": customer_opening(goal), "goal": asdict(goal)}
 
 
 def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
@@ -56,19 +56,15 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
     Raises:
         ValueError: If the row has no goal, as in the user's own data.
     """
-    import world
-
     if "goal" not in row:
         raise ValueError("the simulated customer needs a built-in goal; for other data give user=... and scorer=...")
-    reply = world.customer_reply(row["goal"], agent_turns)
+    reply = customer_reply(ShoppingGoal.from_row(row["goal"]), agent_turns)
     return Reply(reply.text, reply.outcome)
 
 
 def expert(row: Row, agent_turns: Sequence[str]) -> str:
     """Return the optimal next turn."""
-    import world
-
-    return world.optimal_reply(row["goal"], agent_turns)
+    return optimal_reply(ShoppingGoal.from_row(row["goal"]), agent_turns)
 
 
 register_task(

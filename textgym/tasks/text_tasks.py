@@ -1,7 +1,7 @@
 """The single-turn tasks: story continuation with five goals, translation, question answering, summarisation."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from textgym.scorers import (
@@ -24,6 +24,7 @@ from textgym.scorers import (
     WeightedSum,
 )
 from textgym.tasks.base import Page, Row, Task, register_task
+from textgym.tasks.words import nouns
 
 # Story continuation: gym.make("TextGen-v0", task="topic") is one of five ----------------------------------------------
 
@@ -180,15 +181,6 @@ def passages(seed: int, index: int, level: int) -> Row:
 
     found = world.summary(seed, index, level)
     return {"document": found.passage, "summary": found.summary, "vocabulary": nouns()}
-
-
-@cache
-def nouns() -> tuple[str, ...]:
-    """Return the nouns whose presence in a summary is checked against the document."""
-    import world
-
-    things = (form for thing in world.things() for form in (thing.singular, thing.plural))
-    return (*things, *(spot.name for spot in world.spots()))
 
 
 def summary_scorer() -> Any:

@@ -8,47 +8,28 @@ errand that fits the scene (`build_facts`): `sentence_pair` realises them in Eng
 from __future__ import annotations
 
 from world.facts import Character, Errand, Facts, build_facts
-from world.parsing import ParsedReply, parse_reply
 from world.questions import Question, question
 from world.realisation import realise, story
 from world.scene import Person, Scene, build_scene, stable_rng
-from world.shopping import (
-    CustomerReply,
-    Item,
-    ShoppingGoal,
-    customer_opening,
-    customer_reply,
-    optimal_reply,
-    progress,
-    shopping,
-)
+from world.shopping import shopping
 from world.summaries import Entities, Summary, entities, summary
 from world.translation import SentencePair, sentence_pair
 from world.vocabulary import Place, spots, things
 
 __all__ = [
     "Character",
-    "CustomerReply",
     "Entities",
     "Errand",
     "Facts",
-    "Item",
-    "ParsedReply",
     "Person",
     "Place",
     "Question",
     "Scene",
     "SentencePair",
-    "ShoppingGoal",
     "Summary",
     "build_facts",
     "build_scene",
-    "customer_opening",
-    "customer_reply",
     "entities",
-    "optimal_reply",
-    "parse_reply",
-    "progress",
     "question",
     "realise",
     "sentence_pair",

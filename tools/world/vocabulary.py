@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from textgym.tasks.words import NUMBERS as NUMBERS
+
 
 @dataclass(frozen=True)
 class Place:
@@ -48,11 +50,6 @@ def places() -> tuple[Place, ...]:
 
 LEVELS = (1, 2, 3)
 """Levels of difficulty, the easiest first."""
-NUMBERS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-"""English numerals, 0 to 20."""
 FRENCH_NUMBERS = (
     "zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix", "onze", "douze",
     "treize", "quatorze", "quinze", "seize", "dix-sept", "dix-huit", "dix-neuf", "vingt",

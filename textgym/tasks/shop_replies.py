@@ -1,12 +1,12 @@
 """Parsing of a shop assistant's reply: items handed over and questions asked."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from functools import cache
 
-from world.vocabulary import NUMBERS, adjectives, things
+from textgym.tasks.words import NUMBERS, colours, things
+
+__all__ = ["ParsedReply", "parse_reply"]
 
 _SENTENCE = re.compile(r"[^.!?\n;]+[.!?;]*")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
@@ -38,7 +38,7 @@ _FILLERS = frozenset((
     "is", "it", "lovely", "madam", "my", "nice", "of", "ok", "okay", "one", "ones", "pleasure", "right", "sir", "sure",
     "thank", "thanks", "the", "then", "very", "well", "with", "yes", "you",
 ))  # fmt: skip
-"""Words that may accompany items named without a verb; not `please`, which marks a customer's line."""
+"""Words that may accompany items named without a verb; not ``please``, which marks a customer's line."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class _Named:
 @cache
 def _things() -> dict[str, tuple[str, bool]]:
     """Return the singular for each form, and whether the form is the singular."""
-    found = {thing.plural: (thing.singular, False) for thing in things()}
-    return found | {thing.singular: (thing.singular, True) for thing in things()}
+    found = {thing.plural: (thing.singular, False) for thing in things().values()}
+    return found | {singular: (singular, True) for singular in things()}
 
 
 @cache
@@ -85,15 +85,10 @@ def _numbers() -> dict[str, int]:
 
 
 @cache
-def _colours() -> frozenset[str]:
-    return frozenset(word for word, adjective in adjectives().items() if adjective.is_colour) | {"gray"}
-
-
-@cache
 def _kinds() -> frozenset[tuple[str, str]]:
-    """Return pairs of a kind and a form of the thing that follows it, such as `lemon` and `cakes`."""
+    """Return pairs of a kind and a form of the thing that follows it, such as ``lemon`` and ``cakes``."""
     return frozenset(
-        (kind, form) for thing in things() for kind in thing.kinds for form in (thing.singular, thing.plural)
+        (kind, form) for thing in things().values() for kind in thing.kinds for form in (thing.singular, thing.plural)
     )
 
 
@@ -105,7 +100,7 @@ def _read(words: list[str]) -> _Named:
             named.counts.add(int(word))
         elif word in _numbers():
             named.counts.add(_numbers()[word])
-        elif word in _colours() or (word, following) in _kinds():
+        elif word in colours() or word == "gray" or (word, following) in _kinds():
             named.qualities.add("grey" if word == "gray" else word)
         elif word in _things():
             singular, is_singular = _things()[word]
@@ -128,7 +123,7 @@ def parse_reply(reply: str) -> ParsedReply:
     """Parse a reply of the assistant.
 
     Numbers may be words or digits; prices are skipped. A sentence hands something over if it is neither a question nor
-    a refusal, names a thing, and either contains a phrase of handing over (`here are`, `I will get you`) or has no
+    a refusal, names a thing, and either contains a phrase of handing over (``here are``, `I will get you`) or has no
     other content. Everything named in such sentences counts as handed over.
 
     >>> parsed = parse_reply("Sure! Here are 3 red apples for you. That will be 2 euros.")
