@@ -149,7 +149,7 @@ class Realiser:
             self.known.add("hero")
             self.focus = "hero"
             return _introduced(hero, slot == "hsubject", self.rng) + ("'s" if slot == "hs" else "")
-        likely = 0.75 if self.focus == "hero" else 0.0 if hero.kind == "beast" else 0.4
+        likely = 0.75 if self.focus == "hero" else 0.0 if hero.kind == "beast" else 0.8 if slot == "ho" else 0.4
         self.focus = "hero"
         if slot != "hn" and self.rng.random() < likely:
             return FORMS[hero.pronoun][{"hs": "his", "ho": "him"}.get(slot, "he")]
@@ -167,7 +167,7 @@ class Realiser:
         if slot == "fnew" and "friend" not in self.known:
             self.known.add("friend")
             self.focus = "friend"
-            return friend.name
+            return f"a {friend.name[4:]}" if friend.kind == "beast" else friend.name
         if slot[1:] in forms:
             self.focus = "friend"
             return forms[slot[1:]]

@@ -38,6 +38,7 @@ ADULT_TIES = {
 CHILDREN_TIES = ("sister", "brother", "best friend", "cousin", "friend")
 UNNAMED_TIES = {"mother": "Mum", "father": "Dad", "grandmother": "Grandma", "grandfather": "Grandpa"}
 TRAITS = ("old", "young", "quiet", "tall", "small", "busy", "shy", "clever", "careful")
+BEAST_TRAITS = ("old", "young", "quiet", "busy", "shy", "clever", "careful")
 ADULT_TRAITS = ("old", "young", "quiet", "tall", "busy", "clever")
 FORMS = {
     "she": {"he": "she", "him": "her", "his": "her", "himself": "herself", "theirs": "hers"},
@@ -75,7 +76,7 @@ def cast_hero(kind: str, has_name: bool, rng: Random) -> Person:
     if kind == "any":
         kind = rng.choice(("child", "adult"))
     if kind == "beast":
-        return Person(f"the {rng.choice(BEASTS)}", pronoun, kind, rng.choice(TRAITS))
+        return Person(f"the {rng.choice(BEASTS)}", pronoun, kind, rng.choice(BEAST_TRAITS))
     if kind == "adult" and not has_name and rng.random() < 0.5:
         return Person(f"the {rng.choice(JOBS[pronoun])}", pronoun, kind, rng.choice(ADULT_TRAITS))
     traits = TRAITS if kind == "adult" else TRAITS[2:]
@@ -113,6 +114,7 @@ _LONG_AFTER = re.compile(
     r"\b(next|later|weeks?|months?|years?|spring|winter|morning|night|tomorrow|since|(n?ever|every|life|always|again)"
     r"|days|midnight|from (then|that)|long time)\b"
 )
+_JOY = re.compile(r"\b(happy|happily|happiest|proud|proudly|glad|joy|best)\b")
 _WEATHER = re.compile(
     r"\b(rain|rained|snow|snowed|storm|stormy|sun|thunder|wind|fog|clouds?|sky|stars?|moon|wet)\b", re.I
 )
@@ -228,11 +230,12 @@ def _conditions(
         "no_weather": not _WEATHER.search(f"{start} {trouble} {turn}") and not slots & {"go", "gof", "sky"},
         "same_day": not _LONG_AFTER.search(turn),
         "laughter": "laugh" in turn,
+        "joy": not _JOY.search(turn),
         "calm_friend": near and not _needs_friend((trouble,)),
-        "friend_stays": near and _needs_friend((turn,)),
+        "friend_stays": near and (_needs_friend((turn,)) or bool(_THIRD_PERSON.search(turn))),
         "friends": friend is not None and friend.tie in ("friend", "cousin", "neighbour") and "friend" not in turn,
     }  # fmt: skip
-    usual = {"ordinary", "quiet", "still", "anger", "joy", "food", "home"}
+    usual = {"ordinary", "quiet", "still", "anger", "food", "home", "struggle"}
     words = {hero.kind, daypart, weather, place.name.replace(" ", "_"), *place.tags, *usual}
     words |= {word for word, holds in found.items() if holds} | set(plot.fact("is", "").split())
     return frozenset(words - set(plot.fact("not", "").split()))
