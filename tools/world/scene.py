@@ -230,12 +230,14 @@ def _conditions(
         "no_weather": not _WEATHER.search(f"{start} {trouble} {turn}") and not slots & {"go", "gof", "sky"},
         "same_day": not _LONG_AFTER.search(turn),
         "laughter": "laugh" in turn,
+        "anger": _needs_friend((trouble,)),
+        "but": turn.startswith("But "),
         "joy": not _JOY.search(turn),
         "calm_friend": near and not _needs_friend((trouble,)),
         "friend_stays": near and (_needs_friend((turn,)) or bool(_THIRD_PERSON.search(turn))),
         "friends": friend is not None and friend.tie in ("friend", "cousin", "neighbour") and "friend" not in turn,
     }  # fmt: skip
-    usual = {"ordinary", "quiet", "still", "anger", "food", "home", "struggle"}
+    usual = {"ordinary", "quiet", "still", "food", "home", "struggle"}
     words = {hero.kind, daypart, weather, place.name.replace(" ", "_"), *place.tags, *usual}
     words |= {word for word, holds in found.items() if holds} | set(plot.fact("is", "").split())
     return frozenset(words - set(plot.fact("not", "").split()))
@@ -255,7 +257,7 @@ def build_scene(seed: int, index: int) -> Scene:
     season = rng.choice(plot.fact("season", "").split() or list(SEASONS))
     months, skies = SEASONS[season]
     weather = rng.choice(_fitting_weather(plot, skies))
-    outcome = "good" if plot.good and (not plot.bad or rng.random() < float(plot.fact("luck", "0.55"))) else "bad"
+    outcome = "good" if plot.good and (not plot.bad or rng.random() < float(plot.fact("luck", "0.52"))) else "bad"
     tone = rng.choice(plot.fact("tone", "glad low calm").split())
     hero = cast_hero(plot.fact("cast", "any"), plot.is_set("named"), rng)
     daypart = rng.choice(plot.fact("when", "").split() or DAYPARTS)
