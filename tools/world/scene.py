@@ -261,7 +261,7 @@ def build_scene(seed: int, index: int) -> Scene:
     tone = rng.choice(plot.fact("tone", "glad low calm").split())
     hero = cast_hero(plot.fact("cast", "any"), plot.is_set("named"), rng)
     daypart = rng.choice(plot.fact("when", "").split() or DAYPARTS)
-    facts = frozenset((hero.kind, daypart, season, weather))
+    facts = frozenset((hero.kind, daypart, season, weather, tone))
     start, trouble, turn = rng.choice(plot.chains(outcome, facts))
     patterns = (start, trouble, turn, plot.fact("goal", ""))
     may_be_narrator = hero.kind != "beast" and not _THIRD_PERSON.search(" ".join(patterns))
@@ -289,7 +289,7 @@ def build_scene(seed: int, index: int) -> Scene:
         outcome=outcome,
         things=_things(patterns, rng),
         has_company=_needs_friend((start,)) and plot.fact("friend", "near") == "near",
-        mild=plot.is_set("mild"),
+        mild=plot.is_set("mild") or "mild" in plot.labels.get(trouble, ()),
         plain=plot.is_set("plain"),
         conditions=_conditions(plot, hero, friend, place, daypart, weather, (start, trouble, turn)),
     )

@@ -3,7 +3,8 @@
 A file is a list of plots. `plot NAME` begins one; `key value` lines follow. `start`, `trouble`, `good` and `bad` may
 repeat, one variant each; a line that begins with a space continues the line above. A variant may begin with labels,
 such as `[sand wave]`: two labelled variants fit together if they share a label; one without labels fits every other.
-A kind of hero, daypart, season or weather in these brackets is a condition on the scene instead: `[child winter]`.
+A kind of hero, daypart, season, weather or tone in these brackets is a condition on the scene: `[child winter]`. `mild`
+there marks a trouble without strong reactions.
 `is WORDS` and `not WORDS` add and remove conditions for the general sentences of phrases.txt.
 """
 
@@ -30,6 +31,7 @@ _CONDITIONS = tuple(
         "morning afternoon evening night",
         "spring summer autumn winter",
         "sunny warm hot rainy windy foggy cloudy cold snowy stormy",
+        "glad low calm none",
     )
 )
 _LABELLED = re.compile(r"^(?:\[([a-z ]+)\] )?(.*)$")
@@ -81,7 +83,7 @@ class Plot:
         return all(facts & asked & group for group in _CONDITIONS if asked & group)
 
     def _fit(self, one: str, other: str) -> bool:
-        labels = [self.labels.get(pattern, frozenset()).difference(*_CONDITIONS) for pattern in (one, other)]
+        labels = [self.labels.get(pattern, frozenset()).difference(*_CONDITIONS, ("mild",)) for pattern in (one, other)]
         return not all(labels) or bool(labels[0] & labels[1])
 
 
