@@ -85,7 +85,7 @@ class Realiser:
         if self.scene.plain or not self.scene.trouble:
             return []
         found = [self._phrase("hurt")] if self.rng.random() < 0.6 and not self.scene.mild else []
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.4 and not self.scene.turn.startswith("But"):
             found.append(self._phrase("rise" if self.scene.outcome == "good" else "fall"))
         return found
 

@@ -31,7 +31,7 @@ _CONDITIONS = tuple(
         "morning afternoon evening night",
         "spring summer autumn winter",
         "sunny warm hot rainy windy foggy cloudy cold snowy stormy",
-        "glad low calm none",
+        "glad low calm",
     )
 )
 _LABELLED = re.compile(r"^(?:\[([a-z ]+)\] )?(.*)$")
