@@ -128,13 +128,35 @@ class BasePolicy(nn.Module, ABC):
         Raises:
             FloatingPointError: If the model has diverged and its logits are NaN.
         """
-        logits, hidden = self.backbone.step(ids, active)
-        valid = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
-        behaviour, preferences, values = self.action_preferences(logits, hidden, valid)
+        behaviour, preferences, values = self._outputs(ids, action_masks, active)
         actions, log_probs = choose(
             behaviour, deterministic=deterministic, preferences=preferences, generator=generator
         )
         return ActionOutput(actions, log_probs, values.cpu().numpy())
+
+    @torch.no_grad()
+    def action_log_probs(
+        self,
+        ids: npt.NDArray[np.int64],
+        actions: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None = None,
+        *,
+        active: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return (N,) float32 log pi(a|s) of (N,) given actions, in nats, -inf if invalid; see ``act`` for the rest."""
+        behaviour, _, _ = self._outputs(ids, action_masks, active)
+        return log_prob(behaviour, torch.as_tensor(actions, device=behaviour.device)).cpu().numpy()
+
+    def _outputs(
+        self,
+        ids: npt.NDArray[np.int64],
+        action_masks: npt.NDArray[np.bool_] | None,
+        active: npt.NDArray[np.bool_] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ``action_preferences`` after N texts."""
+        logits, hidden = self.backbone.step(ids, active)
+        valid = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
+        return self.action_preferences(logits, hidden, valid)
 
     @abstractmethod
     def action_preferences(

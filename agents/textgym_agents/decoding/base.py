@@ -1,18 +1,21 @@
 """Base class of the decoders, and simulation of an environment's episodes for those that look ahead."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from typing_extensions import Self
 
 from textgym.envs.core import Core
 from textgym.envs.interface import CoreInterface, select_slots
+from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.policy import ActionOutput, LMPolicy, Policy
 from textgym_agents.rollout import check_fit, token_window
 
-__all__ = ["Decoder", "Simulation", "as_lm_policy", "check_current", "look_ahead_env"]
+__all__ = ["Decoder", "Simulation", "as_lm_policy", "check_current", "look_ahead_env", "text_gen_env"]
 
 
 class Decoder(ABC):
@@ -54,6 +57,10 @@ class Decoder(ABC):
         actions = self.act(np.atleast_2d(ids), masks, deterministic=deterministic).actions
         return (actions[0] if ids.ndim == 1 else actions), state
 
+    def acting_in(self, env: CoreInterface) -> Self:
+        """Return the decoder for another environment: itself, or a copy where it looks ahead in its environment."""
+        return self
+
 
 def as_lm_policy(policy: Any) -> LMPolicy:
     """Return an ``LMPolicy`` unchanged, or make one of a name, a folder or a model."""
@@ -64,15 +71,23 @@ class Simulation:
     """M copies of an environment's N running episodes, which are never reset.
 
     Neither the environment's state nor its generators change, and no prompt is drawn. Scorer, constraints, endings and
-    simulated user are shared with the environment; generators are copied, so the user replies as it would there.
+    simulated user are shared with the environment; generators are copied, so the user replies as it would there. An
+    adaptive KL coefficient keeps its current value.
 
     Args:
         env: The environment, of any of the three interfaces.
         env_indices: (M,) int64, the episode that each copy starts from.
+
+    Attributes:
+        env: A clone of the environment that holds the M episodes.
     """
 
     def __init__(self, env: CoreInterface, env_indices: npt.NDArray[np.int64]) -> None:
-        self._core = Core(env.clone().core.components, len(env_indices))  # the clone has copies of what changes
+        self.env = env.clone()  # which has copies of what changes
+        components = self.env.core.components
+        if (kl := components.kl) is not None:
+            components = replace(components, kl=replace(kl, coefficient=AdaptiveCoefficient(kl.coefficient.coef)))
+        self._core = self.env.core = Core(components, len(env_indices))
         self.state = select_slots(env.get_state(), env_indices)
 
     @property
@@ -110,26 +125,53 @@ class Simulation:
         self.state = select_slots(self.state, sources)
 
     def step(
-        self, actions: npt.NDArray[np.int64], log_probs: npt.NDArray[np.floating], active: npt.NDArray[np.bool_]
+        self, actions: npt.NDArray[np.int64], log_probs: npt.NDArray[np.floating] | None, active: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float64]:
         """Take a step in the active episodes and return (M,) float64 rewards, 0 elsewhere.
 
         Args:
             actions: (M,) tokens.
-            log_probs: (M,) log pi(a|s), for a KL term in the reward.
+            log_probs: (M,) log pi(a|s), for a KL term in the reward; without it, that is the cross-entropy.
             active: (M,) bool.
         """
         if not active.any():
             return np.zeros(len(actions))
-        self._core.set_log_probs(log_probs)
+        if log_probs is not None:
+            self._core.set_log_probs(log_probs)
         return self._core.step(actions, where=active).rewards
+
+    def roll_out(
+        self, policy: Policy, active: npt.NDArray[np.bool_], generator: torch.Generator, gamma: float = 1.0
+    ) -> npt.NDArray[np.float64]:
+        """Run a policy to the end of the active episodes and return their (M,) float64 returns, 0 elsewhere.
+
+        Args:
+            policy: Chooses the tokens.
+            active: (M,) bool; episodes that have ended stay as they are.
+            generator: Random generator of the sampling.
+            gamma: Discount per step.
+        """
+        returns, discount = np.zeros(len(active)), 1.0
+        running = active & self._core.running
+        while running.any():
+            output = policy.act(self.ids, self.masks(), active=running, generator=generator)
+            returns += discount * self.step(output.actions, output.log_probs, running)
+            running &= self._core.running
+            discount *= gamma
+        return returns
+
+
+def text_gen_env(env: Any) -> CoreInterface:
+    """Return the environment under any wrappers; raise a TypeError if it is not of the TextGen family."""
+    base = getattr(env, "unwrapped", env)
+    if not isinstance(base, CoreInterface):
+        raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
+    return base
 
 
 def look_ahead_env(env: Any, policy: Policy) -> CoreInterface:
     """Return the unwrapped TextGen environment; raise if it is of another family or its actions are not tokens."""
-    base = getattr(env, "unwrapped", env)
-    if not isinstance(base, CoreInterface):
-        raise TypeError(f"looking ahead needs an environment of the TextGen family, got {type(base).__name__}")
+    base = text_gen_env(env)
     check_fit(base, policy)  # type: ignore[arg-type]  # all three interfaces have the attributes that it reads
     return base
 

@@ -1,5 +1,6 @@
 """Monte-Carlo tree search over texts with the policy as prior: AlphaZero's search with tokens as moves."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from typing_extensions import Self
 
-from textgym.envs.interface import combine_snapshots
+from textgym.envs.interface import CoreInterface, combine_snapshots
 from textgym_agents.config import check_settings
 from textgym_agents.decoding.base import Decoder, Simulation, as_lm_policy, check_current, look_ahead_env
 from textgym_agents.policy import ActionOutput, choose
@@ -67,6 +69,12 @@ class MCTS(Decoder):
         super().__init__(self.policy.vocab_size, seed, self.policy.device)
         self.env = look_ahead_env(env, self.policy)
         self.config = MCTSConfig() if config is None else config
+
+    def acting_in(self, env: CoreInterface) -> Self:
+        """Return a copy that searches in another environment."""
+        decoder = copy.copy(self)
+        decoder.env = env
+        return decoder
 
     def act(
         self,
@@ -129,12 +137,7 @@ class MCTS(Decoder):
         logits, values = self.policy.logits_and_values(texts.ids, texts.masks(), active=active)
         if self.config.evaluation == "value":
             return logits, np.where(active, values.cpu().numpy(), 0.0)
-        returns, running = np.zeros(len(active)), active
-        while running.any():
-            output = self.policy.act(texts.ids, texts.masks(), active=running, generator=generator)
-            returns += texts.step(output.actions, output.log_probs, running)
-            running = running & texts.running
-        return logits, returns
+        return logits, texts.roll_out(self.policy, active, generator)
 
 
 class SearchTrees:

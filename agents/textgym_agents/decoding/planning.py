@@ -1,12 +1,15 @@
 """Decoders that plan a whole completion, then take its tokens one by one: beam search and best-of-n."""
 
+import copy
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from typing_extensions import Self
 
+from textgym.envs.interface import CoreInterface
 from textgym_agents.decoding.base import Decoder, Simulation, as_lm_policy, check_current, look_ahead_env
 from textgym_agents.policy import ActionOutput, Policy
 
@@ -49,8 +52,18 @@ class Planner(Decoder):
     def __init__(self, policy: Policy, env: Any, seed: int = 0, device: torch.device | str = "cpu") -> None:
         super().__init__(policy.vocab_size, seed, device)
         self.env = look_ahead_env(env, policy)
+        self._clear()
+
+    def _clear(self) -> None:
         self.plans = Plans.empty(self.env.core.ids.shape, self.env.pad_token_id)
         self._next = np.full(len(self.plans.ids), -1)  # length of each text at its next planned token
+
+    def acting_in(self, env: CoreInterface) -> Self:
+        """Return a copy without plans that looks ahead in another environment."""
+        planner = copy.copy(self)
+        planner.env = env
+        planner._clear()
+        return planner
 
     @abstractmethod
     def plan(self, active: npt.NDArray[np.bool_], generator: torch.Generator) -> Plans:
