@@ -1,0 +1,247 @@
+"""Monte-Carlo values of given states and actions, by rollouts from copies of the environment."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from textgym.envs.interface import CoreInterface, combine_snapshots, select_slots
+from textgym_agents.config import check_count
+from textgym_agents.decoding.base import Decoder, Simulation, look_ahead_env, text_gen_env
+from textgym_agents.policy import Policy
+
+__all__ = ["BranchValues", "EpisodeStates", "branch", "episode_states"]
+
+Snapshot = Mapping[str, Any]
+
+
+class BranchValues(NamedTuple):
+    """Values of M states, or of M x K pairs of a state and an action, from R independent rollouts each."""
+
+    values: npt.NDArray[np.float64]
+    """(M,) V(s), or Q(s, a) in the shape of ``actions``: the mean returns. 0 where the episode has ended."""
+    standard_errors: npt.NDArray[np.float64]
+    """Of the shape of ``values``: the sample deviation of the returns, divided by sqrt(R). 0 where all returns are
+    equal, and too small where outcomes that matter are so rare that R rollouts hold few of them."""
+    returns: npt.NDArray[np.float64]
+    """(M, R) or (M, K, R), return of each rollout from the state on."""
+
+
+class EpisodeStates(NamedTuple):
+    """The states that T given actions visit, and the rewards between them."""
+
+    states: list[dict[str, Any]]
+    """T + 1 snapshots for ``branch``, the state after the last action included."""
+    rewards: npt.NDArray[np.float64]
+    """(T,) reward of each action."""
+
+
+def branch(
+    env: Any,
+    policy: Policy,
+    num_rollouts: int,
+    *,
+    states: Snapshot | Sequence[Snapshot] | None = None,
+    actions: npt.ArrayLike | None = None,
+    gamma: float = 1.0,
+    seed: int = 0,
+    num_slots: int = 256,
+) -> BranchValues:
+    """Estimate V(s), or Q(s, a) of given actions, of M states by rollouts of the policy from copies of them.
+
+    The return of a rollout is ``sum_k gamma^k r_{t+k}`` of the environment's own rewards, a KL penalty included, to
+    the end of the episode; nothing is bootstrapped after a truncation. Shares of ``reward="redistributed"`` stay in the
+    last reward. The expectation is over the policy and over a simulated user: each rollout has generators of its own.
+    The sample is that of the state, so hidden metadata is known, where ``textgym.probes.solve`` takes the expectation
+    over it.
+
+    All rollouts are independent, so the standard error of a difference of two values is
+    ``sqrt(se_1^2 + se_2^2)``. The advantage of an action is ``Q(s, a) - V(s)``; where the next state s' is a function
+    of state and action, as without a simulated user, also ``r + gamma V(s') - V(s)``, which needs no rollouts of Q.
+    Summed over an episode the latter is its return minus V(s_0).
+
+    Nothing is changed: neither states and generators of the environment, nor scorers and prompt sources that learn from
+    episodes, nor global generators. An adaptive KL coefficient keeps its current value. The same arguments give the
+    same result.
+
+    Args:
+        env: An environment of the TextGen family, of any interface, wrapped or not.
+        policy: A policy such as ``LMPolicy``, ``QPolicy`` or a decoder. Decoders that look ahead do so in the copies.
+        num_rollouts: R, rollouts per state, or per state and action; at least 2.
+        states: Snapshots of ``env.get_state()`` or ``episode_states``, of this or an equally configured environment
+            with any number of sub-environments; M is the number of all their episodes. By default the current states.
+        actions: (M,) or (M, K) token ids, the first action of each rollout; afterwards the policy acts.
+        gamma: Discount per step, in [0, 1].
+        seed: Seed of the rollouts, at least 0. Estimates that are to be independent need different seeds.
+        num_slots: Roll-outs in one batch of the language model.
+
+    Raises:
+        TypeError: If the environment is of another family, ``policy`` does not act, or an argument is of another type.
+        ValueError: If an argument is out of range, actions of the environment are not the policy's tokens, a state has
+            no episode, actions are given for an ended episode, or the environment has a KL penalty and the policy does
+            not give the log-probability of a given action.
+        InvalidActionError: If a given action is masked and ``on_invalid_action`` is ``"raise"``.
+
+    References:
+        Kazemnejad et al. 2024, VinePPO (arXiv:2410.01679), which trains with such values.
+
+    >>> import gymnasium, textgym
+    >>> from textgym_agents.decoding import RandomPolicy
+    >>> env = gymnasium.make("ProbeCopy-v0")
+    >>> _ = env.reset(seed=0)
+    >>> values, standard_errors, returns = branch(env, RandomPolicy(5), 1000)
+    >>> exact = textgym.probes.solve(env, lambda ids: np.zeros((len(ids), 5))).expected_return
+    >>> bool(abs(values[0] - exact) < 4 * standard_errors[0]), returns.shape
+    (True, (1, 1000))
+    """
+    num_rollouts, num_slots = check_count("num_rollouts", num_rollouts), check_count("num_slots", num_slots)
+    if num_rollouts < 2:
+        raise ValueError("num_rollouts must be at least 2, got 1: the standard error needs two returns")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must be from 0 to 1, got {gamma!r}")
+    base = _checked_env(env, policy, has_actions=actions is not None)
+    snapshot = _checked_states(base, states)
+    running = snapshot["running"]
+    first = None if actions is None else _checked_actions(actions, running)
+    returns = np.zeros((*(running if first is None else first).shape, num_rollouts))
+    state_of = np.repeat(np.arange(len(running)), returns[0].size)
+    action_of = None if first is None else np.repeat(first.ravel(), num_rollouts)
+
+    generator = torch.Generator(getattr(policy, "device", "cpu"))
+    generator.manual_seed(int(np.random.SeedSequence(seed, spawn_key=(0,)).generate_state(1, np.uint64)[0]))
+    to_play = np.flatnonzero(running[state_of])
+    size = max(min(num_slots, to_play.size), 1)
+    simulation = Simulation(base, np.zeros(size, dtype=np.int64))
+    for start in range(0, to_play.size, size):
+        here = to_play[start : start + size]
+        slots = np.resize(here, size)  # the last batch is filled up with inactive copies: the KV cache keeps its shape
+        rngs = [np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1, i))).state for i in slots.tolist()]
+        simulation.state = {**select_slots(snapshot, state_of[slots]), "rngs": rngs}
+        chosen, active = None if action_of is None else action_of[slots], np.arange(size) < here.size
+        returns.flat[here] = _returns(simulation, policy, chosen, active, generator, gamma)[active]
+    return BranchValues(returns.mean(axis=-1), returns.std(axis=-1, ddof=1) / math.sqrt(num_rollouts), returns)
+
+
+def episode_states(
+    env: Any, actions: npt.ArrayLike, *, env_index: int = 0, log_probs: npt.ArrayLike | None = None
+) -> EpisodeStates:
+    """Return the states that actions visit from the current state of one sub-environment on, which stays as it is.
+
+    A simulated user replies as it would in the environment.
+
+    Args:
+        env: An environment of the TextGen family, of any interface, wrapped or not.
+        actions: (T,) actions, such as ``info["completion_ids"]`` of an episode from the same start.
+        env_index: The sub-environment.
+        log_probs: (T,) log pi(a|s) of the actions, in nats, for a KL penalty in the rewards.
+
+    Raises:
+        TypeError: If the environment is of another family, or the actions are not integers.
+        ValueError: If shapes do not fit, there is no such sub-environment, or the episode ends before the last action.
+        InvalidActionError: If an action is masked and ``on_invalid_action`` is ``"raise"``.
+
+    >>> import gymnasium, textgym
+    >>> from textgym_agents.decoding import RandomPolicy
+    >>> env = gymnasium.make("ProbeReverse-v0")
+    >>> _ = env.reset(seed=0, options={"prompt": "ab"})
+    >>> states, rewards = episode_states(env, env.unwrapped.tokenizer.encode("ba"))
+    >>> rewards, [len(states), int(states[-1]["lengths"][0])]
+    (array([0., 1.]), [3, 4])
+    >>> v = branch(env, RandomPolicy(5), 64, states=states).values
+    >>> advantages = rewards + v[1:] - v[:-1]
+    >>> bool(abs(advantages.sum() - (rewards.sum() - v[0])) < 1e-9)
+    True
+    """
+    base = text_gen_env(env)
+    tokens = _integers("actions", actions)
+    if tokens.ndim != 1:
+        raise ValueError(f"actions must have shape (T,), got {tokens.shape}")
+    if not 0 <= env_index < base.core.num_envs:
+        raise ValueError(f"env_index must be from 0 to {base.core.num_envs - 1}, got {env_index!r}")
+    if log_probs is not None and np.shape(log_probs) != tokens.shape:
+        raise ValueError(f"log_probs must have the shape of the actions, {tokens.shape}, got {np.shape(log_probs)}")
+    simulation = Simulation(base, np.array([env_index]))
+    states, rewards = [simulation.state], np.zeros(len(tokens))
+    for t, token in enumerate(tokens):
+        if not simulation.running[0]:
+            raise ValueError(f"the episode has ended after {t} of {len(tokens)} actions; it needs a running episode")
+        log_prob = None if log_probs is None else np.asarray(log_probs)[t : t + 1]
+        rewards[t] = simulation.step(np.array([token]), log_prob, np.ones(1, dtype=np.bool_))[0]
+        states.append(simulation.state)
+    return EpisodeStates(states, rewards)
+
+
+def _returns(
+    simulation: Simulation,
+    policy: Any,
+    actions: npt.NDArray[np.int64] | None,
+    active: npt.NDArray[np.bool_],
+    generator: torch.Generator,
+    gamma: float,
+) -> npt.NDArray[np.float64]:
+    """Return the (N,) returns of rollouts from N states, 0 where inactive, after (N,) given actions if any."""
+    acting = policy.acting_in(simulation.env) if isinstance(policy, Decoder) else policy
+    if actions is None:
+        return simulation.roll_out(acting, active, generator, gamma)
+    log_probs = None
+    if simulation.env.core.components.kl is not None:
+        log_probs = policy.action_log_probs(simulation.ids, actions, simulation.masks(), active=active)
+    rewards = simulation.step(actions, log_probs, active)
+    return rewards + gamma * simulation.roll_out(acting, active, generator, gamma)
+
+
+def _checked_env(env: Any, policy: Any, *, has_actions: bool) -> CoreInterface:
+    """Return the unwrapped environment."""
+    if not hasattr(policy, "act"):
+        raise TypeError(f"policy must have a method act, got {type(policy).__name__}; of an agent, give agent.policy")
+    base = look_ahead_env(env, policy)
+    if has_actions and base.core.components.kl is not None and not hasattr(policy, "action_log_probs"):
+        raise ValueError(
+            f"with kl_penalty, Q of given actions needs their log-probabilities, which {type(policy).__name__} does "
+            "not give: use a policy with action_log_probs, such as LMPolicy, or r + gamma V of the next states"
+        )
+    return base
+
+
+def _checked_states(env: CoreInterface, states: Snapshot | Sequence[Snapshot] | None) -> dict[str, Any]:
+    """Return one snapshot of all M states, with the environment's own KL coefficient."""
+    current = env.get_state()
+    snapshots = [current] if states is None else [states] if isinstance(states, Mapping) else list(states)
+    if not snapshots:
+        raise ValueError("states must hold at least one snapshot, got none")
+    for state in snapshots:
+        if not isinstance(state, Mapping) or not current.keys() <= state.keys():
+            raise TypeError(f"states must be snapshots of env.get_state(), got {type(state).__name__}")
+        if state["ids"].shape[1] != env.window:
+            raise ValueError(
+                f"a state holds texts of up to {state['ids'].shape[1]} tokens, this environment's window is "
+                f"{env.window}: take the states from an equally configured environment"
+            )
+    snapshot = combine_snapshots(
+        lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [x for part in v for x in part], snapshots
+    )
+    if (missing := np.flatnonzero(snapshot["prompt_lengths"] == 0)).size:
+        raise ValueError(f"state {missing[0]} is that of an environment before its first reset: call env.reset()")
+    return {**snapshot, "kl_penalty": current["kl_penalty"]}
+
+
+def _checked_actions(actions: npt.ArrayLike, running: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return (M,) or (M, K) int64."""
+    array = _integers("actions", actions)
+    if array.ndim not in (1, 2) or len(array) != len(running) or not array.size:
+        raise ValueError(
+            f"actions must have shape (M,) or (M, K) for M = {len(running)} states, got shape {array.shape}"
+        )
+    if not running.all():
+        raise ValueError(f"state {running.argmin()} is that of an ended episode, in which no action can be taken")
+    return array
+
+
+def _integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    return array.astype(np.int64)
