@@ -6,8 +6,6 @@ model that has learned the corpus answers correctly now and then, but its most l
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from random import Random
 
 from textgym.tasks import TASKS
@@ -32,9 +30,9 @@ from world.translation import sentence_pair
 from world.vocabulary import shops, things, weathers
 
 EOS = "<|endoftext|>"
-KIND_SHARES = {"story": 0.36, "translation": 0.16, "qa": 0.16, "summary": 0.16, "dialogue": 0.16}
-"""Shares of the documents; nearly half of the tokens belong to stories."""
-LEVEL_SHARES = {1: 0.40, 2: 0.35, 3: 0.25}
+KIND_SHARES = {"story": 0.42, "translation": 0.13, "qa": 0.22, "summary": 0.13, "dialogue": 0.10}
+"""Shares of the documents; three fifths of the tokens belong to stories."""
+LEVEL_SHARES = {1: 0.30, 2: 0.35, 3: 0.35}
 FLAWS: dict[str, dict[int, dict[str, float]]] = {
     "translation": {
         1: {"good": 0.41, "learner": 0.46, "mixed": 0.06, "untranslated": 0.04, "omitted": 0.03},
@@ -93,16 +91,6 @@ _MIXED = (
 )  # fmt: skip
 
 
-REFINING = {
-    ("qa", 3): 1.0, ("qa", 2): 0.22, ("qa", 1): 0.06, ("translation", 3): 0.03, ("translation", 2): 0.03,
-    ("translation", 1): 0.015, "story": 0.006, "summary": 0.006, "dialogue": 0.006,
-}  # fmt: skip
-"""Probability that a document is kept for the refining steps, by kind and level: mostly sums and questions on two
-persons, which take the most practice, and enough of the rest to prevent forgetting."""
-FLAWED_SHARE = 0.4
-"""Relative probability of keeping a sum or a question on two persons whose answer is flawed."""
-
-
 def plan(seed: int, index: int) -> tuple[str, int, Random]:
     """Return the kind and level of a document and the generator of its other draws."""
     rng = stable_rng(seed, index, 20)
@@ -132,25 +120,6 @@ def document(seed: int, index: int) -> str:
         flaw = _draw_flaw(kind, level, rng)
         return f"{summary_prompt(found)} {_summary(found, build_facts(seed, index), flaw, rng)}"
     return _dialogue(shopping(seed, index, level), level, rng)
-
-
-def refining_documents(seed: int, start: int, count: int) -> Iterator[str]:
-    """Yield `count` documents from index `start` on, kept with the probabilities in `REFINING`."""
-    num_found = 0
-    for index in itertools.count(start):
-        kind, level, _ = plan(seed, index)
-        # Not drawn by the plan's own generator, whose next number decides on the flaw.
-        draw = stable_rng(seed, index, 30).random() / REFINING.get((kind, level), REFINING.get(kind, 1.0))
-        if draw >= 1.0:
-            continue
-        text = document(seed, index)
-        must_be_right = kind == "qa" and level > 1 and draw >= FLAWED_SHARE
-        if must_be_right and not text.endswith(f"\nAnswer: {question(seed, index, level).answer}"):
-            continue
-        yield text
-        num_found += 1
-        if num_found == count:
-            return
 
 
 def translation_prompt(english: str) -> str:

@@ -21,7 +21,6 @@ from embedded_lm_corpus import (
     document,
     plan,
     question_prompt,
-    refining_documents,
     summary_prompt,
     translation_prompt,
 )
@@ -42,7 +41,7 @@ DOCUMENTS = [document(SEED, index) for index in range(NUM_DOCUMENTS)]
 def test_the_corpus_never_changes_unnoticed():
     # The embedded LM was trained on these very documents: after a deliberate change, train it again, renew the digest.
     digest = hashlib.sha256("\n\n".join(document(1, index) for index in range(1000)).encode()).hexdigest()
-    assert digest == "cd36c67c6b8ab96d39b80c9eed3bf73432b88003e0d14e4e816462c3aec4f8e1"
+    assert digest == "1efe1ef276ae52d729ae3525cf26542b84850631dcef9f760b29b5ad7da6bb28"
 
 
 def test_another_process_with_another_hash_seed_writes_the_same_documents():
@@ -58,13 +57,6 @@ def test_another_process_with_another_hash_seed_writes_the_same_documents():
             env=environment,
         )  # fmt: skip
         assert done.stdout.strip() == repr(DOCUMENTS[:40])
-
-
-def test_refining_documents_are_mostly_sums_and_questions_on_two_persons():
-    texts = list(refining_documents(SEED, NUM_DOCUMENTS, 300))
-    digest = hashlib.sha256("\n\n".join(texts).encode()).hexdigest()
-    assert digest == "e17dd81652e88c9b7856803517660c19d5ddd0e8f8eee45f1c20a201a2bd7db0"
-    assert sum("\nQuestion: " in text for text in texts) > 200
 
 
 @pytest.mark.parametrize("level", LEVELS)
