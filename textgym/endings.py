@@ -1,6 +1,7 @@
 """End conditions besides EOS and the token budget: stop strings and functions."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -9,7 +10,11 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 
-__all__ = ["Ending", "StopStrings", "StopWhen", "as_endings"]
+__all__ = ["Ending", "SentenceEnd", "StopStrings", "StopWhen", "as_endings"]
+
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'»)\]\u201d\u2019]*\Z")
+_MOST_TOKENS_AT_AN_END = 8  # the mark and its closing quotes and brackets, in bytes if need be
 
 
 class Ending(Protocol):
@@ -53,6 +58,40 @@ class StopStrings:
             for row, start, end in zip(batch.ids, starts.tolist(), batch.lengths.tolist(), strict=True)
         )
         return np.array([any(string in tail for string in self.strings) for tail in tails], dtype=np.bool_)
+
+
+class SentenceEnd:
+    """Terminates a text at the first end of a sentence from its ``min_new_tokens``-th token on.
+
+    A sentence ends with ``.``, ``!``, ``?`` or ``…`` and any closing quotes and brackets, as the last characters of the
+    completion. An abbreviation with a full stop counts as an end, too. A closing quote is part of the text where it is
+    part of the token of the mark, as in GPT-2's tokens.
+
+    Args:
+        min_new_tokens: Least number of tokens of the completion or, with a simulated user, of the turn.
+
+    Raises:
+        ValueError: If ``min_new_tokens`` is less than 1.
+
+    >>> SentenceEnd(min_new_tokens=2)(TextBatch.from_texts(["No.", "He said", 'He said, "Yes!"']))
+    array([ True, False,  True])
+    """
+
+    reason = "sentence_end"
+
+    def __init__(self, min_new_tokens: int = 1) -> None:
+        if min_new_tokens < 1:
+            raise ValueError(f"min_new_tokens must be at least 1, got {min_new_tokens!r}")
+        self.min_new_tokens = min_new_tokens
+
+    def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
+        """Return (B,) bool, True where the completion is long enough and ends with the end of a sentence."""
+        stops = batch.lengths - batch.turn_starts >= self.min_new_tokens
+        for row in np.flatnonzero(stops):
+            start = max(batch.turn_starts[row], batch.lengths[row] - _MOST_TOKENS_AT_AN_END)
+            tail = batch.tokenizer.decode(batch.ids[row, start : batch.lengths[row]].tolist())
+            stops[row] = _SENTENCE_END.search(tail) is not None
+        return stops
 
 
 class StopWhen:
@@ -104,7 +143,7 @@ def as_endings(stop: str | Callable[[Any], Any] | Sequence[str | Callable[[Any],
     strings = [entry for entry in entries if isinstance(entry, str)]
     endings: list[Ending] = [StopStrings(*strings)] if strings else []
     for entry in entries:
-        if isinstance(entry, StopStrings | StopWhen):
+        if isinstance(entry, SentenceEnd | StopStrings | StopWhen):
             endings.append(entry)
         elif callable(entry):
             endings.append(StopWhen(entry))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from letter_env import CHAR, EOS, started, unchanged, write
 
+from textgym.endings import SentenceEnd
+
 
 def test_the_window_holds_prompt_and_completion_padded_with_v():
     env = started(max_prompt_tokens=4)
@@ -67,6 +69,27 @@ def test_a_stop_string_may_be_cut_across_the_bytes_of_a_character():
     first, second = "é".encode()
     assert not env.step(first)[2]
     assert env.step(second)[4]["end_reason"] == "stop_string"
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [("Oh no! Yes.", True), ("Oh no! Yes!", True), ("Oh no! Yes,", False), ("1.5", False)],
+)
+def test_a_text_ends_with_the_first_sentence_that_is_long_enough(text, ends):
+    # "Oh no!" has six tokens, "1." two.
+    _, _, terminated, _, info = write(started(stop=SentenceEnd(7), max_new_tokens=40), text)
+    assert terminated is ends
+    assert not ends or (info["end_reason"], info["completion"]) == ("sentence_end", text)
+
+
+def test_a_sentence_in_the_prompt_does_not_end_the_text():
+    assert not write(started(prompts=["It was so."], stop=SentenceEnd()), "a")[2]
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_a_sentence_end_before_the_first_token_is_refused(length):
+    with pytest.raises(ValueError, match="min_new_tokens must be at least 1"):
+        SentenceEnd(length)
 
 
 def test_a_long_stop_string_is_found_at_its_last_token():

@@ -84,7 +84,7 @@ class TextGenConfig:
     prompt."""
     stop: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ()
     """Conditions that end a text besides EOS: strings, which stay part of the completion, ``f(completion) -> bool``,
-    ``f(batch) -> (B,) bool``."""
+    ``f(batch) -> (B,) bool``; ``textgym.endings.SentenceEnd`` ends it at the end of a sentence."""
     time_limit: Literal["truncated", "terminated"] = "terminated"
     """Whether the end of the budget terminates or truncates the episode. By default the budget is part of the task, and
     the score of the cut text is the whole return. With ``"truncated"`` an agent that bootstraps adds the value of the
