@@ -122,7 +122,9 @@ def branch(
         simulation.state = {**select_slots(snapshot, state_of[slots]), "rngs": rngs}
         chosen, active = None if action_of is None else action_of[slots], np.arange(size) < here.size
         returns.flat[here] = _returns(simulation, policy, chosen, active, generator, gamma)[active]
-    return BranchValues(returns.mean(axis=-1), returns.std(axis=-1, ddof=1) / math.sqrt(num_rollouts), returns)
+    above = returns - returns[..., :1]  # so that equal returns have a mean and a deviation without rounding errors
+    standard_errors = above.std(axis=-1, ddof=1) / math.sqrt(num_rollouts)
+    return BranchValues(returns[..., 0] + above.mean(axis=-1), standard_errors, returns)
 
 
 def episode_states(

@@ -152,6 +152,14 @@ def test_the_standard_error_is_that_of_the_mean_return(policy):
     assert np.allclose(result.standard_errors, result.returns.std(axis=1, ddof=1) / 8)
 
 
+def test_equal_returns_have_the_standard_error_zero_and_their_exact_value(policy):
+    env = make_env(4, scorer=lambda text: 0.1)
+    env.reset(seed=0)
+    result = branch(env, policy, 7)
+    assert result.standard_errors.tolist() == [0.0] * 4
+    assert result.values.tolist() == [0.1] * 4
+
+
 # Every state of an episode ---------------------------------------------------------------------------------------
 
 
