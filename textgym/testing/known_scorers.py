@@ -13,6 +13,10 @@ Pairs = tuple[tuple[str, str], ...]
 _PREFERS: dict[str, Pairs] = {
     "BalancedBrackets": (("(a) cat", "(a cat"), ("[(a)]", "[(a])")),
     "CharacterShare": (("aeiou", "bcdfg"), ("I see you.", "Why try?")),
+    "Consistency": (
+        ("Tom sat down. He sang.", "Tom sat down. She sang."),
+        ("Tom sat down. Then Tom sang.", "Tom sat down. Then he and Leo sang. Then Ben sang."),
+    ),
     "DistinctN": (("A cat saw the old dog.", "A cat saw a cat saw a cat."),),
     "Fluency": (("The dog ran home.", "Home dog the ran."), ("She was happy.", "Shx wqs hzppy.")),
     "Profanity": (("What a nice day.", "What a crap day."), ("", "crap")),

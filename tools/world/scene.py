@@ -6,27 +6,14 @@ import re
 from dataclasses import dataclass
 from random import Random
 
+from textgym.scorers.language.story_words import word_lists
 from world.grammar import SLOT
 from world.plots import Plot, all_plots
 from world.vocabulary import Place, classes, places
 
-WOMEN = (
-    "Nadia", "Lena", "Rosa", "Mira", "Anna", "Clara", "Ines", "Emma", "Sofia", "Lila", "Amara", "Elsa", "Nora",
-    "Ruth", "Priya", "Yuki", "Ada", "Marta", "Zoe", "Maya", "Hana", "Iris",
-)  # fmt: skip
-MEN = (
-    "Tom", "Omar", "Pavel", "Ben", "Hugo", "Leo", "Jonas", "Karim", "Noah", "Ivan", "Samir", "Finn", "Theo",
-    "Marco", "Sam", "Emil", "Luca", "Kofi", "Max", "Jan", "Oscar", "Ali",
-)  # fmt: skip
-SURNAMES = (
-    "Lund", "Brown", "Silva", "Novak", "Green", "Haddad", "Moreau", "Wood", "Bell", "Stone",
-)  # fmt: skip
-_TRADES = ("baker", "teacher", "gardener", "painter", "captain", "shopkeeper", "clockmaker", "farmer")
+WOMEN, MEN, SURNAMES = (word_lists()[title] for title in ("women", "men", "surnames"))
+_TRADES, BEASTS = (word_lists()[title] for title in ("trades", "animals"))
 JOBS = {"she": (*_TRADES, "doctor", "nurse"), "he": (*_TRADES, "fisherman", "postman")}
-BEASTS = (
-    "fox", "hen", "owl", "mouse", "bear", "frog", "hare", "crow", "tortoise", "hedgehog", "squirrel", "goose",
-    "donkey", "cat", "goat", "rabbit", "duck", "badger",
-)  # fmt: skip
 CHILD_TIES = {
     "she": ("sister", "best friend", "cousin", "friend", "mother", "grandmother", "aunt", "teacher", "neighbour"),
     "he": ("brother", "best friend", "cousin", "friend", "father", "grandfather", "uncle", "teacher", "neighbour"),
