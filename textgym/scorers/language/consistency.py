@@ -112,7 +112,8 @@ def find_inconsistencies(text: str, start: int = 0) -> list[Inconsistency]:
       ("his sister Tom"); a relation that changes ("his sister Rosa", "his cousin Rosa"); in a fable, an animal with
       "the" that nobody introduced;
     - pronouns: he or she where no such person is near, himself or herself that is not the subject ("She closed his
-      eyes"), a narrator who enters a story told in the third person;
+      eyes"), him or her that could only be the subject ("The boss called him"), a narrator who enters a story told in
+      the third person;
     - things: another colour, another owner, or another thing of the same kind in place of the first ("his key", "the
       hat").
 
@@ -313,6 +314,8 @@ class _Reader:
         if subject and subject != gender:
             return f"{word.text} refers to a {_adult(gender)}, but the subject is a {_adult(subject)}."
         near = {key: person for key, person in self.persons.items() if self._is_near(key, person, word.sentence)}
+        actor = self._subject_of(i, near) if self._is_object(i) else ""
+        near.pop(actor, None)
         same = [person for person in near.values() if person.gender == gender]
         unknown = [person for person in near.values() if not person.gender]
         if same or unknown:
@@ -327,7 +330,7 @@ class _Reader:
         if not self.persons and not self.has_narrator:  # a story may begin with a pronoun
             self._mention(word.lower, gender, word.sentence)
             return ""
-        others = f"the persons near it are {_joined(near)}" if near else "no person is near it"
+        others = f"the {'other ' if actor else ''}persons near it are {_joined(near)}"
         return f"{word.text} has no antecedent; {others}."
 
     def _is_near(self, key: str, person: _Person, sentence: int) -> bool:
@@ -348,6 +351,25 @@ class _Reader:
         """Return whether a pronoun has to mean the subject: ``himself``, ``closed his eyes``."""
         around = (self._at(i - 1).lower(), self._at(i + 1).lower())
         return self._at(i).lower() in ("himself", "herself") or around in _OF_ONESELF
+
+    def _is_object(self, i: int) -> bool:
+        """Return whether a pronoun is the object of a verb, which cannot mean the subject: ``he saw him``."""
+        word, before, after = (self._at(j).lower() for j in (i, i - 1, i + 1))
+        is_object = word == "him" or (word == "her" and (not after[:1].isalpha() or after in listed("after objects")))
+        return is_object and before not in listed("prepositions")
+
+    def _subject_of(self, i: int, near: dict[str, _Person]) -> str:
+        """Return the key of the person who is the subject of the clause of an object."""
+        for word in reversed(self._before(i)):
+            if word.is_speech or not word.text.isalpha() or word.lower in listed("clauses") | _DETERMINERS:
+                return ""
+            if word.lower in ("he", "she"):
+                same = [key for key, person in near.items() if person.gender == word.lower]
+                return max(same, key=lambda key: near[key].last, default="")
+            key = next((key for key in (word.text, word.lower) if key in near), "")
+            if key and not word.is_possessive:
+                return key
+        return ""
 
     def _subject_before(self, i: int) -> str:
         """Return the gender of the last person before a pronoun in its clause; empty if it is not known."""
