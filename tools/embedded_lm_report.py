@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,7 +19,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from embedded_lm_corpus import EOS, KIND_SHARES, document, plan
 from textgym import TextBatch
-from textgym.scorers import Grammar
+from textgym.scorers import Consistency, Grammar
 from textgym.tasks import TASKS
 from world import build_scene, story
 from world.plots import all_plots
@@ -80,7 +81,8 @@ def grammar_findings(stories: list[str]) -> float:
 
 def consistent_share(stories: list[str]) -> float:
     """Return the share of stories in which every person was introduced and all pronouns agree."""
-    raise NotImplementedError
+    shares = Consistency().score_components(TextBatch.from_texts(stories)).components
+    return float(np.mean((shares["persons"] == 1) & (shares["pronouns"] == 1)))
 
 
 def sentences(text: str) -> list[str]:

@@ -3,8 +3,7 @@
     python tools/train_embedded_lm.py                          # everything; resumes from the last checkpoint
     python tools/train_embedded_lm.py --stages report samples
 
-Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report also pyspellchecker, vaderSentiment and
-language-tool-python.
+Needs torch 2.9 or newer (for Muon), transformers and tokenizers; the report also vaderSentiment and harper-py.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ from embedded_lm_corpus import EOS, document
 Optimizers = tuple[torch.optim.Optimizer, ...]
 BLOCK = 1024
 """Rows of hidden states whose logits are computed together."""
+CHECKPOINT_STEPS = 200
+"""Steps between checkpoints."""
 STAGES = ("corpus", "tokenizer", "train", "openings", "report", "samples")
 
 
@@ -243,7 +244,7 @@ def optimizer_step(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def train(settings: Settings, corpus: Path, folder: Path) -> GPT2LMHeadModel:
@@ -263,7 +264,7 @@ def train(settings: Settings, corpus: Path, folder: Path) -> GPT2LMHeadModel:
         done, cpu_seconds = step + 1, cpu_before + time.process_time() - cpu_start
         if done % 100 == 0:
             print(f"step {done}/{settings.num_steps}  loss {mean_loss:.3f}  cpu {cpu_seconds / 60:.1f} min", flush=True)
-        if done % 200 == 0 or done == settings.num_steps:
+        if done % CHECKPOINT_STEPS == 0 or done == settings.num_steps:
             checkpoint.save(model, optimizers, done, cpu_seconds)
     return model.eval()
 
