@@ -26,10 +26,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym import Sample, TextBatch, TextGenVectorEnv
 from textgym.lm import LMStream
+from textgym.tasks import task_prompts
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym_agents import LMPolicy
-from world import story
 
+PASSAGES = task_prompts("summary")
 NUM_ENVS = 64
 MAX_NEW_TOKENS = 32
 MAX_PROMPT_TOKENS = 12
@@ -66,11 +67,11 @@ class Workload:
                 yield Sample(prompt, metadata={"length": length})
 
     def _prompt(self, rng: np.random.Generator, tokenizer: Tokenizer) -> str:
-        """Return the beginning of a story, of random length in tokens."""
+        """Return the beginning of a passage, of random length in tokens."""
         room = rng.integers(self.min_prompt_tokens, self.max_prompt_tokens + 1)
-        ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
+        ids = tokenizer.encode(PASSAGES.draw(rng).prompt)[:room]
         while len(tokenizer.encode(tokenizer.decode(ids))) != room:  # a truncated text can encode differently
-            ids = tokenizer.encode(story(1, int(rng.integers(10**6))))[:room]
+            ids = tokenizer.encode(PASSAGES.draw(rng).prompt)[:room]
         return tokenizer.decode(ids)
 
 

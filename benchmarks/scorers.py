@@ -27,8 +27,8 @@ from textgym.scorers import (
     LengthBand,
     WeightedSum,
 )
+from textgym.tasks import task_prompts
 from textgym.tokenizers import as_tokenizer
-from world import story
 
 NUM_ENVS, NUM_TOKENS, NUM_EPISODES, NUM_ROUNDS = 256, 32, 4, 11
 COMPOSITE = {"distinct_n": 0.5, "length_band": 1.0, "repetition": -1.0, "sentence_shape": 0.5, "word_shape": 1.0}
@@ -49,13 +49,13 @@ def constant(batch: TextBatch) -> np.ndarray:
 
 @cache
 def passages() -> npt.NDArray[np.int64]:
-    """Return (NUM_EPISODES, NUM_ENVS, NUM_TOKENS) int64, the ids of passages of stories, without EOS."""
-    tokenizer = as_tokenizer("tiny")
+    """Return (NUM_EPISODES, NUM_ENVS, NUM_TOKENS) int64, the ids of texts to be summarised, without EOS."""
+    tokenizer, prompts = as_tokenizer("tiny"), task_prompts("summary")
     wanted = NUM_EPISODES * NUM_ENVS
     rows: list[list[int]] = []
     index = 0
     while len(rows) < wanted:
-        ids = tokenizer.encode(story(7, index))
+        ids = tokenizer.encode(prompts[index].prompt)
         rows += [ids[i : i + NUM_TOKENS] for i in range(0, len(ids) - NUM_TOKENS + 1, NUM_TOKENS)]
         index += 1
     return np.array(rows[:wanted]).reshape(NUM_EPISODES, NUM_ENVS, NUM_TOKENS)

@@ -6,24 +6,23 @@ python examples/custom_task.py [--timesteps 20000]
 """
 
 import argparse
-import random
 
 import gymnasium as gym
 import torch
 
-from textgym.tasks import Row, Task, register_task
+from textgym.tasks import Task, register_task
 from textgym_agents import Reinforce, collect
 
 NAMES = {1: ("Tom", "Sara", "Theo", "Will", "Ben"), 2: ("Lily", "Max", "Nora", "Paul", "Fred")}
 """By level: the letters of level 1 begin more words."""
-
-
-def rows(seed: int, index: int, level: int) -> Row:
-    """Return a row, a function of the three integers only, so that episodes are reproducible."""
-    rng = random.Random(f"{seed} {index} {level}")
-    name = rng.choice(NAMES[level])
-    when = rng.choice(("One day", "On Monday", "In the morning", "Last summer", "At noon", "After school", "Today"))
-    return {"name": name, "when": when, "letter": name[0]}
+TIMES = ("One day", "On Monday", "In the morning", "Last summer", "At noon", "After school", "Today")
+ROWS = [
+    {"name": name, "when": when, "letter": name[0], "level": level}
+    for level, names in NAMES.items()
+    for name in names
+    for when in TIMES
+]
+"""A tenth of them is held out. The path of a JSONL or CSV file, or a ``datasets.Dataset``, would do as well."""
 
 
 def alliteration(prompts: list[str], completions: list[str], letter: list[str], **_) -> list[float]:
@@ -44,7 +43,7 @@ ALLITERATION = register_task(
     Task(
         name="alliteration",
         id="Alliteration-v0",
-        rows=rows,
+        data=ROWS,
         columns={"name": "a name", "when": "a time", "letter": "the letter that words should begin with"},
         prompt="{when}, {name}",
         instruction="Continue the sentence with words that begin with the letter {letter}: {when}, {name} ...",

@@ -20,7 +20,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from embedded_lm_corpus import EOS, KIND_SHARES, document, plan
 from textgym import TextBatch
 from textgym.scorers import Consistency, Grammar
-from textgym.tasks import TASKS
+from textgym.tasks import TASKS, task_prompts
 from world import build_scene, story
 from world.plots import all_plots
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 HELD_OUT_START = 1_000_000_000
 OPENINGS_START = 2_000_000_000
-EVAL_SEED = 12
 COMMAND = "python tools/train_embedded_lm.py --stages samples"
 NUM_STORIES = 500
 NUM_SHOWN = 40
@@ -209,7 +208,8 @@ def write_samples(root: Path) -> None:
     ]
     for name in ("translation", "qa", "summary", "dialogue"):
         task = TASKS[name]
-        cases = [task.sample(task.rows(EVAL_SEED, index, 1 + index % 3)) for index in range(6)]
+        prompts = task_prompts(task, "eval")
+        cases = [prompts[index] for index in range(6)]
         texts = sample(folder, [case.prompt for case in cases], 48, seed=0)
         lines += [
             f"## {name.capitalize()}",

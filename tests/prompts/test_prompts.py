@@ -1,5 +1,6 @@
 """Prompt sources and rejected inputs, the split into training and evaluation, and the encoding of prompts."""
 
+import gzip
 import itertools
 import pickle
 from collections.abc import Iterator
@@ -158,6 +159,14 @@ def test_a_jsonl_file_has_columns(tmp_path: Path) -> None:
     assert source[1] == Sample("1", ("1",))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.txt", "One\n"), ("a.jsonl", '{"prompt": "One"}\n'), ("a.csv", "prompt\nOne\n")]
+)
+def test_a_file_may_be_compressed(tmp_path: Path, name: str, text: str) -> None:
+    path = written(tmp_path / f"{name}.GZ", gzip.compress(text.encode()))
+    assert FilePrompts(path)[0] == FilePrompts(written(tmp_path / name, text))[0] == Sample("One")
+
+
 def test_a_csv_file_has_columns_and_quoted_lines(tmp_path: Path) -> None:
     source = FilePrompts(written(tmp_path / "a.csv", 'prompt,references,level\r\n"a\nb, c",x,1\r\n\r\nd,y,2\r\n'))
     assert source[0] == Sample("a\nb, c", ("x",), {"level": "1"})
@@ -183,6 +192,10 @@ def test_a_csv_file_has_columns_and_quoted_lines(tmp_path: Path) -> None:
         ("a.csv", "prompt,prompt\na,1\n", "line 1: the header has a duplicate column: prompt, prompt"),
         ("a.csv", 'prompt\n"a\n', "line 2: malformed CSV"),
         ("a.json", "{}", r"\.txt, \.jsonl or \.csv file, got '\.json'"),
+        ("a.gz", b"", r"\.txt, \.jsonl or \.csv file, got ''"),
+        ("a.jsonl.gz", "no gzip", r"a\.jsonl\.gz, line 1: not a complete gzip file: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b"text" * 99)[:20], r"a\.jsonl\.gz, line 1: not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n{'), r"a\.jsonl\.gz, line 2: malformed JSON"),
     ],
 )
 def test_a_malformed_file_is_rejected_with_name_and_line(

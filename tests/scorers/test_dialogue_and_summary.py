@@ -167,6 +167,7 @@ def test_listed_words_and_phrases_count_in_any_case_and_as_whole_words():
     assert score(Faithfulness(none=0.25), "mills and concats", **columns) == 0.25
     assert score(Faithfulness(vocabulary=None, none=0.25), "a cat by the mill", **columns) == 0.25
     assert score(Faithfulness(vocabulary="words"), "a cat", source="a dog", words="dog, cat") == 0
+    assert score(Faithfulness(vocabulary=("cat", "red hat")), "a cat in a red hat", **columns) == 1 / 2
 
 
 def test_listed_entities_are_supported_in_forms_that_the_source_lacks():

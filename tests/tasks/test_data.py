@@ -1,5 +1,6 @@
 """The user's own rows as data of a task: files, data sets, lists, column names, errors."""
 
+import gzip
 import json
 import re
 
@@ -67,6 +68,12 @@ def test_a_jsonl_file_is_data(tmp_path):
         assert prompts_of(data=name)[1].references == ("at home", "home")
 
 
+def test_a_compressed_file_is_data(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, ROWS)).encode()))
+    assert prompts_of(data=path)[1].references == ("at home", "home")
+
+
 def test_a_csv_file_is_data(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("context,question,answer\nAnn has two cats.,How many cats?,two\n", encoding="utf-8")
@@ -111,7 +118,7 @@ def test_a_summary_of_the_users_own_text_is_scored():
 
 def test_a_dialogue_of_the_users_own_needs_a_user_and_a_scorer():
     rows = [{"setting": "At the inn.", "opening": "A room, please."}]
-    with pytest.raises(ValueError, match=r"needs a built-in goal; for other data give user=\.\.\. and scorer=\.\.\."):
+    with pytest.raises(ValueError, match=r"needs the column goal; without it, give user=\.\.\. and scorer=\.\.\."):
         score(textgym.TextGenEnv(task="dialogue", data=rows), "Here you are.")
     env = textgym.TextGenEnv(
         task="dialogue",
@@ -122,6 +129,13 @@ def test_a_dialogue_of_the_users_own_needs_a_user_and_a_scorer():
     info = score(env, "Here is your key.")
     assert (info["prompt"], info["score"]) == ("At the inn.\nCustomer: A room, please.\nHelper:", 1.0)
     assert info["completion"] == " Here is your key.\nCustomer: Thank you."
+
+
+def test_a_dialogue_of_the_users_own_may_have_a_goal_for_the_simulated_customer():
+    goal = {"shop": "market", "items": [{"count": 2, "quality": "", "thing": "egg"}], "unsaid": [], "manner": 0}
+    rows = [{"setting": "At the market.", "opening": "Two eggs, please.", "goal": goal}]
+    info = score(textgym.TextGenEnv(task="dialogue", data=rows), "Here are two eggs.")
+    assert (info["score"], info["end_reason"]) == (1.0, "success")
 
 
 def test_own_data_is_split_by_its_prompts():

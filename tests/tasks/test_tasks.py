@@ -1,6 +1,7 @@
 """Tasks: contract in every interface, known optimum, disjoint splits, keywords and registration."""
 
 import inspect
+import json
 import re
 from functools import partial
 
@@ -10,8 +11,8 @@ import pytest
 
 import textgym
 from textgym.registration import IDS, TASK_KEYWORDS
-from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords, task_page
-from textgym.tasks.prompts import TaskPrompts, split_of
+from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords, task_page, task_prompts
+from textgym.tasks import prompts as prompts_of_tasks
 from textgym.testing import check_task, check_text_env
 from textgym.testing.tasks import play_optimal
 from textgym.testing.traces import check_same
@@ -33,7 +34,7 @@ def write(env, text):
 
 
 def samples(task, level, split, count):
-    prompts = TaskPrompts(task, task.sample, level, split)
+    prompts = task_prompts(task, split, level)
     return [prompts[i] for i in range(count)]
 
 
@@ -87,7 +88,7 @@ def test_a_spec_goes_through_json(env_id):
     check_same(env.reset(seed=3), twin.reset(seed=3), "reset")
 
 
-# The world ------------------------------------------------------------------------------------------------------------
+# The data -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "level"), TASK_LEVELS)
@@ -140,25 +141,11 @@ def test_nonsense_scores_less_than_success(name, level):
         assert info["score"] < 0.5 * TASKS[name].success_score
 
 
-def test_the_split_of_a_prompt_is_fixed():
-    assert [split_of(f"prompt {i}") for i in range(6)] == ["eval", "train", "train", "train", "eval", "eval"]
-
-
-def test_the_split_is_that_of_the_plain_prompt_in_a_chat_template_too():
-    task = TASKS["qa"]
-    plain, chat = (TaskPrompts(task, to_sample, 1, "eval") for to_sample in (task.sample, partial(as_chat, task)))
-    assert [plain[i].metadata for i in range(20)] == [chat[i].metadata for i in range(20)]
-
-
-def as_chat(task, row):
-    return task.sample(row, prompt=f"<user>{row['question']}<assistant>")
-
-
 def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     env = textgym.TextGenEnv(task="qa")
     prompts = env.core.components.prompts
     levels = list(range(1, TASKS["qa"].num_levels + 1))
-    assert len(prompts) == len(levels) * 2**20
+    assert len(prompts) == len(levels) * 4096
     assert [prompts[i].metadata["level"] for i in range(2 * len(levels))] == 2 * levels
     rng = np.random.default_rng(0)
     drawn = np.array([prompts.draw(rng).metadata["level"] for _ in range(200 * len(levels))])
@@ -233,8 +220,7 @@ def test_measured_bounds_are_omitted_where_they_do_not_apply():
 # Registering ----------------------------------------------------------------------------------------------------------
 
 
-def count_rows(seed, index, level):
-    return {"number": str(seed * 7919 + index), "level": level}
+NUMBERS = [{"number": str(i)} for i in range(100)]
 
 
 def length_band():
@@ -242,7 +228,7 @@ def length_band():
 
 
 def new_task(**fields):
-    defaults = {"name": "counting", "rows": count_rows, "columns": {"number": "a number"}, "prompt": "{number}"}
+    defaults = {"name": "counting", "data": NUMBERS, "columns": {"number": "a number"}, "prompt": "{number}"}
     return Task(**defaults | fields, instruction="{number}", scorer=length_band)
 
 
@@ -261,40 +247,131 @@ def test_an_id_of_another_environment_raises_and_registers_nothing(env_id):
 
 
 def test_a_task_need_not_be_registered():
-    env = textgym.TextGenEnv(task=new_task(num_levels=1), split="eval")
-    assert len(env.core.components.prompts) == 1000
+    env = textgym.TextGenEnv(task=new_task(), split="eval")
+    assert len(env.core.components.prompts) == 10
     assert re.fullmatch(r"\d+", env.core.components.prompts[7].prompt)
 
 
-def test_a_task_of_one_prompt_has_it_in_both_splits():
-    task = new_task(prompt="Count:")
-    assert samples(task, 1, "train", 1)[0].prompt == samples(task, 1, "eval", 1)[0].prompt == "Count:"
+# Data of a task of one's own ------------------------------------------------------------------------------------------
+
+
+def numbers_of(task, *args):
+    prompts = task_prompts(task, *args)
+    return [prompts[i].prompt for i in range(len(prompts))]
+
+
+def write_rows(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_rows_are_split_by_their_prompts():
+    splits = [numbers_of(new_task(), split) for split in ("train", "eval")]
+    assert [len(split) for split in splits] == [90, 10]
+    assert {*splits[0], *splits[1]} == {row["number"] for row in NUMBERS}
+
+
+def test_a_file_of_rows_equals_a_list_of_them(tmp_path):
+    task = new_task(data=write_rows(tmp_path / "rows.jsonl", NUMBERS))
+    assert numbers_of(task) == numbers_of(new_task())
+
+
+def test_a_column_gives_the_level_of_a_row():
+    rows = [row | {"level": 1 + i // 50} for i, row in enumerate(NUMBERS)]
+    task = new_task(data=rows, num_levels=2)
+    easy, hard, both = (numbers_of(task, "train", level) for level in (1, 2, None))
+    assert max(map(int, easy)) < 50 <= min(map(int, hard))
+    assert both[:4] == [easy[0], hard[0], easy[1], hard[1]]
+    assert sorted(both) == sorted(easy + hard) == sorted(numbers_of(new_task()))
+    assert task_prompts(task, "train", 2)[0].metadata["level"] == 2
+
+
+@pytest.mark.parametrize("level", [0, 3, "hard"])
+def test_a_level_that_the_task_lacks_raises(level):
+    task = new_task(data=[*NUMBERS, {"number": "7", "level": level}], num_levels=2)
+    with pytest.raises(ValueError, match=rf"row 100 of the data: level is {level!r}; expected 1 to 2"):
+        numbers_of(task, "train", 1)
+
+
+def test_a_level_without_rows_raises():
+    with pytest.raises(ValueError, match="task 'counting' has no row of level 2 in the split 'train'"):
+        numbers_of(new_task(num_levels=2))
+
+
+def rows_by_level(split, level):
+    return [{"number": f"{split} {level} {i}"} for i in range(level)]
+
+
+def test_a_function_gives_the_rows_of_a_split_and_level():
+    task = new_task(data=rows_by_level, num_levels=2)
+    assert numbers_of(task, "train", 2) == ["train 2 0", "train 2 1"]
+    assert numbers_of(task, "eval") == ["eval 1 0", "eval 2 0", "eval 2 1"]
+    check_task(task)
+
+
+def test_a_file_is_read_again_only_after_it_changed(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", NUMBERS[:3])
+    task = new_task(data=partial(same_file, path))
+    first = task_prompts(task, "train", 1)
+    assert task_prompts(task, "eval", 1).rows() is first.rows()
+    write_rows(path, NUMBERS)
+    assert numbers_of(task, "train", 1) == [row["number"] for row in NUMBERS]
+
+
+def same_file(path, split, level):
+    return path
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_environment_reads_no_other_file_than_that_of_its_level(name, monkeypatch):
+    opened = []
+    monkeypatch.setattr(prompts_of_tasks, "read_rows", lambda path, _: opened.append(path.name) or [(1, ROW)])
+    monkeypatch.setattr(prompts_of_tasks, "_rows_of_file", prompts_of_tasks._rows_of_file.__wrapped__)
+    level = TASKS[name].num_levels
+    files = TASKS[name].data.args[0]
+    textgym.TextGenEnv(task=name, level=level).reset(seed=0)
+    assert opened == [f"{files}-train-{level}.jsonl.gz"]
+    opened.clear()
+    textgym.TextGenEnv(task=name, level="auto", split="eval").reset(seed=0)
+    assert opened == [f"{files}-eval-1.jsonl.gz"]
+
+
+ROW = dict.fromkeys({column for task in TASKS.values() for column in task.columns}, "A text.")
 
 
 # The checker ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_checker_accepts_a_task_of_ones_own_unregistered():
-    check_task(new_task(num_levels=1))
+    check_task(new_task())
 
 
 RNG = np.random.default_rng(0)
 
 
-def random_rows(seed, index, level):
-    return {"number": str(RNG.integers(10**6))}
+def random_rows(split, level):
+    return [{"number": str(RNG.integers(10**6))}]
 
 
-def rows_without_number(seed, index, level):
-    return {"num": str(index)}
+def rows_without_number(split, level):
+    return [{"num": "1"}]
+
+
+def equal_rows(split, level):
+    return NUMBERS
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"rows": random_rows}, AssertionError, r"rows\(12, .*, 1\) returns another row when it is called again"),
-        ({"rows": rows_without_number}, ValueError, "needs the columns number; missing are number"),
-        ({"prompt": "Count:"}, AssertionError, "level 1: 1 prompts are in both splits, such as 'Count:'"),
+        ({"data": random_rows}, AssertionError, r"data\('train', 1\) returns other rows when it is called again"),
+        (
+            {"data": rows_without_number},
+            ValueError,
+            "row 0 of the data: .*missing are number",
+        ),
+        ({"data": equal_rows}, AssertionError, "100 prompts are in both splits, such as '0'"),
+        ({"prompt": "Count:"}, ValueError, "fewer than two distinct prompts cannot be split"),
         (
             {"target": "number", "optimum": 2.0},
             AssertionError,
@@ -309,4 +386,4 @@ def test_the_checker_names_what_is_wrong_with_a_task(fields, error, message):
 
 def test_a_page_without_a_description_lists_the_columns():
     page = task_page(new_task())
-    assert "## Description\nGenerated rows with the columns ``number`` (a number).\n" in page
+    assert "## Description\nRows with the columns ``number`` (a number).\n" in page

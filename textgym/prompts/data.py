@@ -4,8 +4,10 @@ Neither ``datasets`` nor ``reasoning_gym`` needs to be installed.
 """
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +21,9 @@ __all__ = ["DatasetPrompts", "FilePrompts", "ReasoningGymPrompts", "read_rows", 
 class FilePrompts(IndexedPrompts):
     r"""Prompts from a UTF-8 file, drawn uniformly; the suffix of its name gives the format.
 
-    ``.txt`` has one prompt per line, ``.jsonl`` one object per line, ``.csv`` a header and rows. Empty lines are
-    skipped. Columns other than the prompt and the references become metadata.
+    ``.txt`` has one prompt per line, ``.jsonl`` one object per line, ``.csv`` a header and rows; a file of
+    ``.jsonl.gz`` and the like is compressed by gzip. Empty lines are skipped. Columns other than the prompt and the
+    references become metadata.
 
     Args:
         path: The file, which is read at once.
@@ -137,21 +140,30 @@ def reasoning_gym_sample(entry: Mapping[str, Any]) -> Sample:
 def read_rows(path: Path, formats: Sequence[str] = (".txt", ".jsonl", ".csv")) -> Iterator[tuple[int, Any]]:
     """Yield (line number, row) of a file: a text for ``.txt``, a mapping for ``.jsonl`` and ``.csv``.
 
-    A ``ValueError`` for a malformed file, or one of another format, names file and line.
+    Each may be compressed: ``.jsonl.gz``. A ``ValueError`` for a malformed file, or one of another format, names file
+    and line.
     """
     readers = {".txt": _lines, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
-    suffix = path.suffix.lower()
+    is_compressed = path.suffix.lower() == ".gz"
+    suffix = (path.with_suffix("") if is_compressed else path).suffix.lower()
     if suffix not in formats:
-        raise ValueError(f"{path}: expected a {', '.join(formats[:-1])} or {formats[-1]} file, got {path.suffix!r}")
+        raise ValueError(f"{path}: expected a {', '.join(formats[:-1])} or {formats[-1]} file, got {suffix!r}")
     try:
-        yield from readers[suffix](_read_utf8(path))
+        data = path.read_bytes()
+        yield from readers[suffix](_decoded(_decompressed(data) if is_compressed else data))
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from error
 
 
-def _read_utf8(path: Path) -> str:
-    """Return the text of a file without a byte order mark."""
-    data = path.read_bytes()
+def _decompressed(data: bytes) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"line 1: not a complete gzip file: {error}") from None
+
+
+def _decoded(data: bytes) -> str:
+    """Return a text without its byte order mark."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -44,9 +44,9 @@ def as_prompts(spec: Any = None) -> PromptSource:
 
     Args:
         spec: None or ``"openings"`` for the built-in set, ``"openings:train"`` or ``"openings:eval"`` for its splits; a
-            list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file; a
-            ``datasets.Dataset``; a reasoning-gym data set; a function ``f(rng) -> prompt``; an iterator; or a
-            ``PromptSource``.
+            list of texts, samples or mappings; the path of a ``.txt``, ``.jsonl`` or ``.csv`` file, compressed by gzip
+            (``.jsonl.gz``) or not; a ``datasets.Dataset``; a reasoning-gym data set; a function ``f(rng) -> prompt``;
+            an iterator; or a ``PromptSource``.
 
     >>> as_prompts(["Once upon a time"]).draw(np.random.default_rng(0)).prompt
     'Once upon a time'

@@ -3,15 +3,19 @@
 base        Task, a declaration, and the table of tasks by name
 text_tasks  story continuation, translation, question answering, summarisation
 dialogue    a shop assistant and a simulated customer
+shop        the simulated customer of the dialogue task; shop_replies parses what the assistant says
+words       nouns and colours of the built-in data
 keywords    environment keywords of a task
-prompts     prompt sources: built-in data by level and split, the user's own data
+prompts     prompt sources: a task's own data by split and level, the user's data
 page        documentation page of a task
+data        rows of the tasks, written by tools/write_task_data.py
 """
 
 from textgym.tasks import dialogue, text_tasks
 from textgym.tasks.base import TASKS, Page, Row, Task, find_task, register_task
 from textgym.tasks.keywords import score_bounds, task_keywords
 from textgym.tasks.page import task_page
+from textgym.tasks.prompts import task_prompts
 
 __all__ = [
     "TASKS",
@@ -24,5 +28,6 @@ __all__ = [
     "score_bounds",
     "task_keywords",
     "task_page",
+    "task_prompts",
     "text_tasks",
 ]

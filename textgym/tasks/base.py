@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from textgym.errors import unknown_name
 from textgym.prompts import Sample
 from textgym.registration import IDS, register_env
 
-__all__ = ["TASKS", "Page", "Row", "Task", "fill_template", "find_task", "register_task"]
+__all__ = ["TASKS", "Page", "Row", "Task", "data_file", "fill_template", "find_task", "register_task"]
 
 Row = Mapping[str, Any]
 """Columns by name."""
@@ -53,10 +54,11 @@ class Task:
     """Value of ``task=`` once registered."""
     id: str | None = None
     """Environment id that ``register_task`` registers, with Gymnasium too: name and version, ``"MyTask-v0"``."""
-    rows: Callable[[int, int, int], Row]
-    """``rows(seed, index, level)``, the built-in data: a pure function of the three integers, for any non-negative
-    index. Levels count from 1. A hash of the prompt assigns it to ``"train"`` or ``"eval"``, so each level needs dozens
-    of distinct prompts: with only a handful, one of the splits may be left without a prompt and repeat the other's."""
+    data: Any
+    """Rows, which are read at first use: a list of mappings, the path of a JSONL or CSV file, or a
+    ``datasets.Dataset``. A hash of the prompt assigns nine tenths of the distinct prompts to ``"train"``, the others to
+    ``"eval"``; the column ``level``, by default 1, gives the level. Or a function ``data(split, level)`` that returns
+    one of the three for each split and level."""
     columns: Mapping[str, str]
     """Required columns of a row and their descriptions."""
     prompt: str
@@ -74,8 +76,8 @@ class Task:
     """Further keywords of the environment: token budgets, ``stop``, ``user``, ..."""
     chat_keywords: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of ``keywords`` for a chat model."""
-    num_levels: int = 3
-    """Number of levels of difficulty."""
+    num_levels: int = 1
+    """Number of levels of difficulty, which count from 1."""
     success_score: float = 1.0
     """Least score of a successful episode, used by ``level="auto"``."""
     optimum: float = 1.0
@@ -83,12 +85,8 @@ class Task:
     page: Page = Page()
     """Texts of the documentation page; see ``textgym.describe``."""
 
-    def sample(self, row: Row, prompt: str | None = None) -> Sample:
-        """Return the sample of a row.
-
-        Args:
-            row: The columns, which become the sample's metadata.
-            prompt: Replaces the prompt made from the task's template.
+    def sample(self, row: Row) -> Sample:
+        """Return the sample of a row, whose columns become the metadata.
 
         Raises:
             ValueError: If the row lacks a column or has an empty list of targets.
@@ -102,7 +100,7 @@ class Task:
                 f"{', '.join(map(str, row))}; map other names with columns={{{missing[0]!r}: ...}}"
             )
         references = () if self.target is None else _as_texts(self.target, row[self.target])
-        return Sample(fill_template(self.prompt, row) if prompt is None else prompt, references, dict(row))
+        return Sample(fill_template(self.prompt, row), references, dict(row))
 
     def optimal_turn(self, sample: Sample, agent_turns: Sequence[str] = ()) -> str:
         """Return the optimal next turn, without EOS, after the agent's turns so far."""
@@ -126,6 +124,11 @@ def fill_template(template: str, row: Row) -> str:
     '{b} and 2'
     """
     return template.format_map(row)
+
+
+def data_file(name: str, split: str, level: int) -> Path:
+    """Return the file of a level and split of built-in data, such as ``qa-eval-1.jsonl.gz``."""
+    return Path(__file__).parent / "data" / f"{name}-{split}-{level}.jsonl.gz"
 
 
 TASKS: dict[str, Task] = {}

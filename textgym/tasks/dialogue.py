@@ -1,7 +1,7 @@
 """The multi-turn task: a shop assistant serves a simulated customer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from textgym.batch import TextBatch
 from textgym.scorers.base import Scorer
-from textgym.tasks.base import Page, Row, Task, register_task
-from textgym.tasks.shop import ShoppingGoal, customer_opening, customer_reply, optimal_reply, progress
+from textgym.tasks.base import Page, Row, Task, data_file, register_task
+from textgym.tasks.shop import ShoppingGoal, customer_reply, optimal_reply, progress
 from textgym.users import Reply, ScriptedUser
 
 __all__ = ["GoalProgress"]
@@ -23,9 +23,8 @@ class GoalProgress(Scorer):
     mistake, at least 0. Range: [0, 1]. An empty dialogue scores 0; a sample without a ``goal`` NaN. Deterministic.
     Not incremental.
 
-    >>> from textgym.tasks import TASKS
-    >>> task = TASKS["dialogue"]
-    >>> sample = task.sample(task.rows(7, 1, 1))
+    >>> from textgym.tasks import TASKS, task_prompts
+    >>> task, sample = TASKS["dialogue"], task_prompts("dialogue", level=1)[0]
     >>> GoalProgress()(TextBatch.from_texts([task.optimal_turn(sample), "Hello!"], metadata=[sample.metadata] * 2))
     array([1., 0.])
     """
@@ -42,14 +41,6 @@ class GoalProgress(Scorer):
         return np.array(scores, dtype=np.float64)
 
 
-def rows(seed: int, index: int, level: int) -> Row:
-    """Return a customer's goal, the setting and the customer's first line."""
-    import world
-
-    goal = world.shopping(seed, index, level)
-    return {"setting": goal.setting, "opening": customer_opening(goal), "goal": asdict(goal)}
-
-
 def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
     """Return the simulated customer's reply.
 
@@ -57,7 +48,7 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
         ValueError: If the row has no goal, as in the user's own data.
     """
     if "goal" not in row:
-        raise ValueError("the simulated customer needs a built-in goal; for other data give user=... and scorer=...")
+        raise ValueError("the simulated customer needs the column goal; without it, give user=... and scorer=...")
     reply = customer_reply(ShoppingGoal.from_row(row["goal"]), agent_turns)
     return Reply(reply.text, reply.outcome)
 
@@ -71,7 +62,8 @@ register_task(
     Task(
         name="dialogue",
         id="TextGenDialogue-v0",
-        rows=rows,
+        data=partial(data_file, "dialogue"),
+        num_levels=3,
         columns={"setting": "where the dialogue takes place", "opening": "what the user says first"},
         prompt="{setting}\nCustomer: {opening}\nHelper:",
         instruction="You are a shop assistant. Answer each customer in one short sentence. If the customer says "

@@ -11,7 +11,7 @@ import numpy as np
 from textgym.errors import unknown_name
 from textgym.prompts import Curriculum, PromptSource, Sample
 from textgym.tasks.base import Row, Task, fill_template, find_task
-from textgym.tasks.prompts import SEEDS, Mixture, TaskPrompts, data_prompts
+from textgym.tasks.prompts import SPLITS, data_prompts, task_prompts
 from textgym.tokenizers import ChatTemplate, find_chat_template
 
 __all__ = ["chat_template", "score_bounds", "task_keywords"]
@@ -31,10 +31,11 @@ def task_keywords(
 
     Args:
         task: A task, or the name or id of one.
-        split: ``"train"`` or ``"eval"``. Default: ``"train"`` of the built-in data, all rows of ``data``.
-        level: 1 (the easiest) to the task's ``num_levels``; None for all levels in equal shares; ``"auto"`` for a
-            curriculum that starts at level 1 and advances with the success rate. Built-in data only.
-        data: The user's own rows: the path of a JSONL or CSV file, a ``datasets.Dataset`` or a list of mappings.
+        split: ``"train"`` or ``"eval"``. Default: ``"train"`` of the task's own data, all rows of ``data``.
+        level: 1 (the easiest) to the task's ``num_levels``; None for the rows of all levels; ``"auto"`` for a
+            curriculum that starts at level 1 and advances with the success rate. Of the task's own data only.
+        data: Rows that replace the task's own: the path of a JSONL or CSV file, compressed (``.jsonl.gz``) or not, a
+            ``datasets.Dataset`` or a list of mappings.
         columns: ``{task's column: data's column}`` where the names differ.
         chat: Whether to use the model's chat template; None uses it if there is one.
         **keywords: Fields of ``TextGenConfig``, which override the task's.
@@ -50,8 +51,8 @@ def task_keywords(
     True
     """
     task = find_task(task)
-    if split not in (None, *SEEDS):
-        raise unknown_name("split", split, SEEDS)
+    if split not in (None, *SPLITS):
+        raise unknown_name("split", split, SPLITS)
     _check_source("prompts" in keywords, data=data, split=split, level=level, columns=columns)
     template = chat_template(keywords.get("model"), keywords.get("tokenizer"), chat)
     to_sample = partial(_sample, task, template)
@@ -104,7 +105,7 @@ def _check_source(has_prompts: bool, **given: Any) -> None:
     if has_prompts and given:
         raise ValueError(f"prompts=... cannot be combined with {', '.join(given)}; leave out one or the other")
     if "data" in given and "level" in given:
-        raise ValueError("level=... selects built-in data and cannot be combined with data=...")
+        raise ValueError("level=... selects rows of the task's own data and cannot be combined with data=...")
     if "columns" in given and "data" not in given:
         raise ValueError("columns=... renames the columns of data=..., which is missing")
 
@@ -130,11 +131,11 @@ def _sample(task: Task, template: ChatTemplate | None, row: Row) -> Sample:
 
 
 def _task_prompts(task: Task, to_sample: Any, split: str, level: int | str | None) -> PromptSource:
-    levels = [TaskPrompts(task, to_sample, number, split) for number in range(1, task.num_levels + 1)]
     if level is None:
-        return Mixture(levels)
+        return task_prompts(task, split, None, to_sample)
+    levels = range(1, task.num_levels + 1)
     if level == "auto":
-        return Curriculum(levels, success_score=task.success_score)
-    if not isinstance(level, int | np.integer) or not 1 <= level <= task.num_levels:
+        return Curriculum([task_prompts(task, split, i, to_sample) for i in levels], success_score=task.success_score)
+    if not isinstance(level, int | np.integer) or level not in levels:
         raise ValueError(f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or 'auto'")
-    return levels[level - 1]
+    return task_prompts(task, split, int(level), to_sample)

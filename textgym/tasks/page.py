@@ -4,12 +4,13 @@ import textwrap
 
 from textgym.tasks.base import Task
 from textgym.tasks.keywords import score_bounds
+from textgym.tasks.prompts import task_prompts
 
 __all__ = ["task_page"]
 
 
 def task_page(task: Task) -> str:
-    """Return a task's page in Markdown, under the headings of ``TextGenEnv``.
+    """Return a task's page in Markdown, under the headings of ``TextGenEnv``. It counts the rows of the task.
 
     >>> from textgym.tasks import TASKS
     >>> print(task_page(TASKS["qa"]).splitlines()[0])
@@ -24,7 +25,7 @@ def task_page(task: Task) -> str:
         window = str(budgets["max_prompt_tokens"] + budgets["max_new_tokens"] + replies)
     columns = _listed([f"``{name}``" for name in task.columns])
     described = _listed([f"``{name}`` ({text})" for name, text in task.columns.items()])
-    description = page.description or f"Generated rows with the columns {described}."
+    description = page.description or f"Rows with the columns {described}."
     rows = [f"| {level} | {text} |" for level, text in enumerate(page.levels, start=1)]
     sections = {
         "Description": [description, *(["\n".join(["| level | data |", "|---|---|", *rows])] if rows else [])],
@@ -35,8 +36,8 @@ def task_page(task: Task) -> str:
         ],
         "Rewards": [page.rewards],
         "Starting State": [
-            'A prompt of the split, ``"train"`` (2^20 a level) or ``"eval"`` (1000 others), and of the level '
-            "(default: any)."
+            f'A prompt of the split, ``"train"`` ({len(task_prompts(task, "train")):,} rows) or ``"eval"`` '
+            f"({len(task_prompts(task, 'eval')):,} others), and of the level (default: any)."
         ],
         "Episode End": [
             f"{page.ends}, or after {budgets.get('max_new_tokens', 'max_new_tokens')} tokens of the agent."

@@ -1,86 +1,124 @@
-"""Prompt sources of a task: its built-in data by level and split, or the user's own data."""
+"""Prompt sources of a task: its own data by split and level, or the user's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from textgym.prompts import IndexedPrompts, ListPrompts, PromptSource, Sample, train_eval_split
+from textgym.prompts import IndexedPrompts, Sample, train_eval_split
 from textgym.prompts.data import read_rows
-from textgym.prompts.sources import prompt_hash
-from textgym.tasks.base import Row, Task, fill_template
+from textgym.tasks.base import Row, Task, find_task
 
-__all__ = ["SEEDS", "SIZES", "Mixture", "TaskPrompts", "data_prompts", "split_of"]
+__all__ = ["SPLITS", "data_prompts", "task_prompts"]
 
-SEEDS = {"train": 11, "eval": 12}
-"""Seeds of ``Task.rows`` by split. The embedded LM was trained on seed 1."""
-SIZES = {"train": 2**20, "eval": 1000}
-"""Samples of the splits, per level."""
-NUM_TRIES = 32
-"""Attempts to find a row of the split; the probability that all fail is 2^-32."""
+SPLITS = ("train", "eval")
+
+NumberedRow = tuple[str, Row]
+"""Where a row stands, for messages, and the row."""
 
 
-class TaskPrompts(IndexedPrompts):
-    """The samples of one level and split of a task's built-in data, generated on demand.
+class _RowPrompts(IndexedPrompts):
+    """Rows as samples; they are read at first use, and a row is converted when it is first drawn."""
 
-    The splits have different seeds and no prompt in common: since short prompts recur, a hash of the plain prompt
-    decides the split of a row. Only a task with a handful of prompts may have some of them in both splits.
-
-    Levels count from 1; ``to_sample`` is a function from a row to a sample.
-    """
-
-    def __init__(self, task: Task, to_sample: Callable[[Row], Sample], level: int, split: str) -> None:
-        self._task = task
+    def __init__(self, read: Callable[[], Sequence[NumberedRow]], to_sample: Callable[[Row], Sample]) -> None:
+        self._read = read
         self._to_sample = to_sample
-        self._level = level
-        self._split = split
+        self._rows: Sequence[NumberedRow] | None = None
+        self._samples: dict[int, Sample] = {}
+
+    def rows(self) -> Sequence[NumberedRow]:
+        """Return the rows."""
+        if self._rows is None:
+            self._rows = self._read()
+        return self._rows
 
     def __len__(self) -> int:
-        return SIZES[self._split]
+        return len(self.rows())
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
-        row = row_of_split(self._task.rows, self._task.prompt, self._level, self._split, index)
-        return self._to_sample({**row, "level": self._level})
+        if index not in self._samples:
+            place, row = self.rows()[index]
+            try:
+                self._samples[index] = self._to_sample(row)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{place}: {error}") from error
+        return self._samples[index]
 
 
-@lru_cache(maxsize=4096)  # each environment checks the length of its first 1024 samples
-def row_of_split(rows: Callable[[int, int, int], Row], prompt: str, level: int, split: str, index: int) -> Row:
-    """Return the first of the rows assigned to an index whose prompt belongs to the split."""
-    row: Row = {}
-    for attempt in range(NUM_TRIES):
-        row = rows(SEEDS[split], index + attempt * SIZES["train"], level)
-        if split_of(fill_template(prompt, row)) == split:
-            break
-    return row
+def task_prompts(
+    task: str | Task,
+    split: str = "train",
+    level: int | None = None,
+    to_sample: Callable[[Row], Sample] | None = None,
+) -> IndexedPrompts:
+    """Return the samples of a task's own data, which are read at first use.
+
+    Args:
+        task: A task, or the name or id of one.
+        split: ``"train"`` or ``"eval"``.
+        level: Level from 1 on; None for all of them, one row of each in turn.
+        to_sample: Function from a row to a sample, by default ``Task.sample``. The row has the column ``level``.
+
+    >>> task_prompts("translation", "eval", level=2)[0].metadata["level"]
+    2
+    """
+    task = find_task(task)
+    return _RowPrompts(partial(_task_rows, task, split, level), to_sample or task.sample)
 
 
-def split_of(prompt: str) -> str:
-    """Return the split of a prompt of the built-in data; platform-independent."""
-    return "eval" if prompt_hash(prompt, seed=0)[0] % 2 else "train"
+def _task_rows(task: Task, split: str, level: int | None) -> Sequence[NumberedRow]:
+    if level is None:
+        levels = [_task_rows(task, split, number) for number in range(1, task.num_levels + 1)]
+        return [row for group in zip_longest(*levels) for row in group if row is not None]
+    if not callable(task.data):
+        rows = _rows_of_split(task, split, level)
+    elif isinstance(data := task.data(split, level), str | Path):
+        status = Path(data).stat()
+        rows = _rows_of_file(Path(data), level, (status.st_mtime_ns, status.st_size))
+    else:
+        rows = _with_level(_numbered_rows(data), level)
+    if not rows:
+        raise ValueError(f"task {task.name!r} has no row of level {level} in the split {split!r}")
+    return rows
 
 
-class Mixture(IndexedPrompts):
-    """Interleaves several sources of equal length."""
+@lru_cache(maxsize=32)
+def _rows_of_file(path: Path, level: int, version: tuple[int, int]) -> Sequence[NumberedRow]:
+    """Return the rows of a file, which is read once per process and version."""
+    return _with_level(_numbered_rows(path), level)
 
-    def __init__(self, sources: Sequence[IndexedPrompts]) -> None:
-        self._sources = sources
 
-    def __len__(self) -> int:
-        return len(self._sources) * len(self._sources[0])
+def _with_level(rows: Iterable[NumberedRow], level: int) -> Sequence[NumberedRow]:
+    return [(place, {**row, "level": level}) for place, row in rows]
 
-    def __getitem__(self, index: int) -> Sample:
-        place, source = divmod(range(len(self))[index], len(self._sources))
-        return self._sources[source][place]
+
+def _rows_of_split(task: Task, split: str, level: int) -> Sequence[NumberedRow]:
+    """Return the rows of a level in a split that is decided by their plain prompts."""
+    rows = [(place, {**row, "level": _level(task, place, row)}) for place, row in _numbered_rows(task.data)]
+    prompts = _RowPrompts(partial(tuple, rows), task.sample)
+    held_out = train_eval_split(prompts)[1]
+    texts = {held_out[i].prompt for i in range(len(held_out))}
+    pairs = [(row, prompts[i].prompt in texts) for i, row in enumerate(rows)]
+    return [row for row, is_held_out in pairs if row[1]["level"] == level and is_held_out == (split == "eval")]
+
+
+def _level(task: Task, place: str, row: Row) -> int:
+    level = row.get("level", 1)
+    if str(level) not in map(str, range(1, task.num_levels + 1)):
+        raise ValueError(f"{place}: level is {level!r}; expected 1 to {task.num_levels}, the task's num_levels")
+    return int(level)
 
 
 def data_prompts(
     data: Any, columns: Mapping[str, str], to_sample: Callable[[Row], Sample], split: str | None
-) -> PromptSource:
-    """Return the samples of the user's own rows.
+) -> IndexedPrompts:
+    """Return the samples of the user's own rows, all of which are checked.
 
     Args:
-        data: The path of a JSONL or CSV file, a ``datasets.Dataset``, or an iterable of mappings.
+        data: The path of a JSONL or CSV file, compressed (``.jsonl.gz``) or not, a ``datasets.Dataset``, or an iterable
+            of mappings.
         columns: ``{task's column: data's column}`` where the names differ; ``"translation.en"`` is the column ``en``
             nested in the column ``translation``.
         to_sample: Function from a row to a sample.
@@ -91,34 +129,37 @@ def data_prompts(
         TypeError: If ``data`` is of another type.
         ValueError: If there are no rows, one lacks a column, or a file is malformed; the message names the row.
     """
-    samples = []
-    for place, row in _numbered_rows(data):
-        try:
-            samples.append(to_sample(_renamed(row, columns)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{place}: {error}") from error
-    if not samples:
+    rows = _numbered_rows(data)
+    if not rows:
         raise ValueError(f"data={data!r:.60} has no rows; expected at least one")
-    prompts = ListPrompts(samples)
+    prompts = _RowPrompts(partial(list, rows), partial(_sample_of_renamed, columns, to_sample))
+    for i in range(len(rows)):
+        prompts[i]
     return prompts if split is None else train_eval_split(prompts)[split == "eval"]
 
 
-def _numbered_rows(data: Any) -> Iterable[tuple[str, Row]]:
+def _numbered_rows(data: Any) -> Sequence[NumberedRow]:
     if isinstance(data, str | Path):
         return [(f"{data}, line {line}", row) for line, row in read_rows(Path(data), (".jsonl", ".csv"))]
     if isinstance(getattr(data, "column_names", None), dict):
         raise ValueError(f"data is a dictionary of splits; pass one of them: {', '.join(data.column_names)}")
-    if isinstance(data, Iterable) and not isinstance(data, Mapping):
-        return ((f"row {i} of the data", row) for i, row in enumerate(data))
-    raise TypeError(
-        f"data is {data!r:.60} of type {type(data).__name__}; expected the path of a JSONL or CSV file, "
-        "a datasets.Dataset or a list of mappings"
-    )
+    if not isinstance(data, Iterable) or isinstance(data, Mapping):
+        raise TypeError(
+            f"data is {data!r:.60} of type {type(data).__name__}; expected the path of a JSONL or CSV file, "
+            "a datasets.Dataset or a list of mappings"
+        )
+    rows = [(f"row {i} of the data", row) for i, row in enumerate(data)]
+    for place, row in rows:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{place}: expected a mapping of columns, got {type(row).__name__} {row!r:.60}")
+    return rows
 
 
-def _renamed(row: Any, columns: Mapping[str, str]) -> Row:
-    if not isinstance(row, Mapping):
-        raise TypeError(f"expected a mapping of columns, got {type(row).__name__} {row!r:.60}")
+def _sample_of_renamed(columns: Mapping[str, str], to_sample: Callable[[Row], Sample], row: Row) -> Sample:
+    return to_sample(_renamed(row, columns))
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return {**row, **{ours: _column(row, theirs) for ours, theirs in columns.items()}}
 
 

@@ -23,7 +23,7 @@ from textgym.scorers import (
     TokenF1,
     WeightedSum,
 )
-from textgym.tasks.base import Page, Row, Task, register_task
+from textgym.tasks.base import Page, Task, data_file, register_task
 from textgym.tasks.words import nouns
 
 # Story continuation: gym.make("TextGen-v0", task="topic") is one of five ----------------------------------------------
@@ -31,15 +31,6 @@ from textgym.tasks.words import nouns
 SEA_WORDS = ("sea", "boat", "ship", "beach", "island", "wave", "waves", "fish", "harbour", "sailor", "sand", "shells")
 DIRECT_SPEECH = r'"[A-Z][^"]{3,}[.,!?]"'
 PLAIN_SENTENCES = r"[^\"!?]{8,}\."
-
-
-def openings(seed: int, index: int, level: int) -> Row:
-    """Return the first words of a story."""
-    import world
-
-    rng = world.stable_rng(seed, index, 40)
-    words = world.story(seed, index).split()
-    return {"opening": " ".join(words[: rng.randint(4, 7)])}
 
 
 def sea_words() -> Scorer:
@@ -52,14 +43,13 @@ def _story_task(
 ) -> None:
     task = Task(
         name=name,
-        rows=openings,
+        data=partial(data_file, "story"),
         columns={"opening": "the beginning of a text"},
         prompt="{opening}",
         instruction=f"Continue this story with one or two sentences{instruction}: {{opening}}",
         scorer=scorer,
         keywords={"max_prompt_tokens": 32, "max_new_tokens": max_new_tokens},
         chat_keywords={"max_prompt_tokens": 96, "max_new_tokens": 48},
-        num_levels=1,
         success_score=success_score,
     )
     register_task(task)
@@ -74,14 +64,6 @@ _story_task("format", partial(Regex, PLAIN_SENTENCES, mode="fullmatch"), ", all 
 # Translation ----------------------------------------------------------------------------------------------------------
 
 
-def sentence_pairs(seed: int, index: int, level: int) -> Row:
-    """Return an English sentence and its French translation."""
-    import world
-
-    pair = world.sentence_pair(seed, index, level)
-    return {"source": pair.english, "target": pair.french}
-
-
 def translation_scorer() -> Any:
     """Return chrF with exact match; the probability of French is only reported."""
     return WeightedSum({"chrf": (ChrF(), 0.7), "exact": (ExactMatch(), 0.3), "french": (Language("fr"), 0.0)})
@@ -91,7 +73,8 @@ register_task(
     Task(
         name="translation",
         id="TextGenTranslation-v0",
-        rows=sentence_pairs,
+        data=partial(data_file, "translation"),
+        num_levels=3,
         columns={"source": "a sentence", "target": "its translation, or a list of several"},
         target="target",
         prompt="English: {source}\nFrench:",
@@ -122,14 +105,6 @@ register_task(
 # Question answering ---------------------------------------------------------------------------------------------------
 
 
-def questions(seed: int, index: int, level: int) -> Row:
-    """Return a passage, a question about it and the answer."""
-    import world
-
-    found = world.question(seed, index, level)
-    return {"context": found.passage, "question": found.question, "answer": found.answer, "kind": found.kind}
-
-
 def qa_scorer() -> Any:
     """Return exact match (of numbers: numeric match of the last one) with token F1."""
     correct = Maximum({"exact": ExactMatch(), "numeric": NumericAnswer()})
@@ -140,7 +115,8 @@ register_task(
     Task(
         name="qa",
         id="TextGenQA-v0",
-        rows=questions,
+        data=partial(data_file, "qa"),
+        num_levels=3,
         columns={
             "context": "a passage",
             "question": "a question about it",
@@ -175,21 +151,13 @@ register_task(
 # Summarisation --------------------------------------------------------------------------------------------------------
 
 
-def passages(seed: int, index: int, level: int) -> Row:
-    """Return a passage and its summary."""
-    import world
-
-    found = world.summary(seed, index, level)
-    return {"document": found.passage, "summary": found.summary, "vocabulary": nouns()}
-
-
 def summary_scorer() -> Any:
     """Return ROUGE-L with compression and faithfulness to the document."""
     return WeightedSum(
         {
             "rouge": (ROUGE("rougeL"), 0.6),
             "compression": (Compression(low=0.2, high=0.8, column="document"), 0.2),
-            "faithful": (Faithfulness(source="document"), 0.2),
+            "faithful": (Faithfulness(source="document", vocabulary=nouns()), 0.2),
         }
     )
 
@@ -198,7 +166,8 @@ register_task(
     Task(
         name="summary",
         id="TextGenSummary-v0",
-        rows=passages,
+        data=partial(data_file, "summary"),
+        num_levels=3,
         columns={"document": "the text to be summarised", "summary": "its summary, or a list of several"},
         target="summary",
         prompt="{document}\nSummary:",

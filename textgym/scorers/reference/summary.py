@@ -96,8 +96,9 @@ class Faithfulness(Scorer):
     """Metadata column of the source. The prompt is the source if a sample has none, or if this is None."""
     entities: str | None = "entities"
     """Column of the entities of the source, also in other forms than its own: a list, or a string with commas."""
-    vocabulary: str | None = "vocabulary"
-    """Column of all entities that occur in texts of this kind, in the source or not, in the same format."""
+    vocabulary: str | tuple[str, ...] | None = "vocabulary"
+    """All entities that occur in texts of this kind, in the source or not: a column in the same format, or a tuple of
+    them that applies to every text."""
 
     score_range = (0.0, 1.0)
 
@@ -110,7 +111,8 @@ class Faithfulness(Scorer):
         columns = zip(batch.derived(_parse), _sources_of(batch, self.source), batch.metadata, strict=True)
         scores = []
         for summary, source, metadata in columns:
-            own, domain = (_word_list(name and metadata.get(name)) for name in (self.entities, self.vocabulary))
+            own = _word_list(self.entities and metadata.get(self.entities))
+            domain = _word_list(metadata.get(self.vocabulary) if isinstance(self.vocabulary, str) else self.vocabulary)
             scores.append(self._score(summary, source, own, domain) if source.strip() else np.nan)
         return np.array(scores, dtype=np.float64)
 
