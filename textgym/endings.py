@@ -1,4 +1,4 @@
-"""End conditions besides EOS and the token budget: stop strings and functions."""
+"""End conditions besides EOS and the token budget: stop strings, ends of sentences, functions."""
 
 import inspect
 import re
@@ -13,8 +13,8 @@ from textgym.batch import TextBatch
 __all__ = ["Ending", "SentenceEnd", "StopStrings", "StopWhen", "as_endings"]
 
 
-_SENTENCE_END = re.compile(r"[.!?…][\"'»)\]\u201d\u2019]*\Z")
-_MOST_TOKENS_AT_AN_END = 8  # the mark and its closing quotes and brackets, in bytes if need be
+_SENTENCE_END = re.compile(r"[.!?…][\"'»)\]\u201d\u2019]*\s*\Z")
+_MOST_TOKENS_AT_AN_END = 8  # the mark, closing quotes and brackets and white space, in bytes if need be
 
 
 class Ending(Protocol):
@@ -61,11 +61,11 @@ class StopStrings:
 
 
 class SentenceEnd:
-    """Terminates a text at the first end of a sentence from its ``min_new_tokens``-th token on.
+    r"""Terminates a text at the first end of a sentence from its ``min_new_tokens``-th token on.
 
     A sentence ends with ``.``, ``!``, ``?`` or ``…`` and any closing quotes and brackets, as the last characters of the
-    completion. An abbreviation with a full stop counts as an end, too. A closing quote is part of the text where it is
-    part of the token of the mark, as in GPT-2's tokens.
+    completion. An abbreviation with a full stop counts as an end, too. Closing quotes and white space are part of the
+    text where they are part of the token of the mark, as in GPT-2's ``."`` and Llama 3's ``.\n\n``.
 
     Args:
         min_new_tokens: Least number of tokens of the completion or, with a simulated user, of the turn.
@@ -89,8 +89,9 @@ class SentenceEnd:
         stops = batch.lengths - batch.turn_starts >= self.min_new_tokens
         for row in np.flatnonzero(stops):
             start = max(batch.turn_starts[row], batch.lengths[row] - _MOST_TOKENS_AT_AN_END)
-            tail = batch.tokenizer.decode(batch.ids[row, start : batch.lengths[row]].tolist())
-            stops[row] = _SENTENCE_END.search(tail) is not None
+            ids = batch.ids[row, start : batch.lengths[row]].tolist()
+            is_end = _SENTENCE_END.search(batch.tokenizer.decode(ids)) is not None
+            stops[row] = is_end and not batch.tokenizer.decode(ids[-1:]).isspace()
         return stops
 
 

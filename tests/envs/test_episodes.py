@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from letter_env import CHAR, EOS, started, unchanged, write
 
+from textgym import TextBatch
 from textgym.endings import SentenceEnd
+from textgym.tokenizers import CharTokenizer
 
 
 def test_the_window_holds_prompt_and_completion_padded_with_v():
@@ -80,6 +82,31 @@ def test_a_text_ends_with_the_first_sentence_that_is_long_enough(text, ends):
     _, _, terminated, _, info = write(started(stop=SentenceEnd(7), max_new_tokens=40), text)
     assert terminated is ends
     assert not ends or (info["end_reason"], info["completion"]) == ("sentence_end", text)
+
+
+@pytest.mark.parametrize("text", ["Yes.", 'He said, "Yes!"', "(“Oh?”)", "Wait…", "Oui."])
+def test_closing_marks_belong_to_the_end_of_a_sentence(text):
+    assert SentenceEnd()(TextBatch.from_texts([text])).tolist() == [True]
+
+
+@pytest.mark.parametrize("text", ["", " ", "Yes", "Yes,", "Yes. ", 'Yes. "', "Yes. N", ".a"])
+def test_any_other_end_of_a_text_is_within_a_sentence(text):
+    assert SentenceEnd()(TextBatch.from_texts([text])).tolist() == [False]
+
+
+class LineTokenizer(CharTokenizer):
+    """Has a token of a full stop and two line ends, as that of Llama 3."""
+
+    def __init__(self):
+        super().__init__("ab#.\n")
+
+    def decode(self, ids):
+        return super().decode(ids).replace("#", ".\n\n")
+
+
+def test_white_space_belongs_to_the_token_of_the_mark():
+    texts = TextBatch.from_texts(["ab#", "ab#\n", "ab.\n"], tokenizer=LineTokenizer())
+    assert SentenceEnd()(texts).tolist() == [True, False, False]
 
 
 def test_a_sentence_in_the_prompt_does_not_end_the_text():

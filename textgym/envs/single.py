@@ -59,12 +59,13 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     | ``score`` | float, the scorer's total |
     | ``scores`` | dict of float by component |
     | ``length`` | int, tokens of the completion |
-    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"invalid_action"`` or a stop function's |
+    | ``end_reason`` | ``"eos"``, ``"max_new_tokens"``, ``"invalid_action"`` or that of ``stop`` |
 
-    With ``user``, also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it)
-    and ``turns`` (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be
-    ``"max_turns"`` or the outcome of a reply. With ``score_bounds``, ``score_normalised`` (float, where the
-    bounds of the sample's level are known).
+    ``stop`` gives the ``end_reason`` ``"stop_string"``, ``"sentence_end"`` or the name of a function. With ``user``,
+    also ``is_action`` (list of bool, one per entry of ``completion_ids``: whether the agent chose it) and ``turns``
+    (list of messages, ``{"role": "assistant" | "user", "content": str}``), and ``end_reason`` may be ``"max_turns"``
+    or the outcome of a reply. With ``score_bounds``, ``score_normalised`` (float, where the bounds of the sample's
+    level are known).
 
     And where they apply: ``group`` (int, with ``group_size`` > 1), ``kl`` (float, nats, with ``kl_penalty`` > 0),
     ``token_rewards`` (list of float, one per token, with ``reward="redistributed"``), ``scorer_error`` (str, at any

@@ -86,8 +86,8 @@ class EpisodeEnd:
     scores: Scores
     """Total and components, (K,) each."""
     end_reasons: list[str]
-    """``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"invalid_action"``, ``"max_turns"``, the outcome of a
-    user's reply, or a stop function's name."""
+    """``"eos"``, ``"max_new_tokens"``, ``"stop_string"``, ``"sentence_end"``, ``"invalid_action"``, ``"max_turns"``,
+    the outcome of a user's reply, or a stop function's name."""
     groups: npt.NDArray[np.int64] | None = None
     """(K,) int64, the groups of prompts they belong to, where ``group_size`` exceeds 1."""
     kl: npt.NDArray[np.float64] | None = None
