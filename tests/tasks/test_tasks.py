@@ -293,6 +293,18 @@ def test_a_level_that_the_task_lacks_raises(level):
         numbers_of(task, "train", 1)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test",), "unknown split 'test'. Known: eval, train"),
+        (("eval", 4), "level is 4; expected 1 to 3"),
+    ],
+)
+def test_a_split_or_level_that_does_not_exist_raises(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        task_prompts("qa", *arguments)
+
+
 def test_a_level_without_rows_raises():
     with pytest.raises(ValueError, match="task 'counting' has no row of level 2 in the split 'train'"):
         numbers_of(new_task(num_levels=2))

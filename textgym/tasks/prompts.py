@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from textgym.errors import unknown_name
 from textgym.prompts import IndexedPrompts, Sample, train_eval_split
 from textgym.prompts.data import read_rows
 from textgym.tasks.base import Row, Task, find_task
@@ -61,10 +62,17 @@ def task_prompts(
         level: Level from 1 on; None for all of them, one row of each in turn.
         to_sample: Function from a row to a sample, by default ``Task.sample``. The row has the column ``level``.
 
+    Raises:
+        ValueError: If there is no such task, split or level.
+
     >>> task_prompts("translation", "eval", level=2)[0].metadata["level"]
     2
     """
     task = find_task(task)
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    if level is not None and not 1 <= level <= task.num_levels:
+        raise ValueError(f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or None")
     return _RowPrompts(partial(_task_rows, task, split, level), to_sample or task.sample)
 
 
