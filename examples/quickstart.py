@@ -1,13 +1,15 @@
 """Train a small language model to write more positive text, on a CPU, in about a minute.
 
-    python examples/quickstart.py [--timesteps 150000] [--seed 0] [--kl-coef 0.05] [--out runs/quickstart-1]
+    python examples/quickstart.py [--timesteps 120000] [--seed 0] [--kl-coef 0.05] [--out runs/quickstart-1]
 
-Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion; a KL penalty keeps
-the policy close to the initial LM. Afterwards both models continue the same eight prompts.
+Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion, which ends with the
+first sentence from its 16th token on; a KL penalty keeps the policy close to the initial LM. Afterwards both models
+continue the same eight prompts.
 """
 
 import argparse
 import itertools
+import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -17,10 +19,11 @@ import numpy as np
 import torch
 
 import textgym
+from textgym.endings import SentenceEnd
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
 from textgym_agents.reference import ReferencePolicy
 
-TIMESTEPS = 150_000
+TIMESTEPS = 120_000
 KL_COEF = 0.05
 NUM_SHOWN = 8
 NUM_EVALUATED = 256
@@ -35,7 +38,7 @@ def evaluate(policy: LMPolicy, env: gym.vector.VectorEnv) -> Episodes:
 
 
 def summary(episodes: Episodes, start: ReferencePolicy) -> dict[str, float]:
-    """Return mean score, perplexity under the initial LM, and KL to it per token."""
+    """Return mean score, perplexity under the initial LM, KL to it per token, and number of distinct last sentences."""
     with torch.no_grad():
         log_probs = start.evaluate(episodes).log_probs.sum()
     num_tokens = episodes.num_steps.sum()
@@ -43,6 +46,7 @@ def summary(episodes: Episodes, start: ReferencePolicy) -> dict[str, float]:
         "score": float(np.mean([info["score"] for info in episodes.infos])),
         "perplexity": float((-log_probs / num_tokens).exp()),
         "kl": round(float((episodes.log_probs.sum() - log_probs) / num_tokens), 3) or 0.0,  # no -0.000
+        "endings": len({re.split(r'[.!?]"? ', info["completion"])[-1] for info in episodes.infos}),
     }
 
 
@@ -63,12 +67,13 @@ def side_by_side(before: Episodes, after: Episodes) -> str:
 
 def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_COEF) -> dict[str, dict[str, float]]:
     """Train, print the comparison, write the run folder; return the metrics before, during and after training."""
-    keywords = {"scorer": "sentiment", "max_new_tokens": 32, "autoreset_mode": "SameStep"}
+    stop = SentenceEnd(min_new_tokens=16)
+    keywords = {"scorer": "sentiment", "stop": stop, "max_new_tokens": 40, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
     config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=kl_coef, seed=seed)
     agent = Reinforce("tiny", env, config)
-    run = RunFolder(out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords})
+    run = RunFolder(out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords | {"stop": repr(stop)}})
 
     before = evaluate(agent.policy, held_out)
     print(f"Training the embedded LM on {timesteps:,} tokens ...", flush=True)
@@ -99,6 +104,7 @@ def main() -> None:
     print(f"mean sentiment (1 is the maximum)             {was['score']:+.3f}   {now['score']:+.3f}")
     print(f"perplexity under the initial LM               {was['perplexity']:6.2f}   {now['perplexity']:6.2f}")
     print(f"KL to the initial LM, nats per token          {was['kl']:6.3f}   {now['kl']:6.3f}")
+    print(f"distinct last sentences                       {was['endings']:6}   {now['endings']:6}")
     print(f"\nTraining closed {closed:.0%} of the gap to the maximum in", end=" ")
     print(f"{training['time/time_elapsed']:.0f} s at {training['time/fps']:,.0f} tokens/s.")
     print(f"Run folder: {out}  (learning_curve.png, metrics.csv, TensorBoard events, config.json, lm/, agent/)")

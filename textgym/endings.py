@@ -3,7 +3,8 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,10 @@ _MOST_TOKENS_AT_AN_END = 8  # the mark, closing quotes and brackets and white sp
 class Ending(Protocol):
     """Terminates texts; called after each token."""
 
-    reason: str
-    """``info["end_reason"]`` of the episodes that it terminates."""
+    @property
+    def reason(self) -> str:
+        """``info["end_reason"]`` of the episodes that it terminates."""
+        ...
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Return (B,) bool, True where the text is finished."""
@@ -60,15 +63,13 @@ class StopStrings:
         return np.array([any(string in tail for string in self.strings) for tail in tails], dtype=np.bool_)
 
 
+@dataclass(frozen=True)
 class SentenceEnd:
     r"""Terminates a text at the first end of a sentence from its ``min_new_tokens``-th token on.
 
     A sentence ends with ``.``, ``!``, ``?`` or ``…`` and any closing quotes and brackets, as the last characters of the
     completion. An abbreviation with a full stop counts as an end, too. Closing quotes and white space are part of the
     text where they are part of the token of the mark, as in GPT-2's ``."`` and Llama 3's ``.\n\n``.
-
-    Args:
-        min_new_tokens: Least number of tokens of the completion or, with a simulated user, of the turn.
 
     Raises:
         ValueError: If ``min_new_tokens`` is less than 1.
@@ -77,12 +78,14 @@ class SentenceEnd:
     array([ True, False,  True])
     """
 
-    reason = "sentence_end"
+    min_new_tokens: int = 1
+    """Least number of tokens of the completion or, with a simulated user, of the turn."""
 
-    def __init__(self, min_new_tokens: int = 1) -> None:
-        if min_new_tokens < 1:
-            raise ValueError(f"min_new_tokens must be at least 1, got {min_new_tokens!r}")
-        self.min_new_tokens = min_new_tokens
+    reason: ClassVar[str] = "sentence_end"
+
+    def __post_init__(self) -> None:
+        if self.min_new_tokens < 1:
+            raise ValueError(f"min_new_tokens must be at least 1, got {self.min_new_tokens!r}")
 
     def __call__(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Return (B,) bool, True where the completion is long enough and ends with the end of a sentence."""
