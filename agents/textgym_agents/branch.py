@@ -25,9 +25,13 @@ class BranchValues(NamedTuple):
     """(M,) V(s), or Q(s, a) in the shape of ``actions``: the mean returns. 0 where the episode has ended."""
     standard_errors: npt.NDArray[np.float64]
     """Of the shape of ``values``: the sample deviation of the returns, divided by sqrt(R). 0 where all returns are
-    equal, and too small where outcomes that matter are so rare that R rollouts hold few of them."""
+    equal, NaN where one is infinite, and too small where outcomes that matter are so rare that R rollouts hold few of
+    them. With few rollouts, intervals need the quantiles of Student's t with R - 1 degrees of freedom."""
     returns: npt.NDArray[np.float64]
     """(M, R) or (M, K, R), return of each rollout from the state on."""
+    ids: npt.NDArray[np.int64] | None
+    """(M, R, L) or (M, K, R, L), final text of each rollout from the prompt on, right-padded with ``pad_token_id``;
+    None without ``return_ids``."""
 
 
 class EpisodeStates(NamedTuple):
@@ -36,7 +40,7 @@ class EpisodeStates(NamedTuple):
     states: list[dict[str, Any]]
     """T + 1 snapshots for ``branch``, the state after the last action included."""
     rewards: npt.NDArray[np.float64]
-    """(T,) reward of each action."""
+    """(T,) reward of each action; shares of ``reward="redistributed"`` stay in the last one."""
 
 
 def branch(
@@ -49,19 +53,21 @@ def branch(
     gamma: float = 1.0,
     seed: int = 0,
     num_slots: int = 256,
+    return_ids: bool = False,
 ) -> BranchValues:
     """Estimate V(s), or Q(s, a) of given actions, of M states by rollouts of the policy from copies of them.
 
-    The return of a rollout is ``sum_k gamma^k r_{t+k}`` of the environment's own rewards, a KL penalty included, to
-    the end of the episode; nothing is bootstrapped after a truncation. Shares of ``reward="redistributed"`` stay in the
-    last reward. The expectation is over the policy and over a simulated user: each rollout has generators of its own.
-    The sample is that of the state, so hidden metadata is known, where ``textgym.probes.solve`` takes the expectation
-    over it.
+    The return of a rollout is ``sum_k gamma^k r_{t+k}`` of the environment's own rewards, a KL penalty included and
+    reward wrappers not, to the end of the episode; nothing is bootstrapped after a truncation. Shares of
+    ``reward="redistributed"`` stay in the last reward. The expectation is over the policy and over a simulated user:
+    each rollout has generators of its own. The sample is that of the state, so hidden metadata is known, where
+    ``textgym.probes.solve`` takes the expectation over it.
 
-    All rollouts are independent, so the standard error of a difference of two values is
+    All rollouts of a call are independent, so the standard error of a difference of two values is
     ``sqrt(se_1^2 + se_2^2)``. The advantage of an action is ``Q(s, a) - V(s)``; where the next state s' is a function
-    of state and action, as without a simulated user, also ``r + gamma V(s') - V(s)``, which needs no rollouts of Q.
-    Summed over an episode the latter is its return minus V(s_0).
+    of state and action, as without a simulated user, also ``A_t = r_t + gamma V(s_{t+1}) - V(s_t)``, which needs no
+    rollouts of Q. ``sum_t gamma^t A_t`` of an episode is its discounted return minus V(s_0); neighbours share a value,
+    so their errors are negatively correlated.
 
     Nothing is changed: neither states and generators of the environment, nor scorers and prompt sources that learn from
     episodes, nor global generators. An adaptive KL coefficient keeps its current value. The same arguments give the
@@ -69,14 +75,16 @@ def branch(
 
     Args:
         env: An environment of the TextGen family, of any interface, wrapped or not.
-        policy: A policy such as ``LMPolicy``, ``QPolicy`` or a decoder. Decoders that look ahead do so in the copies.
+        policy: A policy such as ``LMPolicy``, ``QPolicy`` or a decoder. Decoders that look ahead do so in the copies,
+            and plan anew from each state.
         num_rollouts: R, rollouts per state, or per state and action; at least 2.
         states: Snapshots of ``env.get_state()`` or ``episode_states``, of this or an equally configured environment
             with any number of sub-environments; M is the number of all their episodes. By default the current states.
         actions: (M,) or (M, K) token ids, the first action of each rollout; afterwards the policy acts.
         gamma: Discount per step, in [0, 1].
         seed: Seed of the rollouts, at least 0. Estimates that are to be independent need different seeds.
-        num_slots: Roll-outs in one batch of the language model.
+        num_slots: Rollouts in one batch of the language model.
+        return_ids: Return the final texts too.
 
     Raises:
         TypeError: If the environment is of another family, ``policy`` does not act, or an argument is of another type.
@@ -92,22 +100,29 @@ def branch(
     >>> from textgym_agents.decoding import RandomPolicy
     >>> env = gymnasium.make("ProbeCopy-v0")
     >>> _ = env.reset(seed=0)
-    >>> values, standard_errors, returns = branch(env, RandomPolicy(5), 1000)
+    >>> result = branch(env, RandomPolicy(5), 1000)
     >>> exact = textgym.probes.solve(env, lambda ids: np.zeros((len(ids), 5))).expected_return
-    >>> bool(abs(values[0] - exact) < 4 * standard_errors[0]), returns.shape
+    >>> bool(abs(result.values[0] - exact) < 4 * result.standard_errors[0]), result.returns.shape
     (True, (1, 1000))
     """
     num_rollouts, num_slots = check_count("num_rollouts", num_rollouts), check_count("num_slots", num_slots)
     if num_rollouts < 2:
         raise ValueError("num_rollouts must be at least 2, got 1: the standard error needs two returns")
+    if not isinstance(gamma, int | float | np.number):
+        raise TypeError(f"gamma must be a number, got {gamma!r}")
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be from 0 to 1, got {gamma!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     base = _checked_env(env, policy, has_actions=actions is not None)
     snapshot = _checked_states(base, states)
     running = snapshot["running"]
     first = None if actions is None else _checked_actions(actions, running)
     returns = np.zeros((*(running if first is None else first).shape, num_rollouts))
     state_of = np.repeat(np.arange(len(running)), returns[0].size)
+    ids = snapshot["ids"][state_of] if return_ids else None
     action_of = None if first is None else np.repeat(first.ravel(), num_rollouts)
 
     generator = torch.Generator(getattr(policy, "device", "cpu"))
@@ -122,9 +137,17 @@ def branch(
         simulation.state = {**select_slots(snapshot, state_of[slots]), "rngs": rngs}
         chosen, active = None if action_of is None else action_of[slots], np.arange(size) < here.size
         returns.flat[here] = _returns(simulation, policy, chosen, active, generator, gamma)[active]
-    above = returns - returns[..., :1]  # so that equal returns have a mean and a deviation without rounding errors
-    standard_errors = above.std(axis=-1, ddof=1) / math.sqrt(num_rollouts)
-    return BranchValues(returns[..., 0] + above.mean(axis=-1), standard_errors, returns)
+        if ids is not None:
+            ids[here] = simulation.ids[active]
+    with np.errstate(invalid="ignore"):  # infinite returns have no deviation
+        means, deviations = returns.mean(axis=-1), returns.std(axis=-1, ddof=1)
+    is_equal = (returns == returns[..., :1]).all(axis=-1)  # then without rounding errors
+    return BranchValues(
+        np.where(is_equal, returns[..., 0], means),
+        np.where(is_equal & np.isfinite(means), 0.0, deviations / math.sqrt(num_rollouts)),
+        returns,
+        None if ids is None else ids.reshape(*returns.shape, -1),
+    )
 
 
 def episode_states(
@@ -136,13 +159,17 @@ def episode_states(
 
     Args:
         env: An environment of the TextGen family, of any interface, wrapped or not.
-        actions: (T,) actions, such as ``info["completion_ids"]`` of an episode from the same start.
+        actions: (T,) actions from the current state on. Those of an episode that started in it are its
+            ``info["completion_ids"]``; with a simulated user, only those where ``info["is_action"]`` is True, and with
+            a prefix, only those after it.
         env_index: The sub-environment.
-        log_probs: (T,) log pi(a|s) of the actions, in nats, for a KL penalty in the rewards.
+        log_probs: (T,) log pi(a|s) of the actions, in nats, such as those of ``Episodes``; needed with a KL penalty,
+            which is part of the rewards.
 
     Raises:
         TypeError: If the environment is of another family, or the actions are not integers.
-        ValueError: If shapes do not fit, there is no such sub-environment, or the episode ends before the last action.
+        ValueError: If shapes do not fit, there is no such sub-environment, the episode ends before the last action, or
+            the environment has a KL penalty and there are no ``log_probs``.
         InvalidActionError: If an action is masked and ``on_invalid_action`` is ``"raise"``.
 
     >>> import gymnasium, textgym
@@ -161,11 +188,13 @@ def episode_states(
     tokens = _integers("actions", actions)
     if tokens.ndim != 1:
         raise ValueError(f"actions must have shape (T,), got {tokens.shape}")
-    if not 0 <= env_index < base.core.num_envs:
-        raise ValueError(f"env_index must be from 0 to {base.core.num_envs - 1}, got {env_index!r}")
+    if env_index not in range(base.core.num_envs):
+        raise ValueError(f"env_index must be an integer from 0 to {base.core.num_envs - 1}, got {env_index!r}")
+    if base.core.components.kl is not None and log_probs is None and tokens.size:
+        raise ValueError("the rewards contain a KL penalty: give log_probs, log pi(a|s) of the actions, in nats")
     if log_probs is not None and np.shape(log_probs) != tokens.shape:
         raise ValueError(f"log_probs must have the shape of the actions, {tokens.shape}, got {np.shape(log_probs)}")
-    simulation = Simulation(base, np.array([env_index]))
+    simulation = Simulation(base, np.array([int(env_index)]))
     states, rewards = [simulation.state], np.zeros(len(tokens))
     for t, token in enumerate(tokens):
         if not simulation.running[0]:

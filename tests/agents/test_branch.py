@@ -44,6 +44,7 @@ DECODERS = {
     "beam": lambda policy, env: BeamSearch(policy, env, 3),
     "best of n": lambda policy, env: BestOfN(policy, env, 4),
     "mcts": lambda policy, env: MCTS(policy, env, MCTSConfig(num_simulations=8, top_k=4)),
+    "greedy mcts": lambda policy, env: Greedy(MCTS(policy, env, MCTSConfig(num_simulations=8, top_k=4))),
 }
 
 
@@ -160,6 +161,20 @@ def test_equal_returns_have_the_standard_error_zero_and_their_exact_value(policy
     assert result.values.tolist() == [0.1] * 4
 
 
+def test_infinite_returns_have_an_infinite_value_and_no_standard_error(policy):
+    class ImpossibleFirst:
+        def log_probs(self, ids, lengths, actions, *, token_masks=None, active=None):
+            return np.where(actions == 0, -np.inf, -1.0)
+
+    env = make_env(2, kl_penalty=0.1, reference=ImpossibleFirst())
+    env.reset(seed=0)
+    result = branch(env, policy, 64, actions=[0, 7])
+    assert result.values[0] == -np.inf
+    assert np.isnan(result.standard_errors[0])
+    assert np.isfinite(result.values[1])
+    assert result.standard_errors[1] == 0
+
+
 # Every state of an episode ---------------------------------------------------------------------------------------
 
 
@@ -222,6 +237,42 @@ def test_snapshots_of_different_numbers_of_environments_form_one_batch(policy):
     snapshots = [small.unwrapped.get_state(), large.unwrapped.get_state()]
     values = branch(small, Greedy(policy), 2, states=snapshots).values
     assert values.tolist() == [v for env in (small, large) for v in branch(env, Greedy(policy), 2).values]
+
+
+def test_discounted_advantages_add_up_to_the_discounted_return_minus_the_first_value(policy):
+    env, completion = played(policy, reward="potential")
+    states, rewards = episode_states(env, completion)
+    values = branch(env, policy, 8, states=states, gamma=0.8).values
+    discounts = 0.8 ** np.arange(len(rewards))
+    advantages = rewards + 0.8 * values[1:] - values[:-1]
+    assert abs((discounts * advantages).sum() - ((discounts * rewards).sum() - values[0])) < 1e-9
+
+
+@pytest.mark.parametrize("actions", [None, [[1, 2], [3, 7], [0, 0]]])
+def test_the_texts_of_the_rollouts_are_those_that_have_the_returns(policy, actions):
+    env = make_env(3)
+    env.reset(seed=0)
+    starts, pad = env.unwrapped.core.ids, env.unwrapped.pad_token_id
+    result = branch(env, policy, 6, actions=actions, num_slots=4, return_ids=True)
+    assert result.ids.shape == (*result.returns.shape, env.unwrapped.window)
+    plain = branch(env, policy, 6, actions=actions, num_slots=4)
+    assert plain.ids is None
+    assert (plain.returns == result.returns).all()
+    for index in np.ndindex(*result.returns.shape):
+        text = result.ids[index][result.ids[index] != pad].tolist()
+        start = starts[index[0]][starts[index[0]] != pad].tolist()
+        assert text[: len(start)] == start
+        if actions is not None:
+            assert text[len(start)] == actions[index[0]][index[1]]
+        assert result.returns[index] == share_of_b(TOKENIZER.decode(text[len(start) :]))
+
+
+def test_the_text_of_an_ended_episode_is_its_own(policy):
+    env = make_env(2, mode="Disabled")
+    env.reset(seed=0)
+    env.step([7, 0])
+    result = branch(env, policy, 2, return_ids=True)
+    assert (result.ids[0] == env.unwrapped.core.ids[0]).all()
 
 
 @pytest.mark.parametrize("num_slots", [1, 5, 1000])
@@ -307,6 +358,18 @@ def test_the_expectation_is_over_the_users_replies_too(policy):
     assert not states[-1]["running"][0]
 
 
+def test_the_agents_tokens_of_a_dialogue_lead_through_its_states(policy):
+    env = make_env(2, user=CoinUser(), max_turns=3, max_reply_tokens=4, reply_format="{reply}", scorer=reply_is_b)
+    infos = collect(env, policy, 2, seed=5, generator=torch.Generator().manual_seed(1)).infos
+    env.reset(seed=5)
+    for i, info in enumerate(infos):
+        ids, is_action = np.array(info["completion_ids"]), np.array(info["is_action"])
+        states, rewards = episode_states(env, ids[is_action], env_index=i)
+        last = states[-1]
+        assert last["ids"][0, last["prompt_lengths"][0] : last["lengths"][0]].tolist() == ids.tolist()
+        assert rewards.sum() == info["score"]
+
+
 def test_the_dialogue_task_is_branched_at_every_position():
     policy = LMPolicy("tiny")
     env = gym.make("TextGenDialogue-v0")
@@ -389,7 +452,10 @@ def test_an_adaptive_kl_coefficient_keeps_its_value_in_rollouts(policy):
         ({"num_rollouts": 2.5}, TypeError, "num_rollouts must be an integer, got 2.5"),
         ({"num_slots": 0}, ValueError, "num_slots must be at least 1, got 0"),
         ({"gamma": 1.5}, ValueError, "gamma must be from 0 to 1, got 1.5"),
-        ({"seed": -1}, ValueError, "non-negative"),
+        ({"gamma": "1"}, TypeError, "gamma must be a number, got '1'"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"seed": None}, TypeError, "seed must be an integer, got None"),
+        ({"seed": True}, TypeError, "seed must be an integer, got True"),
         ({"states": []}, ValueError, "at least one snapshot, got none"),
         ({"states": np.zeros((2, 3))}, TypeError, r"snapshots of env.get_state\(\), got ndarray"),
         ({"states": make_env(1, max_new_tokens=9).unwrapped.get_state()}, ValueError, "up to 13 tokens.* window is 10"),
@@ -442,8 +508,13 @@ def test_wrong_actions_of_an_episode_raise():
         episode_states(env, [0, 7, 0])
     with pytest.raises(ValueError, match=r"shape \(T,\), got \(1, 1\)"):
         episode_states(env, [[0]])
-    with pytest.raises(ValueError, match="env_index must be from 0 to 1, got 2"):
-        episode_states(env, [0], env_index=2)
+    for env_index in (2, -1, 0.5):
+        with pytest.raises(ValueError, match=f"env_index must be an integer from 0 to 1, got {env_index}"):
+            episode_states(env, [0], env_index=env_index)
+    penalised = make_env(1, kl_penalty=0.1, reference=small_lm(1))
+    penalised.reset(seed=0)
+    with pytest.raises(ValueError, match="contain a KL penalty: give log_probs"):
+        episode_states(penalised, [0])
     with pytest.raises(ValueError, match=r"shape of the actions, \(2,\), got \(1,\)"):
         episode_states(env, [0, 0], log_probs=[0.0])
     with pytest.raises(TypeError, match="needs an environment of the TextGen family, got str"):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from textgym.envs.interface import CoreInterface
 from textgym_agents.decoding.base import Decoder, as_lm_policy
 from textgym_agents.policy import ActionOutput, Policy, choose
 
@@ -53,6 +54,10 @@ class Greedy(Decoder):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy.vocab_size, device=getattr(policy, "device", "cpu"))
         self.policy = policy
+
+    def acting_in(self, env: CoreInterface) -> "Greedy":
+        """Return a greedy decoder of a policy that looks ahead in another environment, if it looks ahead."""
+        return Greedy(self.policy.acting_in(env)) if isinstance(self.policy, Decoder) else self
 
     def act(
         self,
