@@ -118,8 +118,9 @@ def test_a_summary_of_the_users_own_text_is_scored():
 
 def test_a_dialogue_of_the_users_own_needs_a_user_and_a_scorer():
     rows = [{"setting": "At the inn.", "opening": "A room, please."}]
-    with pytest.raises(ValueError, match=r"needs the column goal; without it, give user=\.\.\. and scorer=\.\.\."):
-        score(textgym.TextGenEnv(task="dialogue", data=rows), "Here you are.")
+    for data in (rows, [rows[0] | {"goal": None}]):  # as datasets.Dataset fills a column that a row lacks
+        with pytest.raises(ValueError, match=r"needs the column goal; without it, give user=\.\.\. and scorer=\.\.\."):
+            score(textgym.TextGenEnv(task="dialogue", data=data), "Here you are.")
     env = textgym.TextGenEnv(
         task="dialogue",
         data=rows,

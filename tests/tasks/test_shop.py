@@ -235,7 +235,31 @@ def test_a_goal_of_another_form_raises(goal):
         ShoppingGoal.from_row(goal)
 
 
-def test_an_unknown_thing_raises():
-    goal = asdict(goal_of(Item(3, "red", "appel")))
-    with pytest.raises(ValueError, match="unknown thing 'appel'; did you mean 'apple'"):
-        ShoppingGoal.from_row(goal)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"items": []}, "the goal has no items"),
+        ({"items": [{"count": 3, "quality": "red", "thing": "appel"}]}, "unknown thing 'appel'; did you mean 'apple'"),
+        (
+            {"items": [{"count": 3, "quality": "purple", "thing": "apple"}]},
+            "unknown colour or kind 'purple'. Known: black",
+        ),
+        ({"items": [{"count": 3, "quality": "lemon", "thing": "apple"}]}, "unknown colour or kind 'lemon'"),
+        ({"items": [{"count": 0, "quality": "", "thing": "apple"}]}, "count of an item is 0; expected 1 to 20"),
+        ({"items": [{"count": "3", "quality": "", "thing": "apple"}]}, "count of an item is '3'"),
+        ({"items": [{"count": 3.0, "quality": "", "thing": "apple"}]}, r"count of an item is 3\.0"),
+        ({"items": [{"count": 3, "quality": "", "thing": ["apple"]}]}, "expected a goal such as"),
+        (
+            {"items": [{"count": 3, "quality": "", "thing": "apple"}], "unsaid": ["quality"]},
+            "unsaid is .*'three apples",
+        ),
+        ({"unsaid": ["size"]}, r"unsaid is \('size',\); expected some of \('count', 'quality'\)"),
+        ({"unsaid": ["count", "count"]}, "unsaid is"),
+        ({"unsaid": "count"}, "unsaid is"),
+        ({"manner": 6}, "manner is 6; expected 0 to 5"),
+        ({"manner": "calm"}, "manner is 'calm'"),
+    ],
+)
+def test_a_goal_that_the_customer_cannot_pursue_raises(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ShoppingGoal.from_row(asdict(ONE) | changes)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import pickle
 import re
 from functools import partial
 
@@ -158,7 +159,7 @@ def test_all_levels_are_mixed_evenly_unless_one_is_chosen():
     [
         ({"task": "q"}, "unknown task 'q'; did you mean 'qa'"),
         ({"task": "qa", "split": "test"}, "unknown split 'test'. Known: eval, train"),
-        ({"task": "qa", "level": 99}, f"level is 99; expected 1 to {TASKS['qa'].num_levels} .*'qa', or 'auto'"),
+        ({"task": "qa", "level": 99}, f"level is 99; expected 1 to {TASKS['qa'].num_levels} .*'qa', .*level='auto'"),
         ({"task": "qa", "level": "hard"}, "level is 'hard'"),
         ({"task": "qa", "prompts": ["a"], "level": 1}, "prompts=... cannot be combined with level"),
         ({"task": "qa", "columns": {"context": "a"}}, "columns=... renames the columns of data"),
@@ -297,12 +298,43 @@ def test_a_level_that_the_task_lacks_raises(level):
     ("arguments", "message"),
     [
         (("test",), "unknown split 'test'. Known: eval, train"),
-        (("eval", 4), "level is 4; expected 1 to 3"),
+        (("train", 2), "level is 2; expected 1 to 1 for task 'counting', or None"),
+        (("train", "auto"), "level is 'auto'; expected 1 to 1"),
+        (("train", 0), "level is 0"),
     ],
 )
-def test_a_split_or_level_that_does_not_exist_raises(arguments, message):
+def test_an_unknown_split_or_level_of_rows_raises(arguments, message):
     with pytest.raises(ValueError, match=message):
-        task_prompts("qa", *arguments)
+        task_prompts(new_task(), *arguments)
+
+
+@pytest.mark.parametrize("rows", [[], NUMBERS[:1]])
+def test_too_few_rows_raise(rows):
+    with pytest.raises(ValueError, match=r"data of task 'counting': .*fewer than two distinct prompts"):
+        numbers_of(new_task(data=rows))
+
+
+def test_rows_from_an_iterator_raise():
+    with pytest.raises(TypeError, match=r"data of task 'counting' is an iterator, .* pass list\(\.\.\.\)"):
+        numbers_of(new_task(data=iter(NUMBERS)))
+
+
+def test_all_levels_are_read_in_one_pass(monkeypatch):
+    passes = []
+    numbered_rows = prompts_of_tasks._numbered_rows
+    monkeypatch.setattr(prompts_of_tasks, "_numbered_rows", lambda data: passes.append(1) or numbered_rows(data))
+    task = new_task(data=[row | {"level": 1 + i % 3} for i, row in enumerate(NUMBERS)], num_levels=3)
+    assert len(numbers_of(task)) == 90
+    assert passes == [1]
+
+
+def test_a_pickle_holds_no_rows_that_can_be_read_again():
+    prompts = task_prompts("qa", "eval", 1)
+    samples = [prompts[i] for i in range(len(prompts))]
+    pickled = pickle.dumps(prompts)
+    assert len(pickled) < 10_000
+    twin = pickle.loads(pickled)
+    assert [twin[i] for i in range(len(twin))] == samples
 
 
 def test_a_level_without_rows_raises():

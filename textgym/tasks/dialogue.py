@@ -47,7 +47,7 @@ def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
     Raises:
         ValueError: If the row has no goal, as in the user's own data.
     """
-    if "goal" not in row:
+    if row.get("goal") is None:
         raise ValueError("the simulated customer needs the column goal; without it, give user=... and scorer=...")
     reply = customer_reply(ShoppingGoal.from_row(row["goal"]), agent_turns)
     return Reply(reply.text, reply.outcome)

@@ -6,8 +6,6 @@ from functools import cache, partial
 from importlib import resources
 from typing import Any, Literal
 
-import numpy as np
-
 from textgym.errors import unknown_name
 from textgym.prompts import Curriculum, PromptSource, Sample
 from textgym.tasks.base import Row, Task, fill_template, find_task
@@ -130,12 +128,8 @@ def _sample(task: Task, template: ChatTemplate | None, row: Row) -> Sample:
     return Sample(template.prompt(fill_template(task.instruction, row)), sample.references, sample.metadata)
 
 
-def _task_prompts(task: Task, to_sample: Any, split: str, level: int | str | None) -> PromptSource:
-    if level is None:
-        return task_prompts(task, split, None, to_sample)
+def _task_prompts(task: Task, to_sample: Any, split: str, level: int | Literal["auto"] | None) -> PromptSource:
+    if level != "auto":
+        return task_prompts(task, split, level, to_sample)
     levels = range(1, task.num_levels + 1)
-    if level == "auto":
-        return Curriculum([task_prompts(task, split, i, to_sample) for i in levels], success_score=task.success_score)
-    if not isinstance(level, int | np.integer) or level not in levels:
-        raise ValueError(f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or 'auto'")
-    return task_prompts(task, split, int(level), to_sample)
+    return Curriculum([task_prompts(task, split, i, to_sample) for i in levels], success_score=task.success_score)

@@ -1,10 +1,12 @@
 """Prompt sources of a task: its own data by split and level, or the user's."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from textgym.errors import unknown_name
 from textgym.prompts import IndexedPrompts, Sample, train_eval_split
@@ -20,13 +22,19 @@ NumberedRow = tuple[str, Row]
 
 
 class _RowPrompts(IndexedPrompts):
-    """Rows as samples; they are read at first use, and a row is converted when it is first drawn."""
+    """Rows as samples; they are read at first use, and a row is converted when it is first drawn.
+
+    A pickle or deep copy does not hold what ``read`` returned, but reads again.
+    """
 
     def __init__(self, read: Callable[[], Sequence[NumberedRow]], to_sample: Callable[[Row], Sample]) -> None:
         self._read = read
         self._to_sample = to_sample
         self._rows: Sequence[NumberedRow] | None = None
         self._samples: dict[int, Sample] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_rows": None, "_samples": {}}
 
     def rows(self) -> Sequence[NumberedRow]:
         """Return the rows."""
@@ -63,7 +71,7 @@ def task_prompts(
         to_sample: Function from a row to a sample, by default ``Task.sample``. The row has the column ``level``.
 
     Raises:
-        ValueError: If there is no such task, split or level.
+        ValueError: If there is no such task, split or level; at first use, if there are no rows or a file is malformed.
 
     >>> task_prompts("translation", "eval", level=2)[0].metadata["level"]
     2
@@ -71,25 +79,37 @@ def task_prompts(
     task = find_task(task)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    if level is not None and not 1 <= level <= task.num_levels:
-        raise ValueError(f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or None")
-    return _RowPrompts(partial(_task_rows, task, split, level), to_sample or task.sample)
+    levels = range(1, task.num_levels + 1)
+    if level is not None:
+        if not isinstance(level, int | np.integer) or level not in levels:
+            raise ValueError(
+                f"level is {level!r}; expected 1 to {task.num_levels} for task {task.name!r}, or None for all of them; "
+                "level='auto' of an environment is a curriculum"
+            )
+        levels = range(int(level), int(level) + 1)
+    return _RowPrompts(partial(_task_rows, task, split, levels), to_sample or task.sample)
 
 
-def _task_rows(task: Task, split: str, level: int | None) -> Sequence[NumberedRow]:
-    if level is None:
-        levels = [_task_rows(task, split, number) for number in range(1, task.num_levels + 1)]
-        return [row for group in zip_longest(*levels) for row in group if row is not None]
-    if not callable(task.data):
-        rows = _rows_of_split(task, split, level)
-    elif isinstance(data := task.data(split, level), str | Path):
-        status = Path(data).stat()
-        rows = _rows_of_file(Path(data), level, (status.st_mtime_ns, status.st_size))
+def _task_rows(task: Task, split: str, levels: Sequence[int]) -> Sequence[NumberedRow]:
+    """Return the rows of the levels, one of each in turn."""
+    if callable(task.data):
+        by_level = [_rows_of_level(task.data(split, level), level) for level in levels]
     else:
-        rows = _with_level(_numbered_rows(data), level)
-    if not rows:
-        raise ValueError(f"task {task.name!r} has no row of level {level} in the split {split!r}")
-    return rows
+        rows = _rows_of_split(task, split)
+        by_level = [[row for row in rows if row[1]["level"] == level] for level in levels]
+    for level, found in zip(levels, by_level, strict=True):
+        if not found:
+            raise ValueError(f"task {task.name!r} has no row of level {level} in the split {split!r}")
+    if len(by_level) == 1:
+        return by_level[0]
+    return [row for group in zip_longest(*by_level) for row in group if row is not None]
+
+
+def _rows_of_level(data: Any, level: int) -> Sequence[NumberedRow]:
+    if not isinstance(data, str | Path):
+        return _with_level(_numbered_rows(data), level)
+    status = Path(data).stat()
+    return _rows_of_file(Path(data), level, (status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=32)
@@ -102,14 +122,18 @@ def _with_level(rows: Iterable[NumberedRow], level: int) -> Sequence[NumberedRow
     return [(place, {**row, "level": level}) for place, row in rows]
 
 
-def _rows_of_split(task: Task, split: str, level: int) -> Sequence[NumberedRow]:
-    """Return the rows of a level in a split that is decided by their plain prompts."""
+def _rows_of_split(task: Task, split: str) -> Sequence[NumberedRow]:
+    """Return the rows of all levels in a split that is decided by their plain prompts."""
+    if isinstance(task.data, Iterator):
+        raise TypeError(f"data of task {task.name!r} is an iterator, which can be read only once; pass list(...) of it")
     rows = [(place, {**row, "level": _level(task, place, row)}) for place, row in _numbered_rows(task.data)]
     prompts = _RowPrompts(partial(tuple, rows), task.sample)
-    held_out = train_eval_split(prompts)[1]
-    texts = {held_out[i].prompt for i in range(len(held_out))}
-    pairs = [(row, prompts[i].prompt in texts) for i, row in enumerate(rows)]
-    return [row for row, is_held_out in pairs if row[1]["level"] == level and is_held_out == (split == "eval")]
+    try:
+        chosen = train_eval_split(prompts)[split == "eval"]
+    except ValueError as error:
+        raise ValueError(f"data of task {task.name!r}: {error}") from error
+    texts = {chosen[i].prompt for i in range(len(chosen))}
+    return [row for i, row in enumerate(rows) if prompts[i].prompt in texts]
 
 
 def _level(task: Task, place: str, row: Row) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from textgym.errors import unknown_name
 from textgym.tasks.shop_replies import ParsedReply, parse_reply
-from textgym.tasks.words import NUMBERS, find_thing
+from textgym.tasks.words import NUMBERS, colours, find_thing
 
 __all__ = [
     "CustomerReply",
@@ -28,7 +29,7 @@ class Item:
     """An item of a customer's list."""
 
     count: int
-    """Requested number, 1 to 9."""
+    """Requested number, 1 to 20."""
     quality: str
     """Colour or kind; empty if any will do."""
     thing: str
@@ -52,23 +53,41 @@ class ShoppingGoal:
     """Goal of a customer, and the part of it that is stated at first.
 
     ``dataclasses.asdict`` returns it as plain JSON, and ``from_row`` makes it of that again.
+
+    Raises:
+        ValueError: If a value is not among those below, or a thing, colour or kind is unknown.
     """
 
     shop: str
     """Name of the shop, such as ``bakery``."""
     items: tuple[Item, ...]
-    """The requested items, in order."""
+    """The requested items, in order; at least one."""
     unsaid: tuple[str, ...]
     """Attributes of the first item that the assistant has to ask for: ``count``, ``quality``, both or none."""
     manner: int
     """Selects the customer's wording, 0 to 5."""
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise ValueError("the goal has no items; expected at least one")
+        for item in self.items:
+            if not isinstance(item.count, int) or item.count not in range(1, len(NUMBERS)):
+                raise ValueError(f"the count of an item is {item.count!r}; expected 1 to {len(NUMBERS) - 1}")
+            known = (*colours(), *find_thing(item.thing).kinds)
+            if item.quality not in ("", *known):
+                raise unknown_name("colour or kind", item.quality, known, also="An empty text stands for any.")
+        possible = ("count", "quality") if self.items[0].quality else ("count",)
+        if len(self.unsaid) != len({*self.unsaid}.intersection(possible)):
+            raise ValueError(f"unsaid is {self.unsaid!r}; expected some of {possible} for {str(self.items[0])!r}")
+        if not isinstance(self.manner, int) or self.manner not in range(6):
+            raise ValueError(f"manner is {self.manner!r}; expected 0 to 5")
 
     @classmethod
     def from_row(cls, goal: Any) -> "ShoppingGoal":
         """Return the goal that a row of the dialogue task holds.
 
         Raises:
-            ValueError: If it is not of the form that ``asdict`` returns, or one of the things is unknown.
+            ValueError: If it is not of the form that ``asdict`` returns, or holds an unknown value.
 
         >>> item = {"count": 3, "quality": "red", "thing": "apple"}
         >>> str(ShoppingGoal.from_row({"shop": "market", "items": [item], "unsaid": [], "manner": 0}).items[0])
@@ -76,15 +95,12 @@ class ShoppingGoal:
         """
         try:
             items = tuple(Item(**item) for item in goal["items"])
-            found = cls(**{**goal, "items": items, "unsaid": tuple(goal["unsaid"])})
+            return cls(**{**goal, "items": items, "unsaid": tuple(goal["unsaid"])})
         except (TypeError, KeyError) as error:
             raise ValueError(
                 'expected a goal such as {"shop": "market", "items": [{"count": 3, "quality": "red", "thing": '
                 f'"apple"}}], "unsaid": ["count"], "manner": 0}}, got {goal!r:.200}'
             ) from error
-        for item in items:
-            find_thing(item.thing)
-        return found
 
     @property
     def setting(self) -> str:
