@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from textgym.batch import TextBatch
 from textgym.scorers import Consistency, as_scorer, find_inconsistencies, scorer_name
+from textgym.scorers.language.consistency import _Reader
 from textgym.scorers.language.story_words import word_lists
 from textgym.testing import check_scorer
 from world import story
@@ -50,6 +51,13 @@ CONSISTENT = {
     "two colours": "Tom had a red kite. His sister Anna had a blue kite. The blue kite flew high.",
     "painted": "Tom had a red kite. He painted it. Now he loved his blue kite.",
     "gift": "Tom took his ring and gave it to his aunt Anna. Anna loved her ring.",
+    "explained by a clause": "Anna waited. Tom, who was her friend, was late.",
+    "several persons": "Anna sat. Her two brothers, Ben and Leo, came. Her friends Hana, Omar and Iris ran. Leo sat.",
+    "irregular plural": "Leo waited. Two ladies sat there. One said she was cold.",
+    "Mr and Mrs": "Mr. and Mrs. Green lived here. She cooked, and he cleaned.",
+    "unlisted name at the start of a sentence": "Sam and Alex ran. It was late. Alex fell. She cried.",
+    "two things of one kind": "Leo wore a red hat. His sister Anna wore a hat. Her hat was new. His hat was old.",
+    "title explained": "Leo ran. He fell. Mr. Bell, the baker, came. Miss Stone was his teacher. She came too.",
     "another": "Tom lost his red hat. He bought another hat. His new blue hat was warm.",
 }
 
@@ -117,6 +125,21 @@ WORDS = (
     "kite",
     "it",
 )
+
+
+def test_a_message_states_the_owners():
+    messages = [each.message for each in find_inconsistencies("I met Leo. My umbrella was wet. His umbrella fell.")]
+    assert messages == ["The umbrella belonged to the narrator before and belongs to a man now."]
+
+
+def test_persons_of_a_text_without_end_are_forgotten():
+    text = "Leo sat. " + " ".join(
+        f"he saw {chr(65 + i % 26)}{'abcdefghij'[i // 26 % 10]}{'qwv'[i // 260]}," for i in range(600)
+    )
+    reader = _Reader(text, 0)
+    assert list(reader.read()) == []
+    assert "Leo" in reader.persons
+    assert len(reader.persons) == 50
 
 
 def test_messages_state_what_was_there_before():

@@ -28,12 +28,15 @@ _NUM_RECENT_UNKNOWN = 1
 """The same for one whose gender is not known: ``the doctor``."""
 _NUM_NEAR = 40
 """Words of a sentence that are searched before and after a word, so that the cost is linear in the length."""
+_MAX_PERSONS = 50
+"""Persons that are kept, for the same reason."""
 
 _NARRATOR = frozenset(("i", "me", "my", "mine", "myself"))
 _GENDERS = {"she": "she", "her": "she", "hers": "she", "herself": "she"}
 _GENDERS |= {"he": "he", "him": "he", "his": "he", "himself": "he"}
 _PLURALS = frozenset(("they", "them", "their", "both"))
 _OWNERS = {"his": "he", "her": "she", "my": "I"}
+_OWNER_NOUNS = {"he": "a man", "she": "a woman", "I": "the narrator"}
 _DEFINITE = frozenset(("the", "his", "her", "my", "their", "its", "this", "that"))
 _DETERMINERS = _DEFINITE | {"a", "an", "another", "every", "no", "some"}
 _OF_ONESELF = {
@@ -71,9 +74,10 @@ class Consistency(EpisodewiseScorer):
     Deterministic. Not incremental. Reads English.
 
     Made for short stories: the rules and the word lists (names, nouns for persons, things, colours) fit those of the
-    embedded language model. It cannot see a wrong pronoun while a person of that gender is around, a person without a
-    name who becomes another one ("the baker", "the nurse"), a fault within direct speech, places, numbers or what
-    happened. A text that names nobody, or repeats one sentence, scores 1: combine it with other scorers.
+    embedded language model. It cannot see a wrong pronoun while a person of that gender is around, a name that its
+    lists do not have, a person without a name who becomes another one ("the baker", "the nurse"), a fault within direct
+    speech, places, numbers or what happened. A text that names nobody, or repeats one sentence, scores 1: combine it
+    with other scorers.
 
     >>> texts = ["Tom lost his red hat. He found it.", "Tom lost his red hat. Leo found it.", "Tom sat. She sang.", ""]
     >>> scores = Consistency().score_components(TextBatch.from_texts(texts))
@@ -117,8 +121,8 @@ def find_inconsistencies(text: str, start: int = 0) -> list[Inconsistency]:
     - things: another colour, another owner, or another thing of the same kind in place of the first ("his key", "the
       hat").
 
-    Direct speech is read for names only. Rules prefer silence to a wrong finding: of the stories in the world of the
-    embedded language model, fewer than 1 in 100 have one.
+    Direct speech, in double quotation marks, is read for names only. Rules prefer silence to a wrong finding: of the
+    stories in the world of the embedded language model, fewer than 1 in 100 have one of persons or pronouns.
 
     Args:
         text: The story.
@@ -149,6 +153,8 @@ class _Thing:
     colours: set[str] = field(default_factory=set)
     owners: set[str] = field(default_factory=set)
     num_mentions: int = 0
+    is_one: bool = True
+    """Whether the text has only one of its kind."""
 
 
 _Findings = Iterator[tuple[Inconsistency, int]]
@@ -175,6 +181,7 @@ class _Reader:
         self.has_narrator = False
         self.things: dict[str, _Thing] = {}
         self.first_of_group: dict[str, str] = {}
+        """Title of a group of things -> its first one in the text."""
         self.seen: set[str] = set()
         """Words so far."""
 
@@ -201,13 +208,13 @@ class _Reader:
             for person in self.persons.values():
                 person.last = word.sentence
         elif word.text in names():
-            name, end = self._whole_name(i, word)
-            if message := self._name(i, word, name):
-                yield "persons", end, message
+            name, last = self._whole_name(i, word)
+            if message := self._name(i, last, name):
+                yield "persons", self.words[last].end, message
         elif word.lower in nouns():
             if message := self._noun(i, word):
                 yield "persons", word.end, message
-        elif word.lower in plural_nouns():
+        elif plural_nouns().get(word.lower):
             self._mention(word.lower, plural_nouns()[word.lower], word.sentence)
         elif self._is_unknown_name(i, word):
             self._mention(word.text, "", word.sentence)
@@ -218,6 +225,8 @@ class _Reader:
 
     def _mention(self, key: str, gender: str, sentence: int, *, is_tied: bool = False) -> None:
         """Record a mention; a name that is tied to another person (``his sister Rosa``) is no main person's."""
+        if key not in self.persons and len(self.persons) >= _MAX_PERSONS:
+            del self.persons[next(other for other in self.persons if other not in self.main)]
         person = self.persons.setdefault(key, _Person(gender, sentence))
         person.gender, person.last = gender or person.gender, sentence
         self.has_protagonist = self.has_protagonist or (key in self.main and sentence > self.main_sentence)
@@ -227,23 +236,28 @@ class _Reader:
             self.main = {key} if _is_name(key) else self.main | {key}
 
     def _is_unknown_name(self, i: int, word: Word) -> bool:
+        """Return whether a word is a name that is not listed: a capital within a sentence, or after one like that."""
         before = self._at(i - 1)
         is_inside = before[:1].isalpha() and before not in titles()
-        return word.text[0].isupper() and is_inside and word.text not in listed("not names")
+        is_name = is_inside or word.text in self.persons
+        return word.text[0].isupper() and is_name and word.text not in listed("not names")
 
     def _whole_name(self, i: int, word: Word) -> tuple[str, int]:
-        """Return a name and its end, with the surname after a title; an empty one if that is missing."""
+        """Return a name, with the surname after a title, and its last word; an empty name if that is missing."""
         if word.text not in titles():
-            return word.text, word.end
+            return word.text, i
         j = i + 2 if self._at(i + 1) == "." else i + 1
+        if self._at(j) == "and" and self._at(j + 1) in titles():  # Mr and Mrs Green
+            j = j + 3 if self._at(j + 2) == "." else j + 2
         surname = self._at(j)
         if not surname[:1].isupper() or surname in listed("not names"):
-            return "", word.end
-        return f"{word.text} {surname}", self.words[j].end
+            return "", i
+        return f"{word.text} {surname}", j
 
-    def _name(self, i: int, word: Word, name: str) -> str:
+    def _name(self, i: int, last: int, name: str) -> str:
         if not name:
             return ""
+        word = self.words[i]
         gender, noun = names()[word.text], self._noun_before(i)
         relation = self.relations.setdefault(name, noun) if noun in listed("relatives") else noun
         message = ""
@@ -251,20 +265,21 @@ class _Reader:
             message = f"{name} is the name of a {_adult(gender)}, not of a {noun}."
         elif relation != noun:
             message = f"{name} was the {relation} before and is the {noun} now."
-        elif name not in self.persons and not noun and not self._is_introduced(i, word):
+        elif name not in self.persons and not noun and not self._is_introduced(i, last):
             known = [key for key in self.persons if _is_name(key)]
             message = f"{name} has not been introduced; the text names {_joined(known)}."
         self._mention(name, gender, word.sentence, is_tied=bool(noun))
         return message
 
-    def _is_introduced(self, i: int, word: Word) -> bool:
+    def _is_introduced(self, i: int, last: int) -> bool:
         """Return whether a name without a noun before it is introduced where it is mentioned first."""
+        word, after = self.words[i], self._at(last + 1)
         is_apposition = self._is_apposition(i)
         if word.start < self.start or word.sentence == 0:
             self.has_name = self.has_name or not is_apposition
             return True
         if word.is_speech:  # a form of address, which can be the narrator's name
-            is_address = self._at(i - 1) == "," or self._at(i + 1) in (",", "!", "?")
+            is_address = self._at(i - 1) == "," or after in (",", "!", "?")
             is_narrator = self.has_narrator and not self.has_name
             self.has_name = self.has_name or is_narrator
             return not is_address or is_narrator or not any(map(_is_name, self.persons))
@@ -276,8 +291,18 @@ class _Reader:
             self.main = {word.text}
             return True
         is_signature = any(other.lower in ("your", "yours", "love") for other in self._before(i))
-        is_explained = self._at(i + 1) == "," and self._at(i + 2).lower() in (*_OWNERS, "a", "an", "the")
-        return is_apposition or is_signature or is_explained
+        explaining = {",": (*_OWNERS, "a", "an", "the", "who"), "is": _OWNERS, "was": _OWNERS}
+        is_explained = self._at(last + 2) in explaining.get(after, ())
+        return is_apposition or is_signature or is_explained or self._is_one_of_several(i)
+
+    def _is_one_of_several(self, i: int) -> bool:
+        """Return whether names from a noun for several persons on lead to a name: ``her friends Ben and Leo``."""
+        for word in reversed(self._before(i)):
+            if word.lower in plural_nouns():
+                return True
+            if word.text not in names() and word.text not in (",", "and"):
+                return False
+        return False
 
     def _is_apposition(self, i: int) -> bool:
         """Return whether a noun and a comma precede a name: ``her brother, Tom``, ``a boy in the class, Tom``."""
@@ -404,15 +429,16 @@ class _Reader:
         elif not is_other:
             thing, is_definite = self.things[noun], determiner in _DEFINITE or determiner.endswith("'s")
             is_recoloured = colours and thing.colours and colours.isdisjoint(thing.colours)
+            is_reowned = thing.is_one and thing.owners and owner not in {"", *thing.owners}
             if is_definite and is_recoloured and self.seen.isdisjoint(listed("painting")):
                 message = f"The {noun} was {_joined(thing.colours)} before and is {_joined(colours)} now."
-            elif owner and thing.owners and owner not in thing.owners and self.seen.isdisjoint(listed("giving")):
-                message = f"The {noun} belonged to {_joined(thing.owners)} before and belongs to {owner} now."
+            elif is_reowned and self.seen.isdisjoint(listed("giving")):
+                before = _joined(_OWNER_NOUNS[other] for other in thing.owners)
+                message = f"The {noun} belonged to {before} before and belongs to {_OWNER_NOUNS[owner]} now."
         thing = self.things.setdefault(noun, _Thing())
+        thing.is_one = thing.is_one and (thing.num_mentions == 0 or determiner not in ("a", "an"))
         thing.colours |= colours
-        thing.owners = (
-            set() if determiner in ("a", "an") else thing.owners | {owner} - {""}
-        )  # a key may be a second one
+        thing.owners |= {owner} - {""}
         thing.num_mentions += 2 if determiner in _OWNERS or determiner.endswith("'s") else 1
         return message
 

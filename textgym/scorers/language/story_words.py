@@ -59,8 +59,21 @@ def nouns() -> dict[str, str]:
 
 @cache
 def plural_nouns() -> dict[str, str]:
-    """Return plural of a noun for persons of one gender -> gender."""
-    return {f"{noun}s": gender for noun, gender in nouns().items() if gender} | {"women": "she", "men": "he"}
+    """Return plural of a noun for persons -> gender."""
+    return {_plural(noun): gender for noun, gender in nouns().items()}
+
+
+def _plural(noun: str) -> str:
+    """Return the plural of a noun; wrong for rare ones, such as ``mouses``."""
+    if noun.endswith("man"):
+        return f"{noun[:-3]}men"
+    if noun.endswith("wife"):
+        return f"{noun[:-2]}ves"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return {"child": "children", "person": "people"}.get(
+        noun, f"{noun}es" if noun.endswith(("s", "ch", "sh", "x")) else f"{noun}s"
+    )
 
 
 @cache
