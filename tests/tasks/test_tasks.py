@@ -253,6 +253,12 @@ def test_a_task_need_not_be_registered():
     assert re.fullmatch(r"\d+", env.core.components.prompts[7].prompt)
 
 
+def test_the_rows_are_not_part_of_a_tasks_repr():
+    assert len(repr(new_task())) < 1000
+    with pytest.raises(TypeError, match="data"):
+        Task(name="a", columns={}, prompt="", instruction="", scorer=length_band)
+
+
 # Data of a task of one's own ------------------------------------------------------------------------------------------
 
 

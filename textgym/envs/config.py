@@ -41,8 +41,8 @@ class TextGenConfig:
     ``textgym.tokenizers.Tokenizer``."""
     prompts: Any = None
     """Prompts, by default the built-in story openings that fit: a list of strings, samples or mappings, a text, JSONL
-    or CSV file (with a column ``prompt``), a ``datasets.Dataset``, an iterator, a function ``f(rng) -> str``,
-    ``"openings:train"`` or ``"openings:eval"``, a reasoning-gym data set, or a ``PromptSource``."""
+    or CSV file (with a column ``prompt``; also ``.gz``), a ``datasets.Dataset``, an iterator, a function
+    ``f(rng) -> str``, ``"openings:train"`` or ``"openings:eval"``, a reasoning-gym data set, or a ``PromptSource``."""
     prompt_truncation: Literal["left", "right"] | None = None
     """The end at which prompts longer than ``max_prompt_tokens`` are cut. ``None`` raises instead."""
     scorer: str | Mapping[str, Any] | Scorer | Callable[..., Any] = "sentiment"

@@ -54,7 +54,7 @@ class Task:
     """Value of ``task=`` once registered."""
     id: str | None = None
     """Environment id that ``register_task`` registers, with Gymnasium too: name and version, ``"MyTask-v0"``."""
-    data: Any
+    data: Any = field(repr=False)
     """Rows, which are read at first use: a list of mappings, the path of a JSONL or CSV file, or a
     ``datasets.Dataset``. A hash of the prompt assigns nine tenths of the distinct prompts to ``"train"``, the others to
     ``"eval"``; the column ``level``, by default 1, gives the level. Or a function ``data(split, level)`` that returns
