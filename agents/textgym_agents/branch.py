@@ -251,6 +251,13 @@ def _checked_states(env: CoreInterface, states: Snapshot | Sequence[Snapshot] | 
                 f"a state holds texts of up to {state['ids'].shape[1]} tokens, this environment's window is "
                 f"{env.window}: take the states from an equally configured environment"
             )
+        if ((state["ids"] != env.pad_token_id).sum(axis=1) != state["lengths"]).any():
+            raise ValueError(
+                "a state holds the ids of another vocabulary: take the states from an equally configured environment"
+            )
+        if (state["user_turns"] is None) is env.has_turns:
+            kinds = ("without", "with") if env.has_turns else ("with", "without")
+            raise ValueError("a state is of an environment {} user=..., this one is {} it".format(*kinds))
     snapshot = combine_snapshots(
         lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [x for part in v for x in part], snapshots
     )

@@ -477,6 +477,29 @@ def test_wrong_arguments_raise(policy, arguments, error, message):
         branch(**{"env": env, "policy": policy, "num_rollouts": 4} | arguments)
 
 
+@pytest.mark.parametrize("tokenizer", [CharTokenizer("ab"), CharTokenizer("abcdefghijkl")])
+def test_states_of_another_vocabulary_raise(policy, tokenizer):
+    env = make_env(1)
+    other = gym.make("TextGen-v0", tokenizer=tokenizer, prompts=["ab"], max_prompt_tokens=4, max_new_tokens=6)
+    env.reset(seed=0)
+    other.reset(seed=0)
+    assert other.unwrapped.window == env.unwrapped.window
+    with pytest.raises(ValueError, match="ids of another vocabulary"):
+        branch(env, policy, 2, states=other.unwrapped.get_state())
+
+
+def test_states_with_and_without_a_user_do_not_mix(policy):
+    dialogue = make_env(1, user=CoinUser(), max_turns=1, max_reply_tokens=4, max_new_tokens=2, reply_format="{reply}")
+    plain = make_env(1, max_new_tokens=dialogue.unwrapped.window - 4)
+    assert plain.unwrapped.window == dialogue.unwrapped.window
+    plain.reset(seed=0)
+    dialogue.reset(seed=0)
+    with pytest.raises(ValueError, match=r"of an environment with user=\.\.\., this one is without it"):
+        branch(plain, policy, 2, states=dialogue.unwrapped.get_state())
+    with pytest.raises(ValueError, match=r"of an environment without user=\.\.\., this one is with it"):
+        branch(dialogue, policy, 2, states=plain.unwrapped.get_state())
+
+
 def test_an_agent_in_place_of_its_policy_raises():
     agent = PPO(LMPolicy(small_lm()), make_env(2))
     with pytest.raises(TypeError, match=r"got PPO; of an agent, give agent\.policy"):
