@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from textgym.batch import TextBatch
 from textgym.scorers import Consistency, as_scorer, find_inconsistencies, scorer_name
 from textgym.scorers.language.consistency import _Reader
-from textgym.scorers.language.story_words import word_lists
+from textgym.scorers.language.story_words import nouns, word_lists
 from textgym.testing import check_scorer
 from world import story
 
@@ -140,6 +140,7 @@ def test_persons_of_a_text_without_end_are_forgotten():
     assert list(reader.read()) == []
     assert "Leo" in reader.persons
     assert len(reader.persons) == 50
+    assert find_inconsistencies(", ".join(f"a {noun}" for noun in nouns()) + " met.") == []
 
 
 def test_messages_state_what_was_there_before():

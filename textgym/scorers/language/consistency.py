@@ -226,7 +226,8 @@ class _Reader:
     def _mention(self, key: str, gender: str, sentence: int, *, is_tied: bool = False) -> None:
         """Record a mention; a name that is tied to another person (``his sister Rosa``) is no main person's."""
         if key not in self.persons and len(self.persons) >= _MAX_PERSONS:
-            del self.persons[next(other for other in self.persons if other not in self.main)]
+            others = [other for other in self.persons if other not in self.main] or list(self.persons)
+            del self.persons[others[0]]
         person = self.persons.setdefault(key, _Person(gender, sentence))
         person.gender, person.last = gender or person.gender, sentence
         self.has_protagonist = self.has_protagonist or (key in self.main and sentence > self.main_sentence)
