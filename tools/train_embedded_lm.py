@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from embedded_lm_corpus import EOS, document
+from world.scene import MEN, WOMEN
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 BLOCK = 1024
@@ -62,9 +64,16 @@ class Settings:
     """Window lengths in tokens and their shares of the steps."""
     eos_first_share: float = 0.25
     """Share of windows that begin with the end-of-text token; the others begin with a document."""
+    agreement_steps: int = 9000
+    """Last steps, to which `agreement_loss` is added: who a name or pronoun refers to is learned last."""
+    agreement_weight: float = 3.0
+    """Its weight."""
 
 
-MODELS = {"tiny": Settings(), "tiny-early": Settings(width=96, num_layers=2, num_heads=3, num_steps=1200)}
+MODELS = {
+    "tiny": Settings(),
+    "tiny-early": Settings(width=96, num_layers=2, num_heads=3, num_steps=1200, agreement_steps=0),
+}
 """The embedded models. `tiny-early` is small and stopped early, so that its language leaves room for improvement."""
 
 
@@ -234,23 +243,60 @@ class LinearCrossEntropy(torch.autograd.Function):
         return hidden_gradient * gradient, weight_gradient * gradient, None
 
 
-def optimizer_step(model: GPT2LMHeadModel, optimizers: Optimizers, batch: torch.Tensor) -> float:
-    """Take one step on a batch of (B, T + 1) ids and return the loss, in nats per token."""
+def word_groups(tokenizer: Tokenizer) -> tuple[torch.Tensor, ...]:
+    """Return sorted token ids of the words that stand for each other: names, and the pronouns of one case."""
+    pronouns = ("he she", "He She", "his her him", "His Her", "himself herself")
+    groups = ((*MEN, *WOMEN), *(group.split() for group in pronouns))
+    vocabulary = tokenizer.get_vocab()
+    forms = ([form for word in group for form in (word, f"Ġ{word}") if form in vocabulary] for group in groups)
+    return tuple(torch.tensor(sorted(vocabulary[form] for form in found)) for found in forms)
+
+
+def agreement_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, groups: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """Return the cross-entropy of the targets in each group under the softmax over the group, in nats per target.
+
+    It trains which name or which pronoun comes, not whether one comes: the minimum is that of the cross-entropy itself.
+    Shapes as in `LinearCrossEntropy`.
+    """
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    for group in groups:
+        rows = torch.isin(targets, group).nonzero()[:, 0]
+        logits = hidden[rows].float() @ weight[group].T
+        nats = functional.cross_entropy(logits, torch.searchsorted(group, targets[rows]), reduction="sum")
+        loss = loss + nats / len(targets)
+    return loss
+
+
+def optimizer_step(
+    model: GPT2LMHeadModel,
+    optimizers: Optimizers,
+    batch: torch.Tensor,
+    groups: tuple[torch.Tensor, ...],
+    agreement_weight: float,
+) -> float:
+    """Take one step on a batch of (B, T + 1) ids and return the cross-entropy, in nats per token."""
     with torch.autocast("cpu", torch.bfloat16):  # faster; weights and moments stay float32
         hidden = model.transformer(batch[:, :-1].contiguous(), use_cache=False).last_hidden_state
-    loss = LinearCrossEntropy.apply(hidden.flatten(0, 1), model.lm_head.weight, batch[:, 1:].flatten())
+    hidden, targets = hidden.flatten(0, 1), batch[:, 1:].flatten()
+    cross_entropy = LinearCrossEntropy.apply(hidden, model.lm_head.weight, targets)
+    loss = cross_entropy
+    if agreement_weight:
+        loss = loss + agreement_weight * agreement_loss(hidden, model.lm_head.weight, targets, groups)
     model.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
-    return loss.item()
+    return cross_entropy.item()
 
 
 def train(settings: Settings, corpus: Path, folder: Path) -> GPT2LMHeadModel:
     """Train from the last checkpoint to the last step and return the network."""
     ids, starts = np.load(corpus / "ids.npy"), np.load(corpus / "starts.npy")
-    model = build_model(settings, Tokenizer.from_file(str(corpus / "tokenizer.json")).get_vocab_size())
+    tokenizer = Tokenizer.from_file(str(corpus / "tokenizer.json"))
+    model, groups = build_model(settings, tokenizer.get_vocab_size()), word_groups(tokenizer)
     optimizers = build_optimizers(settings, model)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     checkpoint = Checkpoint(folder)
@@ -259,7 +305,8 @@ def train(settings: Settings, corpus: Path, folder: Path) -> GPT2LMHeadModel:
     for step in range(first_step, settings.num_steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * schedule(settings, step)
-        loss = optimizer_step(model, optimizers, draw_batch(settings, ids, starts, step))
+        weight = settings.agreement_weight if step >= settings.num_steps - settings.agreement_steps else 0.0
+        loss = optimizer_step(model, optimizers, draw_batch(settings, ids, starts, step), groups, weight)
         mean_loss = loss if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * loss
         done, cpu_seconds = step + 1, cpu_before + time.process_time() - cpu_start
         if done % 100 == 0:

@@ -10,7 +10,7 @@ import train_embedded_lm as script
 
 SETTINGS = script.Settings(
     num_documents=400, width=16, num_layers=1, num_heads=1, num_positions=256, num_steps=6, batch_tokens=512,
-    warmup_steps=2, window_shares=((128, 0.5), (256, 0.5)),
+    warmup_steps=2, agreement_steps=3, window_shares=((128, 0.5), (256, 0.5)),
 )  # fmt: skip
 
 
@@ -65,6 +65,26 @@ def test_the_loss_by_blocks_is_the_cross_entropy_with_its_gradients(size):
     assert loss.item() == pytest.approx(exact.item(), rel=1e-2)  # the product is computed in bfloat16
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.02 * float(other.abs().max()))
+
+
+def test_names_and_pronouns_are_compared_among_themselves(corpus):
+    tokenizer = Tokenizer.from_file(str(corpus / "tokenizer.json"))
+    groups = script.word_groups(tokenizer)
+    words = [{tokenizer.decode([token]).strip() for token in group.tolist()} for group in groups]
+    assert {"Nadia", "Tom"} <= words[0]
+    assert words[1:] == [{"he", "she"}, {"He", "She"}, {"his", "her", "him"}, {"His", "Her"}, {"himself", "herself"}]
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(tokenizer.get_vocab_size(), 8, generator=generator)
+    hidden = torch.randn(3, 8, generator=generator)
+    targets = torch.tensor([groups[1][0], tokenizer.token_to_id("Ġand"), groups[0][2]])
+    expected = (
+        -sum(
+            torch.log_softmax(hidden[row] @ weight[group].T, 0)[index]
+            for row, group, index in ((0, groups[1], 0), (2, groups[0], 2))
+        )
+        / 3
+    )
+    torch.testing.assert_close(script.agreement_loss(hidden, weight, targets, groups), expected)
 
 
 def test_another_work_folder_is_asked_for_when_the_settings_change(tmp_path):
