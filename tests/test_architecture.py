@@ -113,6 +113,18 @@ def test_agents_do_not_import_each_other() -> None:
     assert not wrong, wrong
 
 
+def test_the_packages_do_not_import_the_tools() -> None:
+    """The tools, which write data and weights, are not in the wheel."""
+    folder = ROOT / "tools"
+    tools = {
+        ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+    }
+    assert {"world", "world.scene"} <= tools.keys()
+    wrong = [f"{module} -> {name}" for module, path in modules().items() for name in imports(path, tools)]
+    assert not wrong, wrong
+
+
 IMPORT_BY_NAME = {
     "textgym.registration",  # tasks and probes, when an id of theirs is used
     "textgym.scorers",  # its own modules, when a scorer of theirs is used
