@@ -243,3 +243,9 @@ def test_only_modules_of_models_import_torch(path):
 
 def test_every_textgym_file_uses_absolute_imports():
     assert not [path for path in TEXTGYM_FILES for name in imports_of(path) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("package", ["textgym", "textgym_agents"])
+def test_no_exported_name_hides_a_module(package):
+    module = importlib.import_module(package)
+    assert {info.name for info in pkgutil.iter_modules(module.__path__)}.isdisjoint(module.__all__)

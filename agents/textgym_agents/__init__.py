@@ -2,7 +2,7 @@
 
 backbone, policy, q_policy     the language model, and the heads that make it a policy or a Q-function
 episodes, rollout, replay      whole episodes, their collection, and a buffer of past ones
-branch                         Monte-Carlo values of given states and actions
+branching                      Monte-Carlo values of given states and actions
 returns, losses                returns, advantages and losses, as pure functions
 reference                      the initial policy and the KL penalty against it
 agent, online, offline         base classes: learn, predict, gradient steps, checkpoints
@@ -21,7 +21,7 @@ from textgym_agents.a2c import A2C, A2CConfig
 from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
-from textgym_agents.branch import BranchValues, EpisodeStates, branch, episode_states
+from textgym_agents.branching import BranchValues, EpisodeStates, branch, episode_states
 from textgym_agents.callbacks import Callback
 from textgym_agents.config import AgentConfig, CriticConfig, DiscountConfig, OfflineAgentConfig, OnlineAgentConfig
 from textgym_agents.dqn import DQN, DQNConfig

@@ -82,7 +82,8 @@ def branch(
             with any number of sub-environments; M is the number of all their episodes. By default the current states.
         actions: (M,) or (M, K) token ids, the first action of each rollout; afterwards the policy acts.
         gamma: Discount per step, in [0, 1].
-        seed: Seed of the rollouts, at least 0. Estimates that are to be independent need different seeds.
+        seed: Seed of the rollouts, at least 0. Calls with the same seed share random numbers: their estimates are
+            correlated, and the standard errors above hold for differences of estimates from different seeds only.
         num_slots: Rollouts in one batch of the language model.
         return_ids: Return the final texts too.
 
