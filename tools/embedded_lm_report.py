@@ -151,7 +151,7 @@ def write_card(name: str, settings: Settings, work_folder: Path, root: Path) -> 
     lines = [line for text in texts for line in sentences(text)]
     counters = json.loads((work_folder / name / "checkpoint.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    continuations = sample(folder, read_openings(root), 32, seed=2)
+    continuations = sample(folder, read_openings(root), 24, seed=2)
     windows = ", ".join(str(length) for length, _ in settings.window_shares)
     rows = {
         "Shape": f"GPT-2, {settings.num_layers} layers, width {settings.width}, {settings.num_heads} heads, "
@@ -169,7 +169,8 @@ def write_card(name: str, settings: Settings, work_folder: Path, root: Path) -> 
         "stories have none",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
-        f"seed {settings.seed}",
+        f"seed {settings.seed}. In the last {settings.agreement_steps:,} steps the cross-entropy of names among names and "
+        f"of pronouns among pronouns is added with weight {settings.agreement_weight:g}",
         "Cost": f"{counters['cpu_seconds'] / 60:.0f} CPU-minutes on one thread",
         "Held-out cross-entropy": "nats per character (and perplexity per token) of 2,000 held-out documents: "
         + ", ".join(f"{kind} {per_character[kind]:.3f} ({math.exp(per_token[kind]):.2f})" for kind in KIND_SHARES),
@@ -179,7 +180,7 @@ def write_card(name: str, settings: Settings, work_folder: Path, root: Path) -> 
         f"{consistent_share(stories):.1%} of the held-out stories (`textgym.scorers.Consistency`)",
         "Sentences": f"{sum(line in known for line in lines) / len(lines):.0%} of the sentences of the sampled "
         "stories occur verbatim in the training text",
-        "Sentiment": "VADER compound of 32-token continuations of `textgym/prompts/openings.txt`: "
+        "Sentiment": "VADER compound of 24-token continuations of `textgym/prompts/openings.txt`: "
         f"{describe_sentiment(continuations)}",
         "Licence": "MIT, as the rest of the project, for weights and training text",
     }
