@@ -169,8 +169,8 @@ def write_card(name: str, settings: Settings, work_folder: Path, root: Path) -> 
         "stories have none",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
-        f"seed {settings.seed}. In the last {settings.agreement_steps:,} steps the cross-entropy of names among names and "
-        f"of pronouns among pronouns is added with weight {settings.agreement_weight:g}",
+        f"seed {settings.seed}. In the last {settings.agreement_steps:,} steps the cross-entropy of names among names "
+        f"and of pronouns among pronouns is added with weight {settings.agreement_weight:g}",
         "Cost": f"{counters['cpu_seconds'] / 60:.0f} CPU-minutes on one thread",
         "Held-out cross-entropy": "nats per character (and perplexity per token) of 2,000 held-out documents: "
         + ", ".join(f"{kind} {per_character[kind]:.3f} ({math.exp(per_token[kind]):.2f})" for kind in KIND_SHARES),
