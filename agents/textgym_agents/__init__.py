@@ -2,6 +2,7 @@
 
 backbone, policy, q_policy     the language model, and the heads that make it a policy or a Q-function
 episodes, rollout, replay      whole episodes, their collection, and a buffer of past ones
+value_function                 V(s) of the text so far, and the interface of others
 branching                      Monte-Carlo values of given states and actions
 returns, losses                returns, advantages and losses, as pure functions
 reference                      the initial policy and the KL penalty against it
@@ -40,6 +41,7 @@ from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
+from textgym_agents.value_function import ValueFunction, ValueInputs
 
 __all__ = [
     "A2C",
@@ -82,6 +84,8 @@ __all__ = [
     "RunFolder",
     "SoftQ",
     "SoftQConfig",
+    "ValueFunction",
+    "ValueInputs",
     "branch",
     "collect",
     "env_seed",

@@ -6,18 +6,19 @@ from typing import Any
 
 import torch
 
-from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import ActorCriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import normalized, policy_gradient_loss, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
+from textgym_agents.value_function import ValueRegression
 
 __all__ = ["A2C", "A2CConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
+class A2CConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig):
     """Hyper-parameters of A2C."""
 
     gae_lambda: float = 0.95
@@ -26,12 +27,10 @@ class A2CConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     """Whether to normalize the advantages to mean 0 and standard deviation 1 over the collected episodes."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
-    vf_coef: float = 0.5
-    """Value function coefficient for the loss calculation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, gae_lambda=(0, 1), ent_coef=(0, math.inf), vf_coef=(0, math.inf))
+        check_settings(self, gae_lambda=(0, 1), ent_coef=(0, math.inf))
 
 
 class A2C(OnlineAgent):
@@ -46,6 +45,10 @@ class A2C(OnlineAgent):
 
     where A_t and G_t are constants, and KL_t is the estimate of ``kl_estimator``, absent with k1.
 
+    V is fitted to the Monte-Carlo returns of past episodes after each update (``PrefixValue.fit``) where the policy's
+    ``value_function`` is ``"prefix"``; the value term of the loss then is that of the V that acted, without a gradient.
+    ``train/loss`` is the mean of the loss over the gradient steps of the update.
+
     Differences from Mnih et al. 2016 (Asynchronous methods for deep reinforcement learning, arXiv:1602.01783): whole
     episodes in place of five steps, generalized advantages in place of n-step returns, Adam in place of RMSprop, one
     process. Differences from Stable-Baselines3: the value loss has the factor 1/2, so ``vf_coef=0.5`` weighs it half as
@@ -55,15 +58,17 @@ class A2C(OnlineAgent):
 
     Attributes:
         kl: The KL penalty against the initial policy.
+        critic: The past episodes that V is fitted on.
     """
 
     config_class = A2CConfig
-    checkpointed = ("kl",)
+    checkpointed = ("kl", "critic")
     config: A2CConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
+        self.critic = ValueRegression(self.policy.value_head, self.config.value_buffer_size)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take one gradient step on B episodes and return metrics under SB3's names.
@@ -82,6 +87,7 @@ class A2C(OnlineAgent):
         episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
         metrics = self.backward(episodes, self.loss) | self.optimizer_step()
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        self.critic.update(episodes, returns, config.gamma)
         return metrics | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -89,7 +95,8 @@ class A2C(OnlineAgent):
         config = self.config
         evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
         policy_loss = policy_gradient_loss(evaluation.log_probs, episodes.advantages)
-        critic_loss = value_loss(evaluation.values, episodes.value_targets)
+        values = episodes.values if self.critic.is_fitted else evaluation.values
+        critic_loss = value_loss(values, episodes.value_targets)
         entropy_loss = -evaluation.entropies
         loss = (
             policy_loss

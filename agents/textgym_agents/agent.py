@@ -297,11 +297,19 @@ class Agent(ABC):
         write_checkpoint(Path(path), write)
 
     @classmethod
-    def _load(cls, path: str | Path, source: Any, device: str | torch.device, **keywords: Any) -> Self:
+    def _load(
+        cls,
+        path: str | Path,
+        source: Any,
+        device: str | torch.device,
+        *,
+        modules: dict[str, nn.Module] | None = None,
+        **keywords: Any,
+    ) -> Self:
         """Load a checkpoint, with ``source`` as the constructor's second argument: the environment or the data."""
         path = Path(path)
         content = open_checkpoint(path, cls.__name__)
-        policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device)
+        policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device, **(modules or {}))
         trained = set(content["trained"])
         for name, parameter in policy.named_parameters():
             parameter.requires_grad_(name in trained)

@@ -121,8 +121,7 @@ def save_part(part: Any, folder: Path) -> Any:
 def load_part(part: Any, folder: Path, state: Any) -> Any:
     """Restore what ``save_part`` wrote and returned; return the part, or the JSON value."""
     if hasattr(part, "save_pretrained"):
-        saved = type(part).from_pretrained(folder, dtype="auto", device=part.device)
-        part.load_state_dict(saved.state_dict())
+        part.restore(folder)
         return part
     if hasattr(part, "load"):
         part.load(folder, state)

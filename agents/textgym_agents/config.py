@@ -11,6 +11,7 @@ from typing_extensions import Self
 from textgym.errors import unknown_name
 
 __all__ = [
+    "ActorCriticConfig",
     "AgentConfig",
     "CriticConfig",
     "DiscountConfig",
@@ -113,6 +114,21 @@ class CriticConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, head_learning_rate=(0, math.inf))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticConfig(CriticConfig):
+    """Hyper-parameters of agents that learn V(s) of their policy."""
+
+    vf_coef: float = 0.5
+    """Value function coefficient for the loss calculation. It matters only to a V trained by gradient, such as
+    ``value_function="linear"``, not to one that is fitted to past episodes, such as ``"prefix"``."""
+    value_buffer_size: int = 4_096
+    """Past episodes that a fitted V is fitted on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, vf_coef=(0, math.inf), value_buffer_size=(1, math.inf))
 
 
 def check_settings(config: Any, **ranges: tuple[float, float]) -> None:

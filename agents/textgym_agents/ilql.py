@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -63,7 +65,7 @@ class ILQLPolicy(BasePolicy):
         self.beta = 1.0
 
     def action_preferences(
-        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
+        self, ids: npt.NDArray[np.int64], logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log pi_LM + beta (Q - V), twice, and V(s); see ``BasePolicy.action_preferences``."""
         heads = self.from_hidden(logits, hidden)

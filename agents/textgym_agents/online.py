@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from torch import nn
 from typing_extensions import Self
 
 from textgym import TextGenConfig
@@ -86,6 +87,7 @@ class OnlineAgent(Agent):
         num_envs: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         device: str | torch.device = "cpu",
+        value_function: nn.Module | None = None,
     ) -> Self:
         """Resume from a folder that ``save`` wrote.
 
@@ -95,6 +97,7 @@ class OnlineAgent(Agent):
             num_envs: As in the constructor, by default as saved.
             env_kwargs: As in the constructor; ``model`` and ``group_size`` are by default as saved.
             device: Device of the weights. Generator states fit only the kind of device they were saved on.
+            value_function: The module that the policy was given as ``value_function``, if that was not a name.
 
         Raises:
             FileNotFoundError: If the folder is not a checkpoint.
@@ -107,7 +110,8 @@ class OnlineAgent(Agent):
             saved = open_checkpoint(Path(path), cls.__name__)["env"]
             num_envs = saved["num_envs"] if num_envs is None else num_envs
             env_kwargs = saved["env_kwargs"] | (env_kwargs or {})
-        return cls._load(path, env, device, num_envs=num_envs, env_kwargs=env_kwargs)
+        modules = {} if value_function is None else {"value_function": value_function}
+        return cls._load(path, env, device, modules=modules, num_envs=num_envs, env_kwargs=env_kwargs)
 
     def _env_defaults(self) -> dict[str, Any]:
         """Return default keywords of an environment to be made."""

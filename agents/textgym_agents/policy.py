@@ -4,7 +4,7 @@ import copy
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
 
+from textgym.errors import unknown_name
 from textgym.lm import log_prob, sample
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
+from textgym_agents.value_function import LinearValue, PrefixValue, ValueInputs
 
 __all__ = [
     "ActionOutput",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HEADS = "heads.safetensors"
+_VALUE_FUNCTIONS = ("prefix", "linear")
 
 
 class ActionOutput(NamedTuple):
@@ -156,15 +159,16 @@ class BasePolicy(nn.Module, ABC):
         """Return ``action_preferences`` after N texts."""
         logits, hidden = self.backbone.step(ids, active)
         valid = None if action_masks is None else torch.tensor(action_masks, device=logits.device)
-        return self.action_preferences(logits, hidden, valid)
+        return self.action_preferences(ids, logits, hidden, valid)
 
     @abstractmethod
     def action_preferences(
-        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
+        self, ids: npt.NDArray[np.int64], logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the logits, preferences and values by which the policy acts in N states.
 
         Args:
+            ids: (N, L) int64, texts right-padded with V.
             logits: (N, V) float32 of the language model.
             hidden: (N, H) last hidden states.
             valid: (N, V) bool. None makes all tokens valid.
@@ -198,21 +202,41 @@ class BasePolicy(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
-        """Load what ``save_pretrained`` wrote; ``kwargs`` as in ``LMBackbone.from_pretrained``.
+        """Load what ``save_pretrained`` wrote.
+
+        Args:
+            folder: The folder.
+            **kwargs: Keywords of ``LMBackbone.from_pretrained``, and of the constructor what no file can hold: a module
+                given as ``value_function``, whose weights are then loaded.
 
         Raises:
-            ValueError: If the folder holds the heads of another class of policies.
+            ValueError: If the folder holds the heads of another class of policies, or those of a module that is not
+                given.
         """
         path = Path(folder) / _HEADS
         with safe_open(path, "pt") as file:
             settings, variables = (json.loads(file.metadata()[name]) for name in ("settings", "variables"))
         if settings.keys() != set(cls.settings):
             raise ValueError(f"{folder} holds another policy than {cls.__name__}: its settings are {sorted(settings)}")
+        settings |= {name: kwargs.pop(name) for name in cls.settings if name in kwargs}
         policy = cls(LMBackbone.from_pretrained(folder, **kwargs), **settings)
-        policy.load_state_dict(load_file(path), strict=False)  # the backbone is loaded already
+        heads = load_file(path)
+        own = {name for name in policy.state_dict() if not name.startswith("backbone.")}
+        if own != heads.keys():
+            raise ValueError(f"{folder} holds other heads than {sorted(own)}: {sorted(heads)}")
+        policy.load_state_dict(heads, strict=False)  # the backbone is loaded already
         for name, value in variables.items():
             setattr(policy, name, value)
         return policy
+
+    def restore(self, folder: str | Path) -> None:
+        """Load the weights that ``save_pretrained`` of a policy like this one wrote."""
+        saved = type(self).from_pretrained(folder, dtype="auto", device=self.device, **self._unsaved_settings())
+        self.load_state_dict(saved.state_dict())
+
+    def _unsaved_settings(self) -> dict[str, Any]:
+        """Return the constructor keywords that no file can hold."""
+        return {}
 
     def _copy_on(self, backbone: LMBackbone) -> Self:
         """Return a copy of everything but the backbone."""
@@ -233,36 +257,70 @@ class Evaluation(NamedTuple):
 
 
 class LMPolicy(BasePolicy):
-    """A language model as an actor-critic: pi(.|s) is its next-token distribution, V(s) a linear head.
+    """A language model as an actor-critic: pi(.|s) is its next-token distribution, V(s) a function of the text so far.
 
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in
             place; see ``textgym.lm.load_lm``. Or an ``LMBackbone``.
-        value_gradient: Whether the value loss also trains the language model. Off, no gradient flows from the value
-            head into the hidden states.
+        value_function: V(s): ``"prefix"``, of all tokens so far, see ``PrefixValue``; ``"linear"``, a linear head on
+            the last hidden state; or a module with the ``forward`` of ``ValueFunction``.
+        value_gradient: Whether the value loss also trains the language model, through the hidden states. Off, no
+            gradient flows into them.
         **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
+    Attributes:
+        value_function: Name of V: ``"prefix"``, ``"linear"`` or the name of the module's class.
+        value_head: The module that computes V.
+
+    Raises:
+        ValueError: If ``value_function`` is unknown, or ``"prefix"``, which has no use for hidden states, comes with
+            ``value_gradient``.
+        TypeError: If ``value_function`` is neither a name nor a module.
+
     >>> policy = LMPolicy("tiny")
-    >>> output = policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0))
-    >>> output.actions.shape
+    >>> ids = np.full((1, 8), policy.vocab_size)
+    >>> ids[0, :2] = 40, 41
+    >>> policy.act(ids, generator=torch.Generator().manual_seed(0)).actions.shape
     (1,)
     """
 
-    settings = ("value_gradient",)
+    settings = ("value_function", "value_gradient")
 
-    def __init__(self, model: Any = "tiny", *, value_gradient: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any = "tiny",
+        *,
+        value_function: Literal["prefix", "linear"] | nn.Module = "prefix",
+        value_gradient: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(value_function, str) and value_function not in _VALUE_FUNCTIONS:
+            raise unknown_name(
+                "value_function", value_function, _VALUE_FUNCTIONS, also="A module is given itself, not by its name."
+            )
+        if not isinstance(value_function, str | nn.Module):
+            raise TypeError(f"value_function must be a name or a module, got {value_function!r}")
+        if value_function == "prefix" and value_gradient:
+            raise ValueError(
+                "value_gradient=True trains the language model through V(s), and V of value_function='prefix' does not "
+                "depend on hidden states; give value_function='linear'"
+            )
         super().__init__(model, **kwargs)
         self.value_gradient = value_gradient
-        self.value_head = nn.Linear(self.backbone.hidden_size, 1, device=self.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_function = value_function if isinstance(value_function, str) else type(value_function).__name__
+        if value_function == "prefix":
+            self.value_head: nn.Module = PrefixValue(self.vocab_size, self.device)
+        elif value_function == "linear":
+            self.value_head = LinearValue(self.backbone.hidden_size, self.device)
+        else:
+            self.value_head = value_function.to(self.device)
 
     def action_preferences(
-        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
+        self, ids: npt.NDArray[np.int64], logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the masked logits, twice, and V(s); see ``BasePolicy.action_preferences``."""
         logits = masked(logits, valid)
-        return logits, logits, self.values(hidden)
+        return logits, logits, self._values_of_windows(ids, logits, hidden)
 
     @torch.no_grad()
     def logits_and_values(
@@ -274,11 +332,23 @@ class LMPolicy(BasePolicy):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, V) float32 logits, -inf where invalid, and (N,) float32 V(s); arguments as of ``act``."""
         logits, hidden = self.backbone.step(ids, active)
-        return masked(logits, action_masks), self.values(hidden)
+        logits = masked(logits, action_masks)
+        return logits, self._values_of_windows(ids, logits, hidden)
 
-    def values(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return (M,) float32 V(s) from (M, H) hidden states."""
-        return apply_head(self.value_head, hidden)[:, 0]
+    def _unsaved_settings(self) -> dict[str, Any]:
+        is_module = self.value_function not in _VALUE_FUNCTIONS
+        return {"value_function": copy.deepcopy(self.value_head)} if is_module else {}
+
+    def _values_of_windows(
+        self, ids: npt.NDArray[np.int64], logits: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (N,) float32 V(s) of N texts, right-padded with V."""
+        lengths = torch.from_numpy((ids != self.vocab_size).sum(axis=1))
+        texts = torch.from_numpy(ids[:, : int(lengths.max())])
+        rows = torch.arange(len(ids))
+        log_probs = F.log_softmax(logits, dim=-1)
+        values: torch.Tensor = self.value_head(ValueInputs(texts, rows, lengths - 1, hidden, log_probs))
+        return values
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
         """Return (B, T) log-probabilities, entropies and values of B episodes, and (M, V) logits, in one forward.
@@ -325,8 +395,10 @@ class LMPolicy(BasePolicy):
         logits, hidden = self.backbone.states(ids, rows, columns, prompt_lengths)
         logits = masked(logits, action_masks)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropies = _entropy(logits)
-        values = self.values(hidden if self.value_gradient else hidden.detach())
+            all_log_probs = F.log_softmax(logits, dim=-1)
+            entropies = _entropy(all_log_probs)
+        hidden = hidden if self.value_gradient else hidden.detach()
+        values = self.value_head(ValueInputs(ids, rows, columns, hidden, all_log_probs.detach()))
         return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
     @torch.no_grad()
@@ -336,8 +408,9 @@ class LMPolicy(BasePolicy):
         values = torch.zeros(len(episodes))
         if len(cut):
             last = (episodes.text_lengths - 1)[cut]
-            _, hidden = self.backbone.states(episodes.ids[cut], torch.arange(len(cut)), last)
-            values[cut] = self.values(hidden).cpu()
+            texts, rows = episodes.ids[cut], torch.arange(len(cut))
+            logits, hidden = self.backbone.states(texts, rows, last)
+            values[cut] = self.value_head(ValueInputs(texts, rows, last, hidden, F.log_softmax(logits, dim=-1))).cpu()
         return values
 
 
@@ -404,7 +477,6 @@ def polyak_update(target: nn.Module, online: nn.Module, tau: float) -> None:
             there.lerp_(here, tau)
 
 
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Return (M,) entropies in nats of (M, V) logits, where -inf counts as probability 0."""
-    log_probs = F.log_softmax(logits, dim=-1)
+def _entropy(log_probs: torch.Tensor) -> torch.Tensor:
+    """Return (M,) entropies in nats of (M, V) log-probabilities, where -inf counts as probability 0."""
     return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(dim=-1)

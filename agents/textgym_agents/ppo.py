@@ -7,18 +7,19 @@ from typing import Any
 import torch
 
 from textgym_agents.agent import mean_metrics
-from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import ActorCriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import clip_metrics, clipped_surrogate_loss, normalized, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
+from textgym_agents.value_function import ValueRegression
 
 __all__ = ["PPO", "PPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
+class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig):
     """Hyper-parameters of PPO."""
 
     n_epochs: int = 4
@@ -31,13 +32,11 @@ class PPOConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
     """Clipping parameter epsilon."""
     clip_range_vf: float | None = None
     """Clipping parameter for the value function; the loss is the maximum of the clipped and the unclipped one (SB3: the
-    clipped one). None does not clip."""
+    clipped one). None does not clip. It does not affect a V that is fitted, such as ``"prefix"``."""
     normalize_advantage: bool = True
     """Whether to normalize the advantages to mean 0 and standard deviation 1 over the collected episodes."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
-    vf_coef: float = 0.5
-    """Value function coefficient for the loss calculation."""
     target_kl: float | None = None
     """Limit the KL divergence between updates: stop before the gradient step of the first minibatch whose approximate
     KL per token, in nats, exceeds 1.5 x ``target_kl``, because the clipping is not enough. None sets no limit."""
@@ -52,7 +51,6 @@ class PPOConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
             clip_range=(0, math.inf),
             clip_range_vf=(0, math.inf),
             ent_coef=(0, math.inf),
-            vf_coef=(0, math.inf),
             target_kl=(0, math.inf),
         )
 
@@ -69,6 +67,10 @@ class PPO(OnlineAgent):
 
     where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``, absent with k1.
 
+    V is fitted to the Monte-Carlo returns of past episodes after each update (``PrefixValue.fit``) where the policy's
+    ``value_function`` is ``"prefix"``; the value term of the loss then is that of the V that acted, without a gradient.
+    ``train/loss`` is the mean of the loss over the gradient steps of the update.
+
     Differences from Schulman et al. 2017 (arXiv:1707.06347): minibatches of whole episodes, since one forward serves
     all steps of an episode; the KL penalty to the reference. Differences from Stable-Baselines3: the value loss has the
     factor 1/2, so ``vf_coef=0.5`` weighs it half as much; advantages are normalized over all collected episodes, not
@@ -78,15 +80,17 @@ class PPO(OnlineAgent):
 
     Attributes:
         kl: The KL penalty against the initial policy.
+        critic: The past episodes that V is fitted on.
     """
 
     config_class = PPOConfig
-    checkpointed = ("kl",)
+    checkpointed = ("kl", "critic")
     config: PPOConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
+        self.critic = ValueRegression(self.policy.value_head, self.config.value_buffer_size)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take the epochs on B episodes and return metrics under SB3's names.
@@ -113,6 +117,7 @@ class PPO(OnlineAgent):
                 break
 
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        self.critic.update(episodes, returns, config.gamma)
         return mean_metrics(steps) | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -122,7 +127,8 @@ class PPO(OnlineAgent):
         policy_loss = clipped_surrogate_loss(
             evaluation.log_probs, episodes.log_probs, episodes.advantages, config.clip_range
         )
-        critic_loss = value_loss(evaluation.values, episodes.value_targets, episodes.values, config.clip_range_vf)
+        values = episodes.values if self.critic.is_fitted else evaluation.values
+        critic_loss = value_loss(values, episodes.value_targets, episodes.values, config.clip_range_vf)
         entropy_loss = -evaluation.entropies
         loss = (
             policy_loss

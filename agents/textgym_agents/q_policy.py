@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -83,7 +85,7 @@ class QPolicy(BasePolicy):
         self.temperature = 0.0
 
     def action_preferences(
-        self, logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
+        self, ids: npt.NDArray[np.int64], logits: torch.Tensor, hidden: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log-probabilities with exploration, preferences without it, and max Q or T log sum exp(Q / T)."""
         preferences = self.from_hidden(logits, hidden, valid).preferences

@@ -80,8 +80,7 @@ class ReferencePolicy:
         if not (folder / "reference").is_dir():
             self.copy = None
         elif self.copy is not None:
-            saved = LMPolicy.from_pretrained(folder / "reference", dtype="auto", device=self.copy.device)
-            self.copy.load_state_dict(saved.state_dict())
+            self.copy.restore(folder / "reference")
 
 
 class ReferenceKL:

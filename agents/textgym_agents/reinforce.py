@@ -6,18 +6,19 @@ from typing import Any, Literal
 
 import torch
 
-from textgym_agents.config import CriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
+from textgym_agents.config import ActorCriticConfig, DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import masked_mean, normalized, policy_gradient_loss, value_loss, value_metrics
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, leave_one_out
+from textgym_agents.value_function import ValueRegression
 
 __all__ = ["Reinforce", "ReinforceConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforceConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig):
+class ReinforceConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig):
     """Hyper-parameters of REINFORCE."""
 
     baseline: Literal["value", "leave_one_out", "moving_average", "none"] = "value"
@@ -30,12 +31,10 @@ class ReinforceConfig(OnlineAgentConfig, DiscountConfig, CriticConfig, KLConfig)
     a baseline too: disable it to compare baselines."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
-    vf_coef: float = 0.5
-    """Value function coefficient for the loss calculation, with ``baseline="value"``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, baseline_decay=(0, 1), ent_coef=(0, math.inf), vf_coef=(0, math.inf))
+        check_settings(self, baseline_decay=(0, 1), ent_coef=(0, math.inf))
         if self.bootstrap_truncated and self.baseline != "value":
             raise ValueError(f"bootstrap_truncated needs a learned value: baseline='value', got {self.baseline!r}")
 
@@ -54,10 +53,15 @@ class Reinforce(OnlineAgent):
     with ``baseline="value"``. Differences from Williams 1992: normalized advantages and the KL penalty (Ziegler et al.
     2019, arXiv:1909.08593). One forward and backward over the (B, W) ids serve all T steps.
 
+    V is fitted to the Monte-Carlo returns of past episodes after each update (``PrefixValue.fit``) where the policy's
+    ``value_function`` is ``"prefix"``; the value term of the loss then is that of the V that acted, without a gradient.
+    ``train/loss`` is the mean of the loss over the gradient steps of the update.
+
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 
     Attributes:
         kl: The KL penalty against the initial policy.
+        critic: The past episodes that V is fitted on.
         moving_average: Moving average of the returns, or None before the first update and with other baselines.
 
     >>> import gymnasium, textgym
@@ -68,12 +72,13 @@ class Reinforce(OnlineAgent):
     """
 
     config_class = ReinforceConfig
-    checkpointed = ("kl", "moving_average")
+    checkpointed = ("kl", "critic", "moving_average")
     config: ReinforceConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
+        self.critic = ValueRegression(self.policy.value_head, self.config.value_buffer_size)
         self.moving_average: float | None = None
 
     def update(self, episodes: Episodes) -> dict[str, float]:
@@ -94,6 +99,7 @@ class Reinforce(OnlineAgent):
         episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
         metrics = self.backward(episodes, self.loss) | self.optimizer_step()
         if config.baseline == "value":
+            self.critic.update(episodes, returns, config.gamma)
             metrics |= value_metrics(episodes, returns)
         return metrics | self.kl.adapt(episodes)
 
@@ -106,7 +112,8 @@ class Reinforce(OnlineAgent):
         loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, evaluation)
         terms = {"policy_gradient_loss": policy_loss, "entropy_loss": entropy_loss}
         if config.baseline == "value":
-            terms["value_loss"] = value_loss(evaluation.values, episodes.value_targets)
+            values = episodes.values if self.critic.is_fitted else evaluation.values
+            terms["value_loss"] = value_loss(values, episodes.value_targets)
             loss = loss + config.vf_coef * terms["value_loss"]
         return loss, terms
 

@@ -312,7 +312,9 @@ def test_a_loss_that_trains_a_head_needs_the_config_of_a_critic():
 
     agent = own_agent(loss)
     before = parameters(agent)
-    with pytest.raises(ValueError, match=r"value_head\.weight, value_head\.bias.*OnlineAgentConfig from CriticConfig"):
+    with pytest.raises(
+        ValueError, match=r"value_head\.token_values, value_head\.length_values.*OnlineAgentConfig from CriticConfig"
+    ):
         agent.learn(1)
     assert torch.equal(before, parameters(agent))
 
@@ -325,7 +327,7 @@ def test_a_loss_that_trains_a_head_needs_the_config_of_a_critic():
 
 
 def test_gradients_that_another_agent_left_in_a_shared_policy_do_not_count():
-    policy = LMPolicy(small_lm())
+    policy = LMPolicy(small_lm(), value_function="linear")
     PPO(policy, make_env(), num_episodes=8).learn(1)
     assert policy.value_head.weight.grad is not None
     second = GRPO(policy, make_env(group_size=4), num_episodes=8)

@@ -107,7 +107,7 @@ def lively_lm(seed=0, vocab_size=8, **keywords):
 
 
 def lively_policy(seed=0, **keywords):
-    policy = LMPolicy(lively_lm(seed, **keywords), value_gradient=True)
+    policy = LMPolicy(lively_lm(seed, **keywords), value_function="linear", value_gradient=True)
     nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(seed))
     return policy
 
@@ -290,7 +290,11 @@ def evaluation_of_turn(policy, ids, turn, valid):
     log_probs = F.log_softmax(logits, dim=-1)
     chosen = log_probs.gather(1, torch.tensor([ids[column] for column in turn])[:, None])[:, 0]
     entropies = torch.distributions.Categorical(logits=logits).entropy()
-    return chosen, entropies, policy.value_head(output.hidden_states[-1][0, before])[:, 0]
+    return (
+        chosen,
+        entropies,
+        F.linear(output.hidden_states[-1][0, before], policy.value_head.weight, policy.value_head.bias)[:, 0],
+    )
 
 
 def evaluation_of_each_turn(policy, episodes, dialogue):
@@ -343,7 +347,9 @@ def test_a_text_that_was_cut_off_goes_on_after_the_reply():
             continue
         after_a_reply += not is_action[-1]
         hidden = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
-        assert values[b].item() == pytest.approx(policy.value_head(hidden)[0, -1, 0].item(), abs=1e-4)
+        assert values[b].item() == pytest.approx(
+            F.linear(hidden, policy.value_head.weight, policy.value_head.bias)[0, -1, 0].item(), abs=1e-4
+        )
     assert after_a_reply > 3
 
 
@@ -639,7 +645,7 @@ def test_an_offline_agent_learns_from_recorded_dialogues(tmp_path, agent_class, 
 def test_cloning_does_not_imitate_the_user():
     """The loss is the mean over the agent's tokens, each evaluated on its own."""
     data = sampled(num_episodes=8)
-    agent = BehaviourCloning(LMPolicy(lively_lm(2)), data)
+    agent = BehaviourCloning(LMPolicy(lively_lm(2), value_function="linear"), data)
     dialogue = Dialogue(0, TOKENIZER, {})
     per_turn = [evaluation[0] for *_, evaluation in evaluation_of_each_turn(agent.policy, data, dialogue)]
     wanted = -torch.cat(per_turn).mean().item()
@@ -774,7 +780,9 @@ def test_stock_ppo_charges_the_kl_of_the_agents_tokens():
 
 def test_stock_ppo_bootstraps_a_text_that_was_cut_off_after_the_reply():
     env = sb3_env(time_limit="truncated", max_new_tokens=2)
-    policy = LMActorCriticPolicy(env.observation_space, env.action_space, lambda _: 0.0, model=small_lm())
+    policy = LMActorCriticPolicy(
+        env.observation_space, env.action_space, lambda _: 0.0, model=small_lm(), value_function="linear"
+    )
     nn.init.normal_(policy.lm.value_head.weight, generator=torch.Generator().manual_seed(0))
     observations, after_a_reply = env.reset(), 0
     for step in range(40):
@@ -789,7 +797,9 @@ def test_stock_ppo_bootstraps_a_text_that_was_cut_off_after_the_reply():
                     got = policy.predict_values(torch.from_numpy(last[None])).item()
                 text = torch.from_numpy(last[last != 8])[None]
                 hidden = policy.lm.model(input_ids=text, output_hidden_states=True).hidden_states[-1][0, -1:]
-                assert got == pytest.approx(policy.lm.value_head(hidden).item(), abs=1e-4)
+                assert got == pytest.approx(
+                    F.linear(hidden, policy.lm.value_head.weight, policy.lm.value_head.bias).item(), abs=1e-4
+                )
                 after_a_reply += 1
     assert after_a_reply > 5
 

@@ -12,9 +12,13 @@ from textgym_agents import LMPolicy, QPolicy, collect
 
 @pytest.fixture
 def policy():
-    policy = LMPolicy(small_lm())
+    policy = LMPolicy(small_lm(), value_function="linear")
     torch.nn.init.normal_(policy.value_head.weight)
     return policy
+
+
+def head(policy, hidden):
+    return torch.nn.functional.linear(hidden, policy.value_head.weight, policy.value_head.bias).item()
 
 
 def episodes_of(policy, num_episodes=12, **keywords):
@@ -37,7 +41,7 @@ def test_values_entropies_and_last_values_equal_a_forward_over_each_prefix(polic
             prefix = episodes.ids[b, : episodes.prompt_lengths[b] + t][None]
             with torch.no_grad():
                 output = policy.model(prefix, output_hidden_states=True)
-                value = policy.value_head(output.hidden_states[-1][0, -1]).item()
+                value = head(policy, output.hidden_states[-1][0, -1])
             if t == episodes.num_steps[b]:
                 assert last_values[b].item() == pytest.approx(value if episodes.truncated[b] else 0.0, abs=1e-5)
             else:
@@ -68,7 +72,7 @@ def test_the_value_head_sends_no_gradient_into_the_language_model(policy):
 
 
 def test_the_value_head_shapes_the_language_model_where_asked_to():
-    policy = LMPolicy(small_lm(), value_gradient=True)
+    policy = LMPolicy(small_lm(), value_function="linear", value_gradient=True)
     torch.nn.init.normal_(policy.value_head.weight)
     policy.evaluate(episodes_of(policy)).values.sum().backward()
     assert all(p.grad is not None for name, p in policy.model.named_parameters() if "wte" not in name)

@@ -40,11 +40,11 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def agent_of(name, seed=0, env=None, **settings):
+def agent_of(name, seed=0, env=None, value_function="prefix", **settings):
     agent, config, own = VARIANTS[name]
     settings = {"learning_rate": 3e-3, "kl_coef": 0.0, "seed": 1000 * seed} | own | settings
     env = make_env(64, group_size=8 if agent is GRPO else 1) if env is None else env
-    return agent(LMPolicy(small_lm(seed)), env, config(**settings))
+    return agent(LMPolicy(small_lm(seed), value_function=value_function), env, config(**settings))
 
 
 def parameters(agent):
@@ -68,7 +68,7 @@ def test_without_a_baseline_the_gradient_is_noisier():
     for baseline in ("none", "moving_average", "leave_one_out", "value"):
         agent = agent_of("reinforce-value", baseline=baseline, normalize_advantage=False, max_grad_norm=float("inf"))
         agent.moving_average = 0.125
-        torch.nn.init.constant_(agent.policy.value_head.bias, 0.125)
+        torch.nn.init.constant_(agent.policy.value_head.length_values, 0.125)
         gradients = []
         for seed in range(12):
             episodes = collect(agent.env, agent.policy, 64, seed=1000 * seed, generator=agent.generator)
@@ -119,9 +119,11 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole(name):
 def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition(constraints):
     """The loss, as Schulman et al. write it, from a forward over every prefix."""
     env = make_env(8, constraints=constraints)
-    agent = agent_of("ppo", env=env, num_episodes=8, n_epochs=1, batch_size=None, max_grad_norm=float("inf"))
+    settings = {"num_episodes": 8, "n_epochs": 1, "batch_size": None, "max_grad_norm": float("inf")}
+    agent = agent_of("ppo", env=env, value_function="linear", **settings)
     agent.optimizer.param_groups[0]["lr"] = agent.optimizer.param_groups[1]["lr"] = 0.0
-    torch.nn.init.normal_(agent.policy.value_head.weight)
+    head = agent.policy.value_head
+    torch.nn.init.normal_(head.weight)
     episodes = collect(env, agent.policy, 8, seed=0, generator=agent.generator)
     episodes.log_probs += 0.3 * torch.randn(episodes.log_probs.shape, generator=agent.generator)
     agent.update(episodes)
@@ -136,7 +138,7 @@ def test_the_whole_episode_gradient_of_ppo_is_that_of_one_forward_per_transition
         output = agent.policy.model(episodes.ids[b, :end][None], output_hidden_states=True)
         masked = output.logits[0, -1].masked_fill(~valid, -torch.inf)
         log_probs[b, t] = masked.log_softmax(-1)[episodes.ids[b, end]]
-        values[b, t] = agent.policy.value_head(output.hidden_states[-1][0, -1].detach())[0]
+        values[b, t] = head.weight[0] @ output.hidden_states[-1][0, -1].detach() + head.bias[0]
     advantages, following = {}, 0.0
     for b, t in reversed(steps):
         is_last = t + 1 == episodes.num_steps[b]

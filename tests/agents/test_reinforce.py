@@ -173,7 +173,7 @@ def test_truncated_episodes_bootstrap_only_where_asked_for():
     losses = {}
     for bootstrap in (False, True):
         agent = agent_of(env=env, bootstrap_truncated=bootstrap)
-        torch.nn.init.constant_(agent.policy.value_head.bias, 1.0)
+        torch.nn.init.constant_(agent.policy.value_head.length_values, 1.0)
         episodes = collect(env, agent.policy, 32, seed=0, generator=agent.generator)
         losses[bootstrap] = agent.update(episodes)["train/value_loss"]
     # All rewards are 0 and V = 1: the error is 1 where the return is 0, and 0 where V itself is the target.

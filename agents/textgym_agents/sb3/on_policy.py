@@ -28,7 +28,7 @@ __all__ = ["EpisodeRolloutBuffer", "LMActorCriticPolicy"]
 
 
 class LMActorCriticPolicy(ActorCriticPolicy):
-    """Actor-critic policy for SB3's PPO and A2C: pi(a|s) is the LM's next-token distribution, V(s) a head on the LM.
+    """Actor-critic policy for SB3's PPO and A2C: pi(a|s) is the LM's next-token distribution, V(s) of ``LMPolicy``.
 
     Acting feeds only the new token of each text. With ``rollout_buffer_class=EpisodeRolloutBuffer`` an update costs one
     forward over each text; with SB3's own buffer it costs one forward per transition.
@@ -48,8 +48,8 @@ class LMActorCriticPolicy(ActorCriticPolicy):
             constructed with ``use_rms_prop=False``.
         optimizer_kwargs: Arguments of the optimizer other than the learning rate.
         use_sde: Must be False: it is for continuous actions.
-        **kwargs: Keywords of ``LMPolicy`` and ``LMBackbone``: ``value_gradient``, ``trainable_layers``, ``lora``,
-            ``autocast``.
+        **kwargs: Keywords of ``LMPolicy`` and ``LMBackbone``: ``value_function``, ``value_gradient``,
+            ``trainable_layers``, ``lora``, ``autocast``.
 
     Attributes:
         lm: The ``LMPolicy``, which textgym's own agents can train further.
@@ -144,7 +144,7 @@ class LMActorCriticPolicy(ActorCriticPolicy):
             value = self._last_action.value_of(windows[0]) if len(windows) == 1 else None
             if value is not None:
                 return value
-        return self.lm.values(self._read(obs)[1])
+        return self._read(obs)[1]
 
     def get_distribution(self, obs: PyTorchObs | TextStates) -> CategoricalDistribution:
         """Return pi(.|s) of N observations as SB3's distribution."""
@@ -173,11 +173,18 @@ class LMActorCriticPolicy(ActorCriticPolicy):
         return torch.from_numpy(output.actions)
 
     def _read(self, obs: PyTorchObs | TextStates) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (N, V) logits and (N, H) hidden states, from the KV cache if no gradient is needed."""
+        """Return (N, V) logits and (N,) V(s), from the KV cache if no gradient is needed."""
         if isinstance(obs, TextStates) or torch.is_grad_enabled():
             states = TextStates.of(obs, self.lm.vocab_size)
-            return self.lm.backbone.states(states.ids, states.rows, states.columns, states.prompt_lengths)
-        return self.lm.backbone.step(windows_of(obs, self.lm.vocab_size))
+            evaluation = self.lm.evaluate_states(
+                states.ids,
+                states.rows,
+                states.columns,
+                torch.zeros_like(states.rows),  # an action is required, its log-probability not
+                prompt_lengths=states.prompt_lengths,
+            )
+            return evaluation.logits, evaluation.values
+        return self.lm.logits_and_values(windows_of(obs, self.lm.vocab_size))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

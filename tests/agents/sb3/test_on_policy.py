@@ -154,7 +154,7 @@ def test_each_epoch_has_another_order_and_minibatches_of_nearly_the_same_size():
         sizes = [len(batch.actions) for batch in model.rollout_buffer.get(16)]
         assert len(sizes) == 4
         assert max(sizes) - min(sizes) <= 12
-        first, second = (next(model.rollout_buffer.get(16)).advantages.sum() for _ in range(2))
+        first, second = (next(model.rollout_buffer.get(16)).old_log_prob.sum() for _ in range(2))
         assert first != second
 
     make().learn(64, callback=KeepRollouts(look))
@@ -181,6 +181,7 @@ def test_an_update_equals_one_with_sb3s_own_buffer_and_a_prefix_per_transition(t
             "optimizer_class": torch.optim.SGD,
             "optimizer_kwargs": {},
             "head_lr_scale": 1.0,
+            "value_function": "linear",
             "value_gradient": True,
         }
         model = PPO(
@@ -239,7 +240,7 @@ def test_masks_take_a_bit_per_action():
 
 
 def test_bootstrap_values_are_those_of_an_uncached_forward():
-    model = make(env=make_env(time_limit="truncated"), policy_kwargs={"value_gradient": True})
+    model = make(env=make_env(time_limit="truncated"), policy_kwargs={"value_function": "prefix"})
     model.learn(256)
     policy, env = model.policy, model.env
     observations, found = env.reset(), 0
@@ -269,7 +270,7 @@ def test_same_seed_same_parameters(algorithm):
         model.learn(192)
         trained.append(parameters(model))
     assert_same(trained[0], trained[1])
-    assert not torch.equal(trained[0]["lm.value_head.weight"], trained[2]["lm.value_head.weight"])
+    assert not torch.equal(trained[0]["lm.value_head.token_values"], trained[2]["lm.value_head.token_values"])
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
@@ -344,7 +345,7 @@ def test_the_head_learns_faster_under_sb3s_schedule():
         after = parameters(model)
         moved.append({name: after[name] - before[name] for name in after})
         assert [group["lr"] for group in model.policy.optimizer.param_groups] == [0.1, 0.1]  # as SB3 wrote it
-    head = "lm.value_head.bias"
+    head = "lm.value_head.length_values"
     torch.testing.assert_close(moved[1].pop(head), 10 * moved[0].pop(head))
     body = "lm.backbone.model.transformer.wte.weight"
     torch.testing.assert_close(moved[1][body], moved[0][body])
@@ -506,7 +507,7 @@ def test_an_export_is_the_trained_model(from_zip, lora, tmp_path):
     ids = torch.tensor([[1, 2, 3, 4]])
     torch.testing.assert_close(exported(ids).logits, model.policy.lm.model(ids).logits)
     policy = LMPolicy.from_pretrained(tmp_path / "exported")
-    torch.testing.assert_close(policy.value_head.weight, model.policy.lm.value_head.weight)
+    torch.testing.assert_close(policy.value_head.token_values, model.policy.lm.value_head.token_values)
 
 
 def test_an_exported_folder_replaces_a_missing_source(tmp_path):
