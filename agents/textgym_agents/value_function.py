@@ -88,8 +88,8 @@ class PastEpisodes(NamedTuple):
             episodes.ids.int(),
             episodes.positions,
             episodes.num_steps,
-            episodes.log_probs,
-            returns,
+            episodes.log_probs.float(),
+            returns.float(),  # of a model in float64, too
             torch.full((len(episodes),), update),
         )
 
