@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/value_function.py [--tasks] [--model tiny] [--seeds 3]
 
-Per seed: PPO's and the linear head's V are trained for `--updates` updates of 64 episodes while the language model is
-frozen; then training goes on until half of the distance to the best score is closed. Each row is the explained variance
-of the final score in 512 fresh episodes at 1/4, 1/2, 3/4 of the text and in its last state, of V, of the linear head
-that was trained on the same episodes' terms, and of an affine function of the score of the text so far; then the mean
-|V(s') - V(s)| at tokens of probability above 0.99 over that at the others. The last line is the processor time of a PPO
-iteration relative to one with the linear head.
+Per seed and value function ("prefix"; "linear", the linear head), PPO trains V for `--updates` updates of 64 episodes
+while the language model is frozen; then training goes on until half of the distance to the best score is closed. Each
+row is the explained variance of the rest of the return in 512 fresh episodes at 1/4, 1/2, 3/4 of the text and in its
+last state, of V and of an affine function of the score of the text so far; then the mean |V(s') - V(s)| at tokens of
+probability above 0.99 over that at the others. The last line is the processor time of a PPO iteration relative to one
+with the linear head.
 """
 
 import argparse
@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 import textgym  # noqa: F401 (registers the environments)
+from textgym.endings import SentenceEnd
 from textgym_agents import PPO, Episodes, LMPolicy, PPOConfig, branch, collect
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
-STORY = {"prompts": "openings:train", "scorer": "sentiment", "max_new_tokens": 32}
+STORY = {"prompts": "openings:train", "scorer": "sentiment", "stop": SentenceEnd(16), "max_new_tokens": 40}
 TASKS = ("TextGenDialogue-v0", "TextGenTranslation-v0", "TextGenQA-v0", "TextGenSummary-v0")
 
 
@@ -77,14 +78,15 @@ def jumps(episodes: Episodes) -> float:
 
 
 def report(name: str, agent: PPO, env_id: str, model: str, seed: int, keywords: dict[str, Any]) -> None:
-    env = make_env(env_id, 256, model, **keywords)
-    generator = torch.Generator().manual_seed(seed)
-    episodes = collect(env, agent.policy, 512, seed=1_000 + seed, generator=generator)
-    rows = {name: explained(episodes.values, episodes)}
-    if env_id == "TextGen-v0":
-        potential = make_env(env_id, 256, model, reward="potential", **keywords)
-        scored = collect(potential, agent.policy, 512, seed=1_000 + seed, generator=generator)
-        rows["score so far"] = explained_by_the_score_so_far(scored)
+    def fresh(**reward: str) -> Episodes:
+        env = make_env(env_id, 256, model, **keywords, **reward)
+        return collect(env, agent.policy, 512, seed=1_000 + seed, generator=torch.Generator().manual_seed(seed))
+
+    episodes = fresh()
+    rows = {
+        name: explained(episodes.values, episodes),
+        "score so far": explained_by_the_score_so_far(fresh(reward="potential")),
+    }
     for label, numbers in rows.items():
         print(f"  {label:28} " + " ".join(f"{number:6.2f}" for number in numbers), flush=True)
     print(f"  mean return {float(episodes.returns.mean()):.2f}, |dV| at forced / other tokens {jumps(episodes):.2f}")

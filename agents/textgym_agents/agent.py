@@ -241,7 +241,8 @@ class Agent(ABC):
             losses, terms = loss(part)
             check_equal_shapes(mask=part.mask, loss=losses, **terms)
             weighted = (losses * weights[start : start + size])[part.mask].sum()
-            weighted.backward()
+            if weighted.requires_grad:  # not if the language model is frozen and V is fitted
+                weighted.backward()
             total += float(weighted.detach())
             for name, term in terms.items():
                 sums[name] += float(term.detach()[part.mask].sum())

@@ -105,61 +105,70 @@ class PastEpisodes(NamedTuple):
 
 
 class PrefixValue(ValueFunction):
-    """V(s) of the whole text so far, linear in its tokens.
+    """V(s) of the whole text so far, a saturating function of a sum over its tokens.
 
     Of a text of n_t tokens x_1, x_2, ...
 
-        V(s_t) = b(n_t) + sum over i <= n_t of w[x_i] + p_t^4 w[a_t],  a_t = argmax pi(.|s_t),  p_t = pi(a_t|s_t)
+        V(s_t) = c + z_t / sqrt(1 + (z_t / r)^2)
+        z_t = b(n_t) + sum over i <= n_t of w[x_i] + p_t^4 w[a_t],  a_t = argmax pi(.|s_t),  p_t = pi(a_t|s_t)
 
     w holds a weight per token, b is piecewise linear in log n. The last term is a look-ahead: a token that is as good
-    as certain counts already, so that V does not jump when it is written. The hidden state is left out: on the embedded
-    LM's tasks it added nothing to the explained variance, and noise to V.
+    as certain counts already, so that V does not jump when it is written. c and r are the middle and half the range of
+    the past returns: most scores are bounded, and more of the same words changes them less and less. The hidden state
+    is not used; a linear function of it alone explains less of the sentiment of the embedded LM's stories.
 
-    ``fit`` is a ridge regression on the Monte-Carlo returns G of past episodes, the minimum over w and b of
+    ``fit`` minimizes over w and b, with y_t = G_t - c of the Monte-Carlo returns G of past episodes,
 
-        sum of weight_t (V(s_t) - G_t)^2 + CONSISTENCY * sum of (V(s_t) - r_t - gamma V(s_{t+1}))^2 / T
-        + RIDGE |w|^2 + LENGTH_RIDGE |b|^2
+        sum of weight_t (2 r sqrt(r^2 + z_t^2) - 2 z_t y_t)
+        + CONSISTENCY * sum of (z_t - y_t - gamma (z_{t+1} - y_{t+1}))^2 / T + RIDGE |w|^2 + LENGTH_RIDGE |b|^2
 
-    The weight rises with the step, as (t + 1)^4, because less of the return is still random; an episode weighs 1 on
-    average. The second sum is over the steps whose token had a probability above 0.9: V must not change there but by
-    the reward. The minimum is approached from the last solution by conjugate gradients (Hestenes and Stiefel 1952);
-    their steps cost additions over the tokens of the past episodes, no forward of the language model.
+    The first term is the matching loss of V: its derivative by z_t is 2 (V(s_t) - G_t), it is convex, and for a large r
+    it is (z_t - y_t)^2 and a constant. The weight rises with the step, as (t + 1)^4, because less of the return is still random;
+    an episode weighs 1 on average. The second sum is over the steps whose token had a probability above 0.9: z must not
+    change there but by the reward. A fit takes a few steps of conjugate gradients (Hestenes and Stiefel 1952), from the
+    last solution, on the quadratic bound that touches the objective there; none raises the objective. They cost
+    additions over the tokens of the past episodes, no forward of the language model.
 
-    What tokens are worth hardly changes while the policy learns, but the mean of the returns does, and their variance.
-    Therefore w is multiplied by a scale and b replaced by those that fit the newest episodes best, whose returns the
-    solution has not seen.
+    What tokens are worth hardly changes while the policy learns, but the mean of the returns does. Therefore b is
+    replaced by the one that fits the newest episodes best, given w before it was fitted to them.
 
-    Where ``fit`` is not called, as in stock Stable-Baselines3, w and b are trained by gradient. Memory: 2 numbers per
-    token of the vocabulary.
+    Where ``fit`` is not called, as in stock Stable-Baselines3, w and b are trained by gradient, and V = z. Memory:
+    a number per token of the vocabulary.
 
     Args:
         vocab_size: V.
         device: Device of the weights.
 
     Attributes:
-        solution: (V + KNOTS,) float32, the minimum that is approached, before the scale.
-        moments: Moments of the newest episodes, from which the scale and b are computed.
+        center: c, 0 before the first fit.
+        radius: r, infinite before the first fit.
+        fitted_length_values: (KNOTS,) float32, b of the minimum, before it is replaced.
+        moments: (KNOTS, KNOTS + 1) float32, normal equations of the newest episodes, from which b is computed.
 
-    Source: regression of V on Monte-Carlo returns, Sutton and Barto 2018, Reinforcement Learning, section 9.4.
+    Source: regression of V on Monte-Carlo returns, Sutton and Barto 2018, Reinforcement Learning, section 9.4; matching
+    loss, Auer, Herbster and Warmuth 1995, Exponentially many local minima for single neurons; the bound, Charbonnier et
+    al. 1997, Deterministic edge-preserving regularization in computed imaging.
     """
 
     is_fitted = True
-    solution: torch.Tensor
+    center: torch.Tensor
+    radius: torch.Tensor
+    fitted_length_values: torch.Tensor
     moments: torch.Tensor
-    RIDGE: ClassVar[float] = 3.0
+    RIDGE: ClassVar[float] = 1.0
     """Coefficient of |w|^2, in episodes: a token's weight is halved if so many episodes hold it."""
     LENGTH_RIDGE: ClassVar[float] = 0.3
     """Coefficient of |b|^2, in episodes."""
-    CONSISTENCY: ClassVar[float] = 30.0
+    CONSISTENCY: ClassVar[float] = 10.0
     """Coefficient of the squared inconsistency at steps of a certain token."""
-    NUM_STEPS: ClassVar[int] = 10
+    NUM_STEPS: ClassVar[int] = 5
     """Steps of conjugate gradients per fit."""
     HALF_LIFE: ClassVar[float] = 32.0
     """Updates after which an episode counts half, since the policy changes."""
     CALIBRATION_HALF_LIFE: ClassVar[float] = 1.0
-    """Updates after which an episode counts half in the calibration."""
-    CALIBRATION_RIDGE: ClassVar[float] = 1.0
-    """Coefficient of the squared distance of the calibration from scale 1 and the fitted b, in episodes."""
+    """Updates after which an episode counts half in b."""
+    CALIBRATION_RIDGE: ClassVar[float] = 0.1
+    """Coefficient of the squared distance of b from the fitted one, in episodes."""
     KNOTS: ClassVar[int] = 32
     """Knots of b, two an octave."""
 
@@ -167,9 +176,10 @@ class PrefixValue(ValueFunction):
         super().__init__()
         self.token_values = nn.Parameter(torch.zeros(vocab_size, device=device))
         self.length_values = nn.Parameter(torch.zeros(self.KNOTS, device=device))
-        self.register_buffer("solution", torch.zeros(vocab_size + self.KNOTS, device=device))
-        size = 1 + self.KNOTS
-        self.register_buffer("moments", torch.zeros(size, size + 1, device=device))
+        self.register_buffer("center", torch.zeros((), device=device))
+        self.register_buffer("radius", torch.full((), torch.inf, device=device))
+        self.register_buffer("fitted_length_values", torch.zeros(self.KNOTS, device=device))
+        self.register_buffer("moments", torch.zeros(self.KNOTS, self.KNOTS + 1, device=device))
 
     def forward(self, inputs: ValueInputs) -> torch.Tensor:
         """Return (M,) float32 V(s)."""
@@ -182,14 +192,21 @@ class PrefixValue(ValueFunction):
         ahead = (4 * log_probs).exp() * self.token_values[likeliest]
         below, fractions = _knots(columns + 1)
         at_length = torch.lerp(self.length_values[below], self.length_values[below + 1], fractions)
-        return (written + ahead + at_length).float()
+        sums = (written + ahead + at_length).float()
+        return self.center + sums * _chord(sums, self.radius)
 
     @torch.no_grad()
     def fit(self, past: PastEpisodes, gamma: float) -> None:
         """Approach the minimum of the regression on R past episodes; the newest count most."""
+        returns = past.returns[torch.arange(past.returns.shape[1]) < past.num_steps[:, None]]
+        self.center.copy_((returns.min() + returns.max()) / 2)
+        self.radius.copy_(((returns.max() - returns.min()) / 2).clamp(min=1e-6))
         problem = _Regression(self, past, gamma)
-        self._calibrate(problem, past.updates)
-        solution = self.solution
+        # Before the fit sees the newest episodes.
+        self.moments.mul_(0.5 ** (1 / self.CALIBRATION_HALF_LIFE))
+        self.moments += problem.length_moments(self, (past.updates == past.updates[-1]).to(self.moments.device))
+
+        solution = torch.cat([self.token_values, self.fitted_length_values])
         residual = problem.right_side() - problem.product(solution)
         scale = problem.diagonal()
         direction = residual / scale
@@ -204,36 +221,25 @@ class PrefixValue(ValueFunction):
             preconditioned = residual / scale
             before, product = product, residual @ preconditioned
             direction = preconditioned + product / before * direction
-        self._apply_calibration()
 
-    def _calibrate(self, problem: "_Regression", updates: torch.Tensor) -> None:
-        """Add the newest episodes, which the solution has not seen, to the moments of the calibration."""
-        newest = updates == updates[-1]
-        features, targets = problem.calibration(self.solution, newest.to(self.solution.device))
-        self.moments.mul_(0.5 ** (1 / self.CALIBRATION_HALF_LIFE))
-        self.moments += features.T @ torch.cat([features, targets[:, None]], dim=1)
-
-    def _apply_calibration(self) -> None:
-        """Set w and b to the calibrated solution."""
-        vocab_size = len(self.token_values)
-        start = torch.cat([torch.ones(1, device=self.solution.device), self.solution[vocab_size:]])
-        ridge = torch.full_like(start, self.CALIBRATION_RIDGE)
-        matrix = self.moments[:, :-1] + torch.diag(ridge)
-        calibration = torch.linalg.solve(matrix, self.moments[:, -1] + ridge * start)
-        self.token_values.copy_(calibration[0] * self.solution[:vocab_size])
-        self.length_values.copy_(calibration[1:])
+        self.token_values.copy_(solution[: len(self.token_values)])
+        self.fitted_length_values.copy_(solution[len(self.token_values) :])
+        matrix = self.moments[:, :-1] + self.CALIBRATION_RIDGE * torch.eye(self.KNOTS, device=self.moments.device)
+        right_side = self.moments[:, -1] + self.CALIBRATION_RIDGE * self.fitted_length_values
+        self.length_values.copy_(torch.linalg.solve(matrix, right_side))
 
 
 class _Regression:
-    """The normal equations of ``PrefixValue.fit`` for the vector (w, b), without their matrix.
+    """The normal equations of one ``PrefixValue.fit`` for the vector (w, b), without their matrix.
 
-    X is the design matrix: X (w, b) are the (R, T) values. There the written token is in the look-ahead, not the
+    The bound replaces 2 r sqrt(r^2 + z^2) by z^2 / sqrt(1 + (z_0 / r)^2) and a constant, z_0 of the last solution.
+    X is the design matrix: X (w, b) are the (R, T) sums z. There the written token is in the look-ahead, not the
     likeliest: they are the same wherever p^4 counts.
     """
 
     def __init__(self, value: PrefixValue, past: PastEpisodes, gamma: float) -> None:
         device = value.token_values.device
-        ids, positions, num_steps, log_probs, self.returns, updates = (column.to(device) for column in past)
+        ids, positions, num_steps, log_probs, returns, updates = (column.to(device) for column in past)
         self.gamma, self.vocab_size = gamma, len(value.token_values)
         self.ids, self.actions, self.columns = ids, ids.gather(1, positions), (positions - 1).clamp(min=0)
         self.below, self.fractions = _knots(positions)
@@ -247,41 +253,39 @@ class _Regression:
         self.consistency = value.CONSISTENCY / len(steps) * ages * is_certain
         self.ridge = torch.full((self.vocab_size + value.KNOTS,), value.RIDGE, device=device)
         self.ridge[self.vocab_size :] = value.LENGTH_RIDGE
+        self.targets = (returns - value.center) * inside
+        solution = torch.cat([value.token_values, value.fitted_length_values])
+        self.chords = _chord(self._sums(solution), value.radius)
 
     def product(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the matrix of the normal equations times a vector."""
-        values = self._values(vector)
-        jumps = self.consistency * self._jumps(values)
-        return self._transposed(self.weights * values, jumps) + self.ridge * vector
+        sums = self._sums(vector)
+        jumps = self.consistency * self._jumps(sums)
+        return self._transposed(self.weights * self.chords * sums, jumps) + self.ridge * vector
 
     def right_side(self) -> torch.Tensor:
         """Return the right side of the normal equations; a reward is the jump of the returns."""
-        return self._transposed(self.weights * self.returns, self.consistency * self._jumps(self.returns))
+        return self._transposed(self.weights * self.targets, self.consistency * self._jumps(self.targets))
 
     def diagonal(self) -> torch.Tensor:
         """Return the diagonal of the matrix without consistency, as if no text held a token twice."""
-        return self._transposed(self.weights, torch.zeros_like(self.consistency)) + self.ridge
+        return self._transposed(self.weights * self.chords, torch.zeros_like(self.consistency)) + self.ridge
 
-    def calibration(self, vector: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (M, 1 + KNOTS) X w, and the knots' share in each state, of some episodes, and their (M,) returns.
-
-        They are divided by sqrt(T), so that an episode of T steps counts 1.
-        """
+    def length_moments(self, value: PrefixValue, rows: torch.Tensor) -> torch.Tensor:
+        """Return (KNOTS, KNOTS + 1) normal equations of b, given w, on some episodes; each counts 1 if of T steps."""
         inside = self.inside & rows[:, None]
-        only_tokens = vector.clone()
-        only_tokens[self.vocab_size :] = 0.0
         below, fractions = self.below[inside][:, None], self.fractions[inside][:, None]
-        features = torch.zeros(len(below), 1 + len(vector) - self.vocab_size, device=vector.device)
-        features[:, 0] = self._values(only_tokens)[inside]
-        features.scatter_(1, below + 1, 1 - fractions)
-        features.scatter_(1, below + 2, fractions)
-        size = self.returns.shape[1] ** 0.5
-        return features / size, self.returns[inside] / size
+        shares = torch.zeros(len(below), value.KNOTS, device=fractions.device)
+        shares.scatter_(1, below, 1 - fractions).scatter_(1, below + 1, fractions)
+        tokens = self._sums(torch.cat([value.token_values, torch.zeros_like(value.length_values)]))[inside]
+        chords = _chord(tokens + shares @ value.length_values, value.radius)
+        targets = self.targets[inside] - chords * tokens
+        return shares.T @ torch.cat([chords[:, None] * shares, targets[:, None]], dim=1) / inside.shape[1]
 
-    def _jumps(self, values: torch.Tensor) -> torch.Tensor:
-        return values[:, :-1] - self.gamma * values[:, 1:]
+    def _jumps(self, sums: torch.Tensor) -> torch.Tensor:
+        return sums[:, :-1] - self.gamma * sums[:, 1:]
 
-    def _values(self, vector: torch.Tensor) -> torch.Tensor:
+    def _sums(self, vector: torch.Tensor) -> torch.Tensor:
         """Return X vector, (R, T)."""
         token_values, length_values = vector[: self.vocab_size], vector[self.vocab_size :]
         written = token_values[self.ids].cumsum(dim=1).gather(1, self.columns)
@@ -341,6 +345,11 @@ class ValueRegression:
         """Restore what ``save`` wrote."""
         path = folder / "past.safetensors"
         self.past = PastEpisodes(**load_file(path)) if path.exists() else None
+
+
+def _chord(sums: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """Return (V(s) - c) / z of sums z, which is also the curvature of the quadratic bound at z."""
+    return (1 + (sums / radius) ** 2).rsqrt()
 
 
 def _knots(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
