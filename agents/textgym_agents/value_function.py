@@ -123,11 +123,11 @@ class PrefixValue(ValueFunction):
         + CONSISTENCY * sum of (z_t - y_t - gamma (z_{t+1} - y_{t+1}))^2 / T + RIDGE |w|^2 + LENGTH_RIDGE |b|^2
 
     The first term is the matching loss of V: its derivative by z_t is 2 (V(s_t) - G_t), it is convex, and for a large r
-    it is (z_t - y_t)^2 and a constant. The weight rises with the step, as (t + 1)^4, because less of the return is still random;
-    an episode weighs 1 on average. The second sum is over the steps whose token had a probability above 0.9: z must not
-    change there but by the reward. A fit takes a few steps of conjugate gradients (Hestenes and Stiefel 1952), from the
-    last solution, on the quadratic bound that touches the objective there; none raises the objective. They cost
-    additions over the tokens of the past episodes, no forward of the language model.
+    it is (z_t - y_t)^2 and a constant. The weight rises with the step, as (t + 1)^4, because less of the return is
+    still random; an episode weighs 1 on average. The second sum is over the steps whose token had a probability above
+    0.9: z must not change there but by the reward. A fit takes a few steps of conjugate gradients (Hestenes and Stiefel
+    1952), from the last solution, on the quadratic bound that touches the objective there; none raises the objective.
+    They cost additions over the tokens of the past episodes, no forward of the language model.
 
     What tokens are worth hardly changes while the policy learns, but the mean of the returns does. Therefore b is
     replaced by the one that fits the newest episodes best, given w before it was fitted to them.
