@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from textgym import Sample, TextBatch, TextGenVectorEnv
-from textgym.lm import LMStream
+from textgym.lm import LMStream, load_lm
 from textgym.tasks import task_prompts
 from textgym.tokenizers import Tokenizer, as_tokenizer
 from textgym_agents import LMPolicy
@@ -191,11 +191,12 @@ class AttentionTimer(TorchFunctionMode):
 def compare_ends(num_envs: int, num_rounds: int) -> None:
     """Print the time of a step in the last tenth of a 512-token episode relative to the first tenth."""
     prompt_tokens, num_new = 8, 512
-    stream = LMStream(random_lm(num_positions=1024), num_envs, prompt_tokens + num_new)
+    model = load_lm("tiny")
+    stream = LMStream(model, num_envs, prompt_tokens + num_new)
     steps, tenth = np.empty((num_rounds, num_new)), num_new // 10
     attention = np.empty_like(steps)
     for i in range(num_rounds):
-        ids = np.random.default_rng(i).integers(1000, size=(num_envs, prompt_tokens + num_new))
+        ids = np.random.default_rng(i).integers(model.config.vocab_size, size=(num_envs, prompt_tokens + num_new))
         for j in range(num_new):
             with AttentionTimer() as timer:
                 start = time.perf_counter()
@@ -211,14 +212,6 @@ def compare_ends(num_envs: int, num_rounds: int) -> None:
         f" without attention {ratio(steps - attention):5.2f} x  (target 1.3 x)",
         flush=True,
     )
-
-
-def random_lm(num_positions: int) -> PreTrainedModel:
-    """Return a random language model with the architecture of the embedded one."""
-    config = GPT2Config(
-        vocab_size=1024, n_embd=128, n_layer=4, n_head=4, n_positions=num_positions, bos_token_id=0, eos_token_id=0
-    )
-    return GPT2LMHeadModel(config).eval()
 
 
 def main() -> None:

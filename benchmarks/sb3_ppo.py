@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/sb3_ppo.py
 
-Both train the embedded model on the same episodes of 48 tokens (no EOS) with the same settings. The naive policy is
-what the SB3 documentation suggests: an ActorCriticPolicy whose forward runs the model on padded texts with an attention
-mask, in every step and for every transition of every minibatch, with SB3's rollout buffer. It is not slowed down on
-purpose: texts are cut to the longest of the batch, and logits are computed for the last token only.
+Both train the embedded model on the same task, stories of 48 tokens, few of which end before, with the same settings.
+The naive policy is what the SB3 documentation suggests: an ActorCriticPolicy whose forward runs the model on padded
+texts with an attention mask, in every step and for every transition of every minibatch, with SB3's rollout buffer. It
+is not slowed down on purpose: texts are cut to the longest of the batch, and logits are computed for the last token
+only.
 """
 
 import time
@@ -63,7 +64,7 @@ class NaiveLMPolicy(ActorCriticPolicy):
 
 def make_env() -> TextGenVecEnv:
     return TextGenVecEnv(
-        NUM_ENVS, max_new_tokens=NUM_TOKENS, scorer=lambda completion: completion.count("e") / len(completion),
+        NUM_ENVS, max_new_tokens=NUM_TOKENS, scorer=lambda completion: completion.count("e") / max(1, len(completion)),
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from textgym_agents.decoding import BeamSearch, BestOfN, Greedy, RandomPolicy, S
 from textgym_agents.policy import Policy
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
-TASK: dict[str, Any] = {"scorer": "sentiment", "max_new_tokens": 32}
+TASK: dict[str, Any] = {"scorer": "sentiment", "max_new_tokens": 24}
 NUM_EVALUATED = 128
 
 
@@ -101,7 +101,7 @@ def train_sb3(seed: int, timesteps: int) -> tuple[list[Row], Policy]:
     env = TextGenVecEnv(64, prompts="openings:train", kl_penalty=0.05, **TASK)
     model = sb3.PPO(
         LMActorCriticPolicy, env, policy_kwargs={"model": "tiny"}, rollout_buffer_class=EpisodeRolloutBuffer,
-        n_steps=32, batch_size=1024, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=env_seed(seed),
+        n_steps=24, batch_size=768, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=env_seed(seed),
     )  # fmt: skip
     recorder = RecordScores()
     model.learn(timesteps, callback=CallbackList([ReportLogProbs(), recorder]))

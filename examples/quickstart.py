@@ -1,9 +1,9 @@
 """Train a small language model to write more positive text, on a CPU, in about a minute.
 
-    python examples/quickstart.py [--timesteps 120000] [--seed 0] [--kl-coef 0.05] [--out runs/quickstart-1]
+    python examples/quickstart.py [--timesteps 100000] [--seed 0] [--kl-coef 0.03] [--out runs/quickstart-1]
 
 Reinforce trains the embedded LM on TextGen-v0. The score is VADER's sentiment of the completion, which ends with the
-first sentence from its 16th token on; a KL penalty keeps the policy close to the initial LM. Afterwards both models
+first sentence from its 20th token on; a KL penalty keeps the policy close to the initial LM. Afterwards both models
 continue the same eight prompts.
 """
 
@@ -23,8 +23,8 @@ from textgym.endings import SentenceEnd
 from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
 from textgym_agents.reference import ReferencePolicy
 
-TIMESTEPS = 120_000
-KL_COEF = 0.05
+TIMESTEPS = 100_000
+KL_COEF = 0.03
 NUM_SHOWN = 8
 NUM_EVALUATED = 256
 
@@ -67,11 +67,11 @@ def side_by_side(before: Episodes, after: Episodes) -> str:
 
 def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_COEF) -> dict[str, dict[str, float]]:
     """Train, print the comparison, write the run folder; return the metrics before, during and after training."""
-    stop = SentenceEnd(min_new_tokens=16)
-    keywords = {"scorer": "sentiment", "stop": stop, "max_new_tokens": 40, "autoreset_mode": "SameStep"}
+    stop = SentenceEnd(min_new_tokens=20)
+    keywords = {"scorer": "sentiment", "stop": stop, "max_new_tokens": 48, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **keywords)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **keywords)
-    config = ReinforceConfig(num_episodes=64, learning_rate=3e-4, kl_coef=kl_coef, seed=seed)
+    config = ReinforceConfig(num_episodes=64, learning_rate=5e-4, kl_coef=kl_coef, seed=seed)
     agent = Reinforce("tiny", env, config)
     run = RunFolder(out, {"textgym": textgym.__version__, "model": "tiny", "env": keywords | {"stop": repr(stop)}})
 

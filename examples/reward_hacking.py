@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
 def train(name: str, scorer: Any, kl_coef: float, timesteps: int, seed: int) -> Run:
     """Train, record statistics of the texts, and continue held-out prompts before and after."""
-    task = {"scorer": scorer, "max_new_tokens": 32, "autoreset_mode": "SameStep"}
+    task = {"scorer": scorer, "max_new_tokens": 24, "autoreset_mode": "SameStep"}
     env = gym.make_vec("TextGen-v0", num_envs=64, prompts="openings:train", **task)
     held_out = gym.make_vec("TextGen-v0", num_envs=NUM_EVALUATED, prompts="openings:eval", **task)
     config = ReinforceConfig(num_episodes=64, learning_rate=LEARNING_RATE, kl_coef=kl_coef, seed=seed)

@@ -15,7 +15,7 @@ from textgym import TextGenVecEnv
 from textgym_agents import env_seed
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
-TASK = {"scorer": "sentiment", "max_new_tokens": 32}
+TASK = {"scorer": "sentiment", "max_new_tokens": 24}
 
 
 def stories(model: PPO, num_stories: int = 128) -> list[dict]:
@@ -39,7 +39,7 @@ def main() -> None:
     env = VecMonitor(TextGenVecEnv(64, prompts="openings:train", kl_penalty=0.05, **TASK))
     model = PPO(
         LMActorCriticPolicy, env, policy_kwargs={"model": "tiny"}, rollout_buffer_class=EpisodeRolloutBuffer,
-        n_steps=32, batch_size=1024, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=env_seed(0),
+        n_steps=24, batch_size=768, n_epochs=2, learning_rate=3e-4, gamma=1.0, seed=env_seed(0),
     )  # fmt: skip
     before = stories(model)
     model.learn(args.timesteps, callback=ReportLogProbs())

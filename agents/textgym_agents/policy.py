@@ -278,9 +278,9 @@ class LMPolicy(BasePolicy):
         TypeError: If ``value_function`` is neither a name nor a module.
 
     >>> policy = LMPolicy("tiny")
-    >>> ids = np.full((1, 8), policy.vocab_size)
-    >>> ids[0, :2] = 40, 41
-    >>> policy.act(ids, generator=torch.Generator().manual_seed(0)).actions.shape
+    >>> pad = policy.vocab_size
+    >>> output = policy.act(np.array([[40, 41, pad, pad]]), generator=torch.Generator().manual_seed(0))
+    >>> output.actions.shape
     (1,)
     """
 

@@ -54,7 +54,8 @@ class QPolicy(BasePolicy):
     >>> import numpy as np
     >>> policy = QPolicy("tiny", q_from="logits")
     >>> policy.temperature = 1.0
-    >>> policy.act(np.array([[40, 41, 1024, 1024]]), generator=torch.Generator().manual_seed(0)).actions.shape
+    >>> pad = policy.vocab_size
+    >>> policy.act(np.array([[40, 41, pad, pad]]), generator=torch.Generator().manual_seed(0)).actions.shape
     (1,)
     """
 

@@ -89,7 +89,7 @@ def find_hacks(
     *,
     model: str = "tiny",
     prompts: Any = "openings:eval",
-    max_new_tokens: int = 32,
+    max_new_tokens: int = 24,
     timesteps: int = 32_768,
     learning_rate: float = 1e-3,
     num_texts: int = 64,
@@ -106,7 +106,7 @@ def find_hacks(
         model: Name or folder of the language model.
         prompts: Prompts of the texts.
         max_new_tokens: Length of a text.
-        timesteps: Tokens to train on, about 2,000 per update.
+        timesteps: Tokens to train on, about 1,500 per update.
         learning_rate: Learning rate; three times the usual one, because fast exploitation is intended.
         num_texts: Number of texts before and after the training.
         perplexity_ratio: Perplexity relative to the median of the initial LM above which a text is unreadable.

@@ -50,15 +50,16 @@ Groups of one prompt save computing it. Where the reward verifies an answer ther
 
 TASK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     **{(agent, "translation"): {"reward": "potential"} for agent in ("Reinforce", "PPO", "SB3 PPO")},
-    **{(agent, "sentiment"): {"kl_coef": 0.03} for agent in ("Reinforce", "PPO", "GRPO", "SB3 PPO")},
+    **{(agent, "sentiment"): {"kl_coef": 0.03} for agent in ("Reinforce", "PPO", "GRPO")},
+    ("SB3 PPO", "sentiment"): {"kl_coef": 0.03, "n_steps": 24, "batch_size": 1536},
     **{(agent, "qa"): {"learning_rate": 2e-4, "kl_coef": 0.01} for agent in ("Reinforce", "PPO", "SB3 PPO")},
     ("GRPO", "qa"): {"learning_rate": 1e-4, "kl_coef": 0.02},
 }
 """Settings by entry and task that differ from ``SETTINGS``.
 
 A translation is right or wrong word by word, so a potential-based reward, which changes no optimum, tells the words
-apart. The sentiment score is easily hacked, so a KL penalty keeps the texts readable. Sums in ``qa`` are unlearned at
-larger learning rates.
+apart. The sentiment score is easily hacked, so a KL penalty keeps the texts readable; its texts have 24 tokens, one
+rollout of SB3's PPO. Sums in ``qa`` are unlearned at larger learning rates.
 """
 
 ENV_SETTINGS = ("group_size", "reward")

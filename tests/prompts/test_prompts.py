@@ -194,8 +194,8 @@ def test_a_csv_file_has_columns_and_quoted_lines(tmp_path: Path) -> None:
         ("a.json", "{}", r"\.txt, \.jsonl or \.csv file, got '\.json'"),
         ("a.gz", b"", r"\.txt, \.jsonl or \.csv file, got ''"),
         ("a.jsonl.gz", "no gzip", r"a\.jsonl\.gz, line 1: not a complete gzip file: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b"text" * 99)[:20], r"a\.jsonl\.gz, line 1: not a complete gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n{'), r"a\.jsonl\.gz, line 2: malformed JSON"),
+        ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:20], r"a\.jsonl\.gz, line 1: not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n{', mtime=0), r"a\.jsonl\.gz, line 2: malformed JSON"),
     ],
 )
 def test_a_malformed_file_is_rejected_with_name_and_line(

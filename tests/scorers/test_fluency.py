@@ -53,7 +53,7 @@ def mean_log_prob(model, prompt, text):
 
 @pytest.mark.parametrize("scale", ["log_prob", "probability"])
 def test_a_small_model_fulfils_the_contract(scale):
-    model = random_lm(1024, window=96)
+    model = random_lm(TINY.vocab_size, window=96)
     report = check_scorer(Fluency(model, tokenizer=TINY, scale=scale), prefers=[])
     assert "same score token by token" in [check.name for check in report.checks]
 
@@ -110,7 +110,9 @@ def test_ids_of_another_vocabulary_are_encoded_again_with_their_eos():
 
 def test_a_vocabulary_padded_to_other_logits_is_the_same_vocabulary():
     scorer = Fluency()
-    wide = TextBatch.from_texts(["The dog ran home."], ["It was late. "], tokenizer=as_tokenizer("tiny", 1100))
+    wide = TextBatch.from_texts(
+        ["The dog ran home."], ["It was late. "], tokenizer=as_tokenizer("tiny", TINY.vocab_size + 50)
+    )
     own = TextBatch.from_texts(["The dog ran home."], ["It was late. "], tokenizer=TINY)
     assert scorer._has_own_ids(wide)
     np.testing.assert_allclose(scorer(wide), scorer(own), rtol=1e-5)

@@ -383,8 +383,9 @@ def encoder():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.BertConfig(vocab_size=1024, max_position_embeddings=32, **sizes)
-    return transformers.BertModel(config), transformers.AutoTokenizer.from_pretrained(TINY)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
+    config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
+    return transformers.BertModel(config), tokenizer
 
 
 def test_an_encoder_gives_the_mean_of_its_last_hidden_states(encoder):

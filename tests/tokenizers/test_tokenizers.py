@@ -465,7 +465,9 @@ def test_a_folder_of_a_slow_tokenizer_is_loaded_with_transformers(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["bite", "no/such-model", "no_such_folder/"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown tokenizer .* Known: byte, char, tiny\. Also accepted: a folder"):
+    with pytest.raises(
+        ValueError, match=r"unknown tokenizer .* Known: byte, char, tiny, tiny-early\. Also accepted: a folder"
+    ):
         as_tokenizer(name)
 
 
@@ -534,5 +536,5 @@ def test_environments_of_one_model_share_its_tokenizer(tmp_path):
         shutil.copy(textgym.tokenizers.embedded_lm_path("tiny") / name, tmp_path / name)
     before = as_tokenizer(tmp_path)
     assert as_tokenizer(tmp_path) is before
-    (tmp_path / "config.json").write_text('{"vocab_size": 2000}')  # a changed file gives a new tokenizer
-    assert as_tokenizer(tmp_path).vocab_size == 2000
+    (tmp_path / "config.json").write_text('{"vocab_size": 3000}')  # a changed file gives a new tokenizer
+    assert as_tokenizer(tmp_path).vocab_size == 3000

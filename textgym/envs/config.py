@@ -33,9 +33,9 @@ class TextGenConfig:
     """Keywords of an environment. With strings, numbers and lists of them, the ``EnvSpec`` is serialisable."""
 
     model: Any = None
-    """Language model that gives tokenizer and vocabulary: ``"tiny"`` (embedded; the default without a tokenizer), a
-    Hugging Face name, a local folder, a GGUF file, or a loaded model together with ``tokenizer``. Weights are loaded
-    only for the KL term."""
+    """Language model that gives tokenizer and vocabulary: ``"tiny"`` (the default without a tokenizer) or
+    ``"tiny-early"``, which are embedded; a Hugging Face name, a local folder, a GGUF file, or a loaded model together
+    with ``tokenizer``. Weights are loaded only for the KL term."""
     tokenizer: Any = None
     """Tokenizer, by default the model's: ``"char"``, ``"byte"``, a folder, a Hugging Face tokenizer, or any
     ``textgym.tokenizers.Tokenizer``."""
@@ -74,7 +74,7 @@ class TextGenConfig:
     The agent's EOS then ends its turn instead of the episode, and the user replies."""
     max_turns: int = 8
     """Turns of the agent in a dialogue; the end of the last one terminates the episode."""
-    max_reply_tokens: int = 32
+    max_reply_tokens: int = 48
     """Room for each reply of the user, in tokens, formatted by ``reply_format``."""
     reply_format: str = "\nUser: {reply}\nAssistant:"
     """Text written for each reply; after the last one, the part behind ``{reply}`` is left out."""

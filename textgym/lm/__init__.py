@@ -1,5 +1,8 @@
 """Language models: loading, sampling, an incremental forward for acting and a whole-sequence forward for learning.
 
+Two language models are embedded in the package: ``tiny``, the default policy, and ``tiny-early``, which is smaller
+and stopped early in its training. Both have the same tokenizer, in which each word of their training text is one token.
+
 Importing textgym does not import torch; this package does, and so do users and scorers that are models (``LMUser``,
 ``Fluency``, ``RewardModel``) when they are used.
 """

@@ -32,8 +32,9 @@ def load_lm(
     """Load a causal language model in eval mode, with all weights trainable.
 
     Args:
-        name_or_path: `"tiny"`, the LM embedded in textgym, without download; a local folder; a `.gguf` file, which is
-            dequantized; the name of a model on Hugging Face; or a loaded model, which is returned unchanged.
+        name_or_path: `"tiny"` or `"tiny-early"`, the LMs embedded in textgym, without download; a local folder; a
+            `.gguf` file, which is dequantized; the name of a model on Hugging Face; or a loaded model, which is
+            returned unchanged. `"tiny-early"` is smaller and stopped early: its language leaves room for improvement.
         dtype: dtype of the weights or its name; `"auto"` keeps the stored one.
         device: Device of the weights.
 
@@ -42,7 +43,7 @@ def load_lm(
         ImportError: A GGUF file without the packages that read it.
 
     >>> load_lm("tiny").config.vocab_size
-    1024
+    2670
     """
     if isinstance(name_or_path, PreTrainedModel):
         return name_or_path

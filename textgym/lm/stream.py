@@ -60,10 +60,11 @@ class LMStream:
 
     >>> from textgym.lm import load_lm
     >>> stream = LMStream(load_lm("tiny"), num_slots=2, window=8)
-    >>> ids = np.array([[5, 6, 7, 1024], [8, 1024, 1024, 1024]])
+    >>> pad = stream.pad_token_id
+    >>> ids = np.array([[5, 6, 7, pad], [8, pad, pad, pad]])
     >>> logits, hidden = stream(ids)
     >>> logits.shape, hidden.shape, stream.backend
-    (torch.Size([2, 1024]), torch.Size([2, 128]), 'packed')
+    (torch.Size([2, 2670]), torch.Size([2, 128]), 'packed')
     """
 
     def __init__(

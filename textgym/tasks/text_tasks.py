@@ -39,7 +39,7 @@ def sea_words() -> Scorer:
 
 
 def _story_task(
-    name: str, scorer: Callable[[], Any], instruction: str, max_new_tokens: int = 32, success_score: float = 1.0
+    name: str, scorer: Callable[[], Any], instruction: str, max_new_tokens: int = 24, success_score: float = 1.0
 ) -> None:
     task = Task(
         name=name,
@@ -57,7 +57,7 @@ def _story_task(
 
 _story_task("sentiment", Sentiment, " that make the reader happy", success_score=0.5)
 _story_task("topic", sea_words, " about the sea")
-_story_task("length", partial(LengthBand, 18, 22, unit="words"), ", of about twenty words", max_new_tokens=48)
+_story_task("length", partial(LengthBand, 18, 22, unit="words"), ", of about twenty words", max_new_tokens=36)
 _story_task("style", partial(Regex, DIRECT_SPEECH), " in which somebody speaks, in quotation marks")
 _story_task("format", partial(Regex, PLAIN_SENTENCES, mode="fullmatch"), ", all of which end in a full stop")
 

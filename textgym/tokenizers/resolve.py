@@ -16,7 +16,7 @@ from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer
 
 __all__ = ["BUILTIN_TOKENIZERS", "EMBEDDED_LMS", "as_tokenizer", "embedded_lm_path", "token_ids"]
 
-EMBEDDED_LMS = ("tiny",)
+EMBEDDED_LMS = ("tiny", "tiny-early")
 """Names of the language models inside the package."""
 BUILTIN_TOKENIZERS = ("byte", "char", *EMBEDDED_LMS)
 """Names that ``as_tokenizer`` accepts besides files and Hugging Face names."""
@@ -43,9 +43,9 @@ def as_tokenizer(spec: Any, vocab_size: int | None = None) -> Tokenizer:
     """Return ``spec`` as a tokenizer.
 
     Args:
-        spec: ``"char"``, ``"byte"``, ``"tiny"`` (the embedded LM's); a folder or file in Hugging Face's layout; a
-            Hugging Face name; a GGUF file; or a tokenizer object. EOS of a bare ``tokenizers.Tokenizer`` is its special
-            token with one of the usual names.
+        spec: ``"char"``, ``"byte"``, ``"tiny"`` or ``"tiny-early"`` (the embedded LMs', which are equal); a folder
+            or file in Hugging Face's layout; a Hugging Face name; a GGUF file; or a tokenizer object. EOS of a bare
+            ``tokenizers.Tokenizer`` is its special token with one of the usual names.
         vocab_size: Width of the model's logits, to which the vocabulary is padded; by default that of the
             ``config.json`` beside the tokenizer, else the tokenizer's own.
 

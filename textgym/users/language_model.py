@@ -35,7 +35,7 @@ class LMUser:
 
     A dialogue longer than the model's context is truncated on the left. ``max_reply_tokens`` of the environment must
     hold a reply and its ``reply_format``, in tokens of the environment's tokenizer: with the default format and the
-    tokenizer of ``"tiny"``, about ``max_new_tokens + 14``.
+    tokenizer of ``"tiny"``, about ``max_new_tokens + 17``.
 
     Args:
         model: A name, folder or GGUF file for ``textgym.lm.load_lm``, or a loaded model, which is copied and needs

@@ -527,7 +527,10 @@ def test_the_tokenizer_of_the_embedded_model_is_exported(tmp_path):
     model = PPO(LMActorCriticPolicy, env, n_steps=4, batch_size=8, rollout_buffer_class=EpisodeRolloutBuffer)
     model.save(tmp_path / "model")
     export_hf(tmp_path / "model.zip", tmp_path / "exported")
-    assert TextGenVecEnv(1, model=str(tmp_path / "exported"), max_prompt_tokens=24).tokenizer.vocab_size == 1024
+    exported = TextGenVecEnv(1, model=str(tmp_path / "exported"), max_prompt_tokens=24).tokenizer
+    tokens = range(env.tokenizer.vocab_size)
+    assert list(map(exported.token_text, tokens)) == list(map(env.tokenizer.token_text, tokens))
+    assert exported.vocab_size == env.tokenizer.vocab_size
 
 
 def test_only_a_language_model_is_exported(tmp_path):

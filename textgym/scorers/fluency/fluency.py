@@ -60,8 +60,9 @@ class Fluency(Scorer):
         ImportError: If torch or transformers is missing.
 
     >>> texts = ["The sun shone on the roofs.", "Roofs the on shone sun the."]
-    >>> Fluency()(TextBatch.from_texts(texts)).round(1)
-    array([ -1.5, -14.9])
+    >>> sentence, jumbled = Fluency()(TextBatch.from_texts(texts))
+    >>> bool(sentence > jumbled + 5)
+    True
     """
 
     incremental = True

@@ -39,10 +39,10 @@ class BradleyTerry(Scorer):
     Reinforcement Learning from Human Preferences, NeurIPS 2017, https://arxiv.org/abs/1706.03741; overoptimization: Gao
     et al., Scaling Laws for Reward Model Overoptimization, ICML 2023, https://arxiv.org/abs/2210.10760
 
-    >>> words = ["good", "fine", "nice", "bad", "poor", "sad"]
-    >>> pairs = [{"prompt": "It was ", "chosen": a, "rejected": b} for a in words[:3] for b in words[3:]]
+    >>> words = [" good", " fine", " nice", " bad", " poor", " sad"]
+    >>> pairs = [{"prompt": "It was", "chosen": a, "rejected": b} for a in words[:3] for b in words[3:]]
     >>> scorer = BradleyTerry.train(pairs, PreferenceSettings(held_out=0, epochs=8))
-    >>> good, bad = scorer(TextBatch.from_texts(["fine", "poor"], ["It was "] * 2))
+    >>> good, bad = scorer(TextBatch.from_texts([" fine", " poor"], ["It was"] * 2))
     >>> bool(good > bad), scorer.report.training_accuracy
     (True, 1.0)
     """
