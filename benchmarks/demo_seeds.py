@@ -28,8 +28,9 @@ def main() -> None:
             f"seed {seed}: score {before['score']:+.3f} -> {after['score']:+.3f}, "
             f"{closed:.0%} of the gap to the maximum closed (at least 80%); "
             f"perplexity {after['perplexity'] / before['perplexity']:.2f} x that of the untrained LM (at most 1.3); "
-            f"KL {after['kl']:.2f} nats per token; last sentences {before['endings']} -> {after['endings']} distinct of "
-            f"256; {training['time/time_elapsed']:.0f} s (at most 44)",
+            f"KL {after['kl']:.2f} nats per token; "
+            f"distinct last sentences of 256 texts {before['endings']} -> {after['endings']}; "
+            f"{training['time/time_elapsed']:.0f} s (at most 44)",
             flush=True,
         )
 
