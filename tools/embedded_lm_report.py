@@ -169,8 +169,7 @@ def write_card(name: str, settings: Settings, work_folder: Path, root: Path) -> 
         "stories have none",
         "Training": f"{settings.num_steps:,} steps of {settings.batch_tokens:,} tokens in windows of {windows}; "
         f"Muon (peak {settings.muon_learning_rate:g}) and AdamW (peak {settings.learning_rate:g}), cosine schedule; "
-        f"seed {settings.seed}. In the last {settings.agreement_steps:,} steps the cross-entropy of names among names "
-        f"and of pronouns among pronouns is added with weight {settings.agreement_weight:g}",
+        f"seed {settings.seed}" + (AGREEMENT.format(settings=settings) if settings.agreement_steps else ""),
         "Cost": f"{counters['cpu_seconds'] / 60:.0f} CPU-minutes on one thread",
         "Held-out cross-entropy": "nats per character (and perplexity per token) of 2,000 held-out documents: "
         + ", ".join(f"{kind} {per_character[kind]:.3f} ({math.exp(per_token[kind]):.2f})" for kind in KIND_SHARES),
@@ -236,6 +235,10 @@ PURPOSES = {
     "tiny-early": "It is smaller than `tiny` and stopped early, so that\nreinforcement learning can improve its "
     "language itself.",
 }
+AGREEMENT = (
+    ". In the last {settings.agreement_steps:,} steps the cross-entropy of names among names and of pronouns among "
+    "pronouns is added with weight {settings.agreement_weight:g}"
+)
 CARD = """---
 license: mit
 language: en

@@ -132,6 +132,9 @@ class PrefixValue(ValueFunction):
     What tokens are worth hardly changes while the policy learns, but the mean of the returns does. Therefore b is
     replaced by the one that fits the newest episodes best, given w before it was fitted to them.
 
+    A sum over tokens does not compare the completion with the prompt. Where that decides the score, as in question
+    answering, it explains nothing, and ``"linear"`` is better (``benchmarks/value_function.py --tasks``).
+
     Where ``fit`` is not called, as in stock Stable-Baselines3, w and b are trained by gradient, and V = z. Memory:
     a number per token of the vocabulary.
 
