@@ -41,7 +41,7 @@ from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
-from textgym_agents.value_function import ValueFunction, ValueInputs
+from textgym_agents.value_function import FittedValueFunction, ValueFunction, ValueInputs
 
 __all__ = [
     "A2C",
@@ -65,6 +65,7 @@ __all__ = [
     "Episodes",
     "ExpertIteration",
     "ExpertIterationConfig",
+    "FittedValueFunction",
     "GRPOConfig",
     "ILQLConfig",
     "ILQLPolicy",

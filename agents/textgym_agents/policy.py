@@ -346,8 +346,7 @@ class LMPolicy(BasePolicy):
         lengths = torch.from_numpy((ids != self.vocab_size).sum(axis=1))
         texts = torch.from_numpy(ids[:, : int(lengths.max())])
         rows = torch.arange(len(ids))
-        log_probs = F.log_softmax(logits, dim=-1)
-        values: torch.Tensor = self.value_head(ValueInputs(texts, rows, lengths - 1, hidden, log_probs))
+        values: torch.Tensor = self.value_head(ValueInputs(texts, rows, lengths - 1, hidden, logits))
         return values
 
     def evaluate(self, episodes: Episodes, *, entropy_gradient: bool = False) -> Evaluation:
@@ -398,7 +397,7 @@ class LMPolicy(BasePolicy):
             all_log_probs = F.log_softmax(logits, dim=-1)
             entropies = _entropy(all_log_probs)
         hidden = hidden if self.value_gradient else hidden.detach()
-        values = self.value_head(ValueInputs(ids, rows, columns, hidden, all_log_probs.detach()))
+        values = self.value_head(ValueInputs(ids, rows, columns, hidden, logits.detach()))
         return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
 
     @torch.no_grad()
@@ -410,7 +409,7 @@ class LMPolicy(BasePolicy):
             last = (episodes.text_lengths - 1)[cut]
             texts, rows = episodes.ids[cut], torch.arange(len(cut))
             logits, hidden = self.backbone.states(texts, rows, last)
-            values[cut] = self.value_head(ValueInputs(texts, rows, last, hidden, F.log_softmax(logits, dim=-1))).cpu()
+            values[cut] = self.value_head(ValueInputs(texts, rows, last, hidden, logits)).cpu()
         return values
 
 

@@ -11,7 +11,15 @@ from torch import nn
 
 from textgym_agents.episodes import Episodes
 
-__all__ = ["LinearValue", "PastEpisodes", "PrefixValue", "ValueFunction", "ValueInputs", "ValueRegression"]
+__all__ = [
+    "FittedValueFunction",
+    "LinearValue",
+    "PastEpisodes",
+    "PrefixValue",
+    "ValueFunction",
+    "ValueInputs",
+    "ValueRegression",
+]
 
 
 class ValueInputs(NamedTuple):
@@ -25,26 +33,27 @@ class ValueInputs(NamedTuple):
     """(M,) int64, position of each state's last token."""
     hidden: torch.Tensor
     """(M, H) last hidden states, with gradients only if ``value_gradient``."""
-    log_probs: torch.Tensor
-    """(M, V) float32 log pi(.|s) in nats, -inf where invalid, without gradients."""
+    logits: torch.Tensor
+    """(M, V) float32 logits of pi(.|s), -inf where invalid, without gradients."""
 
 
 class ValueFunction(nn.Module, ABC):
     """Interface of V(s); a subclass implements ``forward``, which must be a function of the state alone.
 
-    It is trained by the gradient of the value loss, ``vf_coef * mean[(V(s_t) - G_t)^2 / 2]``, unless ``is_fitted``.
+    It is trained by the gradient of the value loss, ``vf_coef * mean[(V(s_t) - G_t)^2 / 2]``.
     """
-
-    is_fitted: ClassVar[bool] = False
-    """Whether textgym's actor-critics call ``fit`` after each update, in place of the gradient of the value loss."""
 
     @abstractmethod
     def forward(self, inputs: ValueInputs) -> torch.Tensor:
         """Return (M,) float32 V(s), in units of return."""
 
+
+class FittedValueFunction(ValueFunction):
+    """A V(s) that textgym's actor-critics fit to past episodes after each update, in place of the gradient."""
+
+    @abstractmethod
     def fit(self, past: "PastEpisodes", gamma: float) -> None:
-        """Fit V to the returns of past episodes, if ``is_fitted``."""
-        raise NotImplementedError(f"{type(self).__name__} has is_fitted=True but no method fit")
+        """Fit V to the Monte-Carlo returns of past episodes."""
 
 
 class LinearValue(ValueFunction):
@@ -104,7 +113,7 @@ class PastEpisodes(NamedTuple):
         return PastEpisodes(*columns)
 
 
-class PrefixValue(ValueFunction):
+class PrefixValue(FittedValueFunction):
     """V(s) of the whole text so far, a saturating function of a sum over its tokens.
 
     Of a text of n_t tokens x_1, x_2, ...
@@ -123,17 +132,18 @@ class PrefixValue(ValueFunction):
         + CONSISTENCY * sum of (z_t - y_t - gamma (z_{t+1} - y_{t+1}))^2 / T + RIDGE |w|^2 + LENGTH_RIDGE |b|^2
 
     The first term is the matching loss of V: its derivative by z_t is 2 (V(s_t) - G_t), it is convex, and for a large r
-    it is (z_t - y_t)^2 and a constant. The weight rises with the step, as (t + 1)^4, because less of the return is
-    still random; an episode weighs 1 on average. The second sum is over the steps whose token had a probability above
-    0.9: z must not change there but by the reward. A fit takes a few steps of conjugate gradients (Hestenes and Stiefel
-    1952), from the last solution, on the quadratic bound that touches the objective there; none raises the objective.
+    it is (z_t - y_t)^2 and a constant. The weight is the fourth power of the fraction of the episode's steps taken,
+    because less and less of the return is still random; an episode weighs 1 on average. The second sum is over the
+    steps whose token had a probability above 0.9: z must not change there but by the reward. A fit takes a few steps of
+    conjugate gradients (Hestenes and Stiefel 1952), from the last solution, on the quadratic bound that touches the
+    objective there; none raises the objective.
     They cost additions over the tokens of the past episodes, no forward of the language model.
 
     What tokens are worth hardly changes while the policy learns, but the mean of the returns does. Therefore b is
     replaced by the one that fits the newest episodes best, given w before it was fitted to them.
 
     A sum over tokens does not compare the completion with the prompt. Where that decides the score, as in question
-    answering, it explains nothing, and ``"linear"`` is better (``benchmarks/value_function.py --tasks``).
+    answering, ``"linear"`` explains more (``benchmarks/value_function.py --tasks``).
 
     Where ``fit`` is not called, as in stock Stable-Baselines3, w and b are trained by gradient, and V = z. Memory:
     a number per token of the vocabulary.
@@ -153,7 +163,6 @@ class PrefixValue(ValueFunction):
     al. 1997, Deterministic edge-preserving regularization in computed imaging.
     """
 
-    is_fitted = True
     center: torch.Tensor
     radius: torch.Tensor
     fitted_length_values: torch.Tensor
@@ -189,7 +198,8 @@ class PrefixValue(ValueFunction):
         device = self.token_values.device
         rows, columns = inputs.rows.to(device), inputs.columns.to(device)
         tokens = inputs.ids.to(device).clamp(max=len(self.token_values) - 1)
-        log_probs, likeliest = inputs.log_probs.max(dim=-1)
+        largest, likeliest = inputs.logits.max(dim=-1)
+        log_probs = largest - inputs.logits.logsumexp(dim=-1)
         # The gradient of an embedding is faster than that of an index.
         written = F.embedding(tokens, self.token_values[:, None])[..., 0].cumsum(dim=1)[rows, columns]
         ahead = (4 * log_probs).exp() * self.token_values[likeliest]
@@ -249,7 +259,7 @@ class _Regression:
         steps = torch.arange(positions.shape[1], device=device)
         self.inside = inside = steps < num_steps[:, None]
         ages = (0.5 ** ((updates.max() - updates) / value.HALF_LIFE))[:, None]
-        weights = ((steps + 1) / len(steps)) ** 4 * inside
+        weights = ((steps + 1) / num_steps[:, None]) ** 4 * inside
         self.weights = ages * weights * (len(weights) / weights.sum())
         self.certainty = (4 * log_probs).exp() * inside
         is_certain = (log_probs[:, :-1].exp() > 0.9) & inside[:, 1:] & (positions.diff(dim=1) == 1)
@@ -328,11 +338,11 @@ class ValueRegression:
     @property
     def is_fitted(self) -> bool:
         """Whether V is fitted to past episodes, not trained by the gradient of the loss."""
-        return bool(getattr(self._value, "is_fitted", False))
+        return isinstance(self._value, FittedValueFunction)
 
     def update(self, episodes: Episodes, returns: torch.Tensor, gamma: float) -> None:
         """Add B episodes with their (B, T) Monte-Carlo returns, and fit V."""
-        if not self.is_fitted:
+        if not isinstance(self._value, FittedValueFunction):
             return
         number = 0 if self.past is None else int(self.past.updates[-1]) + 1
         new = PastEpisodes.of(episodes, returns, number)

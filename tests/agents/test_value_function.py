@@ -90,7 +90,7 @@ def test_the_fit_reaches_the_minimum_of_the_stated_objective():
             place = 2 * np.log2(column)
             design[b, t, V + int(place)] += 1 - (place - int(place))
             design[b, t, V + int(place) + 1] += place - int(place)
-    weights = ((np.arange(longest) + 1) / longest) ** 4 * mask
+    weights = ((np.arange(longest) + 1) / episodes.num_steps.numpy()[:, None]) ** 4 * mask
     weights *= num / weights.sum()
     certain = torch.from_numpy((episodes.log_probs.exp().numpy() > 0.9)[:, :-1] & mask[:, 1:])
     ridge = torch.from_numpy(np.r_[np.full(V, value.RIDGE), np.full(value.KNOTS, value.LENGTH_RIDGE)])
