@@ -13,6 +13,7 @@ recording, run_folder          files of episodes and runs
 decoding                       policies without learning: random, greedy, sampling, beam, best of n, tree search
 sb3                            the same policies for stock Stable-Baselines3
 reward_hacking                 search for texts that exploit a scorer
+inspection                     what each token was worth, why it was chosen, what an update did to it
 """
 
 import pkgutil
