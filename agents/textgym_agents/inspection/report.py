@@ -1,11 +1,16 @@
 """The result of an inspection: episodes, tokens, alarms, branches."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, overload
+
+import numpy as np
 
 from textgym_agents.inspection.table import TokenTable
 
 __all__ = ["Alarm", "Branch", "EpisodeView", "Report", "TokenView"]
+
+_View = TypeVar("_View")
 
 
 @dataclass(frozen=True)
@@ -42,33 +47,75 @@ class Branch:
     """Some continuations of each action."""
 
 
-@dataclass(frozen=True)
+class _Views(Sequence[_View]):
+    """A sequence whose entries are made when they are asked for."""
+
+    def __init__(self, size: int, make: Callable[[int], _View]) -> None:
+        self._indices, self._make = range(size), make
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> _View: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[_View]: ...
+
+    def __getitem__(self, index: int | slice) -> _View | list[_View]:
+        numbers = self._indices[index]  # raises an IndexError
+        return self._make(numbers) if isinstance(numbers, int) else [self._make(number) for number in numbers]
+
+    def __repr__(self) -> str:
+        shown = [repr(view) for view in self[:3]] + (["..."] if len(self) > 3 else [])
+        return f"<{len(self)}: [{', '.join(shown)}]>"
+
+
+@dataclass(frozen=True, repr=False)
 class TokenView:
     """One token of a report; its columns are attributes: ``report.episodes[3].tokens[7].advantage_mc``."""
 
     id: int
     text: str
-    _table: TokenTable = field(repr=False)
-    _row: int = field(repr=False)
+    _table: TokenTable
+    _row: int
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._table.columns:
             raise AttributeError(f"this report has no column {name!r}; it has {', '.join(self._table.columns)}")
         value = self._table.columns[name][self._row]
-        return float(value) if value.ndim == 0 else value
+        return value.item() if value.ndim == 0 else value
+
+    def __dir__(self) -> list[str]:
+        return ["id", "text", *self._table.columns]
+
+    def __repr__(self) -> str:
+        shown = [name for name in ("log_prob", "reward", "advantage_mc") if name in self._table.columns]
+        return f"TokenView({', '.join([repr(self.text), *(f'{name}={getattr(self, name):.3g}' for name in shown)])})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EpisodeView:
     """One episode of a report."""
 
     info: dict[str, Any]
     """``prompt``, ``completion``, ``return``, ``score``, ``scores``, ``end_reason``, ``group``, ``update``; in a
     comparison ``policy``, ``"before"`` or ``"after"``, and ``pair``, the number of the other episode."""
-    tokens: list[TokenView]
+    tokens: Sequence[TokenView]
+
+    def column(self, name: str) -> Any:
+        """Return a column of this episode: (C,) or (C, K) of the C tokens of its completion."""
+        if not self.tokens:
+            return np.zeros(0)
+        return np.stack([np.asarray(getattr(token, name)) for token in self.tokens])
+
+    def __repr__(self) -> str:
+        prompt, text = str(self.info.get("prompt", "")), str(self.info.get("completion", ""))
+        reward = self.info.get("return", float("nan"))
+        return f"EpisodeView({prompt[-24:]!r} -> {text[:32]!r}, return={reward:.3g}, tokens={len(self.tokens)})"
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """The result of ``inspect``."""
 
@@ -83,12 +130,18 @@ class Report:
     branches: list[Branch] = field(default_factory=list)
 
     @property
-    def episodes(self) -> list[EpisodeView]:
-        """The episodes."""
-        views = []
-        for number, info in enumerate(self.infos):
-            rows = range(*self.table.rows(number).indices(len(self.table)))
-            ids = self.table.ids[rows.start : rows.stop].tolist()
-            tokens = [TokenView(i, self.table.texts[i], self.table, row) for i, row in zip(ids, rows, strict=True)]
-            views.append(EpisodeView(info, tokens))
-        return views
+    def episodes(self) -> Sequence[EpisodeView]:
+        """The episodes; their views are made on access."""
+        return _Views(len(self.infos), self._episode)
+
+    def _episode(self, number: int) -> EpisodeView:
+        rows = range(*self.table.rows(number).indices(len(self.table)))
+        return EpisodeView(self.infos[number], _Views(len(rows), lambda token: self._token(rows[token])))
+
+    def _token(self, row: int) -> TokenView:
+        token = int(self.table.ids[row])
+        return TokenView(token, self.table.texts[token], self.table, row)
+
+    def __repr__(self) -> str:
+        counts = f"episodes={len(self.infos)}, tokens={len(self.table)}, alarms={len(self.alarms)}"
+        return f"Report({counts}, columns={list(self.table.columns)})"

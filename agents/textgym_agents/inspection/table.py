@@ -33,8 +33,59 @@ COLUMNS = {
         Column("rank", "rank", "rank of the token by probability, 1 is the likeliest", ""),
         Column("entropy", "entropy", "entropy of pi(.|s_t)", "nats"),
         Column("mask_size", "valid tokens", "number of tokens that were valid", ""),
+        Column(
+            "top_ids", "alternatives", "ids of the K likeliest tokens, the likeliest first; -1 if there are fewer", ""
+        ),
+        Column("top_log_probs", "log pi of alternatives", "log pi of each of them", "nats"),
         Column("value", "V", "V(s_t) of the policy that acted, before it chose the token", "return"),
         Column("reward", "reward", "reward of the step", "reward", "diverging"),
+        Column("log_prob_after", "log pi, inspected", "log pi(a_t|s_t) of the inspected policy", "nats"),
+        Column("log_prob_before", "log pi, before", "log pi_ref(a_t|s_t) of the reference", "nats"),
+        Column("rank_before", "rank, before", "rank of the token under the reference, 1 is the likeliest", ""),
+        Column("entropy_before", "entropy, before", "entropy of pi_ref(.|s_t)", "nats"),
+        Column(
+            "top_log_probs_before", "log pi of alternatives, before", "log pi_ref of each of the alternatives", "nats"
+        ),
+        Column("kl", "KL", "KL(pi || pi_ref) in s_t, summed over the vocabulary", "nats"),
+        Column(
+            "kl_k1",
+            "log ratio to before",
+            "log pi(a_t|s_t) - log pi_ref(a_t|s_t), estimator k1 of the KL",
+            "nats",
+            "diverging",
+        ),
+        Column("ratio", "ratio", "pi(a_t|s_t) / pi_old(a_t|s_t), of the inspected policy to the one that acted", ""),
+        Column(
+            "clipped",
+            "clipped",
+            "1 where PPO's clip removes the gradient: the ratio is beyond the clip range on the side of the advantage",
+            "",
+            "flag",
+        ),
+        Column("return_to_go", "return to go", "G_t = r_t + gamma r_{t+1} + ...", "return", "diverging"),
+        Column(
+            "td_error",
+            "TD error",
+            "r_t + gamma V(s_{t+1}) - V(s_t); of a Q-function r_t + gamma V(s_{t+1}) - Q(s_t, a_t)",
+            "return",
+            "diverging",
+        ),
+        Column(
+            "gae_advantage",
+            "GAE",
+            "generalized advantage estimate, A_t = td_error_t + gamma lambda A_{t+1}",
+            "return",
+            "diverging",
+        ),
+        Column("q_value", "Q", "Q(s_t, a_t) that the inspected policy estimates", "return"),
+        Column("max_q", "max Q", "largest Q(s_t, a) over the valid tokens", "return"),
+        Column(
+            "soft_value",
+            "soft V",
+            "T log sum_a exp(Q(s_t, a) / T), the largest Q at T = 0; with a prior of the language model, over pi_LM",
+            "return",
+        ),
+        Column("biography", "biography", "log pi(a_t|s_t) under each of the checkpoints", "nats"),
     )
 }
 """The columns by name."""
@@ -52,7 +103,7 @@ class TokenTable:
     ids: npt.NDArray[np.int64]
     """(M,) token ids."""
     texts: dict[int, str]
-    """Text of each id that occurs, as in the decoded whole: one token alone, not yet in display form."""
+    """Text of each id that occurs, alternatives included: one token alone, not yet in display form."""
     action_rows: npt.NDArray[np.int64]
     """(A,) rows of the actions, one episode after the other."""
     steps: npt.NDArray[np.bool_]
@@ -87,14 +138,27 @@ class TokenTable:
     def put(self, name: str, values: torch.Tensor | npt.NDArray[Any]) -> None:
         """Add a column from (B, T) or (B, T, K) values of the steps."""
         array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-        column = np.full((len(self.ids), *array.shape[2:]), np.nan, dtype=np.float32)
-        column[self.action_rows] = array[self.steps]
+        self.put_actions(name, array[self.steps])
+
+    def put_actions(self, name: str, values: torch.Tensor | npt.NDArray[Any]) -> None:
+        """Add a column from (A,) or (A, K) values of the actions: token ids if they are integers, else float32."""
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+        missing, dtype = (-1, np.int64) if array.dtype.kind in "iu" else (np.nan, np.float32)
+        column = np.full((len(self.ids), *array.shape[1:]), missing, dtype=dtype)
+        column[self.action_rows] = array
         self.columns[name] = column
 
-    def by_step(self, name: str) -> npt.NDArray[np.float32]:
-        """Return a column as (B, T) or (B, T, K) values of the steps, NaN after the end."""
+    def add_texts(self, ids: npt.NDArray[np.int64], tokenizer: Tokenizer) -> None:
+        """Add the texts of further tokens, such as alternatives; ids below 0 are left out."""
+        for i in np.unique(ids):
+            if i >= 0 and int(i) not in self.texts:
+                self.texts[int(i)] = tokenizer.decode([int(i)])
+
+    def by_step(self, name: str) -> npt.NDArray[Any]:
+        """Return a column as (B, T) or (B, T, K) values of the steps, NaN after the end, or -1 of ids."""
         column = self.columns[name]
-        array = np.full((*self.steps.shape, *column.shape[1:]), np.nan, dtype=np.float32)
+        missing = np.nan if column.dtype.kind == "f" else -1
+        array = np.full((*self.steps.shape, *column.shape[1:]), missing, dtype=column.dtype)
         array[self.steps] = column[self.action_rows]
         return array
 
