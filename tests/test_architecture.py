@@ -13,7 +13,7 @@ from fixtures import ROOT
 PACKAGES = {"textgym": ROOT / "textgym", "textgym_agents": ROOT / "agents" / "textgym_agents"}
 
 LAYERS = (
-    ("errors", "version"),
+    ("errors", "rendering", "version"),
     ("registration", "tokenizers"),
     ("prompts",),
     ("batch",),

@@ -12,6 +12,7 @@
     scorers       scores of texts
     rewards       step rewards made of scores
     observations  observations made of token ids
+    rendering     text of a model as it is shown: terminal, pictures
     lm            language models and their incremental stream (imports torch)
     tasks         environments over data
     probes        environments with a known optimum, and exact solutions of small text MDPs
