@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from textgym_agents.callbacks import Callback
 from textgym_agents.checkpoint import save_json
 from textgym_agents.recording import append_whole
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "read_metrics"]
 
 
 class RunFolder(Callback):
@@ -130,6 +131,26 @@ class RunFolder(Callback):
                 warnings.warn(f"the log in {self.path} is incomplete, training continues: {error}", stacklevel=3)
             return False
         return True
+
+
+def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Return the metrics of each update of a run, from ``metrics.csv`` of a ``RunFolder``.
+
+    Raises:
+        FileNotFoundError: If the folder has no ``metrics.csv``.
+        ValueError: If a line of the file is damaged.
+    """
+    path = Path(run) / "metrics.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{run} is not the folder of a run: it has no metrics.csv")
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=1):
+            try:
+                rows.append({name: float(value) for name, value in row.items()})
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, update {number} is damaged or cut off: {error}") from error
+    return rows
 
 
 def _csv_lines(columns: list[str], rows: Sequence[Mapping[str, object]]) -> bytes:

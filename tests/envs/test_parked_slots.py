@@ -282,3 +282,14 @@ def test_parked_differs_from_waiting_for_a_reset(interface):
     assert env.parked.tolist() == [False, False, True]
     reset(env)
     assert env.parked.tolist() == [False] * 3
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_limit_in_the_middle_of_episodes_parks_those_that_were_running(interface):
+    env = make(interface, 4)
+    reset(env, seed=0)
+    step(env, [5, 6, 7, 8])
+    reset(env, num_episodes=2, seed=0)
+    assert env.running.tolist() == [True, True, False, False]
+    assert env.parked.tolist() == [False, False, True, True]
+    assert sum(map(len, play(env))) == 2

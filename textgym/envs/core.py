@@ -190,6 +190,7 @@ class Core:
         self.reward_state[slots] = reward_state
         self.kl[slots] = 0.0
         self.running[slots] = True
+        self.running[request.slots[len(texts) :]] = False  # of a full reset in the middle of episodes
         if (unstarted := np.flatnonzero(self.lengths == 0)).size and self.parked.any():
             # A slot parked before its first episode gets the text of another one: its observation must be valid, and
             # that of an empty text is not.
