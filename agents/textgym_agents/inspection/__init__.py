@@ -7,6 +7,9 @@ subject     the policies that can be inspected, and the return that their values
 columns     columns that need no rollouts, as pure functions
 table       numbers of each token of some episodes, and what each column means
 report      the result of an inspection: episodes, tokens, alarms, branches
+shading     the colours of tokens by a column
+terminal    reports as coloured text, by rich
+notebook    reports as HTML of a notebook's cell
 """
 
 from textgym_agents.inspection.comparison import compare

@@ -55,7 +55,7 @@ def compare(
     for number, info in enumerate(report.infos):
         info["policy"] = "before" if number < num_episodes else "after"
         info["pair"] = (number + num_episodes) % (2 * num_episodes)
-    report.about |= {"before": name_of(before), "after": name_of(after), "deterministic": deterministic}
+    report.about |= {"policy": name_of(after), "reference": name_of(before), "deterministic": deterministic}
     return report
 
 

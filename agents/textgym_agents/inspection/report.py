@@ -86,8 +86,12 @@ class TokenView:
         value = self._table.columns[name][self._row]
         return value.item() if value.ndim == 0 else value
 
+    def text_of(self, token: int) -> str:
+        """Return the text of another token, such as one of ``top_ids``."""
+        return self._table.texts[token]
+
     def __dir__(self) -> list[str]:
-        return ["id", "text", *self._table.columns]
+        return ["id", "text", "text_of", *self._table.columns]
 
     def __repr__(self) -> str:
         shown = [name for name in ("log_prob", "reward", "advantage_mc") if name in self._table.columns]
@@ -102,6 +106,25 @@ class EpisodeView:
     """``prompt``, ``completion``, ``return``, ``score``, ``scores``, ``end_reason``, ``group``, ``update``; in a
     comparison ``policy``, ``"before"`` or ``"after"``, and ``pair``, the number of the other episode."""
     tokens: Sequence[TokenView]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of its tokens."""
+        return list(self.tokens[0]._table.columns) if len(self.tokens) else []
+
+    def show(self, column: str | None = None) -> None:
+        """Print the text, coloured by a column, and its most notable tokens; needs rich."""
+        _print(self, column)
+
+    def __rich__(self) -> Any:
+        from textgym_agents.inspection.terminal import episode_view
+
+        return episode_view(self)
+
+    def _repr_html_(self) -> str:
+        from textgym_agents.inspection.notebook import episode_html
+
+        return episode_html(self)
 
     def column(self, name: str) -> Any:
         """Return a column of this episode: (C,) or (C, K) of the C tokens of its completion."""
@@ -134,6 +157,37 @@ class Report:
         """The episodes; their views are made on access."""
         return _Views(len(self.infos), self._episode)
 
+    def show(self, column: str | None = None) -> None:
+        """Print alarms, the best and worst episodes or the two sides of a comparison, and the most notable episode.
+
+        Args:
+            column: Name of the column that colours the tokens; by default the advantage by rollouts, if there is one,
+                else what is nearest to it.
+
+        Raises:
+            ImportError: If rich is not installed.
+        """
+        _print(self, column)
+
+    def __rich__(self) -> Any:
+        from textgym_agents.inspection.terminal import report_view
+
+        return report_view(self)
+
+    def _repr_html_(self) -> str:
+        from textgym_agents.inspection.notebook import report_html
+
+        return report_html(self)
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` with a row per token: ``episode``, ``id``, ``text`` and the columns."""
+        import pandas
+
+        episodes = np.repeat(np.arange(len(self.infos)), np.diff(self.table.offsets))
+        texts = [self.table.texts[i] for i in self.table.ids.tolist()]
+        columns = {name: column if column.ndim == 1 else list(column) for name, column in self.table.columns.items()}
+        return pandas.DataFrame({"episode": episodes, "id": self.table.ids, "text": texts, **columns})
+
     def _episode(self, number: int) -> EpisodeView:
         rows = range(*self.table.rows(number).indices(len(self.table)))
         return EpisodeView(self.infos[number], _Views(len(rows), lambda token: self._token(rows[token])))
@@ -145,3 +199,10 @@ class Report:
     def __repr__(self) -> str:
         counts = f"episodes={len(self.infos)}, tokens={len(self.table)}, alarms={len(self.alarms)}"
         return f"Report({counts}, columns={list(self.table.columns)})"
+
+
+def _print(view: EpisodeView | Report, column: str | None) -> None:
+    from textgym_agents.inspection import terminal
+
+    shown = terminal.report_view(view, column) if isinstance(view, Report) else terminal.episode_view(view, column)
+    terminal.Console(highlight=False).print(shown)
