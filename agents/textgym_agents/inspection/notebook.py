@@ -1,13 +1,16 @@
 """Reports and episodes as HTML of a notebook's cell: escaped, styled inline, without scripts."""
 
 import html
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from textgym.rendering import display_text
-from textgym_agents.inspection.report import EpisodeView, Report
 from textgym_agents.inspection.shading import column_of, legend, shades, token_label
 from textgym_agents.inspection.table import COLUMNS
+
+if TYPE_CHECKING:
+    from textgym_agents.inspection.report import EpisodeView, Report
 
 __all__ = ["episode_html", "report_html"]
 
@@ -16,7 +19,7 @@ NUM_EPISODES = 5
 _ON_HOVER = ("log_prob", "log_prob_before", "rank", "entropy", "kl", "reward", "value", "gae_advantage", "advantage_mc")
 
 
-def episode_html(episode: EpisodeView, column: str | None = None) -> str:
+def episode_html(episode: "EpisodeView", column: str | None = None) -> str:
     """Return an episode as text coloured by a column; hovering over a token shows its other numbers.
 
     Args:
@@ -47,7 +50,7 @@ def episode_html(episode: EpisodeView, column: str | None = None) -> str:
     )
 
 
-def report_html(report: Report) -> str:
+def report_html(report: "Report") -> str:
     """Return a summary, the alarms, and the best and worst episodes."""
     about = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report.about.items() if value is not None)
     parts = [

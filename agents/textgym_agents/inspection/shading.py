@@ -1,13 +1,15 @@
 """The colours of tokens by a column, for terminal and notebook."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from textgym.rendering import display_token, isolated
-from textgym_agents.inspection.report import EpisodeView
 from textgym_agents.inspection.table import COLUMNS, Column
+
+if TYPE_CHECKING:
+    from textgym_agents.inspection.report import EpisodeView
 
 __all__ = ["Shade", "column_of", "default_column", "legend", "shades", "token_label"]
 
@@ -39,7 +41,7 @@ def default_column(columns: Any) -> str:
     return next((name for name in PREFERRED if name in columns), next(iter(columns), "log_prob"))
 
 
-def column_of(episode: EpisodeView, column: str | None) -> tuple[Column, npt.NDArray[np.float64]]:
+def column_of(episode: "EpisodeView", column: str | None) -> tuple[Column, npt.NDArray[np.float64]]:
     """Return a column's description and its (C,) values in an episode; the default column if it is None.
 
     Raises:

@@ -10,7 +10,6 @@ import numpy as np
 
 from textgym.errors import install_hint
 from textgym.rendering import display_text, display_token, isolated
-from textgym_agents.inspection.report import EpisodeView, Report
 from textgym_agents.inspection.shading import column_of, default_column, legend, shades, token_label
 
 try:
@@ -23,6 +22,8 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from rich.console import RenderResult
+
+    from textgym_agents.inspection.report import EpisodeView, Report
 
 __all__ = ["HeatMap", "before_and_after", "episode_view", "report_view"]
 
@@ -38,7 +39,7 @@ class HeatMap:
         column: Name of the column; by default the advantage by rollouts, if there is one, else what is nearest to it.
     """
 
-    def __init__(self, episode: EpisodeView, column: str | None = None) -> None:
+    def __init__(self, episode: "EpisodeView", column: str | None = None) -> None:
         self.episode = episode
         self.column, self.values = column_of(episode, column)
 
@@ -61,7 +62,7 @@ class HeatMap:
         yield Text(legend(self.column, self.values, has_color=has_color), style="italic")
 
 
-def episode_view(episode: EpisodeView, column: str | None = None) -> RenderableType:
+def episode_view(episode: "EpisodeView", column: str | None = None) -> RenderableType:
     """Return an episode with its score, its heat map and its five most notable tokens."""
     info = episode.info
     parts = [f"return {info.get('return', float('nan')):+.3f}", f"{len(episode.tokens)} tokens"]
@@ -74,7 +75,7 @@ def episode_view(episode: EpisodeView, column: str | None = None) -> RenderableT
     return Group(Text(", ".join(parts), style="bold"), heat, Text(), _notable(episode, heat))
 
 
-def report_view(report: Report, column: str | None = None) -> RenderableType:
+def report_view(report: "Report", column: str | None = None) -> RenderableType:
     """Return an overview: what was inspected, alarms, best and worst episodes, before and after, and one episode."""
     about = report.about
     lines = [f"{len(report.infos):,} episodes, {len(report.table):,} tokens"]
@@ -98,7 +99,7 @@ def report_view(report: Report, column: str | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def before_and_after(report: Report) -> RenderableType:
+def before_and_after(report: "Report") -> RenderableType:
     """Return the first pairs of a comparison side by side, under the mean returns of both policies."""
     pairs = [(b, info["pair"]) for b, info in enumerate(report.infos) if info.get("policy") == "before"]
     returns = np.array([[report.infos[i]["return"] for i in pair] for pair in pairs])
@@ -115,7 +116,7 @@ def before_and_after(report: Report) -> RenderableType:
     return table
 
 
-def _best_and_worst(report: Report) -> RenderableType:
+def _best_and_worst(report: "Report") -> RenderableType:
     order = sorted(range(len(report.infos)), key=lambda b: -report.infos[b]["return"])
     chosen = order if len(order) <= 2 * NUM_EPISODES else order[:NUM_EPISODES] + order[-NUM_EPISODES:]
     table = Table(title="best and worst episodes", title_justify="left", expand=True)
@@ -132,7 +133,7 @@ def _best_and_worst(report: Report) -> RenderableType:
     return table
 
 
-def _alarms(report: Report) -> RenderableType:
+def _alarms(report: "Report") -> RenderableType:
     table = Table(title="alarms", title_justify="left", expand=True)
     table.add_column("alarm", no_wrap=True)
     table.add_column("what and what to try", ratio=1)
@@ -144,7 +145,7 @@ def _alarms(report: Report) -> RenderableType:
     return table
 
 
-def _notable(episode: EpisodeView, heat: HeatMap) -> RenderableType:
+def _notable(episode: "EpisodeView", heat: HeatMap) -> RenderableType:
     """Return a table of the tokens with the largest numbers, and what might have been in their place."""
     names = episode.columns
     sizes = np.where(np.isfinite(heat.values), np.abs(heat.values), -1)
