@@ -20,6 +20,7 @@ ARGUMENTS = {
     "reward_hacking.py": ["--timesteps", "2048", "--out"],
     "sb3_ppo_lm.py": ["--timesteps", "4096"],
     "sb3_ppo_mlp.py": ["--timesteps", "1024"],
+    "why_this_token.py": ["--timesteps", "2000", "--seconds", "3", "--no-open", "--out"],
 }
 
 

@@ -200,8 +200,8 @@ _NEEDS = {
 def check_columns(table: TokenTable, names: Sequence[str]) -> None:
     """Raise a ValueError if a column is not there."""
     for name in names:
-        if name not in COLUMNS:
-            raise unknown_name("column", name, COLUMNS)
         if name not in table.columns:
+            if name not in COLUMNS:
+                raise unknown_name("column", name, {*COLUMNS, *table.columns})
             needs = "a reference" if name.endswith("_before") or name.startswith("kl") else "branches and env"
             raise ValueError(f"the column {name!r} needs {_NEEDS.get(name, needs)}")

@@ -66,7 +66,7 @@ def before_columns(
 
     Returns:
         (M,) ``log_prob_before``, ``rank_before``, ``entropy_before``; ``kl``, which is KL(pi || pi_ref) summed over the
-        vocabulary; ``kl_k1``, log pi(a_t|s_t) - log pi_ref(a_t|s_t); and (M, K) ``top_log_probs_before``, NaN where
+        vocabulary; ``kl_k1``, log pi(a_t|s_t) - log pi_ref(a_t|s_t); and (M, K) ``top_log_probs_before``, -inf where
         there is no token.
 
     >>> after, before = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.25, 0.75]]))
@@ -84,7 +84,7 @@ def before_columns(
     }
     if top_ids is not None:
         top = log_probs.gather(1, top_ids.clamp(min=0))
-        columns["top_log_probs_before"] = top.masked_fill(top_ids < 0, torch.nan)
+        columns["top_log_probs_before"] = top.masked_fill(top_ids < 0, -torch.inf)
     return columns
 
 

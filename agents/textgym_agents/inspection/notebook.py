@@ -52,7 +52,9 @@ def episode_html(episode: "EpisodeView", column: str | None = None) -> str:
 
 def report_html(report: "Report") -> str:
     """Return a summary, the alarms, and the best and worst episodes."""
-    about = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report.about.items() if value is not None)
+    about = ", ".join(
+        f"{name.replace('_', ' ')}: {value}" for name, value in report.about.items() if value not in (None, [])
+    )
     parts = [
         f"<p><b>{len(report.infos):,} episodes, {len(report.table):,} tokens</b><br>",
         f'<span style="opacity:0.7;font-size:smaller">{_shown(about)}</span></p>',

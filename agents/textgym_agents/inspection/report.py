@@ -181,7 +181,7 @@ class Report:
 
     def to_pandas(self) -> Any:
         """Return a ``pandas.DataFrame`` with a row per token: ``episode``, ``id``, ``text`` and the columns."""
-        import pandas
+        import pandas  # type: ignore[import-untyped]
 
         episodes = np.repeat(np.arange(len(self.infos)), np.diff(self.table.offsets))
         texts = [self.table.texts[i] for i in self.table.ids.tolist()]

@@ -69,8 +69,10 @@ def shades(column: Column, values: npt.NDArray[np.float64]) -> list[Shade]:
         hue = SEQUENTIAL if column.scale != "diverging" else POSITIVE if strength > 0 else NEGATIVE
         weight = 0.85 * abs(strength)
         red, green, blue = (round(255 + weight * (part - 255)) for part in hue)
-        light = (0.3 * red + 0.59 * green + 0.11 * blue) > 140
-        found.append(Shade(value, strength, (red, green, blue), (0, 0, 0) if light else (255, 255, 255)))
+        # Black has the higher contrast on backgrounds of a relative luminance above 0.179 (WCAG 2).
+        linear = ((np.array([red, green, blue]) / 255 + 0.055) / 1.055) ** 2.4
+        is_light = float(linear @ (0.2126, 0.7152, 0.0722)) > 0.179
+        found.append(Shade(value, strength, (red, green, blue), (0, 0, 0) if is_light else (255, 255, 255)))
     return found
 
 
