@@ -1,7 +1,12 @@
 """The result of an inspection: episodes, tokens, alarms, branches."""
 
+import os
+import tempfile
+import warnings
+import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -151,6 +156,42 @@ class Report:
     """Metrics of each update of the run, if it is known."""
     alarms: list[Alarm] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
+
+    def save(self, path: str | os.PathLike[str], *, alternatives: int | None = None, force: bool = False) -> Path:
+        """Write the report as one HTML file, which shows it in any browser and requests nothing.
+
+        The same report gives the same bytes.
+
+        Args:
+            path: File to write, such as ``"report.html"``; one that exists is replaced.
+            alternatives: Number of episodes whose alternatives and other columns of several numbers a token are kept:
+                those of alarms and branches, then of each update the best, the worst and others at random. By default
+                all, or 500 if the file would be larger than 25 MB with all. The page says what was left out.
+            force: Write more than 100 MB, which browsers open slowly.
+
+        Returns:
+            The path.
+
+        Raises:
+            FileNotFoundError: If the folder does not exist.
+            IsADirectoryError: If the path is a folder.
+            TypeError: If ``alternatives`` is not an integer.
+            ValueError: If ``alternatives`` is negative, the file would be larger than 100 MB, or columns and infos do
+                not fit the table. Nothing is written then.
+
+        Warns:
+            UserWarning: If the file is larger than 25 MB.
+        """
+        from textgym_agents.inspection.page import save_page
+
+        return save_page(self, path, alternatives=alternatives, force=force)
+
+    def show(self) -> Path:
+        """Write the report to a file in a new temporary folder, open it in the browser, and return the file."""
+        path = self.save(Path(tempfile.mkdtemp(prefix="textgym-")) / "report.html")
+        if not webbrowser.open(path.as_uri()):
+            warnings.warn(f"no browser could be opened: open {path} yourself", stacklevel=2)
+        return path
 
     @property
     def episodes(self) -> Sequence[EpisodeView]:
