@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Small models are fastest on one thread, and two programs with two threads each slow each other down tenfold.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow browser check bench clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/quickstart.py
@@ -16,6 +16,12 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# Chromium is Debian's: apt-get install chromium. Without it, or without npm, tests are skipped with the reason.
+browser: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	-npm install --silent --prefix build axe-core@4.14.1
+	$(BIN)/python -m pytest -m browser -rs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from textgym.lm import load_lm
 from textgym.tasks import task_prompts
+from textgym.tokenizers import as_tokenizer
 from textgym_agents.inspection import Alarm, Branch, Report, TokenTable
 
 DIVERGING = ("reward", "gae_advantage", "td_error", "advantage_mc", "kl_k1", "credit_prefix", "push", "push_policy")
@@ -15,7 +15,7 @@ def random_report(num_episodes=40, num_tokens=19, texts=None, seed=0, num_altern
     """Return a report of texts of ``tiny``, or of given tokens, with pairs, groups, branches, alarms and metrics."""
     rng = np.random.default_rng(seed)
     if texts is None:
-        tokenizer = load_lm("tiny")[1]
+        tokenizer = as_tokenizer("tiny")
         texts = {i: tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
     ids = np.array(sorted(texts))
     lengths = rng.integers(max(1, num_tokens - 6), num_tokens + 7, num_episodes)
@@ -44,10 +44,10 @@ def random_report(num_episodes=40, num_tokens=19, texts=None, seed=0, num_altern
     columns["top_ids"], columns["top_log_probs"] = top, log_probs
     columns["top_log_probs_before"] = log_probs - rng.normal(0, 0.3, log_probs.shape)
     table.columns = {name: values.astype(np.float32) for name, values in columns.items()}
-    prompts = task_prompts("openings:train")
+    prompts = task_prompts("sentiment")
     infos = [
         {
-            "prompt": str(prompts[(n // 4) % len(prompts)]),
+            "prompt": str(prompts[(n // 4) % len(prompts)].prompt),
             "return": float(rng.uniform(-1, 1)),
             "score": float(rng.uniform(-1, 1)),
             "scores": {"sentiment": float(rng.uniform(-1, 1))},

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,8 @@ def save_page(
         )
     if len(data) > LARGE:
         warnings.warn(
-            f"the report has {len(data) / 1e6:.0f} MB; above {LARGE / 1e6:.0f} MB browsers need some seconds", stacklevel=3
+            f"the report has {len(data) / 1e6:.0f} MB; above {LARGE / 1e6:.0f} MB browsers need some seconds",
+            stacklevel=3,
         )
     unfinished = path.with_name(f"{path.name}.part")
     try:
@@ -113,7 +114,9 @@ def _html(report: Report, kept: npt.NDArray[np.int64] | None) -> bytes:
     head, data = _encode(report, kept)
     files = resources.files(__package__) / "html"
     template, style, script = ((files / name).read_text("utf-8") for name in ("page.html", "style.css", "app.js"))
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
     parts = {
         "policy": policy,
         "style": style,
@@ -136,9 +139,9 @@ class _Blob:
         self.parts: list[bytes] = []
         self.size = 0
 
-    def add(self, values: npt.NDArray[Any]) -> dict[str, Any]:
-        """Append (M,) or (M, K) numbers and return where they are and how they are decoded."""
-        dtype, factor, stored = _stored(values)
+    def add(self, values: npt.NDArray[Any], *, exact: bool = False) -> dict[str, Any]:
+        """Append (M,) or (M, K) numbers and return where they are and how they are decoded; ``exact`` means f32."""
+        dtype, factor, stored = ("f32", 1.0, values.astype("<f4")) if exact else _stored(values)
         length, width = values.shape[0], math.prod(values.shape[1:])
         planes = stored.reshape(length, width).T.reshape(width, length, 1).view(np.uint8)
         data = planes.transpose(0, 2, 1).tobytes()
@@ -159,8 +162,8 @@ def _stored(values: npt.NDArray[Any]) -> tuple[str, float, npt.NDArray[Any]]:
     """
     array = np.ascontiguousarray(values, dtype=np.float64)
     finite = array[np.isfinite(array)]
-    is_missing = np.isnan(array)
-    if finite.size + is_missing.sum() == array.size and (finite >= 0).all() and (finite == np.floor(finite)).all():
+    if _are_counts(array):
+        is_missing = np.isnan(array)
         for dtype, name in ((np.dtype("<u2"), "u16"), (np.dtype("<u4"), "u32")):
             none = np.iinfo(dtype).max
             if not finite.size or finite.max() < none:
@@ -168,6 +171,11 @@ def _stored(values: npt.NDArray[Any]) -> tuple[str, float, npt.NDArray[Any]]:
     largest = float(np.abs(finite).max()) if finite.size else 0.0
     factor = 1.0 if 2**-6 <= largest <= 60_000 or largest == 0 else 2.0 ** math.floor(math.log2(largest))
     return "f16", factor, (array / factor).astype("<f2")
+
+
+def _are_counts(array: npt.NDArray[np.float64]) -> bool:
+    known = array[~np.isnan(array)]
+    return bool(((known >= 0) & (known < 2**32 - 1) & (known == np.floor(known))).all())
 
 
 def _encode(report: Report, kept: npt.NDArray[np.int64] | None) -> tuple[dict[str, Any], bytes]:
@@ -182,8 +190,11 @@ def _encode(report: Report, kept: npt.NDArray[np.int64] | None) -> tuple[dict[st
 
     columns = []
     for name, values in table.columns.items():
-        column = COLUMNS.get(name, Column(name, name.replace("_", " "), "", ""))
         array = np.asarray(values, dtype=np.float64)
+        scale: Literal["sequential", "diverging"] = (
+            "diverging" if array.min(initial=0) < 0 < array.max(initial=0) else "sequential"
+        )
+        column = COLUMNS.get(name, Column(name, name.replace("_", " "), "", "", scale))
         if name == "top_ids":
             array = _places(array, vocabulary)
         if array.ndim > 1:
@@ -235,7 +246,7 @@ def _episodes(report: Report, blob: _Blob) -> dict[str, Any]:
         values = [info.get(name) for info in infos]
         if all(value is None or isinstance(value, int | float) for value in values):
             numbers = np.array([math.nan if value is None else float(value) for value in values])
-            fields.append({"name": name, **blob.add(numbers)})
+            fields.append({"name": name, **blob.add(numbers, exact=not _are_counts(numbers))})
         else:
             texts = ["" if value is None else display_text(str(value)) for value in values]
             places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -310,7 +321,9 @@ def _chosen(report: Report, size: int) -> npt.NDArray[np.int64]:
 
     These are those of alarms and branches, then of each update in turn the best, the worst and others at random.
     """
-    first = dict.fromkeys([*(e for alarm in report.alarms for e in alarm.episodes), *(b.episode for b in report.branches)])
+    first = dict.fromkeys(
+        [*(e for alarm in report.alarms for e in alarm.episodes), *(b.episode for b in report.branches)]
+    )
     rng = np.random.default_rng(0)
     updates: dict[Any, list[int]] = {}
     for number, info in enumerate(report.infos):

@@ -9,9 +9,10 @@
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
       else node.setAttribute(name, value === true ? "" : value);
     }
-    node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return node;
   };
+  const put = (node, ...children) => add(node, {}, children);
   const h = (tag, attributes, ...children) => add(document.createElement(tag), attributes, children);
   const s = (tag, attributes, ...children) => add(document.createElementNS(SVG, tag), attributes, children);
 
@@ -39,14 +40,14 @@
   function numbers(entry, k = 0) {
     const cache = (entry.cache = entry.cache || []);
     if (cache[k]) return cache[k];
-    const n = entry.length, size = entry.dtype === "u32" ? 4 : 2, at = entry.offset + k * n * size;
-    const values = size === 4 ? new Float64Array(n) : new Float32Array(n), none = 2 ** (8 * size) - 1;
+    const n = entry.length, size = entry.dtype.endsWith("32") ? 4 : 2, at = entry.offset + k * n * size;
+    const f32 = entry.dtype === "f32", values = f32 ? new Uint32Array(n) : size === 4 ? new Float64Array(n) : new Float32Array(n), none = 2 ** (8 * size) - 1;
     for (let i = 0; i < n; i++) {
       let value = bytes[at + i] + 256 * bytes[at + n + i];
       if (size === 4) value += 65536 * bytes[at + 2 * n + i] + 16777216 * bytes[at + 3 * n + i];
-      values[i] = entry.dtype === "f16" ? half[value] * entry.factor : value === none ? NaN : value;
+      values[i] = entry.dtype === "f16" ? half[value] * entry.factor : value === none && !f32 ? NaN : value;
     }
-    return (cache[k] = values);
+    return (cache[k] = f32 ? new Float32Array(values.buffer) : values);
   }
   const columns = new Map(head.columns.map((column) => [column.name, column]));
   const has = (name) => columns.has(name);
@@ -84,6 +85,7 @@
     else text = size >= 100 ? size.toFixed(0) : size >= 10 ? size.toFixed(1) : size >= 1 ? size.toFixed(2) : size.toFixed(3);
     return (x < 0 ? "−" : sign && x > 0 ? "+" : "") + text;
   }
+  const tidy = (x) => fmt(x).replace(/(\.\d*?)0+(?=e|$)/, "$1").replace(/\.$/, "");
   function percent(p) {
     if (!(p >= 0)) return "–";
     return p > 0.9995 ? "100 %" : p >= 0.1 ? (100 * p).toFixed(0) + " %" : p >= 0.0001 ? (100 * p).toFixed(p < 0.001 ? 2 : 1) + " %" : p > 0 ? "< 0.01 %" : "0 %";
@@ -143,7 +145,7 @@
   const plain = head.columns.filter((c) => !c.is_wide);
   const coloured = [...PREFERRED.filter((n) => has(n) && !columns.get(n).is_wide), ...plain.map((c) => c.name).filter((n) => !PREFERRED.includes(n) && !/_(se|n)$/.test(n))];
   const label = (name) => (columns.get(name) || { label: name }).label;
-  const described = (column) => column.meaning + (column.unit ? ` (${column.unit})` : "");
+  const described = (column) => (column.meaning || column.label) + (column.unit ? ` (${column.unit})` : "");
   const skewed = (name) => /^(rank|mask_size|advantage_mc_n)/.test(name);
   function colouring(name, values) {
     const kind = columns.get(name).scale;
@@ -197,8 +199,8 @@
     let path = "", pen = "M";
     ys.forEach((v, i) => { if (v === null) pen = "M"; else { path += `${pen}${x(xs[i]).toFixed(1)} ${y(v).toFixed(1)}`; pen = "L"; } });
     if (!small) {
-      for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 12}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, fmt(tick)));
-      for (const tick of ticks(x0, x1, width < 500 ? 3 : 6)) parts.push(s("text", { x: x(tick), y: height - 4, "text-anchor": "middle" }, fmt(tick)));
+      for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 12}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick)));
+      for (const tick of ticks(x0, x1, width < 500 ? 3 : 6)) parts.push(s("text", { x: x(tick), y: height - 4, "text-anchor": "middle" }, tidy(tick)));
       for (const alarm of head.alarms) if (alarm.update) {
         const at = x(xs[alarm.update - 1]);
         parts.push(s("path", { class: "alarm", d: `M${at} 14V${bottom}` }), s("path", { class: "flag", d: `M${at - 5} 4h10l-5 9z` }, s("title", {}, `${alarm.name}: ${alarm.message}`)));
@@ -239,7 +241,7 @@
         if (event.key === "Enter") pick();
       } }, plot.parts, cursor, dot);
     show(at);
-    view.append(h("h1", {}, `Learning curve: ${metricName(chosen)}`),
+    put(view, h("h1", {}, `Learning curve: ${metricName(chosen)}`),
       h("div", { class: "bar" }, picker("Metric", [...ranked, ...names.filter((n) => n.startsWith("time/"))].map((n) => [n, metricName(n)]), chosen, (metric) => { keep({ metric }); draw(); }),
         picker("Against", axes, axis, (x) => { keep({ x }); draw(); })),
       h("div", { class: "plot" }, figure), readout,
@@ -249,23 +251,23 @@
   }
 
   // Episodes: filter, order, list
-  const CONDITION = /(-?)(?:"([^"]*)"|\/((?:[^/\\]|\\.)+)\/|([\w./ ]+?)(<=|>=|!=|<|>|=|:)(?:"([^"]*)"|(\S+))|(\S+))/g;
+  const CONDITION = /(-?)(?:"([^"]*)"|\/((?:[^/\\]|\\.)+)\/|([\w./]+?)(<=|>=|!=|<|>|=|:)(?:"([^"]*)"|(\S+))|(\S+))/g;
   const alarmed = new Map();
   function matcher(query) { // returns a test of an episode, or throws an Error with a message
     const tests = [];
-    for (const [, not, quoted, regex, rawName, operator, quotedValue, bare, word] of query.trim().matchAll(CONDITION)) {
+    for (const [, not, quoted, regex, name, operator, quotedValue, bare, word] of query.trim().matchAll(CONDITION)) {
       let test;
       if (regex) {
         let pattern;
         try { pattern = new RegExp(regex, "i"); } catch (error) { throw new Error(`/${regex}/ is not a regular expression`); }
         test = (e) => pattern.test(field("prompt", e) || "") || pattern.test(textOf(e));
       } else if (operator) {
-        const name = rawName.trim(), wanted = quotedValue === undefined ? bare : quotedValue;
+        const wanted = quotedValue === undefined ? bare : quotedValue;
         const known = { tokens: (e) => size(e), n: (e) => e, alarm: (e) => (alarmed.get(e) || []).join(" ") };
         if (!known[name] && !fields.has(name)) throw new Error(`No field “${name}”. Fields: ${[...fields.keys(), "tokens", "n", "alarm"].join(", ")}`);
         const of = known[name] || ((e) => field(name, e)), x = Number(wanted);
         if (/[<>]/.test(operator) && Number.isNaN(x)) throw new Error(`${name} ${operator} needs a number, got “${wanted}”`);
-        const same = (v) => (typeof v === "number" ? Math.abs(v - x) <= 1e-3 * Math.abs(x) : operator === ":" ? v.toLowerCase().includes(wanted.toLowerCase()) : v === wanted);
+        const same = (v) => (typeof v === "number" ? Math.abs(v - x) <= 1e-6 * Math.abs(x) : operator === ":" ? v.toLowerCase().includes(wanted.toLowerCase()) : v === wanted);
         test = { "<": (e) => of(e) < x, ">": (e) => of(e) > x, "<=": (e) => of(e) <= x, ">=": (e) => of(e) >= x, "!=": (e) => !same(of(e)), "=": (e) => same(of(e)), ":": (e) => same(of(e)) }[operator];
       } else {
         const part = (quoted === undefined ? word : quoted).toLowerCase();
@@ -322,10 +324,10 @@
     const cell = (name, e) => {
       if (name === "text") {
         const prompt = oneLine(field("prompt", e) || "");
-        return h("div", { role: "gridcell", class: "text" }, prompt ? h("span", { class: "muted" }, prompt.length > 44 ? `… ${prompt.slice(-42)}` : prompt) : null, oneLine(textOf(e)));
+        return h("div", { role: "gridcell", class: "text" }, prompt && !narrow ? h("span", { class: "muted" }, prompt.length > 44 ? `… ${prompt.slice(-42)}` : prompt) : null, oneLine(textOf(e)));
       }
       const found = name === "n" ? e : name === "tokens" ? size(e) : field(name, e);
-      return h("div", { role: "gridcell", class: typeof found === "number" ? "num" : "" }, typeof found === "number" ? fmt(found) : found);
+      return h("div", { role: "gridcell", class: typeof found === "number" ? "num" : "" }, typeof found !== "number" ? found : name === "return" || name === "score" ? found.toFixed(3).replace("-", "−") : fmt(found));
     };
     const activate = (i, focus) => {
       active = Math.max(0, Math.min(rows.length - 1, i));
@@ -368,7 +370,7 @@
       if (event.key === "Enter") { enter(active); event.preventDefault(); }
     } }, header, scroller);
     grid.style.setProperty("--cells", cells);
-    view.append(h("h1", {}, "Episodes"),
+    put(view, h("h1", {}, "Episodes"),
       h("div", { class: "bar" }, input, h("span", { id: "found", class: error ? "warn" : "muted", role: "status" }, error || `${list.length.toLocaleString("en")} of ${COUNT.toLocaleString("en")}`),
         fields.has("group") ? h("button", { type: "button", "aria-pressed": String(grouped), onclick: () => { keep({ groups: grouped ? "" : "1" }); draw(); } }, grouped ? "Without groups" : "In groups") : null), grid);
     const moveTo = (i) => current.move(i - current.at());
@@ -403,7 +405,7 @@
       if (number === 0) {
         const alternatives = several("top_ids", e, t), ps = several("top_log_probs", e, t), olds = several("top_log_probs_before", e, t);
         if (alternatives.some((id) => !Number.isNaN(id))) {
-          out.push(h("h3", {}, "Alternatives", olds.length ? " (grey: before, blue: after)" : ""));
+          out.push(h("h3", {}, "Alternatives", olds.length ? " · grey: before" : ""));
           const list = alternatives.map((id, k) => [id, Math.exp(ps[k]), olds.length ? Math.exp(olds[k]) : undefined]).filter(([id]) => !Number.isNaN(id));
           if (has("log_prob") && !list.some(([id]) => id === token)) list.push([token, Math.exp(value(has("log_prob_after") && !Number.isNaN(value("log_prob_after", row)) ? "log_prob_after" : "log_prob", row)), has("log_prob_before") ? Math.exp(value("log_prob_before", row)) : undefined]);
           out.push(...list.map(([id, p, old]) => h("div", { class: id === token ? "alt chosen" : "alt", title: old === undefined ? "" : `before ${percent(old)}, after ${percent(p)}` },
@@ -495,7 +497,7 @@
     const left = h("div", {}, h("ul", { class: "facts" }, facts.map(([name, v]) => h("li", {}, name.replace("score/", "score of ").replace(/_/g, " "), " ", h("b", {}, typeof v === "number" ? fmt(v) : v))),
       raised ? h("li", { class: "warn" }, `alarm: ${raised.join(", ")}`) : null, VIEWS.compare.has() && pair >= 0 ? h("li", {}, h("a", { href: address({ view: "compare", pair: e }) }, "compare before and after")) : null),
       column ? [chips(coloured, chosen, (c) => { keep({ c }); draw(); }), say(`${column.label}: ${described(column)}`), legend(chosen, colour, "this episode")] : null, box);
-    view.append(h("div", { class: "bar" }, h("h1", {}, `Episode ${e}`), h("span", { class: "end bar" }, h("button", { type: "button", disabled: place <= 0, onclick: () => step(-1) }, "← Previous"),
+    put(view, h("div", { class: "bar" }, h("h1", {}, `Episode ${e}`), h("span", { class: "end bar" }, h("button", { type: "button", disabled: place <= 0, onclick: () => step(-1) }, "← Previous"),
       h("small", {}, place < 0 ? "" : `${place + 1} of ${list.length}${state.q ? " found" : ""}`), h("button", { type: "button", disabled: place === list.length - 1, onclick: () => step(1) }, "Next →"))),
     h("div", { class: "episode" }, left, panel));
     line = timeline(e, Math.max(280, left.clientWidth), (t, pin) => select(t, pin));
@@ -547,7 +549,7 @@
     };
     const move = (by) => { keep({ pair: all[Math.max(0, Math.min(all.length - 1, at + by))][0] }); draw(); };
     current = { move, column: (i) => names[i] && (keep({ c: names[i] }), draw()) };
-    view.append(h("h1", {}, "Before and after"), n ? h("p", {}, "Same prompts, same random numbers. Mean return ", h("b", {}, `${fmt(mean(numbersOf.map(([x]) => x)))} → ${fmt(mean(numbersOf.map(([, y]) => y)))}`),
+    put(view, h("h1", {}, "Before and after"), n ? h("p", {}, "Same prompts, same random numbers. Mean return ", h("b", {}, `${fmt(mean(numbersOf.map(([x]) => x)))} → ${fmt(mean(numbersOf.map(([, y]) => y)))}`),
       n > 1 ? `, gain ${fmt(mean(gains), true)} ± ${fmt(sd(gains) / Math.sqrt(n))} (standard error). ` : ". ", "After is better in ", h("b", {}, `${wins} of ${n}`), ` pairs${ties ? `, ${ties} ${ties === 1 ? "is a tie" : "are ties"}` : ""}: win rate `, h("b", {}, percent(p)), ` (95 % interval ${percent(middle - margin)} to ${percent(middle + margin)}${ties ? ", ties count half" : ""}).`) : null,
     h("div", { class: "bar" }, h("button", { type: "button", disabled: at === 0, onclick: () => move(-1) }, "← Previous"), h("small", {}, `Pair ${at + 1} of ${all.length}`), h("button", { type: "button", disabled: at === all.length - 1, onclick: () => move(1) }, "Next →")),
     chosen ? [chips(names, chosen, (c) => { keep({ c }); draw(); }), legend(chosen, colour, "this pair")] : [],
@@ -567,8 +569,8 @@
     const every = Math.ceil(found.length / 4000), drawn = found.filter((_, i) => i % every === 0);
     const width = Math.max(280, Math.min(680, view.clientWidth - 34)), height = Math.min(460, width * 0.75), left = 56, bottom = height - 40;
     const [x0, x1] = widened(range(X)), [y0, y1] = widened(range(Y)), x = scale(x0, x1, left + 6, width - 14), y = scale(y0, y1, bottom - 6, 12), parts = [];
-    for (const tick of ticks(x0, x1)) parts.push(s("path", { class: "axis", d: `M${x(tick)} 12V${bottom}` }), s("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, fmt(tick)));
-    for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 14}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, fmt(tick)));
+    for (const tick of ticks(x0, x1)) parts.push(s("path", { class: "axis", d: `M${x(tick)} 12V${bottom}` }), s("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, tidy(tick)));
+    for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 14}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick)));
     const low = Math.max(x0, y0), high = Math.min(x1, y1);
     if (low < high) parts.push(s("path", { class: "zero", d: `M${x(low)} ${y(low)}L${x(high)} ${y(high)}` }));
     const episodeOf = (row) => { let a = 0, b = COUNT; while (b - a > 1) { const c = (a + b) >> 1; if (starts[c] <= row) a = c; else b = c; } return a; };
@@ -592,7 +594,7 @@
   const contests = () => TRUTHS.filter(has).flatMap((truth) => believed(truth).filter(has).map((belief) => [`${belief}~${truth}`, `${label(belief)} against ${label(truth)}`]));
   function belief(view) {
     const all = contests(), chosen = all.some(([key]) => key === state.b) ? state.b : all[0][0], [y, x] = chosen.split("~");
-    view.append(h("h1", {}, "Belief against truth"), h("p", {}, `${label(x)}: ${described(columns.get(x))}. ${label(y)}: ${described(columns.get(y))}. ${returns()}`),
+    put(view, h("h1", {}, "Belief against truth"), h("p", {}, `${label(x)}: ${described(columns.get(x))}. ${label(y)}: ${described(columns.get(y))}. ${returns()}`),
       h("div", { class: "bar" }, picker("Compare", all, chosen, (b) => { keep({ b }); draw(); })), scatter(view, x, y, label(x), label(y)));
   }
   const returns = () => (head.about.return ? `V, advantages and GAE concern one return: ${head.about.return}.` : "");
@@ -605,19 +607,19 @@
     known.sort((a, b) => values[b] - values[a]);
     const link = (row) => { let e = 0, b = COUNT; while (b - e > 1) { const c = (e + b) >> 1; if (starts[c] <= row) e = c; else b = c; } return [e, row - starts[e]]; };
     const shown = [chosen, ...names.filter((n) => n !== chosen)].slice(0, innerWidth < 896 ? 1 : 4).map((n) => [label(n), n]);
-    view.append(h("h1", {}, "What the update did"), say(`${label(chosen)}: ${described(columns.get(chosen))}.`), h("div", { class: "bar" }, picker("Rank by", names.map((n) => [n, label(n)]), chosen, (p) => { keep({ p }); draw(); })),
+    put(view, h("h1", {}, "What the update did"), say(`${label(chosen)}: ${described(columns.get(chosen))}.`), h("div", { class: "bar" }, picker("Rank by", names.map((n) => [n, label(n)]), chosen, (p) => { keep({ p }); draw(); })),
       h("div", {}, h("h2", {}, "Pushed up most"), tokenTable(known.slice(0, 10).filter((r) => values[r] > 0), shown, link), h("h2", {}, "Pushed down most"), tokenTable(known.slice(-10).reverse().filter((r) => values[r] < 0), shown, link)));
-    if (has("predicted_change") && has("realized_change")) view.append(h("h2", {}, "Predicted and realised change"), scatter(view, "predicted_change", "realized_change", label("predicted_change"), label("realized_change")));
+    if (has("predicted_change") && has("realized_change")) put(view, h("h2", {}, "Predicted and realised change"), scatter(view, "predicted_change", "realized_change", label("predicted_change"), label("realized_change")));
   }
 
   // Alarms, About
   function alarms(view) {
-    view.append(h("h1", {}, "Alarms"), say("Statistics of the run that left their bounds."), ...head.alarms.map((alarm) => h("section", { class: "alarmed" }, h("h2", {}, alarm.name, alarm.update ? h("small", {}, ` update ${alarm.update}`) : null),
+    put(view, h("h1", {}, "Alarms"), say("Statistics of the run that left their bounds."), ...head.alarms.map((alarm) => h("section", { class: "alarmed" }, h("h2", {}, alarm.name, alarm.update ? h("small", {}, ` update ${alarm.update}`) : null),
       h("p", {}, alarm.message), h("p", {}, h("b", {}, "What to try: "), alarm.advice), alarm.episodes.filter((e) => e >= 0 && e < COUNT).length ? h("p", {}, "Episodes: ", alarm.episodes.filter((e) => e >= 0 && e < COUNT).flatMap((e, i) => [i ? ", " : "", h("a", { href: address({ view: "episode", n: e, t: null }) }, `${e}`)])) : null,
       (alarm.texts || []).length ? h("details", {}, h("summary", {}, "Texts"), alarm.texts.map((text) => h("p", { class: "text" }, text))) : null)));
   }
   function about(view) {
-    view.append(h("h1", {}, "About this report"), h("p", {}, `${COUNT.toLocaleString("en")} episodes, ${numbers(head.tokens).length.toLocaleString("en")} tokens. ${returns()}`), ...head.notes.map((note) => h("p", {}, note)),
+    put(view, h("h1", {}, "About this report"), h("p", {}, `${COUNT.toLocaleString("en")} episodes, ${numbers(head.tokens).length.toLocaleString("en")} tokens. ${returns()}`), ...head.notes.map((note) => h("p", {}, note)),
       h("div", { class: "about" }, Object.keys(head.about).length ? [h("h2", {}, "Settings"), h("dl", {}, Object.entries(head.about).flatMap(([key, v]) => [h("dt", {}, key), h("dd", {}, typeof v === "number" ? fmt(v) : String(v))]))] : [],
         head.columns.length ? [h("h2", {}, "Columns"), h("dl", {}, head.columns.flatMap((c) => [h("dt", {}, c.label), h("dd", {}, described(c), ".")]))] : [], h("h2", {}, "Privacy"), h("p", {}, "This file holds everything that it shows and requests nothing.")));
   }
