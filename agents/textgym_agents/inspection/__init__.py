@@ -10,6 +10,7 @@ report      the result of an inspection: episodes, tokens, alarms, branches
 shading     the colours of tokens by a column
 terminal    reports as coloured text, by rich
 notebook    reports as HTML of a notebook's cell
+page        one static HTML file of a report
 """
 
 from textgym_agents.inspection.comparison import compare

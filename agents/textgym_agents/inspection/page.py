@@ -59,7 +59,7 @@ def save_page(
     data = page(report, alternatives=alternatives)
     if len(data) > TOO_LARGE and not force:
         raise ValueError(
-            f"the report would have {len(data) / 1e6:.0f} MB, more than the {TOO_LARGE / 1e6:.0f} MB that browsers open "
+            f"the report would have {len(data) / 1e6:.0f} MB, more than the {TOO_LARGE / 1e6:.0f} that browsers open "
             "with ease: inspect fewer episodes, save it with alternatives=0, or use force=True"
         )
     if len(data) > LARGE:

@@ -109,7 +109,7 @@ def test_ten_thousand_episodes_are_a_list_of_few_rows(browser, tmp_path):
     page.locator(".scroll [tabindex='0']").press("End")
     last = rows(page).last
     assert last.get_attribute("aria-rowindex") == "10001"
-    assert last.locator("div").nth(1).inner_text() == f"−{-returns[-1]:.3f}"
+    assert last.locator("div").nth(1).inner_text() == f"\N{MINUS SIGN}{-returns[-1]:.3f}"
     page.fill("input[type=search]", "return>0.99")
     found(page, f"{(returns > 0.99).sum()} of 10,000")
     opened.check()
