@@ -186,8 +186,8 @@ class Report:
 
         return save_page(self, path, alternatives=alternatives, force=force)
 
-    def show(self) -> Path:
-        """Write the report to a file in a new temporary folder, open it in the browser, and return the file."""
+    def open(self) -> Path:
+        """Open the page of ``save`` in the browser, from a new temporary folder, and return the file."""
         path = self.save(Path(tempfile.mkdtemp(prefix="textgym-")) / "report.html")
         if not webbrowser.open(path.as_uri()):
             warnings.warn(f"no browser could be opened: open {path} yourself", stacklevel=2)

@@ -227,12 +227,12 @@ def test_the_return_is_the_sum_of_rewards_where_the_infos_have_none(report):
     np.testing.assert_allclose(numbers(field)[0], sums, rtol=1e-5)
 
 
-def test_show_opens_the_page_in_the_browser(report, monkeypatch):
+def test_open_shows_the_page_in_the_browser(report, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
-    path = report.show()
+    path = report.open()
     assert opened == [path.as_uri()]
     assert path.read_bytes() == page(report)
     monkeypatch.setattr(webbrowser, "open", lambda address: False)
     with pytest.warns(UserWarning, match="no browser could be opened"):
-        report.show()
+        report.open()
