@@ -111,6 +111,8 @@ class EpisodeView:
     """``prompt``, ``completion``, ``return``, ``score``, ``scores``, ``end_reason``, ``group``, ``update``; in a
     comparison ``policy``, ``"before"`` or ``"after"``, and ``pair``, the number of the other episode."""
     tokens: Sequence[TokenView]
+    branches: tuple[Branch, ...] = ()
+    """The branches of its tokens, if there are any."""
 
     @property
     def columns(self) -> list[str]:
@@ -231,7 +233,8 @@ class Report:
 
     def _episode(self, number: int) -> EpisodeView:
         rows = range(*self.table.rows(number).indices(len(self.table)))
-        return EpisodeView(self.infos[number], _Views(len(rows), lambda token: self._token(rows[token])))
+        tokens = _Views(len(rows), lambda token: self._token(rows[token]))
+        return EpisodeView(self.infos[number], tokens, tuple(b for b in self.branches if b.episode == number))
 
     def _token(self, row: int) -> TokenView:
         token = int(self.table.ids[row])

@@ -23,7 +23,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from rich.console import RenderResult
 
-    from textgym_agents.inspection.report import EpisodeView, Report
+    from textgym_agents.inspection.report import Branch, EpisodeView, Report
 
 __all__ = ["HeatMap", "before_and_after", "episode_view", "report_view"]
 
@@ -157,8 +157,10 @@ def _notable(episode: "EpisodeView", heat: HeatMap) -> RenderableType:
     if has_before or "log_prob" in names:
         table.add_column("p before -> now" if has_before else "p", justify="right", no_wrap=True)
     has_alternatives = {"top_ids", "top_log_probs"} <= set(names)
+    branches = {branch.token: branch for branch in episode.branches}
     if has_alternatives:
-        table.add_column("likeliest instead", ratio=1, no_wrap=True, overflow="ellipsis")
+        heading = "likeliest instead: p, Q" if branches.keys() & set(chosen) else "likeliest instead: p"
+        table.add_column(heading, ratio=1, no_wrap=True, overflow="ellipsis")
     for t in chosen:
         token = episode.tokens[t]
         cells: list[Any] = [Text(isolated(display_token(token.text))), _number(token, heat)]
@@ -167,7 +169,7 @@ def _notable(episode: "EpisodeView", heat: HeatMap) -> RenderableType:
         elif "log_prob" in names:
             cells.append(f"{np.exp(token.log_prob):.3f}")
         if has_alternatives:
-            cells.append(Text(", ".join(_alternatives(token))))
+            cells.append(Text(", ".join(_alternatives(token, branches.get(t)))))
         table.add_row(*cells)
     return table
 
@@ -179,11 +181,13 @@ def _number(token: Any, heat: HeatMap) -> str:
     return f"{number} +- {getattr(token, error):.2g}" if error in dir(token) else number
 
 
-def _alternatives(token: Any) -> Iterator[str]:
-    """Yield the likeliest other tokens with their probabilities."""
+def _alternatives(token: Any, branch: "Branch | None") -> Iterator[str]:
+    """Yield the likeliest other tokens with their probabilities, and with Q where it is known."""
+    q = {} if branch is None else dict(zip(branch.actions, branch.q_values, strict=True))
     for i, log_prob in zip(token.top_ids.tolist(), token.top_log_probs.tolist(), strict=True):
         if i >= 0 and i != token.id and log_prob > -5.3:  # 0.5 %
-            yield f"{isolated(display_token(token.text_of(i)))} {np.exp(log_prob):.2f}"
+            value = f" {q[i]:+.2f}" if i in q else ""
+            yield f"{isolated(display_token(token.text_of(i)))} {np.exp(log_prob):.2f}{value}"
 
 
 def _shown(text: str) -> str:

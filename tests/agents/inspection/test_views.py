@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from textgym_agents.inspection import Alarm, Report, TokenTable
+from textgym_agents.inspection import Alarm, Branch, Report, TokenTable
 from textgym_agents.inspection.shading import default_column
 from textgym_agents.inspection.terminal import report_view
 
@@ -87,6 +87,18 @@ def test_a_comparison_shows_both_sides_and_how_often_after_is_better():
     shown = printed(report)
     assert "mean return +0.500 -> +2.500, better in 2 of 2" in shown
     assert re.search(r"\+0\.00 +sad .*\+2\.00 +glad", shown)
+
+
+def test_alternatives_stand_beside_a_token_with_their_q_values(report):
+    for name in ("log_prob", "log_prob_after", "log_prob_before"):
+        report.table.put_actions(name, np.log(np.full(6, 0.25)))
+    report.table.put_actions("top_ids", np.array([[5, 1, -1]] * 6))
+    report.table.put_actions("top_log_probs", np.log(np.array([[0.5, 0.25, 1e-9]] * 6)))
+    report.branches = [Branch(1, 1, (5, 1), (0.5, 0.25), (0.75, -0.5), (0.1, 0.1))]
+    shown = printed(report.episodes[1])
+    assert re.search(r"␣bad .* 0\.250 -> 0\.250 .*␣day 0\.50 \+0\.75, ␣good 0\.25 -0\.50", shown)
+    assert report.episodes[0].branches == ()
+    assert "Q" not in printed(report.episodes[0])
 
 
 def test_show_prints_the_named_column(report, capsys):
