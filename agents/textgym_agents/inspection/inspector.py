@@ -164,7 +164,8 @@ def _by_action(
 
     Besides, ``V`` of the policy and ``log pi_ref`` of the reference of its KL penalty, where there are such.
     """
-    parts: list[dict[str, torch.Tensor]] = []
+    whole: dict[str, torch.Tensor] = {}
+    start, total = 0, int(episodes.num_steps.sum())
     for part in _micro_batches(episodes, subject.vocab_size):
         own, actions = subject.outputs(part, False), part.actions()
         columns = distribution_columns(own.logits, actions, num_alternatives)
@@ -184,8 +185,13 @@ def _by_action(
         if own.values is not None:
             columns["V"] = own.values
         columns |= _q_columns(subject, own, initial, actions)
-        parts.append(columns)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        # Written into one array at once: small tensors kept between the large ones would fragment the memory.
+        for name, values in columns.items():
+            if name not in whole:
+                whole[name] = torch.empty((total, *values.shape[1:]), dtype=values.dtype)
+            whole[name][start : start + len(values)] = values
+        start += len(actions)
+    return whole
 
 
 def _q_columns(
@@ -255,15 +261,14 @@ def _last_values(subject: Subject, episodes: Episodes) -> torch.Tensor:
 
 def _biography(checkpoints: Any, episodes: Episodes) -> torch.Tensor:
     """Return (A, C) log-probabilities of the actions under C checkpoints, loaded one after the other."""
-    columns = []
-    for checkpoint in checkpoints:
-        subject = as_subject(as_policy(checkpoint))
-        parts = [
-            log_prob(subject.outputs(part, False).logits, part.actions())
-            for part in _micro_batches(episodes, subject.vocab_size)
-        ]
-        columns.append(torch.cat(parts))
-    return torch.stack(columns, dim=1)
+    columns = torch.empty(int(episodes.num_steps.sum()), len(checkpoints))
+    for k, checkpoint in enumerate(checkpoints):
+        subject, start = as_subject(as_policy(checkpoint)), 0
+        for part in _micro_batches(episodes, subject.vocab_size):
+            actions = part.actions()
+            columns[start : start + len(actions), k] = log_prob(subject.outputs(part, False).logits, actions)
+            start += len(actions)
+    return columns
 
 
 def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:
