@@ -24,10 +24,11 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig):
 
     kl_coef: float = 0.1
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
-    variant: Literal["grpo", "rloo", "dr_grpo"] = "grpo"
+    variant: Literal["grpo", "rloo", "dr_grpo", "dapo"] = "grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;
-    ``"rloo"`` subtracts the mean of the others and averages over tokens; ``"dr_grpo"`` subtracts the group's mean and
-    divides the sum by the token budget, so that neither the length of a text nor the spread of a group matters."""
+    ``"dapo"`` has the same advantages and averages over tokens; ``"rloo"`` subtracts the mean of the others and
+    averages over tokens; ``"dr_grpo"`` subtracts the group's mean and divides the sum by the token budget, so that
+    neither the length of a text nor the spread of a group matters."""
     return_to_go: bool = False
     """Whether the advantage of a token uses the reward-to-go instead of the return of the whole text. The baseline is
     the group's reward-to-go at the same step, of ended texts that of their last step. Matters only with per-token
@@ -39,7 +40,7 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig):
     clip_range: float = 0.2
     """Clipping parameter epsilon."""
     clip_range_high: float | None = None
-    """Upper clipping parameter, if it differs from ``clip_range`` (clip-higher of DAPO)."""
+    """Upper clipping parameter, if it differs from ``clip_range`` (clip-higher of DAPO, which takes 0.28)."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
 
@@ -71,7 +72,9 @@ class GRPO(OnlineAgent):
     Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300): one gradient step per batch by default, so that
     w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to
     basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training,
-    arXiv:2503.20783).
+    arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, kl_coef=0.0`` are the loss and the advantages of Yu et
+    al. 2025 (DAPO, arXiv:2503.14476), whose dynamic sampling, which replaces groups of equal rewards by others, and
+    whose penalty of overlong texts are absent.
 
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
@@ -131,7 +134,7 @@ class GRPO(OnlineAgent):
         if self.config.variant == "rloo":
             return returns - leave_one_out(returns, episodes.groups())
         mean, deviation, _ = group_statistics(returns, episodes.groups())
-        return (returns - mean) / (deviation + 1e-4 if self.config.variant == "grpo" else 1.0)
+        return (returns - mean) / (1.0 if self.config.variant == "dr_grpo" else deviation + 1e-4)
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step before its weight, and its terms."""
@@ -152,7 +155,7 @@ class GRPO(OnlineAgent):
         """Return (B, 1) weights of the steps of each text in the loss of a minibatch."""
         if self.config.variant == "grpo":
             divisors = len(minibatch) * minibatch.num_steps[:, None]
-        elif self.config.variant == "rloo":
+        elif self.config.variant in ("rloo", "dapo"):
             divisors = minibatch.num_steps.sum().expand(len(minibatch), 1)
         else:
             divisors = torch.full((len(minibatch), 1), len(minibatch) * text_env(self.env).max_new_tokens)

@@ -177,6 +177,7 @@ def test_the_reference_too_reads_a_micro_batch_at_a_time():
         ("grpo", -1.0, 1.0, (1 / 2, 1 / 4)),
         ("rloo", -2.0, 2.0, (1 / 3, 1 / 3)),
         ("dr_grpo", -1.0, 1.0, (1 / 12, 1 / 12)),
+        ("dapo", -1.0, 1.0, (1 / 3, 1 / 3)),
     ],
 )
 def test_the_loss_of_each_variant_by_hand(variant, first, second, weights):
@@ -213,6 +214,7 @@ def test_grpo_advantages_by_hand():
         ("dr_grpo", [[-5 / 3, 0, 0], [1 / 3, 1, 0], [4 / 3, 0, -2 / 3]]),
         ("rloo", [[-5 / 2, 0, 0], [1 / 2, 3 / 2, 0], [2, 0, -1]]),
         ("grpo", [[-1.336306, 0, 0], [0.267261, 1.224745, 0], [1.069045, 0, -0.707107]]),
+        ("dapo", [[-1.336306, 0, 0], [0.267261, 1.224745, 0], [1.069045, 0, -0.707107]]),
     ],
 )
 def test_the_last_text_of_a_group_is_compared_with_those_that_have_ended(variant, expected):
