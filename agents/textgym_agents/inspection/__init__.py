@@ -3,6 +3,9 @@
 inspector   ``inspect``, which makes the report of some episodes and a policy
 comparison  ``compare``, of two policies on the same prompts
 arguments   defaults and checks of what they are given
+updates     ``inspect_update``: what an update does to each token, and why
+pushes      what a loss does to the probability of each token, recorded from the agent's own gradient
+loss_comparison   ``compare_losses``: one batch through the losses of five algorithms
 subject     the policies that can be inspected, and the return that their values are of
 columns     columns that need no rollouts, as pure functions
 table       numbers of each token of some episodes, and what each column means
@@ -15,8 +18,11 @@ page        one static HTML file of a report
 
 from textgym_agents.inspection.comparison import compare
 from textgym_agents.inspection.inspector import inspect
+from textgym_agents.inspection.loss_comparison import LossComparison, compare_losses
+from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.report import Alarm, Branch, EpisodeView, Report, TokenView
 from textgym_agents.inspection.table import COLUMNS, Column, TokenTable
+from textgym_agents.inspection.updates import UpdateReport, inspect_update
 
 __all__ = [
     "COLUMNS",
@@ -24,9 +30,14 @@ __all__ = [
     "Branch",
     "Column",
     "EpisodeView",
+    "LossComparison",
+    "PushRecorder",
     "Report",
     "TokenTable",
     "TokenView",
+    "UpdateReport",
     "compare",
+    "compare_losses",
     "inspect",
+    "inspect_update",
 ]

@@ -37,7 +37,7 @@ from textgym_agents.inspection.subject import StateOutputs, Subject, as_policy, 
 from textgym_agents.inspection.table import COLUMNS, TokenTable
 from textgym_agents.run_folder import read_metrics
 
-__all__ = ["inspect"]
+__all__ = ["episode_info", "inspect"]
 
 _LOGITS = 2**22
 """Logits of one micro-batch: 16 MB in float32, of which a few copies are made."""
@@ -142,7 +142,7 @@ def inspect(
         "checkpoints": list(others),
         "seed": seed,
     }
-    report = Report(table, [_info(episodes, b, decoder) for b in range(len(episodes))], about)
+    report = Report(table, [episode_info(episodes, b, decoder) for b in range(len(episodes))], about)
     if run is not None:
         report.metrics = read_metrics(run)
     if columns is not None:
@@ -285,7 +285,7 @@ def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:
 _INFO = ("prompt", "completion", "score", "scores", "end_reason", "group", "update", "kl", "scorer_error", "turns")
 
 
-def _info(episodes: Episodes, b: int, tokenizer: Tokenizer) -> dict[str, Any]:
+def episode_info(episodes: Episodes, b: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return ``EpisodeView.info`` of an episode."""
     start, end = int(episodes.prompt_lengths[b]), int(episodes.text_lengths[b])
     known = {name: _plain(episodes.infos[b][name]) for name in _INFO if name in episodes.infos[b]}

@@ -86,6 +86,53 @@ COLUMNS = {
             "return",
         ),
         Column("biography", "biography", "log pi(a_t|s_t) under each of the checkpoints", "nats"),
+        Column("advantage", "A used", "A_t in the loss of the update, normalized if the agent does", "", "diverging"),
+        Column(
+            "push",
+            "push",
+            "-dL / d log pi(a_t|s_t), of DQN -dL / dQ(s_t, a_t), summed over the gradient steps: above 0 the loss L "
+            "raises the probability",
+            "",
+            "diverging",
+        ),
+        Column("push_policy", "push of A", "push without those of the KL penalty and the entropy", "", "diverging"),
+        Column("push_kl", "push of KL", "push of the KL penalty in the loss", "", "diverging"),
+        Column("push_entropy", "push of H", "push of the entropy bonus", "", "diverging"),
+        Column(
+            "tabular_change",
+            "push x |e_a - pi|^2",
+            "change of log pi(a_t|s_t) by a gradient step of size 1, if each state had logits of its own",
+            "",
+            "diverging",
+        ),
+        Column(
+            "predicted_change",
+            "predicted change",
+            "derivative of log pi(a_t|s_t) along the step of the weights: its change to first order",
+            "nats",
+            "diverging",
+        ),
+        Column(
+            "realized_change", "realized change", "log pi(a_t|s_t) after the update minus before", "nats", "diverging"
+        ),
+        Column("predicted_q_change", "predicted change of Q", "its change to first order", "return", "diverging"),
+        Column("realized_q_change", "change of Q", "Q(s_t, a_t) after the update minus before", "return", "diverging"),
+        *(
+            Column(
+                f"push_{name}",
+                f"push of {label}",
+                f"-dL / d log pi(a_t|s_t) of {label}, in units of its mean size over the tokens",
+                "",
+                "diverging",
+            )
+            for name, label in (
+                ("reinforce", "REINFORCE"),
+                ("ppo", "PPO"),
+                ("grpo", "GRPO"),
+                ("dr_grpo", "Dr. GRPO"),
+                ("dapo", "DAPO"),
+            )
+        ),
     )
 }
 """The columns by name."""
