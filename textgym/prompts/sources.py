@@ -93,6 +93,11 @@ class GeneratorPrompts(PromptSource):
         self._source = source
         self._num_drawn = 0
 
+    @property
+    def is_iterator(self) -> bool:
+        """Whether drawing uses the source up."""
+        return isinstance(self._source, Iterator)
+
     def draw(self, rng: np.random.Generator) -> Sample:
         """Return the next sample.
 

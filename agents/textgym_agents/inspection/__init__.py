@@ -14,30 +14,42 @@ shading     the colours of tokens by a column
 terminal    reports as coloured text, by rich
 notebook    reports as HTML of a notebook's cell
 page        one static HTML file of a report
+statistics  numbers of one update of a training run
+alarms      statistics of a run that leave their bounds, as a callback and over finished runs
+readiness   what keeps an agent from learning, before the training
 """
 
+from textgym_agents.inspection.alarms import RULES, Alarms, Rule, find_alarms
 from textgym_agents.inspection.comparison import compare
 from textgym_agents.inspection.inspector import inspect
 from textgym_agents.inspection.loss_comparison import LossComparison, compare_losses
 from textgym_agents.inspection.pushes import PushRecorder
+from textgym_agents.inspection.readiness import Finding, Findings, preflight
 from textgym_agents.inspection.report import Alarm, Branch, EpisodeView, Report, TokenView
 from textgym_agents.inspection.table import COLUMNS, Column, TokenTable
 from textgym_agents.inspection.updates import UpdateReport, inspect_update
 
 __all__ = [
     "COLUMNS",
+    "RULES",
     "Alarm",
+    "Alarms",
     "Branch",
     "Column",
     "EpisodeView",
+    "Finding",
+    "Findings",
     "LossComparison",
     "PushRecorder",
     "Report",
+    "Rule",
     "TokenTable",
     "TokenView",
     "UpdateReport",
     "compare",
     "compare_losses",
+    "find_alarms",
     "inspect",
     "inspect_update",
+    "preflight",
 ]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
+from textgym.rendering import display_text
 from textgym_agents.inspection.table import TokenTable
 
 __all__ = ["Alarm", "Branch", "EpisodeView", "Report", "TokenView"]
@@ -33,7 +34,16 @@ class Alarm:
     update: int | None = None
     """Number of the update that raised it, from 1; None if the episodes do not tell."""
     episodes: tuple[int, ...] = ()
-    """Up to five episodes of the report that show it best."""
+    """Up to five episodes of the report, or of the run, that show it best."""
+    texts: tuple[str, ...] = ()
+    """Their completions, where they are known."""
+    baseline: float | None = None
+    """Value at the start of the training, if the alarm compares with it."""
+
+    def __str__(self) -> str:
+        where = "" if self.update is None else f" at update {self.update}"
+        lines = [f"alarm {self.name}{where}: {self.message} {self.advice}"]
+        return "\n".join([*lines, *(f"    {display_text(text, one_line=True):.150}" for text in self.texts[:1])])
 
 
 @dataclass(frozen=True)
