@@ -53,14 +53,14 @@ class UpdateReport(Report):
     def __str__(self) -> str:
         columns, about = self.table.columns, self.about
         mean = float(np.nanmean(np.abs(columns["push"]))) or 1.0
-        after = [name for name in ("realized_change", "realized_q_change") if name in columns][-1]
-        changed = "Q" if after == "realized_q_change" else "log pi"
+        changed, correlation = about["change_of"], about["correlation"]
+        after = "realized_q_change" if changed == "Q" else "realized_change"
+        tabular = "" if changed == "Q" else f", push x |e_a - pi|^2 {correlation['tabular']:+.2f}"
         lines = [
             f"{about['agent']}, {about['gradient_steps']} gradient steps on {len(self.infos)} episodes of "
             f"{len(self.table.action_rows)} tokens",
-            f"Correlation with the realized change of {changed}: to first order "
-            f"{about['correlation']['predicted']:+.2f},",
-            f"push {about['correlation']['push']:+.2f}, push x |e_a - pi|^2 {about['correlation']['tabular']:+.2f}",
+            f"Correlation with the realized change of {changed}: to first order {correlation['predicted']:+.2f},",
+            f"push {correlation['push']:+.2f}{tabular}",
             f"Push in units of its mean size, {mean:.2g}; clipped tokens: {int(np.nansum(columns['clipped']))}",
         ]
         for title, rows in zip(("Pushed up", "Pushed down"), self.most_pushed(), strict=True):
@@ -159,6 +159,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
         "gradient_steps": twin.num_updates - agent.num_updates,
         "return": return_name(subject, env, own),
         "prediction": "central finite difference along the change of the weights",
+        "change_of": "Q" if judged == "q" else "log pi",
         "correlation": {
             "predicted": _correlation(predicted[judged], changes[judged], own.mask),
             "push": _correlation(columns["push"], changes[judged], own.mask),
