@@ -282,6 +282,31 @@ def test_the_push_of_q_is_toward_its_target():
     assert any("above Q" in reason for reason in report.reasons)
 
 
+def test_tokens_of_a_user_have_a_row_and_no_push():
+    env = make_env(
+        8, group_size=4, user=lambda batch: "ab", reply_format="{reply}g", max_turns=3, max_reply_tokens=3,
+        max_new_tokens=9,
+    )  # fmt: skip
+    report = inspect_update(agent_of(GRPO, env=env))
+    push, acted = report.table.columns["push"], report.table.action_rows
+    of_user = np.setdiff1d(np.arange(len(report.table)), acted)
+    assert len(of_user) > 0
+    assert np.isnan(push[of_user]).all()
+    assert not np.isnan(push[acted]).any()
+    assert all((report.reasons[row] == "") == (row in of_user) for row in range(len(report.table)))
+    str(report)
+
+
+def test_a_frozen_language_model_is_pushed_and_does_not_move(tmp_path):
+    policy = LMPolicy(small_lm())
+    policy.backbone.requires_grad_(False)
+    report = inspect_update(agent_of(Reinforce, policy=policy))
+    assert report.table.columns["push"].any()
+    assert not report.table.columns["realized_change"].any()
+    assert np.isnan(report.about["correlation"]["predicted"])
+    report.save(tmp_path / "report.html")
+
+
 def test_an_offline_agent_reports_its_next_batch():
     env = make_env(8)
     data = collect(env, LMPolicy(small_lm(1)), 16, seed=0)
