@@ -43,6 +43,10 @@ def random_report(num_episodes=40, num_tokens=19, texts=None, seed=0, num_altern
     columns["value_mc"] = columns["value"] + rng.normal(0, 0.1, total)
     columns["top_ids"], columns["top_log_probs"] = top, log_probs
     columns["top_log_probs_before"] = log_probs - rng.normal(0, 0.3, log_probs.shape)
+    columns["biography"] = -rng.gamma(1.0, 1.0, (total, 3))
+    within = np.arange(total) - np.repeat(offsets[:-1], lengths)
+    occlusion = rng.normal(0, 0.5, (total, 6 + lengths.max()))
+    columns["occlusion"] = np.where(np.arange(occlusion.shape[1]) < 6 + within[:, None], occlusion, np.nan)
     table.columns = {name: values.astype(np.float32) for name, values in columns.items()}
     prompts = task_prompts("sentiment")
     infos = [
@@ -60,6 +64,8 @@ def random_report(num_episodes=40, num_tokens=19, texts=None, seed=0, num_altern
         for n in range(num_episodes)
     ]
     report = Report(table, infos, {"return": "score minus kl_coef x KL", "seed": seed, "env": {"id": "TextGen-v0"}})
+    report.about["checkpoints"] = ["step 1", "step 2", "step 3"]
+    report.reasons = [f"the return is {word} V" for word in np.where(columns["push"] > 0, "above", "below")]
     curve = np.linspace(0, 0.7, 20) + rng.normal(0, 0.05, 20)
     report.metrics = [
         {"rollout/ep_rew_mean": float(x), "train/kl_reference": float(x) ** 2, "time/total_timesteps": 1536.0 * (i + 1)}

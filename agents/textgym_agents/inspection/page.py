@@ -209,6 +209,7 @@ def _encode(report: Report, kept: npt.NDArray[np.int64] | None) -> tuple[dict[st
         "tokens": blob.add(np.searchsorted(vocabulary, table.ids) if vocabulary else table.ids),
         "columns": columns,
         "episodes": _episodes(report, blob),
+        "reasons": _strings(reasons, blob) if (reasons := getattr(report, "reasons", None)) else None,
         "kept": None if kept is None else kept.tolist(),
         "metrics": _metrics(report.metrics),
         "alarms": [_plain(asdict(alarm)) for alarm in report.alarms],
@@ -248,10 +249,15 @@ def _episodes(report: Report, blob: _Blob) -> dict[str, Any]:
             numbers = np.array([math.nan if value is None else float(value) for value in values])
             fields.append({"name": name, **blob.add(numbers, exact=not _are_counts(numbers))})
         else:
-            texts = ["" if value is None else display_text(str(value)) for value in values]
-            places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-            fields.append({"name": name, "values": list(places), **blob.add(np.array([places[t] for t in texts]))})
+            fields.append({"name": name, **_strings(values, blob)})
     return {"count": len(infos), "sizes": blob.add(np.diff(report.table.offsets)), "fields": fields}
+
+
+def _strings(values: Sequence[Any], blob: _Blob) -> dict[str, Any]:
+    """Return the different strings and, in the blob, the number of each one."""
+    texts = ["" if value is None else display_text(str(value)) for value in values]
+    places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return {"values": list(places), **blob.add(np.array([places[text] for text in texts]))}
 
 
 def _flat(info: Mapping[str, Any]) -> dict[str, int | float | str]:

@@ -101,15 +101,17 @@ def test_numbers_keep_eleven_bits_in_the_smallest_type(values, dtype):
 
 
 def test_the_same_report_gives_the_same_bytes(report):
-    assert page(report) == page(random_copy(report))
+    assert page(report) == page(copied(report))
 
 
-def random_copy(report):
+def copied(report):
     table = report.table
     columns = {name: values.copy() for name, values in table.columns.items()}
     again = TokenTable(table.offsets, table.ids.copy(), dict(table.texts), table.action_rows, table.steps, columns)
     infos = [dict(info) for info in report.infos]
-    return Report(again, infos, dict(report.about), list(report.metrics), list(report.alarms), list(report.branches))
+    copy = Report(again, infos, dict(report.about), list(report.metrics), list(report.alarms), list(report.branches))
+    copy.reasons = list(report.reasons)
+    return copy
 
 
 def test_the_policy_allows_the_own_script_and_style_alone(report):
@@ -200,11 +202,11 @@ def test_a_path_that_cannot_be_written_is_named(report, tmp_path):
 
 
 def test_a_report_whose_parts_do_not_fit_is_refused(report):
-    broken = random_copy(report)
+    broken = copied(report)
     broken.infos.pop()
     with pytest.raises(ValueError, match="holds 24 episodes, the report 23 infos"):
         page(broken)
-    broken = random_copy(report)
+    broken = copied(report)
     broken.table.columns["value"] = np.zeros(3)
     with pytest.raises(ValueError, match="column 'value' holds 3 rows"):
         page(broken)
@@ -218,7 +220,7 @@ def test_a_report_without_columns_or_episodes_has_a_page():
 
 
 def test_the_return_is_the_sum_of_rewards_where_the_infos_have_none(report):
-    plain = random_copy(report)
+    plain = copied(report)
     for info in plain.infos:
         del info["return"]
     head, numbers = decoded(page(plain))

@@ -175,8 +175,8 @@ def test_keys_move_between_episodes_tokens_and_columns(opened):
     assert page.evaluate("document.activeElement.dataset.t") == "2"
     page.keyboard.press("End")
     assert "Token " in page.locator("aside").inner_text()
-    page.keyboard.press("3")
-    assert page.locator("[aria-pressed=true]").inner_text() == "3entropy"
+    page.keyboard.press("5")
+    assert page.locator("[aria-pressed=true]").inner_text() == "5entropy"
     page.keyboard.press("?")
     assert page.locator("dialog").is_visible()
     page.keyboard.press("Escape")
@@ -222,6 +222,19 @@ def test_branches_show_q_with_its_error_and_continuations(opened, report):
     assert len(page.locator(".branch").all()) == len(branch.actions)
     assert f"{abs(branch.q_values[1]):.3f}" in page.locator(".branch").nth(1).inner_text()
     assert "and they all laughed." in page.locator(".branch").nth(1).text_content()
+
+
+def test_the_card_shows_biography_support_and_reason(opened, report):
+    page = opened.open("episode?n=3&t=4")
+    shown, row = page.locator("aside").inner_text(), report.table.rows(3).start + 4
+    assert f"step 2\n{100 * np.exp(report.table.columns['biography'][row, 1]):.0f} %" in shown
+    assert report.reasons[row] in shown
+    support = report.table.columns["occlusion"][row]
+    strongest = int(np.nanargmax(np.abs(support)))
+    name = f"prompt, token {strongest + 1}" if strongest < 6 else f"(token {strongest - 5})"
+    lines = page.locator("h3:has-text('context') + dl dt").all_inner_texts()
+    assert name in lines[0]
+    assert len(lines) == 6
 
 
 def test_sign_is_shown_by_colour_and_underline(opened, report):

@@ -78,6 +78,7 @@ const placeOf = (row) => { // episode and position of a row
   while (end - e > 1) { const middle = (e + end) >> 1; if (starts[middle] <= row) e = middle; else end = middle; }
   return [e, row - starts[e]];
 };
+const reason = (row) => (head.reasons ? head.reasons.values[numbers(head.reasons)[row]] : "");
 const textOf = (e) => Array.from({ length: size(e) }, (_, t) => words[tokenAt(starts[e] + t)]).join("");
 const oneLine = (text) => text.replace(/\s+/g, " ").trim();
 
@@ -89,6 +90,7 @@ function fmt(x, sign = false) {
   let text;
   if (size === 0) text = "0";
   else if (Number.isInteger(x) && size < 1e6) text = size.toLocaleString("en");
+  else if (size >= 1e-4 && size < 1e-3) text = size.toFixed(4);
   else if (size >= 1e6 || size < 1e-3) text = size.toExponential(1).replace("e+", "e").replace("-", "−");
   else text = size >= 100 ? size.toFixed(0) : size >= 10 ? size.toFixed(1) : size >= 1 ? size.toFixed(2) : size.toFixed(3);
   return (x < 0 ? "−" : sign && x > 0 ? "+" : "") + text;
@@ -150,9 +152,15 @@ const picker = (label, options, chosen, change) => h("label", label,
     options.map(([key, name]) => h("option", { value: key, selected: key === chosen }, name))));
 
 // Columns as a reader chooses them
-const PREFERRED = ["advantage_mc", "advantage_exact", "log_prob", "entropy", "value", "reward", "gae_advantage", "kl", "kl_k1"];
+const PREFERRED = ["advantage_mc", "advantage_exact", "credit_prefix", "gae_advantage", "log_prob", "entropy", "value", "reward", "kl", "kl_k1"];
+const EXTRA = /_(se|n|low|high)$/; // parts of another column
 const plain = head.columns.filter((c) => !c.is_wide);
-const coloured = [...PREFERRED.filter((n) => has(n) && !columns.get(n).is_wide), ...plain.map((c) => c.name).filter((n) => !PREFERRED.includes(n) && !/_(se|n)$/.test(n))];
+const coloured = [...PREFERRED.filter((n) => has(n) && !columns.get(n).is_wide), ...plain.map((c) => c.name).filter((n) => !PREFERRED.includes(n) && !EXTRA.test(n))];
+function interval(name, row) { // a number's 95 % interval, or 2 standard errors, if there are any
+  if (has(`${name}_low`)) return [value(`${name}_low`, row), value(`${name}_high`, row)];
+  const se = has(`${name}_se`) ? 2 * value(`${name}_se`, row) : NaN;
+  return [value(name, row) - se, value(name, row) + se];
+}
 const label = (name) => (columns.get(name) || { label: name }).label;
 const described = (column) => (column.meaning || column.label) + (column.unit ? ` (${column.unit})` : "");
 const skewed = (name) => /^(rank|mask_size|advantage_mc_n)/.test(name);
@@ -163,7 +171,8 @@ function colouring(name, values) {
   if (kind === "diverging") { high = Math.max(Math.abs(low), Math.abs(high)) || 1; low = -high; }
   else if (kind === "flag") { low = 0; high = 1; }
   const f = skewed(name) ? Math.log : (x) => x;
-  const share = (x) => kind === "diverging" ? Math.abs(x) / high : high > low ? (f(x) - f(low)) / (f(high) - f(low)) : 0;
+  const rare = /^log_prob/.test(name); // the less likely, the darker
+  const share = (x) => rare ? (high > low ? (high - x) / (high - low) : 0) : kind === "diverging" ? Math.abs(x) / high : high > low ? (f(x) - f(low)) / (f(high) - f(low)) : 0;
   const paint = (node, x) => {
     if (Number.isNaN(x)) return;
     const part = Math.min(1, Math.max(0, share(x))), hue = kind === "diverging" ? (x < 0 ? "neg" : "pos") : "heat";
@@ -394,7 +403,7 @@ const FAMILIES = [
   ["Choice", /^(log_prob|rank|entropy|mask_size|illegal)/],
   ["Worth", /^(reward|return_to_go|value|td_error|gae|q_|max_q|soft_value|advantage)/],
   ["Credit by other methods", /^credit/],
-  ["Change", /^(kl|ratio|clipped|push|predicted|realized)/],
+  ["Change", /^(kl|ratio|clipped|push|tabular|predicted|realized)/],
   ["More", /./],
 ];
 const familyOf = (name) => FAMILIES.findIndex(([, pattern]) => pattern.test(name));
@@ -408,7 +417,7 @@ function bars(p, before) {
 function card(e, t, chosen) {
   const row = starts[e] + t, out = [], token = tokenAt(row);
   out.push(h("h2", head.vocabulary[token]), h("small", `Token ${t + 1} of ${size(e)}, id ${head.ids[token]}`));
-  const rest = plain.filter((c) => !Number.isNaN(value(c.name, row)) && !(/_(se|n)$/.test(c.name)));
+  const rest = plain.filter((c) => !Number.isNaN(value(c.name, row)) && !EXTRA.test(c.name));
   FAMILIES.forEach(([title], number) => {
     const some = rest.filter((c) => familyOf(c.name) === number);
     if (number === 0) {
@@ -428,6 +437,12 @@ function card(e, t, chosen) {
       return [h("dt", { title: described(c), class: c.name === chosen ? "on" : "" }, c.label), h("dd", shown, /^log_prob/.test(c.name) ? h("small", ` p ${percent(Math.exp(x))}`) : null)];
     }).flat()));
   });
+  if (reason(row)) out.push(h("h3", "Why the update pushed it"), h("p", reason(row)));
+  const past = several("biography", e, t);
+  if (past.length) out.push(h("h3", { title: described(columns.get("biography")) }, "Probability under each checkpoint"), past.map((x, k) => h("div.alt", h("span", (head.about.checkpoints || "").split(", ")[k] || `${k + 1}`), bars(Math.exp(x)), h("span", percent(Math.exp(x))))));
+  const support = several("occlusion", e, t).map((x, i) => [x, i]).filter(([x]) => Number.isFinite(x)), ahead = support.length - t;
+  if (support.length) out.push(h("h3", { title: described(columns.get("occlusion")) }, "What in the context supported it"), h("dl", support.sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, 6).flatMap(([x, i]) => [
+    h("dt", i < ahead ? `prompt, token ${i + 1}` : `${head.vocabulary[tokenAt(starts[e] + i - ahead)]} (token ${i - ahead + 1})`), h("dd", fmt(x, true))])));
   const branch = head.branches.find((b) => b.episode === e && b.token === t);
   if (branch) {
     const [low, high] = widened(range(branch.q_values.flatMap((q, k) => [q - 2 * (branch.standard_errors[k] ?? 0), q + 2 * (branch.standard_errors[k] ?? 0)])));
@@ -449,9 +464,8 @@ function timeline(e, width, select) {
   for (const names of TIMELINE) {
     const name = names.find((c) => has(c) && range(series(c, e))[0] <= range(series(c, e))[1]);
     if (!name) continue;
-    const ys = series(name, e), se = has(`${name}_se`) ? series(`${name}_se`, e) : null, diverging = columns.get(name).scale === "diverging";
-    let [low, high] = range(ys);
-    if (se) for (let t = 0; t < n; t++) if (Number.isFinite(se[t])) { low = Math.min(low, ys[t] - 2 * se[t]); high = Math.max(high, ys[t] + 2 * se[t]); }
+    const ys = series(name, e), diverging = columns.get(name).scale === "diverging", around = Array.from(ys, (_, t) => interval(name, starts[e] + t));
+    let [low, high] = range([...ys, ...around.flat()]);
     if (diverging || low > 0) { low = Math.min(low, 0); high = Math.max(high, 0); }
     [low, high] = widened([low, high]);
     const y = scale(low, high, top + H - 8, top + 8), step = x(1) - x(0);
@@ -461,9 +475,10 @@ function timeline(e, width, select) {
     let path = "", pen = "M";
     for (let t = 0; t < n; t++) {
       if (!Number.isFinite(ys[t])) { pen = "M"; continue; }
+      if (diverging && ys[t] === 0) continue;
       if (diverging) parts.push(s("rect", { class: ys[t] < 0 ? "minus" : "plus", x: x(t) - step * 0.32, width: Math.max(1, step * 0.64), y: Math.min(y(ys[t]), y(0)), height: Math.max(0.75, Math.abs(y(ys[t]) - y(0))) }));
       else { path += `${pen}${x(t).toFixed(1)} ${y(ys[t]).toFixed(1)}`; pen = "L"; }
-      if (se && Number.isFinite(se[t])) parts.push(s("path", { class: "whisker", d: `M${x(t)} ${y(ys[t] - 2 * se[t])}V${y(ys[t] + 2 * se[t])}` }));
+      if (Number.isFinite(around[t][0])) parts.push(s("path.whisker", { d: `M${x(t)} ${y(around[t][0])}V${y(around[t][1])}` }));
     }
     if (path) parts.push(s("path.line", { d: path }));
     top += H + 6;
@@ -510,7 +525,7 @@ function episode(view) {
     h("small", place < 0 ? "" : `${place + 1} of ${list.length}${state.q ? " found" : ""}`), h("button", { disabled: place === list.length - 1, onclick: () => step(1) }, "Next →"))),
   h("div.episode", left, panel));
   line = timeline(e, Math.max(280, left.clientWidth), (t, pin) => select(t, pin));
-  if (line) left.append(h("div.timeline", line.figure), say("Whiskers: 2 standard errors."));
+  if (line) left.append(h("div.timeline", line.figure), say(`Whiskers: ${head.columns.some((c) => c.name.endsWith("_low")) ? "95 % intervals" : "2 standard errors"}.`));
   if (line && ![...line.figure.querySelectorAll(".whisker")].length) left.lastChild.remove();
   current = { move: step, column: (i) => coloured[i] && set({ c: coloured[i] }), token: (by) => select(Math.max(0, Math.min(n - 1, selected + by)), true, true) };
   select(selected, true);
@@ -591,9 +606,9 @@ function scatter(view, xName, yName, xLabel, yLabel) {
   h("h2", "Largest differences"), tokenTable(worst.map(([, r]) => r), [[xLabel, xName], [yLabel, yName]]));
 }
 function tokenTable(rows, shown) {
-  return h("table", h("thead", h("tr", h("th", "Token in its text"), shown.map(([text]) => h("th.num", text)))), h("tbody", rows.map((r) => {
+  return h("table", h("thead", h("tr", h("th", "Token in its text"), shown.map(([text]) => h("th.num", text)), head.reasons && shown[0][1].startsWith("push") ? h("th.wide", "Why") : null)), h("tbody", rows.map((r) => {
     const [e, t] = placeOf(r), text = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, k) => words[tokenAt(starts[e] + from + k)]).join("");
-    return h("tr", h("td.text", t > 6 ? "… " : "", text(Math.max(0, t - 6), t), tokenLink(e, t, h("mark", words[tokenAt(r)])), text(t + 1, Math.min(size(e), t + 4))), shown.map(([, name]) => h("td.num", fmt(value(name, r), columns.get(name).scale === "diverging"))));
+    return h("tr", h("td.text", t > 6 ? "… " : "", text(Math.max(0, t - 6), t), tokenLink(e, t, h("mark", words[tokenAt(r)])), text(t + 1, Math.min(size(e), t + 4))), shown.map(([, name]) => h("td.num", fmt(value(name, r), columns.get(name).scale === "diverging"))), head.reasons && shown[0][1].startsWith("push") ? h("td.wide", h("small", reason(r))) : null);
   })));
 }
 const TRUTHS = ["advantage_exact", "advantage_mc", "value_exact", "value_mc", "q_exact"];
@@ -607,7 +622,7 @@ function belief(view) {
 const returns = () => (head.about.return ? `V, advantages and GAE concern one return: ${head.about.return}.` : "");
 
 // Update
-const terms = () => plain.map((c) => c.name).filter((n) => /^(push|predicted_change|realized_change)/.test(n));
+const terms = () => plain.map((c) => c.name).filter((n) => /^(push|tabular|predicted|realized)/.test(n));
 function update(view) {
   const names = terms(), chosen = names.includes(state.p) ? state.p : names[0], values = numbers(columns.get(chosen)), known = [];
   for (let r = 0; r < values.length; r++) if (Number.isFinite(values[r]) && values[r] !== 0) known.push(r);
