@@ -140,7 +140,7 @@ class _History:
     def add(self, update: Update, first_episode: int = 0) -> dict[str, float]:
         """Measure an update, append the alarms that it raises, and return its statistics."""
         self._scores.append(next((update.metrics[name] for name in _SCORES if name in update.metrics), math.nan))
-        statistics_ = {}
+        values = {}
         for rule in self.rules:
             measured = rule.measure(update)
             logged = update.metrics.get(f"alarms/{rule.name}")
@@ -149,10 +149,10 @@ class _History:
             self._values[rule.name].append(math.nan if measured is None else measured.value)
             if measured is None:
                 continue
-            statistics_[f"alarms/{rule.name}"] = measured.value
+            values[f"alarms/{rule.name}"] = measured.value
             if all(alarm.name != rule.name for alarm in self.alarms):
                 self.alarms += self._judged(rule, measured, update.episodes, first_episode)
-        return statistics_
+        return values
 
     def _judged(self, rule: Rule, measured: Measured, episodes: Episodes | None, first: int) -> list[Alarm]:
         """Return the alarm that the last update raises, if any."""

@@ -265,13 +265,14 @@ def _masked_reference(trial: _Trial) -> Finding | None:
     if trial.env is None or trial.env.has_turns:
         return None
     components = trial.env.core.components
-    for sample in dict.fromkeys(sample.prompt for sample in trial.env.core.samples if sample.references):
-        chosen = next(each for each in trial.env.core.samples if each.prompt == sample)
-        problems = [_problem(trial.env, chosen, prefix + chosen.references[0]) for prefix in ("", " ")]
+    samples = {sample.prompt: sample for sample in trial.env.core.samples if sample.references}
+    for prompt, sample in samples.items():
+        reference = sample.references[0]
+        problems = [_problem(trial.env, sample, space + reference) for space in ("", " ")]
         if all(problems):
             return Finding(
                 "masked_reference",
-                f"the reference {chosen.references[0]!r:.60} of {sample!r:.60} cannot be written: {problems[0]}",
+                f"the reference {reference!r:.60} of {prompt!r:.60} cannot be written: {problems[0]}",
                 "Relax the constraints, or raise max_new_tokens."
                 if components.constraint is not None
                 else "Raise max_new_tokens, or choose a tokenizer that has these characters.",
