@@ -93,7 +93,8 @@ def compare_losses(
     Args:
         policy: The policy; it is not changed.
         episodes: At least 2, of which those of one group (``group_size`` of the environment) have one prompt; without
-            groups all count as one. V and log pi are those recorded.
+            groups all count as one. V and log pi are those recorded when the policy acted; V is 0 everywhere if it had
+            no trained critic, as with ``GRPO``.
         reference: The initial policy. If given, REINFORCE and PPO subtract the KL from the rewards, and GRPO adds it to
             the loss, with their default coefficients. Dr. GRPO and DAPO have no KL penalty.
         tokenizer: Tokenizer of the episodes, by default that of the model.
@@ -174,8 +175,10 @@ def _explanation(
         else:
             group = f"its group {float(mean[b]):.2f} +- {float(deviation[b]):.2f}"
             reasons.append(f"{own}, {group}, V {float(episodes.values[b, t]):.2f}")
-            if float(advantages["ppo"][b, t]) * float(advantages["grpo"][b, t]) < 0:
-                reasons.append("above V but below its group, or the reverse: PPO and GRPO disagree in sign")
+            by_value, by_group = float(advantages["ppo"][b, t]), float(advantages["grpo"][b, t])
+            if by_value * by_group < 0:
+                words = ("better", "worse") if by_value > 0 else ("worse", "better")
+                reasons.append(f"{words[0]} than V expected, after normalization, but {words[1]} than its group")
         clipped = [name for name, recorder in recorders.items() if bool(recorder.clipped[b, t])]
         if clipped:
             ratio = float(recorders[clipped[0]].ratio[b, t])
