@@ -11,6 +11,7 @@ size that draws nothing. Sorting and scrolling are timed in the page. Needs play
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import resource
 import shutil
 import statistics
@@ -59,8 +60,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=10_000)
     args = parser.parse_args()
-    from playwright.sync_api import sync_playwright
-
     torch.set_num_threads(1)
     report = made_report(args.episodes)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +71,11 @@ def main() -> None:
         print(f"{args.episodes:,} episodes, {tokens:,} tokens, {len(report.table.columns)} columns")
         print(f"page                   {size / 1e6:6.1f} MB, {size / tokens:.1f} bytes a token (bound: 60)")
         print(f"save                   {seconds:6.1f} s of the processor, {_peak_memory():.0f} MB peak of the process")
+        if importlib.util.find_spec("playwright") is None or shutil.which("chromium") is None:
+            print("usable after           not measured: pip install playwright, apt-get install chromium")
+            return
+        from playwright.sync_api import sync_playwright
+
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             used, bare = (seconds_to_paint(browser, p, ready) for p, ready in ((path, "[data-ready]"), (plain, "p")))
