@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from textgym import TextBatch
+from textgym.rendering import display_text
 from textgym.scorers import Repetition, Scorer
 from textgym.testing import check_scorer
 from textgym_agents import Reinforce
@@ -57,7 +58,7 @@ def main() -> None:
     last = infos["final_info"]
     i = int(np.flatnonzero(last["_score"])[0])  # the first environment whose episode ended
     components = {name: values[i] for name, values in last["scores"].items() if not name.startswith("_")}
-    print(f"\n{last['prompt'][i]} ...{last['completion'][i]}")
+    print(f"\n{display_text(last['prompt'][i])} ...{display_text(last['completion'][i])}")
     print("  ".join(f"{name} {value:.2f}" for name, value in components.items()))
 
 

@@ -10,6 +10,7 @@ import argparse
 import gymnasium as gym
 import torch
 
+from textgym.rendering import display_text
 from textgym.tasks import Task, register_task
 from textgym_agents import Reinforce, collect
 
@@ -61,7 +62,7 @@ def show(title: str, agent: Reinforce) -> None:
     episodes = collect(env, agent.policy, 256, seed=0, generator=torch.Generator().manual_seed(0))
     print(f"\n{title}: {sum(info['score'] for info in episodes.infos) / 256:.2f}")
     for info in episodes.infos[:5]:
-        print(f"  {info['score']:.2f}  {info['prompt']}{info['completion']}")
+        print(f"  {info['score']:.2f}  {display_text(info['prompt'] + info['completion'], one_line=True)}")
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ import torch
 
 import textgym
 from textgym.endings import SentenceEnd
-from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, collect
+from textgym.rendering import display_text
+from textgym_agents import Episodes, LMPolicy, Reinforce, ReinforceConfig, RunFolder, SampleTexts, collect
 from textgym_agents.reference import ReferencePolicy
 
 TIMESTEPS = 100_000
@@ -56,9 +57,9 @@ def side_by_side(before: Episodes, after: Episodes) -> str:
     lines = []
     pairs = {left["prompt"]: (left, right) for left, right in zip(before.infos, after.infos, strict=True)}
     for left, right in itertools.islice(pairs.values(), NUM_SHOWN):
-        lines.append(f"> {left['prompt']} ...")
+        lines.append(f"> {display_text(left['prompt'], one_line=True)} ...")
         cells = [
-            textwrap.wrap(f"[{info['score']:+.2f}] {' '.join(info['completion'].split())}", width)
+            textwrap.wrap(f"[{info['score']:+.2f}] {display_text(' '.join(info['completion'].split()))}", width)
             for info in (left, right)
         ]
         lines += [f"  {a:<{width}}   {b}" for a, b in itertools.zip_longest(*cells, fillvalue="")]
@@ -77,7 +78,7 @@ def train_and_compare(timesteps: int, seed: int, out: Path, kl_coef: float = KL_
 
     before = evaluate(agent.policy, held_out)
     print(f"Training the embedded LM on {timesteps:,} tokens ...", flush=True)
-    agent.learn(timesteps, callback=run, progress_bar=True)
+    agent.learn(timesteps, callback=[run, SampleTexts(every=20, num_texts=2, path=out)], progress_bar=True)
     after = evaluate(agent.policy, held_out)
     print(f"\nThe same prompts, continued before (left) and after (right):\n\n{side_by_side(before, after)}\n")
     return {

@@ -19,7 +19,7 @@ def main() -> None:
         while not ended:
             _, reward, terminated, truncated, info = env.step(env.action_space.sample())
             ended = terminated or truncated
-        print(f"{reward:+.2f} {info['end_reason']:15} {env.render()!r}")
+        print(f"{reward:+.2f} {info['end_reason']:15} {env.render()}")
 
     words = [" sun", " rain", " day", " sea", " and", " the", " a", " bright", " cold", " was"]
     tokenizer = env.unwrapped.tokenizer
@@ -34,7 +34,7 @@ def main() -> None:
             action = env.action_space.sample(info["action_mask"])
             _, reward, terminated, truncated, info = env.step(action)
             ended = terminated or truncated
-        print(f"{reward:+.2f} {info['end_reason']:15} {env.render()!r}")
+        print(f"{reward:+.2f} {info['end_reason']:15} {env.render()}")
 
 
 if __name__ == "__main__":

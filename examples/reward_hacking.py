@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from textgym import TextBatch
+from textgym.rendering import display_text
 from textgym.scorers import Affine, Clip, Fluency, Product, Repetition, Sentiment, WeightedSum
 from textgym.testing import probe_hacks
 from textgym_agents import Agent, Episodes, LMPolicy, Reinforce, ReinforceConfig, collect
@@ -104,14 +105,14 @@ def side_by_side(left: Run, right: Run) -> str:
     lines = [f"  {left.name:<{width}}   {right.name}"]
     pairs = {text.prompt: (text, other) for text, other in zip(left.after, right.after, strict=True)}
     for prompt, texts in itertools.islice(pairs.items(), NUM_SHOWN):
-        lines.append(f"> {prompt} ...")
+        lines.append(f"> {display_text(prompt, one_line=True)} ...")
         cells = [cell(text, width) for text in texts]
         lines += [f"  {a:<{width}}   {b}" for a, b in itertools.zip_longest(*cells, fillvalue="")]
     return "\n".join(lines)
 
 
 def cell(text: ScoredText, width: int) -> list[str]:
-    words = " ".join(text.completion.split())
+    words = display_text(" ".join(text.completion.split()))
     return textwrap.wrap(f"[{text.score:+.2f}, perplexity {text.perplexity:,.1f}] {words}", width)
 
 

@@ -12,6 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from textgym import TextGenVecEnv
+from textgym.rendering import display_text
 from textgym_agents import env_seed
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
@@ -46,7 +47,7 @@ def main() -> None:
     after = stories(model)
 
     for story in after[:6]:
-        print(f"[{story['score']:+.2f}] {story['prompt']}|{story['completion']}")
+        print(f"[{story['score']:+.2f}] {display_text(story['prompt'] + '|' + story['completion'], one_line=True)}")
     means = [np.mean([story["score"] for story in batch]) for batch in (before, after)]
     print(f"mean sentiment on held-out prompts: before {means[0]:+.3f}, after {means[1]:+.3f}")
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
+from textgym.rendering import display_text
 from textgym.tokenizers import WordTokenizer
 from textgym_agents import env_seed
 
@@ -51,7 +52,7 @@ def main() -> None:
         actions, _ = model.predict(observations, deterministic=False)
         observations, _, _, infos = test_env.step(actions)
     for info in infos[:4]:
-        print(f"[{info['score']:+.2f}] {info['prompt']} ...{info['completion']}")
+        print(f"[{info['score']:+.2f}] {display_text(info['prompt'] + ' ...' + info['completion'])}")
     print(f"mean sentiment: before {before:+.3f}, after {after:+.3f}")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import textgym
+from textgym.rendering import display_text
 from textgym_agents import GRPO, Episodes, LMPolicy, collect
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -36,9 +37,9 @@ def evaluate(env_id: str, policy: LMPolicy) -> Episodes:
 def text_of(info: dict[str, Any]) -> str:
     """Return the completion of an episode; of a dialogue, one line per turn."""
     if "turns" not in info:
-        return info["completion"].strip()
+        return display_text(info["completion"].strip())
     names = {"assistant": "Helper:  ", "user": "Customer:"}
-    return "\n".join(f"{names[turn['role']]} {turn['content'].strip()}" for turn in info["turns"])
+    return "\n".join(f"{names[turn['role']]} {display_text(turn['content'].strip())}" for turn in info["turns"])
 
 
 def show(before: Episodes, after: Episodes) -> None:
@@ -46,7 +47,7 @@ def show(before: Episodes, after: Episodes) -> None:
     pairs = list(zip(before.infos, after.infos, strict=True))
     changed = [(left, right) for left, right in pairs if text_of(left) != text_of(right)]
     for left, right in changed[:NUM_SHOWN]:
-        print(f"\n{left['prompt']}")
+        print(f"\n{display_text(left['prompt'])}")
         for name, info in (("before", left), ("after", right)):
             first, *others = text_of(info).splitlines() or [""]
             print(f"  {name:<6} [{info['score']:.2f}]  {first}", *(f"{'':17}{line}" for line in others), sep="\n")

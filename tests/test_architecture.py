@@ -13,8 +13,8 @@ from fixtures import ROOT
 PACKAGES = {"textgym": ROOT / "textgym", "textgym_agents": ROOT / "agents" / "textgym_agents"}
 
 LAYERS = (
-    ("errors", "rendering", "version"),
-    ("registration", "tokenizers"),
+    ("errors", "version"),
+    ("registration", "rendering", "tokenizers"),
     ("prompts",),
     ("batch",),
     ("lm",),

@@ -10,6 +10,7 @@ agent, online, offline         base classes: learn, predict, gradient steps, che
 config, callbacks, checkpoint  hyper-parameters, hooks of ``learn``, files of an agent
 reinforce, a2c, ppo, grpo, expert_iteration, dqn, soft_q, behaviour_cloning, ilql   one algorithm each
 recording, run_folder          files of episodes and runs
+sample_texts                   texts of a training, printed and for TensorBoard
 decoding                       policies without learning: random, greedy, sampling, beam, best of n, tree search
 sb3                            the same policies for stock Stable-Baselines3
 reward_hacking                 search for texts that exploit a scorer
@@ -41,6 +42,7 @@ from textgym_agents.reference import KLConfig
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed
 from textgym_agents.run_folder import RunFolder
+from textgym_agents.sample_texts import SampleTexts
 from textgym_agents.soft_q import OfflineSoftQ, OfflineSoftQConfig, SoftQ, SoftQConfig
 from textgym_agents.value_function import FittedValueFunction, ValueFunction, ValueInputs
 
@@ -84,6 +86,7 @@ __all__ = [
     "Reinforce",
     "ReinforceConfig",
     "RunFolder",
+    "SampleTexts",
     "SoftQ",
     "SoftQConfig",
     "ValueFunction",

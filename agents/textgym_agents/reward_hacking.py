@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import textgym  # noqa: F401 (registers TextGen-v0)
+from textgym.rendering import display_text
 from textgym_agents.episodes import Episodes
 from textgym_agents.policy import LMPolicy
 from textgym_agents.reference import ReferencePolicy
@@ -80,7 +81,9 @@ class HackSearch:
         )
         for text in list(dict.fromkeys(self.hacks or self.after))[:3]:  # prompts can repeat
             shown = f"[{text.score:+.2f}, perplexity {text.perplexity:,.0f}] {text.prompt} ...{text.completion}"
-            lines.append(textwrap.fill(" ".join(shown.split()), 110, initial_indent="  ", subsequent_indent="    "))
+            lines.append(
+                textwrap.fill(display_text(" ".join(shown.split())), 110, initial_indent="  ", subsequent_indent="    ")
+            )
         return "\n".join(lines)
 
 

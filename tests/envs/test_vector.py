@@ -217,22 +217,6 @@ def test_call_and_get_attr_return_what_gymnasiums_own_vector_environment_does():
 # Rendering ------------------------------------------------------------------------------------------------------------
 
 
-def test_ansi_renders_prompt_and_completion():
-    env = gym.make("TextGen-v0", **KEYWORDS | {"prompts": ["Hi "]}, render_mode="ansi")
-    env.reset(seed=0)
-    assert env.render() == "Hi |"
-    env.step(CHAR.encode("a")[0])
-    assert env.render() == "Hi |a"
-
-
-def test_human_rendering_prints_at_every_reset_and_step(capsys):
-    env = gym.make("TextGen-v0", **KEYWORDS | {"prompts": ["Hi "]}, render_mode="human")
-    env.reset(seed=0)
-    env.step(CHAR.encode("a")[0])
-    assert env.render() is None
-    assert capsys.readouterr().out == "Hi |\nHi |a\n"
-
-
 def test_without_a_render_mode_nothing_is_printed(capsys):
     env = textgym.TextGenEnv(**KEYWORDS)
     env.reset(seed=0)

@@ -9,10 +9,15 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 
 from textgym.envs.config import TextGenConfig
 from textgym.envs.core import Core
+from textgym.envs.rendering import Rendering
+from textgym.envs.reset import ResetRequest
+from textgym.envs.step_result import State, Step
 from textgym.errors import unknown_name
+from textgym.rendering import colors_wanted, default_renderer, terminal_text
 from textgym.scorers.evaluation import get_states, set_states
 from textgym.tokenizers import Tokenizer
 
@@ -46,6 +51,9 @@ class CoreInterface:
         self.config = TextGenConfig.from_kwargs(keywords)
         self.core = Core(self.config.build(), num_envs, max_reward=max_reward)
         self.render_mode = render_mode
+        if render_mode == "rgb_array":
+            default_renderer()  # raises without Pillow
+        self._rendering = None if render_mode is None else Rendering(self.core)
         components = self.core.components
         space = components.observation.space(components.tokenizer, components.window, components.max_new_tokens)
         return space, gym.spaces.Discrete(self.core.num_actions)
@@ -174,6 +182,8 @@ class CoreInterface:
             ValueError: If the snapshot is of another ``num_envs`` or another window.
         """
         self.core.set_state(state)
+        if self._rendering is not None:
+            self._rendering.forget()
 
     def get_rng_states(self) -> list[dict[str, Any]]:
         """Return the states of the N generators, as JSON can hold them."""
@@ -196,17 +206,40 @@ class CoreInterface:
             if name in clone.__dict__:
                 clone.__dict__[name] = copy.deepcopy(clone.__dict__[name])
         clone.core = Core(self.core.components.clone(), self.core.num_envs, max_reward=self.core.max_reward)
+        clone._rendering = None  # which set_state would clear
         clone.set_state(self.get_state())
+        clone._rendering = copy.deepcopy(self._rendering)
         if self.core._log_probs is not None:  # of the next step, and not in snapshots
             clone.core.set_log_probs(self.core._log_probs.copy())
         return clone
 
-    def _text(self, index: int) -> str:
-        """Return prompt, bar and completion so far; an empty string before the first reset."""
-        core = self.core
-        start, end = core.prompt_lengths[index], core.lengths[index]
-        completion = core.components.tokenizer.decode(core.ids[index, start:end].tolist())
-        return f"{core.samples[index].prompt}|{completion}" if end else ""
+    def _reset(self, request: ResetRequest) -> State:
+        """Reset the core, and show it."""
+        state = self.core.reset(request)
+        if self._rendering is not None:
+            self._rendering.start(request.slots)
+            if self.render_mode == "human":
+                self._rendering.show(self.core)
+        return state
+
+    def _step(self, actions: Any, autoreset: AutoresetMode = AutoresetMode.DISABLED) -> Step:
+        """Step the core, and show it."""
+        rendering, lengths, log_probs = self._rendering, self.core.lengths, self.core._log_probs
+        step = self.core.step(actions, autoreset)
+        if rendering is not None:
+            rendering.record(self.core, lengths, log_probs, step)
+            if self.render_mode == "human":
+                rendering.show(self.core)
+        return step
+
+    def _rendered(self, index: int, mode: str | None) -> Any:
+        """Return one episode as text or as a picture; None in other render modes."""
+        if mode not in ("ansi", "rgb_array"):
+            return None
+        state = (self._rendering or Rendering(self.core)).state(self.core, index)
+        if mode == "rgb_array":
+            return default_renderer()(state)
+        return terminal_text(state, color=colors_wanted()) if self.core.lengths[index] else ""
 
     def _per_env(self, name: str, value: Any) -> list[Any]:
         """Return N values: one per environment of the attribute or result in ``PER_ENV``, otherwise the same."""

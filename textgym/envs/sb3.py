@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from textgym.envs.interface import CoreInterface
 from textgym.envs.reset import ResetRequest, num_episodes_of, option_rows
+from textgym.envs.single import TextGenEnv
 from textgym.envs.step_result import Column, infos, reset_columns, row_of, step_columns
 from textgym.errors import install_hint
 
@@ -31,17 +32,18 @@ class TextGenVecEnv(CoreInterface, VecEnv):
 
     Args:
         num_envs: N.
-        render_mode: ``"ansi"`` or None.
+        render_mode: ``"ansi"``, ``"rgb_array"`` or None.
         **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Stable-Baselines3's own declaration)
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": TextGenEnv.metadata["render_fps"]}  # noqa: RUF012 (Stable-Baselines3's own declaration)
 
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **kwargs: Any) -> None:
         limit = float(np.finfo(np.float32).max)
         spaces = self._build(kwargs, num_envs, render_mode, self.metadata["render_modes"], max_reward=limit)
         self._actions: Any = None
         super().__init__(num_envs, *spaces)
+        self.metadata = dict(type(self).metadata)  # SB3 drops the frame rate, which its video recorder reads
 
     def reset(self) -> Any:
         """Start N episodes with the seeds and options given to ``seed`` and ``set_options``.
@@ -55,7 +57,7 @@ class TextGenVecEnv(CoreInterface, VecEnv):
             raise ValueError(f"num_episodes must be the same in all environments, got {sorted(map(str, limits))}")
         rows = [(option_rows(one, 1) or [{}])[0] for one in options]
         slots = np.arange(self.num_envs)
-        state = self.core.reset(ResetRequest(slots, rows, rngs, is_full=True, num_episodes=limits.pop()))
+        state = self._reset(ResetRequest(slots, rows, rngs, is_full=True, num_episodes=limits.pop()))
         self.reset_infos = self._infos(reset_columns(state, slots, self.config.final_info))
         self._reset_seeds()
         self._reset_options()
@@ -73,7 +75,7 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         Raises:
             ScorerError: Also for a reward beyond the range of float32, the dtype of SB3's rewards.
         """
-        step = self.core.step(self._actions, AutoresetMode.SAME_STEP)
+        step = self._step(self._actions, AutoresetMode.SAME_STEP)
         final, now = step_columns(step, self.config.final_info)
         rows = self._infos(now)
         if step.final is not None and step.episode_end is not None:
@@ -90,14 +92,18 @@ class TextGenVecEnv(CoreInterface, VecEnv):
         """Do nothing; there is nothing to release."""
 
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
-        """Return N times None; there are no images."""
-        return [None] * self.num_envs
+        """Return N pictures with ``render_mode="rgb_array"``, else N times None."""
+        mode = self.render_mode if self.render_mode == "rgb_array" else None
+        return [self._rendered(slot, mode) for slot in range(self.num_envs)]
 
     def render(self, mode: str | None = None) -> Any:
-        """Return N texts so far with ``render_mode="ansi"``, else None."""
-        if (mode or self.render_mode) != "ansi":
+        """Return N texts with ``render_mode="ansi"``, one picture of all N with ``"rgb_array"``, else None."""
+        mode = mode or self.render_mode
+        if mode is None:
             return None
-        return [self._text(slot) for slot in range(self.num_envs)]
+        if mode == "ansi":
+            return [self._rendered(slot, mode) for slot in range(self.num_envs)]
+        return super().render(mode)
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """Return the attribute of the environments ``indices``; a method is that of the one object they all are."""

@@ -82,7 +82,11 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     ## Arguments
     The fields of ``textgym.envs.TextGenConfig``, as keywords; ``id``, a registered id, or ``task``, whose keywords are
     the defaults; ``max_episode_steps``, which is ``max_new_tokens`` under Gymnasium's name, also in ``gym.make``; and
-    ``render_mode`` (``"ansi"`` or ``"human"``).
+    ``render_mode``: with ``"ansi"``, ``render()`` returns prompt, bar and completion, in a terminal with each token
+    coloured by its reward, or by its probability if the agent passes it to ``set_log_probs``; with ``"rgb_array"``
+    (needs Pillow, ``textgym[render]``) a (240, 640, 3) uint8 picture of text, budget and reward; with ``"human"``,
+    ``reset`` and ``step`` write one line, updated in place, to stdout. In all, characters that are invisible or that a
+    terminal obeys are replaced by visible ones (``textgym.rendering``).
 
     ## References
     Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732); Ramamurthy et al.
@@ -98,13 +102,11 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     Discrete(97)
     """
 
-    metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
+    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        # Stable-Baselines3's make_vec_env passes "rgb_array" to every environment; Gymnasium warns of it.
-        modes = [*self.metadata["render_modes"], "rgb_array"]
         kwargs = {"max_episode_steps": _make_time_limit(self), **kwargs}
-        self.observation_space, self.action_space = self._build(kwargs, 1, render_mode, modes)
+        self.observation_space, self.action_space = self._build(kwargs, 1, render_mode, self.metadata["render_modes"])
         self.np_random = self.core.assignment.rngs[0]
         self._slot = np.zeros(1, dtype=np.int64)
         self._was_reset = False
@@ -118,12 +120,10 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
         _settle_time_limits(self, self.max_new_tokens, whole_stack=not self._was_reset)
         self._was_reset = True
         rng, np_random_seed = (None, None) if seed is None else seeding.np_random(seed)
-        state = self.core.reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
+        state = self._reset(ResetRequest(self._slot, option_rows(options, 1), [rng]))
         if rng is not None and np_random_seed is not None:
             self._np_random, self._np_random_seed = rng, np_random_seed
         info = self._info(reset_columns(state, self._slot, self.config.final_info))
-        if self.render_mode == "human":
-            print(self._text(0))
         return row_of(state.observation, 0), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -132,17 +132,15 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
             raise ValueError(
                 f"action must be one integer, got an array of shape {np.shape(action)}: take its entry, action[0]"
             )
-        step = self.core.step([action])
+        step = self._step([action])
         _, columns = step_columns(step, self.config.final_info)
         info = self._info(columns) if columns else {}
-        if self.render_mode == "human":
-            print(self._text(0))
         reward, terminated, truncated = float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0])
         return row_of(step.state.observation, 0), reward, terminated, truncated, info
 
-    def render(self) -> str | None:
-        """Return prompt, bar and completion so far with ``render_mode="ansi"``, else None."""
-        return self._text(0) if self.render_mode == "ansi" else None
+    def render(self) -> Any:
+        """Return the episode in the form of ``render_mode``, see the class."""
+        return self._rendered(0, self.render_mode)
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return (num_actions,) bool, True where an action is valid, as sb3-contrib's MaskablePPO expects it."""
@@ -186,7 +184,7 @@ def _settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: boo
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if caller is not env and not (isinstance(caller, gym.Wrapper) and caller.unwrapped is env):
+        if caller is not env and not _wraps(caller, env):
             if not whole_stack:
                 return
         elif isinstance(caller, gym.wrappers.TimeLimit):
@@ -200,3 +198,8 @@ def _settle_time_limits(env: gym.Env[Any, Any], budget: int, *, whole_stack: boo
                 _ = caller.spec  # cached by the wrapper before its limit changes
                 caller._max_episode_steps = sys.maxsize
         frame = frame.f_back
+
+
+def _wraps(caller: Any, env: gym.Env[Any, Any]) -> bool:
+    """Return whether ``caller`` is a wrapper of ``env``; in its constructor it may have no ``env`` yet."""
+    return isinstance(caller, gym.Wrapper) and hasattr(caller, "env") and caller.unwrapped is env

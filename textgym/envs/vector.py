@@ -29,7 +29,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         autoreset_mode: ``"NextStep"`` (Gymnasium's default), ``"SameStep"`` (no step is lost; the last observation
             and info are in ``info["final_obs"]`` and ``info["final_info"]``), or ``"Disabled"`` (reset ended
             sub-environments with ``reset(options={"reset_mask": mask})``).
-        render_mode: ``"ansi"`` or None.
+        render_mode: ``"ansi"``, ``"rgb_array"`` or None.
         **kwargs: The fields of ``TextGenConfig``, ``id``, ``task`` and ``max_episode_steps``, as for ``TextGenEnv``.
 
     >>> import gymnasium, textgym
@@ -39,7 +39,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
     (3, 64)
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": TextGenEnv.metadata["render_fps"]}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": TextGenEnv.metadata["render_fps"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
                     f"{left} of num_episodes are left, reset_mask selects {slots.size}: with fewer left it may select "
                     "ended episodes only, without seed and options; call reset() without reset_mask to start over"
                 )
-        state = self.core.reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
+        state = self._reset(ResetRequest(slots, rows, rngs, mask is None, num_episodes))
         return state.observation, vector_info(reset_columns(state, slots, self.config.final_info), self.num_envs)
 
     def step(
@@ -98,7 +98,7 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
         With ``"NextStep"``, sub-environments whose episodes ended in the previous step are reset instead; their actions
         are ignored.
         """
-        step = self.core.step(actions, self.autoreset_mode)
+        step = self._step(actions, self.autoreset_mode)
         final, now = step_columns(step, self.config.final_info)
         info = vector_info(now, self.num_envs) if now else {}
         if step.final is not None and step.episode_end is not None:
@@ -110,11 +110,11 @@ class TextGenVectorEnv(CoreInterface, VectorEnv[Any, npt.NDArray[np.int64], npt.
             info |= {"final_info": vector_info(final, self.num_envs), "_final_info": ended.copy()}
         return step.state.observation, step.rewards, step.terminated, step.truncated, info
 
-    def render(self) -> tuple[str, ...] | None:
-        """Return N texts so far with ``render_mode="ansi"``, else None."""
-        if self.render_mode != "ansi":
+    def render(self) -> tuple[Any, ...] | None:
+        """Return N texts or pictures, see ``TextGenEnv``, or None without a ``render_mode``."""
+        if self.render_mode is None:
             return None
-        return tuple(self._text(slot) for slot in range(self.num_envs))
+        return tuple(self._rendered(slot, self.render_mode) for slot in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method, or read an attribute, and return N results, as ``SyncVectorEnv.call`` does."""
