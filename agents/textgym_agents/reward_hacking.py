@@ -81,9 +81,8 @@ class HackSearch:
         )
         for text in list(dict.fromkeys(self.hacks or self.after))[:3]:  # prompts can repeat
             shown = f"[{text.score:+.2f}, perplexity {text.perplexity:,.0f}] {text.prompt} ...{text.completion}"
-            lines.append(
-                textwrap.fill(display_text(" ".join(shown.split())), 110, initial_indent="  ", subsequent_indent="    ")
-            )
+            shown = display_text(" ".join(shown.split()))
+            lines.append(textwrap.fill(shown, 110, initial_indent="  ", subsequent_indent="    "))
         return "\n".join(lines)
 
 

@@ -71,7 +71,7 @@ def test_human_writes_one_line_per_episode(capsys):
     updates = capsys.readouterr().out.split("\r")[1:]
     assert updates[0] == "step 0/4  reward +0.000  Hi |"
     assert updates[2].rstrip() == "step 2/4  reward +0.000  Hi |aa"
-    assert updates[4] == "step 4/4  reward +1.500  score +1.500  max_new_tokens  Hi |aaba\n"
+    assert updates[4] == "step 4/4  score +1.500  max_new_tokens  Hi |aaba\n"
 
 
 @pytest.mark.parametrize(

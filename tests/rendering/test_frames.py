@@ -51,7 +51,7 @@ def test_what_the_font_lacks_is_written_as_its_code():
 def test_no_character_is_drawn_as_an_empty_box():
     """The picture of a missing character differs from those of all others."""
     renderer = default_renderer()
-    for code in range(0x21, 0x3000):
+    for code in (*range(0x21, 0x600), *range(0x2000, 0x2200), *range(0x4E00, 0x4E20)):
         for character in drawn(renderer, chr(code)):
             assert renderer._mask(character) != renderer._missing
 

@@ -82,9 +82,7 @@ def test_the_line_is_overwritten_and_finished_at_the_end(monkeypatch):
     ended = RenderState(prompt="Hi", step=2, max_steps=2, total_reward=1.0, score=1.0, end_reason="eos")
     shown = lines([running, ended, running], monkeypatch=monkeypatch)
     assert shown == (
-        "\rstep 1/2  reward +0.250  Hi| there"
-        "\rstep 2/2  reward +1.000  score +1.000  eos  Hi|\n"
-        "\rstep 1/2  reward +0.250  Hi| there"
+        "\rstep 1/2  reward +0.250  Hi| there\rstep 2/2  score +1.000  eos  Hi|  \n\rstep 1/2  reward +0.250  Hi| there"
     )
 
 

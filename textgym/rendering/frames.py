@@ -61,10 +61,14 @@ class FrameRenderer:
         if self._rows < 2 or self._columns < 20:
             raise ValueError(f"a picture of {width} x {height} has no room for text of {font_size} pixels")
         self.width, self.height = width, height
+        self._top = self._header + MARGIN // 2 + 4  # of the text
+        self._empty = np.empty((height, width, 3), dtype=np.uint8)
+        self._empty[:] = BACKGROUND
+        self._empty[self._top - 4 : self._top + 4 + self._rows * self._cell[0], MARGIN - 4 : 4 - MARGIN] = PAPER
         self._missing = self._mask("\uffff")
         self._has_glyph: dict[str, bool] = {" ": True}
         self._indices: dict[str, int] = {" ": 0}
-        self._glyphs = np.zeros((1, *self._cell), dtype=np.uint8)  # coverage of each character
+        self._glyphs = np.zeros((1, *self._cell), dtype=np.uint16)  # coverage of each character, 0 to 256
 
     def __call__(self, state: RenderState, title: str = "") -> npt.NDArray[np.uint8]:
         """Return (height, width, 3) uint8.
@@ -73,19 +77,18 @@ class FrameRenderer:
             state: The episode.
             title: Text at the right of the status, where there is room.
         """
-        frame = np.empty((self.height, self.width, 3), dtype=np.uint8)
-        frame[:] = BACKGROUND
-        gap = " " * max(2, self._columns - len(state.status) - len(title))
-        header = display_text(state.status + gap + title if title else state.status, one_line=True)
+        frame = self._empty.copy()
+        status = state.status
+        if title and len(status) + 2 + len(title) > self._columns:
+            status = status.rpartition("  ")[0]  # without the end reason
+        header = display_text(status + f"{title:>{max(0, self._columns - len(status))}}", one_line=True)
         self._put(frame, 6, [[(c, STATUS, BACKGROUND) for c in self._characters(header)][: self._columns]], BACKGROUND)
         self._bar(frame, self._header - 4, 3, 0.0, min(1.0, state.step / state.max_steps), BUDGET)
         lines = self._wrapped(list(self._cells(state)))
         if len(lines) > self._rows:
             lines = lines[-self._rows :]
             lines[0] = [("\u2026", PROMPT, PAPER), *lines[0][1:]]
-        top = self._header + MARGIN // 2
-        frame[top : top + 8 + self._rows * self._cell[0], MARGIN - 4 : self.width - MARGIN + 4] = PAPER
-        self._put(frame, top + 4, lines, PAPER)
+        self._put(frame, self._top, lines, PAPER)
         self._reward_bar(frame, state)
         return frame
 
@@ -163,20 +166,20 @@ class FrameRenderer:
         self, frame: npt.NDArray[np.uint8], top: int, lines: list[list[Cell]], background: tuple[int, int, int]
     ) -> None:
         """Draw lines of cells, the first one at ``top``."""
-        rows, (height, width) = len(lines), self._cell
-        indices = np.zeros((rows, self._columns), dtype=np.int64)
-        colors = np.zeros((rows, self._columns, 3), dtype=np.int32)
-        behind = np.empty((rows, self._columns, 3), dtype=np.int32)
-        behind[:] = background
+        rows, columns, (height, width) = len(lines), max(map(len, lines)), self._cell
+        indices = np.zeros((rows, columns), dtype=np.int64)
+        colors = np.zeros((rows, columns, 3), dtype=np.uint16)
+        behind = np.full((rows, columns, 3), background, dtype=np.uint16)
         for i, line in enumerate(lines):
             for j, (character, color, below) in enumerate(line):
                 indices[i, j] = self._index(character)
                 colors[i, j], behind[i, j] = color, below
-        coverage = self._glyphs[indices].transpose(0, 2, 1, 3)[..., None].astype(np.int32)  # rows, height, columns, ...
-        colors, behind = colors[:, None, :, None], behind[:, None, :, None]
-        pixels = behind + (colors - behind) * coverage // 255
-        region = pixels.reshape(rows * height, self._columns * width, 3).astype(np.uint8)
-        frame[top : top + rows * height, MARGIN : MARGIN + self._columns * width] = region
+        coverage = self._glyphs[indices].transpose(0, 2, 1, 3)  # rows, height, columns, width
+        region = frame[top : top + rows * height, MARGIN : MARGIN + columns * width]
+        for channel in range(3):
+            color, below = colors[:, None, :, None, channel], behind[:, None, :, None, channel]
+            mixed = (below * (256 - coverage) + color * coverage) >> 8
+            region[..., channel] = mixed.reshape(rows * height, columns * width)
 
     def _index(self, character: str) -> int:
         """Return the row of ``_glyphs`` of a character with its combining marks, drawing it at the first time."""
@@ -187,7 +190,8 @@ class FrameRenderer:
             for mark in character:
                 self._draw.Draw(tile).text((0, 0), mark, font=self._font, fill=255)
             index = self._indices[character] = len(self._glyphs)
-            self._glyphs = np.concatenate([self._glyphs, np.asarray(tile)[None]])
+            coverage = np.asarray(tile, dtype=np.uint16)
+            self._glyphs = np.concatenate([self._glyphs, (coverage + (coverage >> 7))[None]])
         return index
 
     def _bar(

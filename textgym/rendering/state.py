@@ -1,5 +1,6 @@
 """What is shown of an episode."""
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["RenderState"]
@@ -37,9 +38,9 @@ class RenderState:
 
     @property
     def status(self) -> str:
-        """Step, budget, reward, and score of this or of the previous episode, in a few words."""
+        """Step, budget, reward where it is not the score, score of this or the previous episode, and end reason."""
         parts = [f"step {self.step}/{self.max_steps}"]
-        if self.total_reward == self.total_reward:
+        if not math.isnan(self.total_reward) and self.total_reward != self.score:
             parts.append(f"reward {self.total_reward:+.3f}")
         if self.score is not None:
             parts.append(f"score {self.score:+.3f}")
