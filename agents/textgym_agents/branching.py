@@ -13,7 +13,7 @@ from textgym_agents.config import check_count
 from textgym_agents.decoding.base import Decoder, Simulation, look_ahead_env, text_gen_env
 from textgym_agents.policy import Policy
 
-__all__ = ["BranchValues", "EpisodeStates", "branch", "episode_states"]
+__all__ = ["BranchValues", "EpisodeStates", "branch", "check_rollout_env", "episode_states", "play"]
 
 Snapshot = Mapping[str, Any]
 
@@ -117,29 +117,24 @@ def branch(
         raise TypeError(f"seed must be an integer, got {seed!r}")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    base = _checked_env(env, policy, has_actions=actions is not None)
+    base = check_rollout_env(env, policy, has_actions=actions is not None)
     snapshot = _checked_states(base, states)
     running = snapshot["running"]
     first = None if actions is None else _checked_actions(actions, running)
-    returns = np.zeros((*(running if first is None else first).shape, num_rollouts))
-    state_of = np.repeat(np.arange(len(running)), returns[0].size)
-    ids = snapshot["ids"][state_of] if return_ids else None
-    action_of = None if first is None else np.repeat(first.ravel(), num_rollouts)
-
-    generator = torch.Generator(getattr(policy, "device", "cpu"))
-    generator.manual_seed(int(np.random.SeedSequence(seed, spawn_key=(0,)).generate_state(1, np.uint64)[0]))
-    to_play = np.flatnonzero(running[state_of])
-    size = max(min(num_slots, to_play.size), 1)
-    simulation = Simulation(base, np.zeros(size, dtype=np.int64))
-    for start in range(0, to_play.size, size):
-        here = to_play[start : start + size]
-        slots = np.resize(here, size)  # the last batch is filled up with inactive copies: the KV cache keeps its shape
-        rngs = [np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1, i))).state for i in slots.tolist()]
-        simulation.state = {**select_slots(snapshot, state_of[slots]), "rngs": rngs}
-        chosen, active = None if action_of is None else action_of[slots], np.arange(size) < here.size
-        returns.flat[here] = _returns(simulation, policy, chosen, active, generator, gamma)[active]
-        if ids is not None:
-            ids[here] = simulation.ids[active]
+    shape = *(running if first is None else first).shape, num_rollouts
+    state_of = np.repeat(np.arange(len(running)), math.prod(shape[1:]))
+    flat, ids = play(
+        base,
+        policy,
+        snapshot,
+        state_of,
+        actions=None if first is None else np.repeat(first.ravel(), num_rollouts),
+        gamma=gamma,
+        seed=seed,
+        num_slots=num_slots,
+        return_ids=return_ids,
+    )
+    returns = flat.reshape(shape)
     with np.errstate(invalid="ignore"):  # infinite returns have no deviation
         means, deviations = returns.mean(axis=-1), returns.std(axis=-1, ddof=1)
     is_equal = (returns == returns[..., :1]).all(axis=-1)  # then without rounding errors
@@ -206,27 +201,107 @@ def episode_states(
     return EpisodeStates(states, rewards)
 
 
-def _returns(
-    simulation: Simulation,
+def play(
+    env: CoreInterface,
     policy: Any,
-    actions: npt.NDArray[np.int64] | None,
-    active: npt.NDArray[np.bool_],
-    generator: torch.Generator,
-    gamma: float,
-) -> npt.NDArray[np.float64]:
-    """Return the (N,) returns of rollouts from N states, 0 where inactive, after (N,) given actions if any."""
+    states: Snapshot,
+    state_of: npt.NDArray[np.int64],
+    *,
+    actions: npt.NDArray[np.int64] | None = None,
+    gamma: float = 1.0,
+    seed: int | Sequence[int] = 0,
+    num_slots: int = 256,
+    return_ids: bool = False,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
+    """Return the (P,) returns of P rollouts, and their (P, L) final texts with ``return_ids``; see ``branch``.
+
+    A slot whose rollout has ended starts the next one at once, so that all slots of the language model are used until
+    no rollout is left. Rollouts of one state should be neighbours: they share the cached keys and values of its text.
+    Decoders that plan whole texts do so in all slots together: for them, slots wait until all have ended.
+
+    Args:
+        env: The unwrapped environment, see ``check_rollout_env``.
+        policy: The policy.
+        states: A snapshot of M states of the environment.
+        state_of: (P,) int64, the state that each rollout starts in; those of ended episodes return 0.
+        actions: (P,) int64, the first action of each rollout; afterwards the policy acts.
+        gamma: Discount per step.
+        seed: Seed of the rollouts, or several numbers that make one.
+        num_slots: Rollouts in one batch of the language model, at most.
+        return_ids: Return the final texts too.
+
+    Raises:
+        ScorerError: If the scorer fails in a rollout, and ``on_scorer_error`` is ``"raise"``.
+        InvalidActionError: If a given action is masked, and ``on_invalid_action`` is ``"raise"``.
+    """
+    generator = torch.Generator(getattr(policy, "device", "cpu"))
+    generator.manual_seed(int(np.random.SeedSequence(seed, spawn_key=(0,)).generate_state(1, np.uint64)[0]))
+    returns = np.zeros(len(state_of))
+    ids = states["ids"][state_of] if return_ids else None
+    waiting = np.flatnonzero(states["running"][state_of])
+    size = max(min(num_slots, waiting.size), 1)
+    simulation = Simulation(env, np.zeros(size, dtype=np.int64))
     acting = policy.acting_in(simulation.env) if isinstance(policy, Decoder) else policy
-    if actions is None:
-        return simulation.roll_out(acting, active, generator, gamma)
-    log_probs = None
-    if simulation.env.core.components.kl is not None:
-        log_probs = policy.action_log_probs(simulation.ids, actions, simulation.masks(), active=active)
-    rewards = simulation.step(actions, log_probs, active)
-    return rewards + gamma * simulation.roll_out(acting, active, generator, gamma)
+    refills = acting is policy
+    rollouts, discounts, running = np.zeros(size, dtype=np.int64), np.ones(size), np.zeros(size, dtype=np.bool_)
+    next_one = 0
+    while running.any() or next_one < waiting.size:
+        given, log_probs = None, None
+        if next_one < waiting.size and not running.all() and (refills or not running.any()):
+            slots = np.flatnonzero(~running)[: waiting.size - next_one]
+            new = waiting[next_one : next_one + slots.size]
+            next_one += slots.size
+            simulation.restart(slots, _starts(env, states, state_of, new, seed))
+            rollouts[slots], discounts[slots], running[slots] = new, 1.0, True
+            given = None if actions is None else slots
+        if given is None:
+            acts = running.copy()
+            output = acting.act(simulation.ids, simulation.masks(), active=acts, generator=generator)
+            tokens, log_probs = output.actions, output.log_probs
+        else:
+            assert actions is not None
+            acts, tokens = np.zeros(size, dtype=np.bool_), np.zeros(size, dtype=np.int64)
+            acts[given], tokens[given] = True, actions[rollouts[given]]
+            if simulation.env.core.components.kl is not None:
+                log_probs = policy.action_log_probs(simulation.ids, tokens, simulation.masks(), active=acts)
+        rewards = simulation.step(tokens, log_probs, acts)
+        returns[rollouts[acts]] += discounts[acts] * rewards[acts]
+        discounts[acts] *= gamma
+        ended = running & ~simulation.running
+        if ids is not None:
+            ids[rollouts[ended]] = simulation.ids[ended]
+        running &= ~ended
+    return returns, ids
 
 
-def _checked_env(env: Any, policy: Any, *, has_actions: bool) -> CoreInterface:
-    """Return the unwrapped environment."""
+def _starts(
+    env: CoreInterface,
+    states: Snapshot,
+    state_of: npt.NDArray[np.int64],
+    rollouts: npt.NDArray[np.int64],
+    seed: int | Sequence[int],
+) -> dict[str, Any]:
+    """Return the snapshot in which some rollouts start; only a simulated user uses their generators."""
+    starts = select_slots(states, state_of[rollouts])
+    if env.has_turns:
+        sequences = (np.random.SeedSequence(seed, spawn_key=(1, i)) for i in rollouts.tolist())
+        starts["rngs"] = [np.random.PCG64(sequence).state for sequence in sequences]
+    return starts
+
+
+def check_rollout_env(env: Any, policy: Any, *, has_actions: bool = False) -> CoreInterface:
+    """Return the unwrapped environment, in which the policy can play.
+
+    Args:
+        env: An environment of the TextGen family, of any interface, wrapped or not.
+        policy: The policy.
+        has_actions: Whether the first action of rollouts is given.
+
+    Raises:
+        TypeError: If the environment is of another family, or ``policy`` does not act.
+        ValueError: If the actions are not the policy's tokens, or a KL penalty needs log-probabilities of given actions
+            that the policy does not give.
+    """
     if not hasattr(policy, "act"):
         raise TypeError(f"policy must have a method act, got {type(policy).__name__}; of an agent, give agent.policy")
     base = look_ahead_env(env, policy)

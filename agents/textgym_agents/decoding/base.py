@@ -1,6 +1,7 @@
 """Base class of the decoders, and simulation of an environment's episodes for those that look ahead."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from typing_extensions import Self
 
 from textgym.envs.core import Core
-from textgym.envs.interface import CoreInterface, select_slots
+from textgym.envs.interface import CoreInterface, combine_snapshots, select_slots
 from textgym.rewards import AdaptiveCoefficient
 from textgym_agents.policy import ActionOutput, LMPolicy, Policy
 from textgym_agents.rollout import check_fit, token_window
@@ -124,6 +125,19 @@ class Simulation:
         """Replace copy i by copy ``sources[i]``; (M,) int64."""
         self.state = select_slots(self.state, sources)
 
+    def restart(self, slots: npt.NDArray[np.int64], states: Mapping[str, Any]) -> None:
+        """Replace the copies ``slots``, (K,) int64, by the K slots of a snapshot of an equally configured environment.
+
+        The KL coefficient stays.
+        """
+        own = self.state
+        joined = combine_snapshots(
+            lambda v: np.concatenate(v) if isinstance(v[0], np.ndarray) else [*v[0], *v[1]], [own, states]
+        )
+        sources = np.arange(len(self._core.ids))
+        sources[slots] = len(sources) + np.arange(len(slots))
+        self.state = select_slots(joined, sources)
+
     def step(
         self, actions: npt.NDArray[np.int64], log_probs: npt.NDArray[np.floating] | None, active: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float64]:
@@ -138,7 +152,7 @@ class Simulation:
             return np.zeros(len(actions))
         if log_probs is not None:
             self._core.set_log_probs(log_probs)
-        return self._core.step(actions, where=active).rewards
+        return self._core.step(actions, where=None if active.all() else active).rewards
 
     def roll_out(
         self, policy: Policy, active: npt.NDArray[np.bool_], generator: torch.Generator, gamma: float = 1.0

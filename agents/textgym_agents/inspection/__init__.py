@@ -20,11 +20,26 @@ readiness   what keeps an agent from learning, before the training
 """
 
 from textgym_agents.inspection.alarms import RULES, Alarms, Rule, find_alarms
+replay      the states that actions of past episodes visited, rebuilt in a copy of their environment
+advantages  advantages and values by rollouts from those states, or exact where texts can be enumerated
+branches    values of other actions in a few states, with sample continuations
+credit      what a score owes to a token, by re-scoring, and what a decision depended on, by masking
+"""
+
+from textgym_agents.inspection.advantages import (
+    AdvantageEstimate,
+    advantage_mc,
+    exact_values,
+    mean_interval,
+)
+from textgym_agents.inspection.branches import branch_views
 from textgym_agents.inspection.comparison import compare
+from textgym_agents.inspection.credit import leave_one_out, occlusion, prefix_credit
 from textgym_agents.inspection.inspector import inspect
 from textgym_agents.inspection.loss_comparison import LossComparison, compare_losses
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.readiness import Finding, Findings, preflight
+from textgym_agents.inspection.replay import samples_of
 from textgym_agents.inspection.report import Alarm, Branch, EpisodeView, Report, TokenView
 from textgym_agents.inspection.table import COLUMNS, Column, TokenTable
 from textgym_agents.inspection.updates import UpdateReport, inspect_update
@@ -32,6 +47,7 @@ from textgym_agents.inspection.updates import UpdateReport, inspect_update
 __all__ = [
     "COLUMNS",
     "RULES",
+    "AdvantageEstimate",
     "Alarm",
     "Alarms",
     "Branch",
@@ -46,10 +62,18 @@ __all__ = [
     "TokenTable",
     "TokenView",
     "UpdateReport",
+    "advantage_mc",
+    "branch_views",
     "compare",
     "compare_losses",
+    "exact_values",
     "find_alarms",
     "inspect",
     "inspect_update",
+    "leave_one_out",
+    "mean_interval",
+    "occlusion",
+    "prefix_credit",
     "preflight",
+    "samples_of",
 ]

@@ -1,6 +1,8 @@
 """``inspect``, which makes the report of some episodes and a policy."""
 
+import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import textgym
 from textgym.lm import log_prob
 from textgym.tokenizers import Tokenizer
 from textgym_agents.episodes import Episodes
+from textgym_agents.inspection.advantages import advantage_mc, exact_values
 from textgym_agents.inspection.arguments import (
     Checkpoints,
     as_episodes,
@@ -25,6 +28,7 @@ from textgym_agents.inspection.arguments import (
     return_name,
     tokenizer_of,
 )
+from textgym_agents.inspection.branches import branch_views
 from textgym_agents.inspection.columns import (
     before_columns,
     distribution_columns,
@@ -35,10 +39,15 @@ from textgym_agents.inspection.columns import (
 from textgym_agents.inspection.report import Report
 from textgym_agents.inspection.subject import StateOutputs, Subject, as_policy, as_subject
 from textgym_agents.inspection.table import COLUMNS, TokenTable
+from textgym_agents.policy import BasePolicy
 from textgym_agents.run_folder import read_metrics
 
 __all__ = ["episode_info", "inspect"]
 
+_SHARE_OF_VALUES = 0.7
+"""Share of the time for rollouts that values get; branches get the rest."""
+_FEW_TOKENS = 64
+"""Largest vocabulary for which exact values are tried."""
 _LOGITS = 2**22
 """Logits of one micro-batch: 16 MB in float32, of which a few copies are made."""
 
@@ -83,8 +92,8 @@ def inspect(
         num_alternatives: K, the likeliest tokens to keep of each state; 0 keeps none.
         gamma: Discount per step; by default the agent's, else 1.
         gae_lambda: Lambda of the advantages; by default the agent's, else 0.95 with an ``LMPolicy``.
-        branches: Rollouts of each state at most, for ``advantage_mc`` and the values with their standard errors; 0 does
-            none.
+        branches: Rollouts of each state at most, for ``advantage_mc``, the values with their standard errors, and
+            ``report.branches``; 0 does none. Where texts can be enumerated, exact values stand beside them.
         seconds: Time for them; None sets no limit.
         columns: Names of the columns to keep, each of which must be known; by default all.
         run: Folder of a ``RunFolder``, whose metrics the report then holds.
@@ -143,6 +152,8 @@ def inspect(
         "seed": seed,
     }
     report = Report(table, [episode_info(episodes, b, decoder) for b in range(len(episodes))], about)
+    if branches:
+        _put_rollouts(report, env, subject, episodes, num_rollouts=branches, seconds=seconds, gamma=gamma, seed=seed)
     if run is not None:
         report.metrics = read_metrics(run)
     if columns is not None:
@@ -269,6 +280,39 @@ def _biography(checkpoints: Any, episodes: Episodes) -> torch.Tensor:
             columns[start : start + len(actions), k] = log_prob(subject.outputs(part, False).logits, actions)
             start += len(actions)
     return columns
+
+
+def _put_rollouts(
+    report: Report,
+    env: Any,
+    subject: Subject,
+    episodes: Episodes,
+    *,
+    num_rollouts: int,
+    seconds: float | None,
+    gamma: float,
+    seed: int,
+) -> None:
+    """Put the columns of values by rollouts, exact ones where texts are few, and the branches of some tokens."""
+    started = time.monotonic()
+    arguments: dict[str, Any] = {
+        "num_rollouts": num_rollouts, "gamma": gamma, "kl_coef": subject.penalty, "reference": subject.reference_policy,
+    }  # fmt: skip
+    limit = None if seconds is None else _SHARE_OF_VALUES * seconds
+    estimate = advantage_mc(env, subject.policy, episodes, **arguments, seconds=limit, seed=seed)
+    for name, values in estimate.columns().items():
+        report.table.put(name, values)
+    report.about["rounds"] = estimate.num_rounds
+    if not subject.penalty and subject.vocab_size <= _FEW_TOKENS:
+        with contextlib.suppress(ValueError, TypeError):  # where texts cannot be enumerated
+            exact = exact_values(env, subject.policy, episodes, gamma=gamma, max_transitions=200_000)
+            for name, values in exact.items():
+                report.table.put(name, values)
+    if isinstance(subject.policy, BasePolicy):
+        left = None if seconds is None else max(seconds - (time.monotonic() - started), 1e-3)
+        report.branches = branch_views(
+            env, subject.policy, episodes, **arguments, seconds=left, advantages=estimate.advantages, seed=seed + 1
+        )
 
 
 def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:

@@ -133,6 +133,44 @@ COLUMNS = {
                 ("dapo", "DAPO"),
             )
         ),
+        Column(
+            "advantage_mc",
+            "A by rollouts",
+            "r_t + gamma V(s_{t+1}) - V(s_t), both V by rollouts of the policy",
+            "return",
+            "diverging",
+        ),
+        Column("advantage_mc_se", "SE of A", "standard error of advantage_mc", "return"),
+        Column("advantage_mc_n", "rollouts", "number of rollouts of s_t", ""),
+        Column("advantage_mc_low", "A, lower bound", "lower end of the 95 % interval of A", "return", "diverging"),
+        Column("advantage_mc_high", "A, upper bound", "upper end of the 95 % interval of A", "return", "diverging"),
+        Column("value_mc", "V by rollouts", "V(s_t), the mean return of rollouts of the policy from s_t", "return"),
+        Column("value_mc_se", "SE of V", "standard error of value_mc", "return"),
+        Column("value_exact", "V, exact", "V(s_t) by dynamic programming", "return"),
+        Column("q_exact", "Q, exact", "Q(s_t, a_t) by dynamic programming", "return"),
+        Column("advantage_exact", "A, exact", "Q(s_t, a_t) - V(s_t) by dynamic programming", "return", "diverging"),
+        Column(
+            "credit_leave_one_out",
+            "leave one out",
+            "score of the text minus its score without the token",
+            "score",
+            "diverging",
+        ),
+        Column(
+            "credit_prefix",
+            "prefix difference",
+            "score of the text up to the token minus that of the text before it",
+            "score",
+            "diverging",
+        ),
+        Column(
+            "occlusion",
+            "occlusion",
+            "log pi(a_t|s_t) minus the same with one token of the context masked from attention; one number per token "
+            "of the text",
+            "nats",
+            "diverging",
+        ),
     )
 }
 """The columns by name."""
