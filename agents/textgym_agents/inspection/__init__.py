@@ -17,9 +17,6 @@ page        one static HTML file of a report
 statistics  numbers of one update of a training run
 alarms      statistics of a run that leave their bounds, as a callback and over finished runs
 readiness   what keeps an agent from learning, before the training
-"""
-
-from textgym_agents.inspection.alarms import RULES, Alarms, Rule, find_alarms
 replay      the states that actions of past episodes visited, rebuilt in a copy of their environment
 advantages  advantages and values by rollouts from those states, or exact where texts can be enumerated
 branches    values of other actions in a few states, with sample continuations
@@ -32,6 +29,7 @@ from textgym_agents.inspection.advantages import (
     exact_values,
     mean_interval,
 )
+from textgym_agents.inspection.alarms import RULES, Alarms, Rule, find_alarms
 from textgym_agents.inspection.branches import branch_views
 from textgym_agents.inspection.comparison import compare
 from textgym_agents.inspection.credit import leave_one_out, occlusion, prefix_credit
