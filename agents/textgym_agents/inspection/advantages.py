@@ -154,7 +154,7 @@ def advantage_mc(
     >>> policy = LMPolicy(textgym.lm.random_lm(5))
     >>> estimate = advantage_mc(env, policy, collect(env, policy, 4, seed=0))
     >>> total = estimate.advantages.sum(axis=1) - (estimate.rewards.sum(axis=1) - estimate.values[:, 0])
-    >>> estimate.advantages.shape == episodes.rewards.shape, bool(abs(total).max() < 1e-9)
+    >>> estimate.advantages.shape == estimate.rewards.shape, bool(abs(total).max() < 1e-9)
     (True, True)
     """
     num_rollouts, num_slots = check_count("num_rollouts", num_rollouts), check_count("num_slots", num_slots)
