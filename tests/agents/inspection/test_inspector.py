@@ -252,7 +252,7 @@ def test_more_episodes_than_memory_allows_are_refused_with_the_number_that_fits(
         ({"gamma": 2.0}, "gamma must be from 0 to 1"),
         ({"columns": ["kl"]}, "the column 'kl' needs a reference"),
         ({"columns": ["q_value"]}, "the column 'q_value' needs a policy with a Q-function"),
-        ({"columns": ["advantage"]}, "unknown column 'advantage'"),
+        ({"columns": ["advantages"]}, "unknown column 'advantages'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(policy, episodes, arguments, message):
