@@ -296,7 +296,7 @@ def _put_rollouts(
     """Put the columns of values by rollouts, exact ones where texts are few, and the branches of some tokens."""
     started = time.monotonic()
     arguments: dict[str, Any] = {
-        "num_rollouts": num_rollouts, "gamma": gamma, "kl_coef": subject.penalty, "reference": subject.reference_policy,
+        "num_rollouts": num_rollouts, "gamma": gamma, "kl_coef": subject.penalty, "reference": subject.kl_reference,
     }  # fmt: skip
     limit = None if seconds is None else _SHARE_OF_VALUES * seconds
     estimate = advantage_mc(env, subject.policy, episodes, **arguments, seconds=limit, seed=seed)
@@ -313,6 +313,8 @@ def _put_rollouts(
         report.branches = branch_views(
             env, subject.policy, episodes, **arguments, seconds=left, advantages=estimate.advantages, seed=seed + 1
         )
+        actions = [action for branch in report.branches for action in branch.actions]
+        report.table.add_texts(np.array(actions, dtype=np.int64), env.tokenizer)
 
 
 def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:

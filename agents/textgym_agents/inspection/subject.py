@@ -48,10 +48,8 @@ class Subject:
     episodes off, after the others."""
     reference: Callable[[Episodes, bool], StateOutputs] | None = None
     """The same of the reference of the KL penalty, if there is one."""
-    reference_policy: ReferencePolicy | None = None
-    """The reference itself, for rollouts."""
     kl_reference: ReferencePolicy | None = None
-    """That reference."""
+    """That reference, for rollouts."""
     gamma: float = 1.0
     gae_lambda: float | None = 0.95
     """Lambda of its advantages; None if it uses no generalized advantages."""

@@ -14,7 +14,7 @@ from fixtures import TOKENIZER, make_env, share_of_b, small_lm
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
 from textgym.testing.traces import check_same
-from textgym_agents import PPO, EpisodeRecorder, LMPolicy, QPolicy, RunFolder, collect, read_episodes
+from textgym_agents import DQN, PPO, EpisodeRecorder, LMPolicy, QPolicy, RunFolder, SoftQ, collect, read_episodes
 from textgym_agents.decoding import RandomPolicy
 from textgym_agents.inspection import Report, compare, inspect
 from textgym_agents.sb3 import EpisodeReplayBuffer, EpisodeRolloutBuffer, LMActorCriticPolicy, LMQPolicy
@@ -263,3 +263,34 @@ def test_arguments_out_of_range_are_refused(policy, episodes, arguments, message
 def test_only_the_named_columns_are_kept(policy, episodes):
     report = inspect(policy, episodes, env=make_env(), columns=["entropy", "log_prob"])
     assert list(report.table.columns) == ["entropy", "log_prob"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PPO(small_lm(), make_env(max_new_tokens=3), num_episodes=8, kl_coef=0.2, learning_rate=1e-2),
+        lambda: PPO(
+            small_lm(), make_env(max_new_tokens=3), num_episodes=8, kl_coef=0.2, kl_estimator="k3", learning_rate=1e-2
+        ),
+        lambda: SoftQ(small_lm(), make_env(max_new_tokens=3), num_episodes=8, temperature=0.2, learning_rate=1e-2),
+        lambda: SoftQ(small_lm(), make_env(max_new_tokens=3), num_episodes=8, temperature=0.2, relative_to_start=False),
+        lambda: PPO(
+            small_lm(), make_env(max_new_tokens=3, kl_penalty=0.2, reference=small_lm(1)), num_episodes=8, kl_coef=0.0
+        ),
+        lambda: DQN(
+            QPolicy(small_lm(), q_from="logits"), make_env(max_new_tokens=3), num_episodes=8, initial_temperature=0.5
+        ),
+    ],
+    ids=["k1", "k3", "soft q", "soft q, entropy", "in the environment", "dqn"],
+)
+def test_advantages_by_rollouts_and_the_other_columns_are_of_one_return(make):
+    agent = make().learn(48)
+    episodes = agent.collect()[:2]
+    report = inspect(agent, episodes, branches=2, seconds=None)
+    for episode in report.episodes:  # the advantages add up to the return minus V(s_0)
+        total = episode.tokens[0].return_to_go - episode.tokens[0].value_mc
+        assert episode.column("advantage_mc").sum() == pytest.approx(total, abs=1e-4)
+    starts = np.array([episode.tokens[0].return_to_go for episode in report.episodes])
+    name = report.about["return"]
+    is_penalized = name != "score" and "environment" not in name
+    assert is_penalized == (np.abs(starts - episodes.returns.numpy()).max() > 1e-4)
