@@ -1,6 +1,6 @@
 """Look at single tokens: what each was worth, why it was chosen, and what training did to it.
 
-    python examples/why_this_token.py [--timesteps 20000] [--seed 0] [--out runs/why-1] [--no-open]
+    python examples/why_this_token.py [--timesteps 15000] [--seed 0] [--out runs/why-1] [--no-open]
 
 Reinforce trains the embedded LM to write happier stories. Then four held-out prompts are continued by the LM before and
 after, with the same random numbers, and every token of these eight texts is judged by rollouts from copies of the
@@ -53,8 +53,8 @@ def belief_against_truth(report: Report) -> str:
 def main() -> None:
     """Train, compare, branch, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=20_000, help="tokens to train on (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=30, help="time for the rollouts (default: %(default)s)")
+    parser.add_argument("--timesteps", type=int, default=15_000, help="tokens to train on (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=25, help="time for the rollouts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the run (default: the first free runs/why-N)")
     parser.add_argument("--no-open", action="store_true", help="do not open the page")
