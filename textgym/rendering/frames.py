@@ -177,8 +177,8 @@ class FrameRenderer:
         coverage = self._glyphs[indices].transpose(0, 2, 1, 3)  # rows, height, columns, width
         region = frame[top : top + rows * height, MARGIN : MARGIN + columns * width]
         for channel in range(3):
-            color, below = colors[:, None, :, None, channel], behind[:, None, :, None, channel]
-            mixed = (below * (256 - coverage) + color * coverage) >> 8
+            ink, paper = colors[:, None, :, None, channel], behind[:, None, :, None, channel]
+            mixed = (paper * (256 - coverage) + ink * coverage) >> 8
             region[..., channel] = mixed.reshape(rows * height, columns * width)
 
     def _index(self, character: str) -> int:
