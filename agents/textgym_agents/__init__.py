@@ -6,10 +6,11 @@ value_function                 V(s) of the text so far, and the interface of oth
 branching                      Monte-Carlo values of given states and actions
 returns, losses                returns, advantages and losses, as pure functions
 reference                      the initial policy and the KL penalty against it
+token_stats                    entropy, rank and likeliest alternatives of sampled tokens
 agent, online, offline         base classes: learn, predict, gradient steps, checkpoints
 config, callbacks, checkpoint  hyper-parameters, hooks of ``learn``, files of an agent
 reinforce, a2c, ppo, grpo, expert_iteration, dqn, soft_q, behaviour_cloning, ilql   one algorithm each
-recording, run_folder          files of episodes and runs
+recording, reading, run_folder files of episodes and runs
 sample_texts                   texts of a training, printed and for TensorBoard
 decoding                       policies without learning: random, greedy, sampling, beam, best of n, tree search
 sb3                            the same policies for stock Stable-Baselines3
@@ -37,7 +38,8 @@ from textgym_agents.online import OnlineAgent
 from textgym_agents.policy import BasePolicy, LMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.q_policy import QPolicy
-from textgym_agents.recording import EpisodeRecorder, read_episodes
+from textgym_agents.reading import read_episodes
+from textgym_agents.recording import EpisodeRecorder
 from textgym_agents.reference import KLConfig
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 from textgym_agents.rollout import collect, env_seed

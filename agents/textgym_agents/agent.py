@@ -53,6 +53,8 @@ class Agent(ABC):
         planned_timesteps: ``num_timesteps`` at which the training is done, by the calls of ``learn`` so far.
         num_updates: Gradient steps.
         episodes: Episodes of the last update, for callbacks such as ``EpisodeRecorder``.
+        num_alternatives: What rollouts record of the distribution of each token; see ``collect``. Callbacks such as
+            ``EpisodeRecorder`` set it; None records nothing.
     """
 
     config_class: ClassVar[type[AgentConfig]]
@@ -95,6 +97,7 @@ class Agent(ABC):
         self.planned_timesteps = 0
         self.num_updates = 0
         self.episodes: Episodes | None = None
+        self.num_alternatives: int | None = None
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Return Adam over the language model and, if the agent has a critic, over the heads."""

@@ -74,6 +74,17 @@ class LMBackbone(nn.Module):
         self.eval()
 
     @property
+    def tokenizer(self) -> Any:
+        """Transformers tokenizer in the folder or repository that the model was loaded from; None without one."""
+        source = self.model.config._name_or_path
+        if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
+            return None
+        try:
+            return AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError):  # a name that was only ever given to a model; a tokenizer with code of its own
+            return None
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         weight = self.model.get_output_embeddings().weight
@@ -175,7 +186,7 @@ class LMBackbone(nn.Module):
         plain = self if self._lora is None else self.merged()
         with no_progress_bars():
             plain.model.save_pretrained(folder)
-        tokenizer = _tokenizer_of(self.model)
+        tokenizer = self.tokenizer
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         if self._lora is not None:
@@ -262,14 +273,3 @@ def _add_lora(model: PreTrainedModel, lora: Any) -> Any:
 def _adapted_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
     """Return the names and layers that have adapters."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
-
-
-def _tokenizer_of(model: PreTrainedModel) -> Any:
-    """Return the tokenizer in the folder or repository that a model was loaded from, or None."""
-    source = model.config._name_or_path
-    if not source or (Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists()):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):  # a name that was only ever given to a model; a tokenizer with code of its own
-        return None

@@ -150,12 +150,12 @@ def check_settings(config: Any, **ranges: tuple[float, float]) -> None:
             raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
-def check_count(name: str, value: Any) -> int:
-    """Return a positive integer argument.
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return an integer argument of at least ``least``.
 
     Raises:
         TypeError: If it is not an integer, such as 2.5, True or "100".
-        ValueError: If it is less than 1.
+        ValueError: If it is less.
 
     >>> check_count("num_episodes", 2.5)
     Traceback (most recent call last):
@@ -163,8 +163,8 @@ def check_count(name: str, value: Any) -> int:
     TypeError: num_episodes must be an integer, got 2.5
     """
     count: int = _checked(name, value, int)
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return count
 
 

@@ -2,14 +2,29 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Episodes", "default_positions"]
+from textgym.prompts import Sample
+from textgym.tokenizers import Tokenizer, fingerprint
+from textgym_agents.token_stats import EpisodeStats
+
+__all__ = ["EpisodeStart", "Episodes", "default_positions"]
+
+
+class EpisodeStart(NamedTuple):
+    """What an environment knew of an episode when it started, besides the ids of the prompt."""
+
+    sample: Sample
+    """The sample of the prompt source, with its references and metadata."""
+    prefix_length: int = 0
+    """Tokens at the end of the prompt that count as the start of the completion, from the reset option ``prefix``."""
+    rng_state: dict[str, Any] | None = None
+    """State of the episode's generator, by which a simulated user replies; None without a user."""
 
 
 @dataclass(repr=False)
@@ -49,6 +64,16 @@ class Episodes:
     """(B, T) float32, A_t, set by the update of a policy-gradient agent."""
     value_targets: torch.Tensor = None  # type: ignore[assignment]
     """(B, T) float32, the regression target of V(s_t), set by the update of an agent that learns V."""
+    stats: EpisodeStats | None = None
+    """Entropy, rank, mask size and alternatives of each step, if ``collect`` was given ``num_alternatives``."""
+    starts: list[EpisodeStart | None] | None = None
+    """What each episode started from besides its prompt's ids, None where unknown."""
+    tokenizer: Tokenizer | None = None
+    """Tokenizer of the environment that they were collected in; None for episodes of a file."""
+    vocabulary: str | None = None
+    """Fingerprint of the vocabulary that the episodes of a file were recorded with, if it is known."""
+    texts: dict[int, str] | None = None
+    """Text of each id in the completions of a file, for display, if they were recorded."""
 
     def __post_init__(self) -> None:
         if self.positions is None:
@@ -75,6 +100,17 @@ class Episodes:
     def scored(self) -> npt.NDArray[np.bool_]:
         """(B,) bool, False where the scorer failed under ``on_scorer_error="invalid"``."""
         return np.array([not math.isnan(info.get("score", 0.0)) for info in self.infos])
+
+    def check_vocabulary(self, tokenizer: Tokenizer) -> None:
+        """Raise a ValueError if it is known that the ids are of another vocabulary than the tokenizer's."""
+        known = self.vocabulary
+        if known is None and self.tokenizer is not None and self.tokenizer is not tokenizer:
+            known = fingerprint(self.tokenizer)
+        if known is not None and known != (own := fingerprint(tokenizer)):
+            raise ValueError(
+                f"the episodes were recorded with another vocabulary (fingerprint {known}) than the tokenizer's "
+                f"({own}): their ids mean other tokens; use the tokenizer or model that they were recorded with"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +143,11 @@ class Episodes:
             reference_log_probs=of_chosen(self.reference_log_probs),
             advantages=of_chosen(self.advantages),
             value_targets=of_chosen(self.value_targets),
+            stats=None if self.stats is None else EpisodeStats(*map(of_chosen, self.stats)),
+            starts=None if self.starts is None else [self.starts[i] for i in chosen.tolist()],
+            tokenizer=self.tokenizer,
+            vocabulary=self.vocabulary,
+            texts=self.texts,
         )
 
     def groups(self) -> torch.Tensor:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
+from textgym.tokenizers import as_tokenizer
 from textgym_agents.agent import Agent
 from textgym_agents.config import AgentConfig
 from textgym_agents.episodes import Episodes
-from textgym_agents.recording import read_episodes
+from textgym_agents.reading import read_episodes
 
 __all__ = ["OfflineAgent"]
 
@@ -46,6 +47,8 @@ class OfflineAgent(Agent):
         if isinstance(data, (str, PathLike)):
             data = read_episodes(data)
         _check_data(data, self.policy.vocab_size)
+        if data.vocabulary is not None and (tokenizer := self.policy.backbone.tokenizer) is not None:
+            data.check_vocabulary(as_tokenizer(tokenizer))
         self.data = _without_failures(data)
 
     @classmethod

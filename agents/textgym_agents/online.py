@@ -135,7 +135,14 @@ class OnlineAgent(Agent):
     def collect(self) -> Episodes:
         """Collect ``config.num_episodes`` episodes with the policy, and count their tokens."""
         seed = env_seed(self.config.seed) if self.num_timesteps == 0 else None
-        self.episodes = collect(self.env, self.policy, self.config.num_episodes, seed=seed, generator=self.generator)
+        self.episodes = collect(
+            self.env,
+            self.policy,
+            self.config.num_episodes,
+            seed=seed,
+            generator=self.generator,
+            num_alternatives=self.num_alternatives,
+        )
         self.num_timesteps += int(self.episodes.num_steps.sum())
         return self.episodes
 

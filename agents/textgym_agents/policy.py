@@ -20,6 +20,7 @@ from textgym.errors import unknown_name
 from textgym.lm import log_prob, sample
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
+from textgym_agents.token_stats import TokenStats, token_stats
 from textgym_agents.value_function import LinearValue, PrefixValue, ValueInputs
 
 __all__ = [
@@ -48,6 +49,8 @@ class ActionOutput(NamedTuple):
     """(N,) log pi(a|s), in nats."""
     values: npt.NDArray[np.float32]
     """(N,) V(s)."""
+    stats: TokenStats | None = None
+    """The distributions that sampled, if ``num_alternatives`` is given."""
 
 
 class Policy(Protocol):
@@ -75,6 +78,8 @@ class Policy(Protocol):
             active: (N,) bool, texts whose action is used; the actions of the others are arbitrary.
             deterministic: Choose the best token instead of sampling.
             generator: Random generator of the sampling.
+
+        A policy that records the distributions it samples from takes ``num_alternatives`` too; see ``BasePolicy.act``.
         """
         ...
 
@@ -125,17 +130,33 @@ class BasePolicy(nn.Module, ABC):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        num_alternatives: int | None = None,
     ) -> ActionOutput:
         """Choose the next token of N texts, feeding the model only the new tokens of each; see ``Policy.act``.
+
+        Log-probabilities and statistics are those of the distribution that samples, after mask and temperature.
+
+        Args:
+            ids: As in ``Policy.act``.
+            action_masks: As in ``Policy.act``.
+            active: As in ``Policy.act``.
+            deterministic: As in ``Policy.act``.
+            generator: As in ``Policy.act``.
+            num_alternatives: K, the number of most probable tokens in ``stats``, which has entropy and rank too. The
+                tokens chosen do not depend on it. None computes no statistics.
 
         Raises:
             FloatingPointError: If the model has diverged and its logits are NaN.
         """
         behaviour, preferences, values = self._outputs(ids, action_masks, active)
-        actions, log_probs = choose(
-            behaviour, deterministic=deterministic, preferences=preferences, generator=generator
+        actions, log_probs, stats = choose(
+            behaviour,
+            deterministic=deterministic,
+            preferences=preferences,
+            generator=generator,
+            num_alternatives=num_alternatives,
         )
-        return ActionOutput(actions, log_probs, values.cpu().numpy())
+        return ActionOutput(actions, log_probs, values.cpu().numpy(), stats)
 
     @torch.no_grad()
     def action_log_probs(
@@ -420,8 +441,9 @@ def choose(
     deterministic: bool = False,
     preferences: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Sample a token per row of (N, V) float32 logits, or take the best: (N,) tokens, (N,) log-probabilities.
+    num_alternatives: int | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], TokenStats | None]:
+    """Sample a token per row of (N, V) float32 logits, or take the best.
 
     Args:
         logits: (N, V) float32, the input of the softmax.
@@ -429,18 +451,29 @@ def choose(
         deterministic: Take the token of the largest preference instead of sampling.
         preferences: (N, V) float32, by default the logits.
         generator: Random generator of the sampling.
+        num_alternatives: As in ``BasePolicy.act``.
+
+    Returns:
+        (N,) tokens, their (N,) log-probabilities, and statistics, None without ``num_alternatives``.
 
     Raises:
         FloatingPointError: If logits or preferences are NaN.
     """
     logits = masked(logits, action_masks)
     preferences = logits if preferences is None else preferences
-    # For a row of NaN, `sample` returns V, which is not a token.
-    actions = preferences.argmax(dim=-1) if deterministic else sample(logits, generator).clamp(max=logits.shape[1] - 1)
+    probabilities = None if num_alternatives is None else torch.softmax(logits, dim=-1, dtype=torch.float32)
+    if deterministic:
+        actions = preferences.argmax(dim=-1)
+    else:  # for a row of NaN, `sample` returns V, which is not a token
+        actions = sample(logits, generator, probabilities=probabilities).to(logits.device)
+        actions = actions.clamp(max=logits.shape[1] - 1)
     log_probs = log_prob(logits, actions)
     if log_probs.isnan().any() or (preferences is not logits and preferences.isnan().any()):
         raise FloatingPointError("the model's logits or Q-values are NaN, so no token can be chosen by them")
-    return actions.cpu().numpy(), log_probs.cpu().numpy()
+    stats = None
+    if num_alternatives is not None and probabilities is not None:
+        stats = token_stats(logits, probabilities, actions, log_probs, num_alternatives)
+    return actions.cpu().numpy(), log_probs.cpu().numpy(), stats
 
 
 def masked(logits: torch.Tensor, valid: torch.Tensor | npt.NDArray[np.bool_] | None) -> torch.Tensor:

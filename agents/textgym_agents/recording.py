@@ -1,32 +1,28 @@
-"""Episodes on disk, one per row, as JSON lines or Parquet."""
+"""Episodes written to files as rows of JSON lines or Parquet, during training or at once."""
 
 import base64
 import io
 import json
 import math
+import warnings
 import weakref
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from typing_extensions import Self
 
-from textgym.errors import install_hint
+from textgym.tokenizers import Tokenizer, fingerprint
 from textgym_agents.callbacks import Callback
-from textgym_agents.episodes import Episodes
+from textgym_agents.config import check_count
+from textgym_agents.episodes import Episodes, EpisodeStart
+from textgym_agents.reading import INFO_COLUMNS, SCHEMA, Row, import_pyarrow, parsed_json, read_episodes
+from textgym_agents.token_stats import EpisodeStats
 
 __all__ = ["EpisodeRecorder", "append_whole", "read_episodes"]
-
-INFO_COLUMNS = ("prompt", "completion", "score", "scores", "group", "end_reason", "kl", "scorer_error", "turns")
-"""Info keys stored as columns. ``completion_ids``, ``length`` and ``is_action`` are derived on load, others lost."""
-
-Row = dict[str, Any]
-"""One episode: the columns of ``EpisodeRecorder``, masks as bytes."""
 
 
 class EpisodeRecorder(Callback):
@@ -34,43 +30,67 @@ class EpisodeRecorder(Callback):
 
     | column | type | meaning |
     | --- | --- | --- |
+    | ``schema`` | text | ``"textgym.episode/1"``, name and version of these columns |
+    | ``vocabulary`` | text | ``textgym.tokenizers.fingerprint`` of the tokenizer; null if unknown |
+    | ``update`` | int | number of the update among those recorded, from 1; null outside of training |
     | ``prompt_ids`` | list of int | tokens of the prompt |
     | ``completion_ids`` | list of int, C | tokens after the prompt |
+    | ``tokens`` | list of text, C | ``token_text`` of each of these tokens; null without a tokenizer |
     | ``is_action`` | list of bool, C | True for the T actions, False for a user's tokens; null if all are actions |
     | ``rewards`` | list of float, T | reward of each step |
     | ``log_probs`` | list of float, T | log pi(a|s) of the acting policy, in nats; null if unknown |
     | ``values`` | list of float, T | V(s) of the acting policy; 0 if it has none |
+    | ``entropies`` | list of float, T | entropy of pi(.|s), in nats |
+    | ``ranks`` | list of int, T | 1 + the number of tokens more probable than the chosen one |
+    | ``mask_sizes`` | list of int, T | number of valid tokens |
+    | ``alternative_ids`` | T lists of K int | the K most probable tokens; null where fewer have a probability |
+    | ``alternative_log_probs`` | T lists of K float | their log-probabilities |
     | ``truncated`` | bool | whether the episode was truncated |
     | ``action_masks`` | bytes, base64 in JSON | (T, ceil(V / 8)) packed bits; null if all actions were valid |
     | ``prompt``, ``completion``, ``end_reason`` | text | as in ``info`` |
     | ``score``, ``scores`` | float, object | as in ``info``, total and by component; null for NaN |
     | ``group``, ``kl``, ``scorer_error`` | int, float, text | as in ``info``; null if absent |
     | ``turns`` | list of objects | as in ``info``: ``role`` and ``content`` of each; null if there is no user |
+    | ``references`` | list of text | references of the sample; null if unknown |
+    | ``metadata`` | object, a JSON text in Parquet | metadata of the sample; null if JSON cannot hold it exactly |
+    | ``prefix_length`` | int | tokens at the end of ``prompt_ids`` that count as the start of the completion |
+    | ``rng`` | text | JSON of the generator's state at the start, for a simulated user; null without one |
 
-    As a callback of ``learn`` it writes the episodes of each update; ``write`` takes episodes directly. Prefer JSON
-    lines: each write leaves complete lines on disk. A Parquet file is readable only after the training (also if it
-    raised), ``close``, a ``with`` block or the exit of the program; it is lost if the program is killed. Lone
-    surrogates, which UTF-8 cannot encode, are escaped.
+    Log-probabilities, entropies, ranks and alternatives are those of the distribution that sampled, after mask and
+    temperature; the four columns from ``entropies`` on are null where ``collect`` was not given ``num_alternatives``.
+    Numbers are decimals of float32, which reading restores exactly.
+
+    As a callback of ``learn`` it writes the episodes of each update to JSON lines; ``write`` takes episodes directly.
+    Each write leaves complete lines on disk: a program that is killed loses the episodes of the update under way. A
+    Parquet file is readable only once it is complete, so training is not recorded in one; to convert a recording,
+    ``with EpisodeRecorder("run.parquet") as recorder: recorder.write(read_episodes("run.jsonl"))``. It is complete
+    after ``close``, a ``with`` block or the exit of the program. Lone surrogates, which UTF-8 cannot encode, are
+    escaped.
 
     Args:
         path: File name ending in ``.jsonl`` or, with the extra ``parquet``, in ``.parquet``.
-        append: Append to the file if it exists; JSON lines only.
+        append: Append to the file if it exists; JSON lines only. A last line that is cut off is removed with a warning.
+        num_alternatives: K, what the rollouts of ``learn`` record of the distribution of each token: its entropy, the
+            rank of the token and the K most probable ones. None records none of them.
 
     Raises:
-        ValueError: If the suffix is unknown, ``append`` is True for Parquet, or the last line of the file is cut off.
+        ValueError: If the suffix is unknown, ``append`` is True for Parquet, or ``num_alternatives`` is negative.
         FileExistsError: If the file exists and ``append`` is False.
         ImportError: If pyarrow is needed but not installed.
 
     >>> import tempfile, gymnasium, textgym
-    >>> from textgym_agents import LMPolicy, collect
+    >>> from textgym_agents import LMPolicy, collect, read_episodes
     >>> env = gymnasium.make_vec("TextGen-v0", num_envs=2, max_new_tokens=4)
     >>> path = Path(tempfile.mkdtemp(), "episodes.jsonl")
-    >>> EpisodeRecorder(path).write(collect(env, LMPolicy("tiny"), 2, seed=0))
-    >>> len(read_episodes(path))
-    2
+    >>> EpisodeRecorder(path).write(collect(env, LMPolicy("tiny"), 2, seed=0, num_alternatives=3))
+    >>> read_episodes(path).stats.alternative_ids.shape
+    torch.Size([2, 4, 3])
     """
 
-    def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
+    def __init__(self, path: str | PathLike[str], *, append: bool = False, num_alternatives: int | None = 0) -> None:
+        if num_alternatives is not None:
+            check_count("num_alternatives", num_alternatives, least=0)
+        self.num_alternatives = num_alternatives
         self.path = Path(path)
         if self.path.exists() and not append:
             raise FileExistsError(f"{self.path} already exists; choose another file or set append=True")
@@ -81,26 +101,37 @@ class EpisodeRecorder(Callback):
             self._file = _Parquet(self.path, append)
         else:
             raise ValueError(f"episodes are written to .jsonl or .parquet, got {self.path.name!r}")
+        self._update = self._file.last_update
+        self._setting_before: int | None = None
 
     def write(self, episodes: Episodes) -> None:
         """Write episodes; raises a ValueError if the file is Parquet and closed."""
-        self._file.write([_row(episodes, b) for b in range(len(episodes))])
+        self._file.write(_rows(episodes))
 
     def close(self) -> None:
         """Complete a Parquet file; has no effect on JSON lines or when called again."""
         self._file.close()
 
     def on_training_start(self, agent: Any) -> None:
-        """Raise a ValueError if the file is Parquet and closed."""
-        self._file.write([])
+        """Let the agent's rollouts record; raises a ValueError if the file is Parquet."""
+        if isinstance(self._file, _Parquet):
+            raise ValueError(
+                f"training cannot be recorded in {self.path.name}: a Parquet file is readable only once it is "
+                "complete, so all would be lost if the program is killed. Record in a .jsonl file and convert it: "
+                "EpisodeRecorder('run.parquet').write(read_episodes('run.jsonl'))"
+            )
+        self._setting_before = getattr(agent, "num_alternatives", None)
+        if self.num_alternatives is not None:
+            agent.num_alternatives = max(self.num_alternatives, self._setting_before or 0)
 
     def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
         """Write the episodes of an update."""
-        self.write(episodes)
+        self._update += 1
+        self._file.write(_rows(episodes, self._update))
 
     def on_training_end(self, agent: Any) -> None:
-        """Complete a Parquet file."""
-        self.close()
+        """Restore what the agent's rollouts record."""
+        agent.num_alternatives = self._setting_before
 
     def __enter__(self) -> Self:
         return self
@@ -109,30 +140,6 @@ class EpisodeRecorder(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def read_episodes(path: str | PathLike[str]) -> Episodes:
-    """Read episodes that ``EpisodeRecorder`` wrote, with exact arrays, or another program's file with the same columns.
-
-    Only ``prompt_ids``, ``completion_ids`` and ``rewards`` are required. Missing ``log_probs`` become NaN, missing
-    ``values`` 0; without ``is_action`` all tokens of the completion are actions.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the suffix is unknown, the file is empty, or a row is damaged, lacks a column or has numbers
-            that are not finite. The message names the row.
-        ImportError: If pyarrow is needed but not installed.
-    """
-    path = Path(path)
-    if path.suffix == ".jsonl":
-        rows = list(_json_rows(path))
-    elif path.suffix == ".parquet":
-        rows = list(_parquet_rows(path))
-    else:
-        raise ValueError(f"episodes are read from .jsonl or .parquet, got {path.name!r}")
-    if not rows:
-        raise ValueError(f"{path} contains no episodes")
-    return _to_episodes(path, rows)
 
 
 def append_whole(file: io.FileIO, data: bytes) -> None:
@@ -150,61 +157,68 @@ class _JsonLines:
     """Writer of JSON lines."""
 
     def __init__(self, path: Path, append: bool) -> None:
-        if append and path.exists() and path.stat().st_size:
-            with path.open("rb") as before:
-                before.seek(-1, 2)
-                if before.read() != b"\n":
-                    raise ValueError(f"the last line of {path} is cut off; remove it before appending")
         path.touch(exist_ok=append)
         self._path = path
+        self.last_update = _prepare_to_append(path) if append else 0
 
     def write(self, rows: list[Row]) -> None:
-        lines = (json.dumps(_with_base64_masks(row), ensure_ascii=False) + "\n" for row in rows)
+        encode = json.JSONEncoder(ensure_ascii=False).encode
+        lines = "".join(encode(_with_base64_masks(row)) + "\n" for row in rows)
         with self._path.open("ab", buffering=0) as file:
-            append_whole(file, "".join(lines).encode())
+            append_whole(file, lines.encode())
 
     def close(self) -> None:
         """Do nothing: the file is complete after each write."""
 
 
+def _prepare_to_append(path: Path) -> int:
+    """Make the last line complete, or remove it if it is cut off; return the number of the last update, or 0."""
+    with path.open("rb+") as file:
+        start = end = file.seek(0, io.SEEK_END)
+        line = b""
+        while start and b"\n" not in line[:-1]:
+            start = max(0, start - 2**16)
+            file.seek(start)
+            line = file.read(end - start)
+        line = line[line[:-1].rfind(b"\n") + 1 :]
+        try:
+            row = parsed_json(line) if line else None
+        except ValueError:
+            row = None
+            if not line.endswith(b"\n"):
+                warnings.warn(f"the last line of {path} is cut off and is removed", stacklevel=4)
+                file.truncate(end - len(line))
+                return _prepare_to_append(path)
+        if line and not line.endswith(b"\n"):
+            file.write(b"\n")
+    update = row.get("update") if isinstance(row, dict) else None
+    return update if isinstance(update, int) else 0
+
+
 def _with_base64_masks(row: Row) -> Row:
     masks = row["action_masks"]
-    return row | {"action_masks": None if masks is None else base64.b64encode(masks).decode()}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yield the location of each row, for error messages, and the row."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise TypeError(f"expected a JSON object, got {type(row).__name__}")
-                if row.get("action_masks"):
-                    row["action_masks"] = base64.b64decode(row["action_masks"], validate=True)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{where} is damaged or cut off: {error}") from error
-            yield where, row
+    return row if masks is None else row | {"action_masks": base64.b64encode(masks).decode()}
 
 
 class _Parquet:
     """Writer of Parquet, a row group per write; ``close`` writes the footer, without which the file is unreadable."""
 
+    last_update = 0
+
     def __init__(self, path: Path, append: bool) -> None:
-        self._arrow, parquet = _import_pyarrow()
+        self._arrow, parquet = import_pyarrow()
         if append:
             raise ValueError("append=True needs a .jsonl file: Parquet files cannot be appended to")
-        self._schema = _schema(self._arrow)
+        self._schema = _parquet_schema(self._arrow)
         self._file = path.open("xb")
-        self._writer = parquet.ParquetWriter(self._file, self._schema)
+        self._writer = parquet.ParquetWriter(self._file, self._schema, write_page_checksum=True)
         weakref.finalize(self, _complete, self._writer, self._file)  # at the latest when the program ends
 
     def write(self, rows: list[Row]) -> None:
         if self._file.closed:
             raise ValueError("this Parquet file is closed and cannot be appended to; use .jsonl or another file")
-        if not rows:
-            return
+        for row in rows:
+            row["metadata"] = None if row["metadata"] is None else json.dumps(row["metadata"], ensure_ascii=False)
         self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
 
     def close(self) -> None:
@@ -216,39 +230,25 @@ def _complete(writer: Any, file: io.BufferedWriter) -> None:
     file.close()
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    arrow, parquet = _import_pyarrow()
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a complete Parquet file (was the recorder closed?): {error}") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        if isinstance(row.get("scores"), list):  # a map is returned as pairs
-            row["scores"] = dict(row["scores"])
-        yield f"{path}, row {number}", row
-
-
-def _import_pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(f"Parquet files need pyarrow, .jsonl files do not: {install_hint('parquet')}") from error
-    return pyarrow, pyarrow.parquet
-
-
-def _schema(arrow: Any) -> Any:
-    numbers, text = arrow.list_(arrow.float32()), arrow.string()
+def _parquet_schema(arrow: Any) -> Any:
+    floats, ids, text = arrow.list_(arrow.float32()), arrow.list_(arrow.int64()), arrow.string()
     return arrow.schema(
         {
-            "prompt_ids": arrow.list_(arrow.int64()),
-            "completion_ids": arrow.list_(arrow.int64()),
+            "schema": text,
+            "vocabulary": text,
+            "update": arrow.int64(),
+            "prompt_ids": ids,
+            "completion_ids": ids,
+            "tokens": arrow.list_(text),
             "is_action": arrow.list_(arrow.bool_()),
-            "rewards": numbers,
-            "log_probs": numbers,
-            "values": numbers,
+            "rewards": floats,
+            "log_probs": floats,
+            "values": floats,
+            "entropies": floats,
+            "ranks": ids,
+            "mask_sizes": ids,
+            "alternative_ids": arrow.list_(ids),
+            "alternative_log_probs": arrow.list_(floats),
             "truncated": arrow.bool_(),
             "action_masks": arrow.binary(),
             "prompt": text,
@@ -260,140 +260,126 @@ def _schema(arrow: Any) -> Any:
             "kl": arrow.float64(),
             "scorer_error": text,
             "turns": arrow.list_(arrow.struct({"role": text, "content": text})),
+            "references": arrow.list_(text),
+            "metadata": text,
+            "prefix_length": arrow.int64(),
+            "rng": text,
         }
     )
 
 
-def _row(episodes: Episodes, b: int) -> Row:
-    """Return one episode as plain Python values; float32 numbers are exact as Python floats."""
-    start, end, steps = int(episodes.prompt_lengths[b]), int(episodes.text_lengths[b]), int(episodes.num_steps[b])
-    is_action = torch.zeros(end - start, dtype=torch.bool)
-    is_action[episodes.positions[b, :steps] - start] = True
-    masks, log_probs = episodes.action_masks, episodes.log_probs[b, :steps]
+def _rows(episodes: Episodes, update: int | None = None) -> list[Row]:
+    """Return B episodes as plain Python values.
+
+    Args:
+        episodes: B episodes.
+        update: Number of the update they were collected for, if that is not in their infos.
+    """
+    starts, ends, steps = (x.tolist() for x in (episodes.prompt_lengths, episodes.text_lengths, episodes.num_steps))
+    ids, positions = episodes.ids.tolist(), episodes.positions.tolist()
+    floats = {name: _decimals(getattr(episodes, name)) for name in ("rewards", "log_probs", "values")}
+    unknown = episodes.log_probs.isnan().any(dim=1).tolist()
+    vocabulary, texts = episodes.vocabulary, episodes.texts
+    if episodes.tokenizer is not None:
+        vocabulary, texts = fingerprint(episodes.tokenizer), _texts(episodes)
+    stats = _stats_columns(episodes.stats, steps)
+    rows = []
+    for b, (start, end, size) in enumerate(zip(starts, ends, steps, strict=True)):
+        info, masks = episodes.infos[b], episodes.action_masks
+        completion = ids[b][start:end]
+        is_action = None
+        if size < end - start:
+            chosen = set(positions[b][:size])
+            is_action = [column in chosen for column in range(start, end)]
+        rows.append(
+            {
+                "schema": SCHEMA,
+                "vocabulary": vocabulary,
+                "update": info.get("update", update),
+                "prompt_ids": ids[b][:start],
+                "completion_ids": completion,
+                "tokens": None if texts is None else [texts.get(i, "") for i in completion],
+                "is_action": is_action,
+                "rewards": floats["rewards"][b][:size],
+                "log_probs": None if unknown[b] else floats["log_probs"][b][:size],
+                "values": floats["values"][b][:size],
+                **{name: None if column is None else column[b] for name, column in stats.items()},
+                "truncated": bool(episodes.truncated[b]),
+                "action_masks": None if masks is None else masks[b, :size].tobytes(),
+                **{name: _plain(info.get(name)) for name in INFO_COLUMNS},
+                **_start_columns(None if episodes.starts is None else episodes.starts[b]),
+            }
+        )
+    return rows
+
+
+def _texts(episodes: Episodes) -> dict[int, str]:
+    """Return the text of each id in the episodes."""
+    tokenizer: Tokenizer = episodes.tokenizer  # type: ignore[assignment]
+    return {i: _plain(tokenizer.token_text(i)) for i in episodes.ids.unique().tolist()}
+
+
+def _decimals(values: torch.Tensor) -> Any:
+    """Return nested lists of the shortest decimals, of up to nine digits, whose float32 are the values."""
+    exact = values.numpy()
+    doubles = exact.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digits = 8 - np.floor(np.log10(np.abs(doubles)))
+        scale = 10.0 ** np.where(np.isfinite(digits), digits, 0)
+        rounded = np.round(doubles * scale) / scale
+        return np.where(rounded.astype(exact.dtype) == exact, rounded, doubles).tolist()
+
+
+def _stats_columns(stats: EpisodeStats | None, steps: list[int]) -> dict[str, list[Any] | None]:
+    """Return the column of each statistic: B lists, None where an episode has no records."""
+    if stats is None:
+        return dict.fromkeys(EpisodeStats._fields)
+    known = (~stats.entropies.isnan().any(dim=1)).tolist()
+    columns: dict[str, list[Any] | None] = {}
+    for name, tensor in stats._asdict().items():
+        if tensor.ndim == 3 and tensor.shape[2] == 0:
+            columns[name] = None
+            continue
+        lists = _decimals(tensor) if tensor.is_floating_point() else tensor.tolist()
+        if tensor.ndim == 3:
+            missing = -1 if name == "alternative_ids" else -math.inf
+            for b in (tensor == missing).flatten(1).any(dim=1).nonzero()[:, 0].tolist():
+                lists[b] = [[None if entry == missing else entry for entry in step] for step in lists[b]]
+        columns[name] = [values[:size] if has else None for values, size, has in zip(lists, steps, known, strict=True)]
+    return columns
+
+
+def _start_columns(start: EpisodeStart | None) -> Row:
+    """Return what the episode started from; references and metadata are None unless JSON can hold them exactly."""
+    if start is None:
+        return dict.fromkeys(("references", "metadata", "prefix_length", "rng"))
+    references, metadata = list(start.sample.references), dict(start.sample.metadata)
     return {
-        "prompt_ids": episodes.ids[b, :start].tolist(),
-        "completion_ids": episodes.ids[b, start:end].tolist(),
-        "is_action": None if is_action.all() else is_action.tolist(),
-        "rewards": episodes.rewards[b, :steps].tolist(),
-        "log_probs": None if log_probs.isnan().any() else log_probs.tolist(),
-        "values": episodes.values[b, :steps].tolist(),
-        "truncated": bool(episodes.truncated[b]),
-        "action_masks": None if masks is None else masks[b, :steps].tobytes(),
-        **{name: _plain(episodes.infos[b].get(name)) for name in INFO_COLUMNS},
+        "references": _if_exact(references),
+        "metadata": _if_exact(metadata),
+        "prefix_length": start.prefix_length,
+        "rng": None if start.rng_state is None else json.dumps(start.rng_state),
     }
+
+
+def _if_exact(value: Any) -> Any:
+    """Return a value as JSON holds it, or None if that is another value."""
+    if not value:
+        return value
+    try:
+        plain = _plain(value)
+        return plain if bool(json.loads(json.dumps(plain, allow_nan=False)) == value) else None
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _plain(value: Any) -> Any:
     """Convert numpy scalars to Python ones, NaN to None, and escape lone surrogates."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {_plain(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _to_episodes(path: Path, rows: list[tuple[str, Row]]) -> Episodes:
-    """Convert located rows to arrays."""
-    prompts = [_column(where, row, "prompt_ids", np.int64) for where, row in rows]
-    completions = [_column(where, row, "completion_ids", np.int64) for where, row in rows]
-    actions = [_action_columns(where, row, len(ids)) for (where, row), ids in zip(rows, completions, strict=True)]
-    steps = [len(columns) for columns in actions]
-    texts = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
-
-    def numbers(name: str, missing: float | None) -> torch.Tensor:
-        columns = [
-            _column(where, row, name, np.float32, size, missing) for (where, row), size in zip(rows, steps, strict=True)
-        ]
-        return _padded(columns)
-
-    return Episodes(
-        ids=_padded(texts),
-        prompt_lengths=torch.tensor([len(ids) for ids in prompts]),
-        num_steps=torch.tensor(steps),
-        rewards=numbers("rewards", None),
-        log_probs=numbers("log_probs", math.nan),
-        values=numbers("values", 0.0),
-        truncated=torch.tensor([bool(row.get("truncated", False)) for _, row in rows]),
-        action_masks=_masks(path, rows, steps),
-        infos=[_info(row) for _, row in rows],
-        positions=_padded([len(ids) + columns for ids, columns in zip(prompts, actions, strict=True)]),
-        text_lengths=torch.tensor([len(ids) for ids in texts]),
-    )
-
-
-def _action_columns(where: str, row: Row, size: int) -> npt.NDArray[np.int64]:
-    """Return the (T,) positions of the actions in the completion."""
-    value = row.get("is_action")
-    if value is None:
-        return np.arange(size)
-    if not isinstance(value, list) or not all(isinstance(entry, bool) for entry in value) or True not in value:
-        raise ValueError(f"{where}: 'is_action' must be a list of booleans with at least one true, got {value!r:.60}")
-    if len(value) != size:
-        raise ValueError(f"{where}: 'is_action' has {len(value)} entries, 'completion_ids' has {size}")
-    return np.flatnonzero(value)
-
-
-def _column(
-    where: str, row: Row, name: str, dtype: Any, size: int | None = None, missing: float | None = None
-) -> npt.NDArray[Any]:
-    """Return a column of a row as an array; ``missing`` repeated ``size`` times if the row lacks it."""
-    value = row.get(name)
-    if value is None and missing is not None and size is not None:
-        return np.full(size, missing, dtype=dtype)
-    if value is None:
-        raise ValueError(f"{where} has no column {name!r}; its columns are {sorted(row)}")
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of different lengths
-        array = np.zeros(0)
-    kinds = "iu" if dtype is np.int64 else "iuf"
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in kinds or (kinds == "iu" and array.min() < 0):
-        kind = "token ids" if kinds == "iu" else "numbers"
-        raise ValueError(f"{where}: {name!r} must be a non-empty list of {kind}, got {value!r:.60}")
-    if size is not None and array.size != size:
-        expected = "tokens in 'completion_ids'" if row.get("is_action") is None else "actions in 'is_action'"
-        raise ValueError(f"{where}: {name!r} has {array.size} entries, but there are {size} {expected}")
-    with np.errstate(over="ignore"):
-        array = array.astype(dtype)
-    is_known = missing is None or not math.isnan(missing)
-    if is_known and not np.isfinite(array).all():
-        raise ValueError(f"{where}: {name!r} must be finite float32 numbers, got {value!r:.60}")
-    return array
-
-
-def _padded(columns: list[npt.NDArray[Any]]) -> torch.Tensor:
-    """Stack arrays of different lengths, right-padded with 0."""
-    stacked = np.zeros((len(columns), max(len(column) for column in columns)), dtype=columns[0].dtype)
-    for b, column in enumerate(columns):
-        stacked[b, : len(column)] = column
-    return torch.from_numpy(stacked)
-
-
-def _masks(path: Path, rows: list[tuple[str, Row]], steps: list[int]) -> npt.NDArray[np.uint8] | None:
-    """Return (B, T, ceil(V / 8)) packed bits, or None if no row has masks."""
-    packed = [row.get("action_masks") or b"" for _, row in rows]
-    if not any(packed):
-        return None
-    widths = {len(bits) / size for bits, size in zip(packed, steps, strict=True)}
-    width = int(max(widths))
-    if widths != {width}:
-        raise ValueError(f"{path}: the action masks differ in width, or only some episodes have them")
-    masks = np.zeros((len(rows), max(steps), width), dtype=np.uint8)
-    for b, (bits, size) in enumerate(zip(packed, steps, strict=True)):
-        masks[b, :size] = np.frombuffer(bits, dtype=np.uint8).reshape(size, width)
-    return masks
-
-
-def _info(row: Row) -> dict[str, Any]:
-    """Return the stored keys of the final info."""
-    info = {name: row[name] for name in INFO_COLUMNS if row.get(name) is not None}
-    info["completion_ids"], info["length"] = row["completion_ids"], len(row["completion_ids"])
-    if "turns" in info:
-        info["is_action"] = row.get("is_action") or [True] * info["length"]
-    info["score"] = math.nan if row.get("score") is None else float(row["score"])
-    if isinstance(row.get("scores"), dict):
-        info["scores"] = {name: math.nan if score is None else score for name, score in row["scores"].items()}
-    return info

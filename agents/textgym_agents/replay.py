@@ -71,13 +71,14 @@ class EpisodeReplay:
             ids=torch.from_numpy(rows["ids"][:, :width].astype(np.int64)),
             prompt_lengths=torch.from_numpy(rows["prompt_lengths"]),
             num_steps=torch.from_numpy(rows["num_steps"]),
+            rewards=steps["rewards"],
+            log_probs=steps["log_probs"],
             values=torch.zeros_like(steps["rewards"]),
             truncated=torch.from_numpy(rows["truncated"]),
             action_masks=rows["action_masks"][:, :longest] if "action_masks" in rows else None,
             infos=[{} for _ in range(num_episodes)],
             positions=torch.from_numpy(rows["positions"][:, :longest].astype(np.int64)),
             text_lengths=torch.from_numpy(rows["text_lengths"]),
-            **steps,
         )
 
     def save(self, folder: Path) -> None:

@@ -12,8 +12,9 @@ from textgym import TextGenVectorEnv
 from textgym.actions import Vocabulary, as_actions
 from textgym.registration import IDS
 from textgym_agents.config import check_count
-from textgym_agents.episodes import Episodes
+from textgym_agents.episodes import Episodes, EpisodeStart
 from textgym_agents.policy import ActionOutput, Policy
+from textgym_agents.token_stats import EpisodeStats, TokenStats, check_records, checked_stats
 
 __all__ = [
     "check_final_info",
@@ -36,7 +37,7 @@ class _EpisodeCollector:
         num_left: Episodes that have not ended yet.
     """
 
-    def __init__(self, num_episodes: int, env: TextGenVectorEnv) -> None:
+    def __init__(self, num_episodes: int, env: TextGenVectorEnv, num_alternatives: int | None) -> None:
         steps = (num_episodes, env.max_new_tokens)
         self.ids = np.zeros((num_episodes, env.window), dtype=np.int64)
         self.prompt_lengths = np.zeros(num_episodes, dtype=np.int64)
@@ -48,12 +49,18 @@ class _EpisodeCollector:
         self.values = np.zeros(steps, dtype=np.float32)
         self.truncated = np.zeros(num_episodes, dtype=np.bool_)
         self.infos: list[dict[str, Any]] = [{}] * num_episodes
+        self.starts: list[EpisodeStart | None] = [None] * num_episodes
+        self.stats: list[npt.NDArray[Any]] | None = None
+        if num_alternatives is not None:
+            columns = EpisodeStats.empty(*steps, min(num_alternatives, env.num_actions))
+            self.stats = [column.numpy() for column in columns]
         self.masks = None
         if env.has_invalid_actions:
             self.masks = np.zeros((*steps, -(-env.num_actions // 8)), dtype=np.uint8)
         self.episode = np.zeros(env.num_envs, dtype=np.int64)
         self.num_left = num_episodes
         self._num_started = 0
+        self._env = env
         self._pad_token_id = env.pad_token_id
 
     def start(self, indices: npt.NDArray[np.int64], windows: npt.NDArray[np.int64]) -> None:
@@ -62,6 +69,11 @@ class _EpisodeCollector:
         self.episode[indices] = episodes
         self._num_started += indices.size
         self.prompt_lengths[episodes] = self._write(episodes, windows[indices])
+        core = self._env.core
+        prefix_lengths = core.lengths - core.prompt_lengths
+        for index, episode in zip(indices.tolist(), episodes.tolist(), strict=True):
+            rng_state = dict(core.assignment.rngs[index].bit_generator.state) if self._env.has_turns else None
+            self.starts[episode] = EpisodeStart(core.samples[index], int(prefix_lengths[index]), rng_state)
 
     def record(
         self,
@@ -81,6 +93,18 @@ class _EpisodeCollector:
         if self.masks is not None and masks is not None:
             self.masks[episodes, step] = np.packbits(masks[indices], axis=1)
         self.num_steps[episodes] += 1
+
+    def record_stats(
+        self, indices: npt.NDArray[np.int64], stats: TokenStats, masks: npt.NDArray[np.bool_] | None
+    ) -> None:
+        """Store the statistics of the step that is recorded next; arrays are of all N."""
+        assert self.stats is not None
+        episodes = self.episode[indices]
+        where = episodes, self.num_steps[episodes]
+        size = self._env.num_actions if masks is None else np.count_nonzero(masks[indices], axis=1)
+        entropies, ranks, *alternatives = (column[indices] for column in stats)
+        for column, values in zip(self.stats, (entropies, ranks, size, *alternatives), strict=True):
+            column[where] = values
 
     def end(
         self, indices: npt.NDArray[np.int64], observations: Any, truncated: npt.NDArray[np.bool_], infos: dict[str, Any]
@@ -118,6 +142,9 @@ class _EpisodeCollector:
             infos=self.infos,
             positions=torch.from_numpy(self.positions[:, :longest]),
             text_lengths=torch.from_numpy(self.text_lengths),
+            stats=None if self.stats is None else EpisodeStats(*(torch.from_numpy(c[:, :longest]) for c in self.stats)),
+            starts=self.starts,
+            tokenizer=self._env.tokenizer,
         )
 
 
@@ -130,6 +157,7 @@ def collect(
     options: dict[str, Any] | None = None,
     deterministic: bool = False,
     generator: torch.Generator | None = None,
+    num_alternatives: int | None = None,
 ) -> Episodes:
     """Reset the environment and run the policy until the first ``num_episodes`` episodes that start have ended.
 
@@ -146,19 +174,26 @@ def collect(
             ``env.num_envs`` episodes only.
         deterministic: Choose the most likely token instead of sampling.
         generator: Random generator of the sampling.
+        num_alternatives: K, of ``Episodes.stats``: entropy, rank and number of valid tokens of each step, and the K
+            most probable tokens, of the distribution that sampled, after mask and temperature. The episodes are the
+            same with it. None records nothing.
 
     Raises:
-        ValueError: If ``num_episodes`` is less than 1, the actions are not the model's tokens, observations do not hold
-            the token ids, the window exceeds the model's positions, or ``final_info`` is not ``"full"``.
-        TypeError: If ``num_episodes`` is not an integer, or the environment is of another family.
+        ValueError: If ``num_episodes`` is less than 1, ``num_alternatives`` is negative or the policy gives no
+            statistics, the actions are not the model's tokens, observations do not hold the token ids, the window
+            exceeds the model's positions, or ``final_info`` is not ``"full"``.
+        TypeError: If ``num_episodes`` or ``num_alternatives`` is not an integer, or the environment is of another
+            family.
     """
     num_episodes = check_count("num_episodes", num_episodes)
     base = text_env(env)
     check_fit(base, policy)
     check_observations(env)
     check_final_info(base.config.final_info)
+    check_records(policy, num_alternatives)
+    keywords = {} if num_alternatives is None else {"num_alternatives": num_alternatives}
     resets_by_hand = env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
-    collector = _EpisodeCollector(num_episodes, base)
+    collector = _EpisodeCollector(num_episodes, base, num_alternatives)
     observations, _ = env.reset(seed=seed, options={**(options or {}), "num_episodes": num_episodes})
     collector.start(np.flatnonzero(base.running), token_window(observations))
     while collector.num_left:
@@ -167,11 +202,14 @@ def collect(
         if masks is not None:
             masks = masks | ~active[:, None]  # an ended text may have no valid action left
         windows = token_window(observations)
-        output = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator)
+        output = policy.act(windows, masks, active=active, deterministic=deterministic, generator=generator, **keywords)
         base.set_log_probs(output.log_probs)
         observations, rewards, terminated, truncated, infos = env.step(output.actions)
         done = terminated | truncated
-        collector.record(np.flatnonzero(active), windows, output, rewards, masks)
+        indices = np.flatnonzero(active)
+        if num_alternatives is not None:
+            collector.record_stats(indices, checked_stats(policy, output.stats, num_alternatives), masks)
+        collector.record(indices, windows, output, rewards, masks)
         collector.end(np.flatnonzero(done), observations, truncated, infos)
         if resets_by_hand and done.any():
             observations, _ = env.reset(options={"reset_mask": done})

@@ -14,7 +14,11 @@ _WITHOUT_FLOAT64 = ("mps",)
 
 
 def sample(
-    logits: torch.Tensor, generator: torch.Generator | None = None, *, uniform: torch.Tensor | None = None
+    logits: torch.Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    uniform: torch.Tensor | None = None,
+    probabilities: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draw one token per row from softmax(logits) by inverting the cumulative distribution.
 
@@ -28,6 +32,7 @@ def sample(
         generator: Source of the uniform numbers, on the device of the logits; default: torch's global one.
         uniform: (N,) uniform numbers in [0, 1) to use instead, float64, or (N, M) to draw M tokens per row; on any
             device.
+        probabilities: (N, V) float32, the softmax of the logits if it is known already.
 
     Returns:
         (N,) int64 tokens, or (N, M), on the device of the uniform numbers.
@@ -37,11 +42,11 @@ def sample(
     """
     if uniform is None:
         uniform = _uniform(len(logits), generator, logits.device)
-    if logits.device.type in _WITHOUT_FLOAT64:
-        logits = logits.cpu()
-    position = uniform.to(logits.device, torch.float64)
+    weights = torch.softmax(logits, -1, dtype=torch.float32) if probabilities is None else probabilities
+    if weights.device.type in _WITHOUT_FLOAT64:
+        weights = weights.cpu()
+    position = uniform.to(weights.device, torch.float64)
     position = position if position.ndim == 2 else position[:, None]
-    weights = torch.softmax(logits, -1, dtype=torch.float32)
     if weights.shape[1] <= _ONE_LEVEL:
         tokens = _search(weights.cumsum(-1, dtype=torch.float64), position)
     else:

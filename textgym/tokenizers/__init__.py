@@ -1,6 +1,6 @@
 """Tokenizers, which map text to token ids and back."""
 
-from textgym.tokenizers.base import PaddedTokenizer, Tokenizer
+from textgym.tokenizers.base import PaddedTokenizer, Tokenizer, fingerprint
 from textgym.tokenizers.chat import ChatTemplate, find_chat_template
 from textgym.tokenizers.huggingface import TokenizersTokenizer, TransformersTokenizer
 from textgym.tokenizers.plain import ByteTokenizer, CharTokenizer, WordTokenizer
@@ -19,5 +19,6 @@ __all__ = [
     "as_tokenizer",
     "embedded_lm_path",
     "find_chat_template",
+    "fingerprint",
     "token_ids",
 ]

@@ -1,6 +1,9 @@
 """The contract of tokenizers, padding to a model's vocabulary, and incremental decoding."""
 
 import codecs
+import contextlib
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary, proxy
@@ -8,7 +11,7 @@ from weakref import WeakKeyDictionary, proxy
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BytePieces", "PaddedTokenizer", "TokenPieces", "Tokenizer", "as_utf8", "unused_text"]
+__all__ = ["BytePieces", "PaddedTokenizer", "TokenPieces", "Tokenizer", "as_utf8", "fingerprint", "unused_text"]
 
 
 @runtime_checkable
@@ -179,6 +182,37 @@ class TokenPieces(dict[int, str | None]):
     def _is_context_free(self, key: int) -> bool:
         text = self._tokenizer.decode([key])
         return bool(text.strip()) and "\ufffd" not in text and self._tokenizer.decode([key, key]) == 2 * text
+
+
+_FINGERPRINTS: "WeakKeyDictionary[Tokenizer, str]" = WeakKeyDictionary()
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Return 16 hexadecimal digits that tell whether the ids of two tokenizers mean the same tokens.
+
+    It is the start of the SHA-256 of each id and its ``token_text``, without ids that are not tokens, so that padding
+    to a model's vocabulary makes no difference. It is cached if the tokenizer is hashable.
+
+    >>> from textgym.tokenizers import ByteTokenizer, CharTokenizer
+    >>> fingerprint(ByteTokenizer())
+    'e4fb73bbfbe625fa'
+    >>> fingerprint(PaddedTokenizer(ByteTokenizer(), 260)) == fingerprint(ByteTokenizer())
+    True
+    >>> fingerprint(CharTokenizer("ab")) == fingerprint(CharTokenizer("ba"))
+    False
+    """
+    try:
+        if (known := _FINGERPRINTS.get(tokenizer)) is not None:
+            return known
+    except TypeError:  # not hashable, or without weak references
+        pass
+    digest = hashlib.sha256()
+    for i in np.flatnonzero(tokenizer.token_mask).tolist():
+        digest.update(f"{i} {json.dumps(tokenizer.token_text(i))}\n".encode())  # repr depends on Python's version
+    found = digest.hexdigest()[:16]
+    with contextlib.suppress(TypeError):
+        _FINGERPRINTS[tokenizer] = found
+    return found
 
 
 def as_utf8(text: str) -> str:

@@ -99,7 +99,7 @@ class MCTS(Decoder):
         trees = self.search(active, generator)
         visits = torch.from_numpy(trees.visits[:, 0])
         visits[:, 0] += torch.from_numpy(~active)  # an inactive row takes its most likely token
-        branches, log_probs = choose(
+        branches, log_probs, _ = choose(
             visits.to(generator.device).float().log(), deterministic=deterministic, generator=generator
         )
         root = np.zeros(len(ids), dtype=np.int64)

@@ -10,6 +10,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 from textgym.envs.interface import CoreInterface
 from textgym_agents.decoding.base import Decoder, as_lm_policy
 from textgym_agents.policy import ActionOutput, Policy, choose
+from textgym_agents.token_stats import check_records
 
 __all__ = ["Greedy", "RandomPolicy", "Sampling"]
 
@@ -36,12 +37,13 @@ class RandomPolicy(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        num_alternatives: int | None = None,
     ) -> ActionOutput:
-        """Draw the next token of N texts; ``deterministic`` has no effect."""
+        """Draw the next token of N texts; ``deterministic`` has no effect; see ``BasePolicy.act``."""
         generator = generator or self.generator
         logits = torch.zeros(len(ids), self.vocab_size, device=generator.device)
-        actions, log_probs = choose(logits, action_masks, generator=generator)
-        return ActionOutput(actions, log_probs, np.zeros(len(ids), dtype=np.float32))
+        actions, log_probs, stats = choose(logits, action_masks, generator=generator, num_alternatives=num_alternatives)
+        return ActionOutput(actions, log_probs, np.zeros(len(ids), dtype=np.float32), stats)
 
 
 class Greedy(Decoder):
@@ -67,9 +69,18 @@ class Greedy(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
+        num_alternatives: int | None = None,
     ) -> ActionOutput:
-        """Choose the best next token of N texts; ``deterministic`` has no effect."""
-        return self.policy.act(ids, action_masks, active=active, deterministic=True, generator=generator)
+        """Choose the best next token of N texts; ``deterministic`` has no effect.
+
+        Log-probabilities and statistics are those of the policy's distribution; see ``BasePolicy.act``.
+
+        Raises:
+            ValueError: If ``num_alternatives`` is given and the policy has no statistics.
+        """
+        check_records(self.policy, num_alternatives)
+        keywords: dict[str, Any] = {} if num_alternatives is None else {"num_alternatives": num_alternatives}
+        return self.policy.act(ids, action_masks, active=active, deterministic=True, generator=generator, **keywords)
 
 
 class Sampling(Decoder):
@@ -115,9 +126,15 @@ class Sampling(Decoder):
         active: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        num_alternatives: int | None = None,
     ) -> ActionOutput:
-        """Choose the next token of N texts; ``deterministic`` takes the most likely one."""
+        """Choose the next token of N texts; ``deterministic`` takes the most likely one; see ``BasePolicy.act``."""
         logits, values = self.policy.logits_and_values(ids, action_masks, active=active)
         logits = self.warp(torch.from_numpy(ids), logits)  # type: ignore[arg-type]
-        actions, log_probs = choose(logits, deterministic=deterministic, generator=generator or self.generator)
-        return ActionOutput(actions, log_probs, values.cpu().numpy())
+        actions, log_probs, stats = choose(
+            logits,
+            deterministic=deterministic,
+            generator=generator or self.generator,
+            num_alternatives=num_alternatives,
+        )
+        return ActionOutput(actions, log_probs, values.cpu().numpy(), stats)

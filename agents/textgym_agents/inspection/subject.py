@@ -300,7 +300,7 @@ class SB3Actor:
     ) -> ActionOutput:
         """Choose the next token of N texts; see ``Policy.act``."""
         outputs = self._of_windows(ids, action_masks)
-        actions, log_probs = choose(
+        actions, log_probs, _ = choose(
             outputs.logits, deterministic=deterministic, preferences=outputs.q, generator=generator
         )
         values = np.zeros(len(ids), dtype=np.float32) if outputs.values is None else outputs.values.numpy()

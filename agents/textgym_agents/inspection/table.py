@@ -198,7 +198,15 @@ class TokenTable:
 
     @classmethod
     def of(cls, episodes: Episodes, tokenizer: Tokenizer) -> "TokenTable":
-        """Return the table of B episodes with the columns that they hold themselves."""
+        """Return the table of B episodes with the columns that they hold themselves.
+
+        If the reward is terminal and has several components, ``reward/NAME`` is each component before its weight, which
+        belongs to the last action.
+
+        Raises:
+            ValueError: If the episodes are known to be of another vocabulary.
+        """
+        episodes.check_vocabulary(tokenizer)
         starts, ends = episodes.prompt_lengths.numpy(), episodes.text_lengths.numpy()
         offsets = np.concatenate([[0], np.cumsum(ends - starts)])
         texts = [episodes.ids[b, start:end].numpy() for b, (start, end) in enumerate(zip(starts, ends, strict=True))]
@@ -218,6 +226,10 @@ class TokenTable:
             ("reward", episodes.rewards),
         ):
             table.put(name, values)
+        for name, values in (stats_columns(episodes) | reward_components(episodes)).items():
+            table.put(name, values)
+        if "top_ids" in table.columns:
+            table.add_texts(table.columns["top_ids"], tokenizer)
         return table
 
     def put(self, name: str, values: torch.Tensor | npt.NDArray[Any]) -> None:
@@ -253,3 +265,40 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def stats_columns(episodes: Episodes) -> dict[str, torch.Tensor]:
+    """Return the recorded columns of the distributions that sampled, (B, T) or (B, T, K) by name; NaN where unknown."""
+    stats = episodes.stats
+    if stats is None:
+        return {}
+    unknown = stats.entropies.isnan()
+    columns = {
+        "entropy": stats.entropies,
+        "rank": stats.ranks.float().masked_fill(unknown, torch.nan),
+        "mask_size": stats.mask_sizes.float().masked_fill(unknown, torch.nan),
+    }
+    if stats.alternative_ids.shape[2]:
+        columns |= {"top_ids": stats.alternative_ids, "top_log_probs": stats.alternative_log_probs}
+    return columns
+
+
+def reward_components(episodes: Episodes) -> dict[str, torch.Tensor]:
+    """Return (B, T) components of the score at the last action of each episode, 0 at the others, by ``reward/NAME``.
+
+    Empty unless there are several components and every reward is terminal: 0 before the last action, and the score
+    there. Other rewards do not tell which component a token earned.
+    """
+    names = dict.fromkeys(name for info in episodes.infos for name in info.get("scores", {}))
+    scores = torch.tensor([info.get("score", torch.nan) for info in episodes.infos], dtype=episodes.rewards.dtype)
+    last = episodes.rewards.gather(1, episodes.num_steps[:, None] - 1)[:, 0]
+    is_terminal = (episodes.rewards != 0).sum(dim=1) == (last != 0)
+    if len(names) < 2 or not (is_terminal & torch.isclose(last, scores, atol=1e-6)).all():
+        return {}
+    columns = {}
+    for name in names:
+        column = torch.zeros_like(episodes.rewards)
+        components = torch.tensor([info.get("scores", {}).get(name, torch.nan) for info in episodes.infos])
+        column.scatter_(1, episodes.num_steps[:, None] - 1, components[:, None].to(column.dtype))
+        columns[f"reward/{name}"] = column
+    return columns
