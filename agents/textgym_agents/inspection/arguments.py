@@ -177,7 +177,7 @@ def return_name(subject: Subject, env: Any, episodes: Episodes) -> str:
     """Return the return that the columns are of."""
     in_env = env is not None and env.config.kl_penalty
     if in_env or (env is None and not math.isnan(episodes.infos[0].get("kl", math.nan))):
-        coef = f"{env.config.kl_penalty:.4g}" if in_env else "a coefficient"
+        coef = f"{env.core.components.kl.coefficient.coef:.4g}" if in_env else "a coefficient"
         return f"score minus {coef} x KL to the reference, as the environment rewards it"
     return subject.return_name
 

@@ -81,6 +81,10 @@ def _joined(parts: Sequence[Episodes]) -> Episodes:
     def flat(name: str) -> torch.Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
+    def entries(name: str) -> list[Any] | None:
+        lists = [getattr(part, name) for part in parts]
+        return None if None in lists else [entry for each in lists for entry in each]
+
     masks = [part.action_masks for part in parts if part.action_masks is not None]
     padded = [np.pad(mask, [(0, 0), (0, steps - mask.shape[1]), (0, 0)]) for mask in masks]
     return Episodes(
@@ -95,4 +99,8 @@ def _joined(parts: Sequence[Episodes]) -> Episodes:
         infos=[info for part in parts for info in part.infos],
         positions=joined("positions", steps),
         text_lengths=flat("text_lengths"),
+        starts=entries("starts"),
+        tokenizer=parts[0].tokenizer,
+        vocabulary=parts[0].vocabulary,
+        texts=parts[0].texts,
     )

@@ -39,6 +39,7 @@ from textgym_agents.inspection.columns import (
 from textgym_agents.inspection.report import Report
 from textgym_agents.inspection.subject import StateOutputs, Subject, as_policy, as_subject
 from textgym_agents.inspection.table import COLUMNS, TokenTable
+from textgym_agents.losses import normalized
 from textgym_agents.policy import BasePolicy
 from textgym_agents.run_folder import read_metrics
 
@@ -243,8 +244,10 @@ def _put_returns(
     last_values = None
     if subject.bootstraps and values is not None and bool(episodes.truncated.any()):
         last_values = _last_values(subject, episodes)
+    # V of the Q-function that is inspected, which may have changed since it acted.
+    current = spread(computed["V"]) if "q_value" in computed and "V" in computed else values
     columns = return_columns(
-        rewards, values, episodes.num_steps, gamma=gamma, gae_lambda=gae_lambda, last_values=last_values,
+        rewards, current, episodes.num_steps, gamma=gamma, gae_lambda=gae_lambda, last_values=last_values,
         q_values=spread(computed["q_value"]) if "q_value" in computed else None,
     )  # fmt: skip
     if values is None:
@@ -252,7 +255,9 @@ def _put_returns(
     else:
         table.put("value", values)
     if is_known:
-        used = episodes.advantages if episodes.advantages is not None else columns.get("gae_advantage")
+        used = episodes.advantages
+        if used is None and (used := columns.get("gae_advantage")) is not None and subject.normalizes_advantage:
+            used = normalized(used, episodes.mask)
         columns |= ratio_columns(after, old, subject.clip_range, used)
     for name, column in columns.items():
         table.put(name, column)

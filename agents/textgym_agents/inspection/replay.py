@@ -33,7 +33,7 @@ class Replay(NamedTuple):
 
     states: dict[str, Any]
     """A snapshot of M slots, see ``CoreInterface.get_state``: the first states of all episodes, then the second, ..."""
-    index: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
     """(B, T + 1), the slot of each state; -1 after the last action, where V = 0."""
     rewards: npt.NDArray[np.float64]
     """(B, T) reward of each action, 0 after the end; shares of ``reward="redistributed"`` stay in the last one."""

@@ -61,6 +61,8 @@ class Subject:
     bootstraps: bool = False
     """Whether V continues episodes that the time limit cut off."""
     clip_range: tuple[float, float] | None = (0.2, 0.2)
+    normalizes_advantage: bool = True
+    """Whether its loss clips by the sign of normalized advantages."""
 
     @property
     def vocab_size(self) -> int:
@@ -157,6 +159,7 @@ def _agent_subject(agent: Any) -> Subject:
         soft_temperature=soft_temperature,
         bootstraps=isinstance(config, CriticConfig) and config.bootstrap_truncated,
         clip_range=None if low is None else (low, low if high is None else high),
+        normalizes_advantage=getattr(config, "normalize_advantage", False),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -294,3 +295,42 @@ def test_advantages_by_rollouts_and_the_other_columns_are_of_one_return(make):
     name = report.about["return"]
     is_penalized = name != "score" and "environment" not in name
     assert is_penalized == (np.abs(starts - episodes.returns.numpy()).max() > 1e-4)
+
+
+def test_clip_of_episodes_without_advantages_is_that_of_the_normalized_advantage():
+    agent = PPO(small_lm(), make_env(), num_episodes=16, batch_size=4, n_epochs=6, learning_rate=1e-2, kl_coef=0.0)
+    episodes = agent.collect()
+    episodes.values = torch.full_like(episodes.values, 0.01)  # below the returns, as at the start of training
+    recorded = replace(episodes, advantages=None)
+    agent.update(episodes)  # sets episodes.advantages, normalized
+    used = inspect(agent, episodes).table.columns["clipped"]
+    assert np.nansum(used) > 0
+    np.testing.assert_array_equal(inspect(agent, recorded).table.columns["clipped"], used)
+
+
+def test_td_error_of_dqn_is_of_one_q_function():
+    settings = {"initial_temperature": 0.1, "final_temperature": 0.1, "exploration_initial_eps": 0.1}
+    agent = DQN(QPolicy(small_lm()), make_env(), num_episodes=16, batch_size=16, learning_rate=1e-2, **settings)
+    episodes = agent.collect()
+    agent.learn(400)
+    table = inspect(agent, episodes).table
+    q, v = (torch.from_numpy(table.by_step(name)).nan_to_num() for name in ("q_value", "soft_value"))
+    following = torch.cat([v[:, 1:], torch.zeros(len(v), 1)], dim=1)
+    following[torch.arange(q.shape[1]) == episodes.num_steps[:, None] - 1] = 0.0
+    expected = (episodes.rewards + following - q)[episodes.mask]
+    torch.testing.assert_close(torch.from_numpy(table.by_step("td_error"))[episodes.mask], expected, atol=1e-4, rtol=0)
+
+
+def test_an_adapted_coefficient_of_the_environment_is_named_by_its_current_value():
+    env = make_env(kl_penalty=0.2, reference=small_lm(1), kl_penalty_target=0.01, kl_penalty_horizon=32)
+    policy = LMPolicy(small_lm())
+    episodes = collect(env, policy, 64, seed=0)
+    coef = env.unwrapped.core.components.kl.coefficient.coef
+    assert coef != 0.2
+    assert f"{coef:.4g}" in inspect(policy, episodes, env=env).about["return"]
+
+
+def test_a_comparison_keeps_what_rollouts_need_of_the_starts():
+    env = make_env()
+    report = compare(LMPolicy(small_lm()), LMPolicy(small_lm(1)), env, 3, branches=4, seconds=None)
+    assert np.isfinite(report.table.columns["advantage_mc"]).all()
