@@ -30,6 +30,7 @@ COLUMNS = {
     column.name: column
     for column in (
         Column("log_prob", "log pi", "log pi(a_t|s_t) of the policy that acted", "nats"),
+        # Of the inspected policy; in a table of episodes alone, of the policy that acted.
         Column("rank", "rank", "rank of the token by probability, 1 is the likeliest", ""),
         Column("entropy", "entropy", "entropy of pi(.|s_t)", "nats"),
         Column("mask_size", "valid tokens", "number of tokens that were valid", ""),
