@@ -51,7 +51,9 @@ def compare(
     after = after if hasattr(after, "policy") else as_policy(after)
     subjects = [as_subject(before if hasattr(before, "policy") else as_policy(before)), as_subject(after)]
     halves = [_collect_alike(each.policy, env, num_episodes, seed, deterministic) for each in subjects]
-    report = inspect(after, _joined(halves), env=env, reference=subjects[0].policy, seed=seed, **keywords)
+    episodes = _joined(halves)
+    episodes.values = torch.zeros_like(episodes.values)  # then V is that of `after` in all of them
+    report = inspect(after, episodes, env=env, reference=subjects[0].policy, seed=seed, **keywords)
     for number, info in enumerate(report.infos):
         info["policy"] = "before" if number < num_episodes else "after"
         info["pair"] = (number + num_episodes) % (2 * num_episodes)

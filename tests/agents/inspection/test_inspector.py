@@ -334,3 +334,9 @@ def test_a_comparison_keeps_what_rollouts_need_of_the_starts():
     env = make_env()
     report = compare(LMPolicy(small_lm()), LMPolicy(small_lm(1)), env, 3, branches=4, seconds=None)
     assert np.isfinite(report.table.columns["advantage_mc"]).all()
+
+
+def test_values_of_a_comparison_are_those_of_the_policy_after():
+    agent = PPO(LMPolicy(small_lm(), value_function="linear"), make_env(), num_episodes=8).learn(200)
+    report = compare(LMPolicy(small_lm()), agent, make_env(), 3)
+    assert report.table.columns["value"][report.table.rows(0)].all()  # the policy before has V = 0
