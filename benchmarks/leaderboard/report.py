@@ -118,7 +118,7 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         "",
         "![scores by task](leaderboard.png)",
         "",
-        "Tokens and seconds of processor time per training, on one thread:",
+        "Tokens and seconds per training, on one core:",
         "",
         *_costs(tasks),
         "",
