@@ -15,6 +15,7 @@ from textgym_agents.returns import check_equal_shapes, lambda_returns
 __all__ = [
     "clip_metrics",
     "clipped_surrogate_loss",
+    "entropies",
     "estimated_kl",
     "exact_kl",
     "expectile_loss",
@@ -162,6 +163,17 @@ def exact_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tens
     log_probs = F.log_softmax(logits, dim=-1)
     difference = log_probs - F.log_softmax(reference_logits, dim=-1)
     return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(dim=-1)
+
+
+def entropies(log_probs: torch.Tensor) -> torch.Tensor:
+    """Compute H = -sum_a pi(a) log pi(a) in nats, for (M, V) log pi(a|s): (M,).
+
+    Tokens of log-probability -inf contribute 0, to the gradient too.
+
+    >>> entropies(torch.log(torch.tensor([[0.5, 0.5, 0.0]])))
+    tensor([0.6931])
+    """
+    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(dim=-1)
 
 
 def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torch.Tensor:

@@ -20,6 +20,7 @@ from textgym.errors import unknown_name
 from textgym.lm import log_prob, sample
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.episodes import Episodes
+from textgym_agents.losses import entropies
 from textgym_agents.token_stats import TokenStats, token_stats
 from textgym_agents.value_function import LinearValue, PrefixValue, ValueInputs
 
@@ -416,10 +417,10 @@ class LMPolicy(BasePolicy):
         logits = masked(logits, action_masks)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             all_log_probs = F.log_softmax(logits, dim=-1)
-            entropies = _entropy(all_log_probs)
+            step_entropies = entropies(all_log_probs)
         hidden = hidden if self.value_gradient else hidden.detach()
         values = self.value_head(ValueInputs(ids, rows, columns, hidden, logits.detach()))
-        return Evaluation(log_prob(logits, actions.to(logits.device)), entropies, values, logits)
+        return Evaluation(log_prob(logits, actions.to(logits.device)), step_entropies, values, logits)
 
     @torch.no_grad()
     def last_values(self, episodes: Episodes) -> torch.Tensor:
@@ -507,8 +508,3 @@ def polyak_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     for there, here in zip(target.parameters(), online.parameters(), strict=True):
         if there is not here:  # frozen weights are shared
             there.lerp_(here, tau)
-
-
-def _entropy(log_probs: torch.Tensor) -> torch.Tensor:
-    """Return (M,) entropies in nats of (M, V) log-probabilities, where -inf counts as probability 0."""
-    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(dim=-1)

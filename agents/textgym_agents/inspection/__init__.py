@@ -1,13 +1,12 @@
 """What each token was worth, why it was chosen, and what an update did to it.
 
-inspector   ``inspect``, which makes the report of some episodes and a policy
+inspector   ``inspect``, which makes the report of some episodes and a policy; the checks of what it is given
 comparison  ``compare``, of two policies on the same prompts
-arguments   defaults and checks of what they are given
 updates     ``inspect_update``: what an update does to each token, and why
 pushes      what a loss does to the probability of each token, recorded from the agent's own gradient
 loss_comparison   ``compare_losses``: one batch through the losses of five algorithms
 subject     the policies that can be inspected, and the return that their values are of
-columns     columns that need no rollouts, as pure functions
+columns     the columns that need no rollouts: of distributions, values and rewards
 table       numbers of each token of some episodes, and what each column means
 report      the result of an inspection: episodes, tokens, alarms, branches
 shading     the colours of tokens by a column

@@ -15,6 +15,7 @@ from textgym_agents.episodes import Episodes
 from textgym_agents.inspection.advantages import check_budget
 from textgym_agents.inspection.replay import env_with_kl, replay
 from textgym_agents.inspection.report import Branch
+from textgym_agents.losses import entropies
 from textgym_agents.policy import BasePolicy
 
 __all__ = ["branch_views"]
@@ -73,8 +74,7 @@ def branch_views(
     states, index, _ = replay(base, episodes)
     log_probs = _log_probs(base, policy, states)
     if advantages is None:
-        entropies = -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(dim=1).numpy()
-        weights = entropies[index[:, :-1]]
+        weights = entropies(log_probs).numpy()[index[:, :-1]]
     else:
         weights = np.abs(np.asarray(advantages, dtype=np.float64))
     weights = np.where(index[:, :-1] >= 0, np.nan_to_num(weights), -1.0)

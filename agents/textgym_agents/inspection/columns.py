@@ -1,27 +1,137 @@
-"""Columns of token tables that need no rollouts, as pure functions of distributions, values and rewards.
+"""Columns of token tables that need no rollouts: of distributions, values and rewards.
 
-M states, V tokens, K alternatives, B episodes of at most T steps. Log-probabilities are in nats, -inf where a token was
-invalid; nothing has gradients.
+M states, V tokens, K alternatives; B episodes of at most T steps, with A actions in all. Log-probabilities are in nats,
+-inf where a token was invalid; nothing has gradients.
 """
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import torch
 
 from textgym.lm import log_prob
-from textgym_agents.losses import exact_kl
+from textgym_agents.episodes import Episodes
+from textgym_agents.inspection.subject import StateOutputs, Subject, as_policy, as_subject
+from textgym_agents.inspection.table import TokenTable
+from textgym_agents.losses import entropies, exact_kl, normalized
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
-__all__ = ["before_columns", "distribution_columns", "q_columns", "ratio_columns", "return_columns", "token_ranks"]
+__all__ = ["biography", "policy_columns", "put_returns"]
 
 Columns = dict[str, torch.Tensor]
 
+_LOGITS = 2**22
+"""Logits of one micro-batch: 16 MB in float32, of which a few copies are made."""
 
-def token_ranks(logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Return (M,) float32 ranks of (M,) actions by (M, V) logits: 1 is the likeliest, ties share the better rank.
 
-    >>> token_ranks(torch.tensor([[0.5, 2.0, 1.0]]), torch.tensor([2]))
-    tensor([2.])
+def policy_columns(
+    subject: Subject,
+    before: Callable[[Episodes, bool], StateOutputs] | None,
+    episodes: Episodes,
+    num_alternatives: int,
+) -> Columns:
+    """Return (A,) and (A, K) columns of all actions, computed in micro-batches of episodes.
+
+    Besides, ``V`` of the policy and ``log pi_ref`` of the reference of its KL penalty, where there are such.
     """
-    return (logits > logits.gather(1, actions[:, None])).sum(dim=1).float() + 1
+    whole: Columns = {}
+    start, total = 0, int(episodes.num_steps.sum())
+    for part in _micro_batches(episodes, subject.vocab_size):
+        own, actions = subject.outputs(part, False), part.actions()
+        columns = distribution_columns(own.logits, actions, num_alternatives)
+        if part.action_masks is not None:
+            columns["mask_size"] = (own.logits > -torch.inf).sum(dim=1).float()
+        reference = initial = None
+        if before is not None:
+            reference = before(part, False)
+            if reference.logits.shape != own.logits.shape:
+                raise ValueError(
+                    f"the reference has a vocabulary of {reference.logits.shape[1]}, the policy one of "
+                    f"{own.logits.shape[1]}; give a reference of the policy's vocabulary"
+                )
+            columns |= before_columns(own.logits, reference.logits, actions, columns.get("top_ids"))
+        if subject.penalty and subject.reference is not None:
+            if before is not subject.reference or reference is None:
+                initial = subject.reference(part, False)
+            else:
+                initial = reference
+            columns["log pi_ref"] = log_prob(initial.logits, actions)
+        if own.values is not None:
+            columns["V"] = own.values
+        columns |= _q_columns(subject, own, initial, actions)
+        # Written into one array at once: small tensors kept between the large ones would fragment the memory.
+        for name, values in columns.items():
+            if name not in whole:
+                whole[name] = torch.empty((total, *values.shape[1:]), dtype=values.dtype)
+            whole[name][start : start + len(values)] = values
+        start += len(actions)
+    return whole
+
+
+def biography(checkpoints: Collection[Any], episodes: Episodes) -> torch.Tensor:
+    """Return (A, C) log-probabilities of the actions under C checkpoints, loaded one after the other."""
+    columns = torch.empty(int(episodes.num_steps.sum()), len(checkpoints))
+    for k, checkpoint in enumerate(checkpoints):
+        subject, start = as_subject(as_policy(checkpoint)), 0
+        for part in _micro_batches(episodes, subject.vocab_size):
+            actions = part.actions()
+            columns[start : start + len(actions), k] = log_prob(subject.outputs(part, False).logits, actions)
+            start += len(actions)
+    return columns
+
+
+def put_returns(
+    table: TokenTable,
+    episodes: Episodes,
+    subject: Subject,
+    computed: Columns,
+    *,
+    gamma: float,
+    gae_lambda: float | None,
+) -> None:
+    """Put the columns of returns, values and ratios."""
+    spread = episodes.spread
+    after, old = spread(computed["log_prob_after"]), episodes.log_probs
+    is_known = not bool(old[episodes.mask].isnan().any())
+    rewards = episodes.rewards
+    if subject.penalty:
+        initial = spread(computed["log pi_ref"]) if "log pi_ref" in computed else torch.zeros_like(after)
+        rewards = rewards - subject.penalty * ((old if is_known else after) - initial)
+    values: torch.Tensor | None = episodes.values
+    if not bool(episodes.values.any()):
+        values = spread(computed["V"]) if "V" in computed and bool(computed["V"].any()) else None
+    last_values = None
+    if subject.bootstraps and values is not None and bool(episodes.truncated.any()):
+        last_values = _last_values(subject, episodes)
+    # V of the Q-function that is inspected, which may have changed since it acted.
+    current = spread(computed["V"]) if "q_value" in computed and "V" in computed else values
+    columns = return_columns(
+        rewards, current, episodes.num_steps, gamma=gamma, gae_lambda=gae_lambda, last_values=last_values,
+        q_values=spread(computed["q_value"]) if "q_value" in computed else None,
+    )  # fmt: skip
+    if values is None:
+        table.columns.pop("value")
+    else:
+        table.put("value", values)
+    if is_known:
+        used = episodes.advantages
+        if used is None and (used := columns.get("gae_advantage")) is not None and subject.normalizes_advantage:
+            used = normalized(used, episodes.mask)
+        columns |= ratio_columns(after, old, subject.clip_range, used)
+    for name, column in columns.items():
+        table.put(name, column)
+
+
+def _last_values(subject: Subject, episodes: Episodes) -> torch.Tensor:
+    """Return (B,) V of the states in which the time limit cut episodes off, 0 of the others."""
+    cut = episodes.truncated.nonzero()[:, 0]
+    values = torch.zeros(len(episodes))
+    for numbers in cut.split(64):
+        part = episodes[numbers.numpy()]
+        outputs = subject.outputs(part, True).values
+        if outputs is not None:
+            values[numbers] = outputs[int(part.num_steps.sum()) :]
+    return values
 
 
 def distribution_columns(logits: torch.Tensor, actions: torch.Tensor, num_alternatives: int) -> Columns:
@@ -43,8 +153,8 @@ def distribution_columns(logits: torch.Tensor, actions: torch.Tensor, num_altern
     log_probs = torch.log_softmax(logits, dim=1)
     columns = {
         "log_prob_after": log_prob(logits, actions),
-        "rank": token_ranks(logits, actions),
-        "entropy": _entropies(log_probs),
+        "rank": _ranks(logits, actions),
+        "entropy": entropies(log_probs),
     }
     if num_alternatives:
         best = log_probs.topk(min(num_alternatives, logits.shape[1]), dim=1)
@@ -77,8 +187,8 @@ def before_columns(
     chosen = log_prob(reference_logits, actions)
     columns = {
         "log_prob_before": chosen,
-        "rank_before": token_ranks(reference_logits, actions),
-        "entropy_before": _entropies(log_probs),
+        "rank_before": _ranks(reference_logits, actions),
+        "entropy_before": entropies(log_probs),
         "kl": exact_kl(logits, reference_logits),
         "kl_k1": log_prob(logits, actions) - chosen,
     }
@@ -88,9 +198,17 @@ def before_columns(
     return columns
 
 
-def q_columns(q: torch.Tensor, actions: torch.Tensor) -> Columns:
-    """Return ``q_value`` and ``max_q``, both (M,), of (M, V) Q-values, -inf where invalid, and (M,) int64 actions."""
-    return {"q_value": q.gather(1, actions[:, None])[:, 0], "max_q": q.amax(dim=1)}
+def _q_columns(subject: Subject, own: StateOutputs, initial: StateOutputs | None, actions: torch.Tensor) -> Columns:
+    """Return the columns of Q, if there is a Q."""
+    q, soft = own.q, own.soft_values
+    if subject.soft_temperature is not None and own.values is not None:
+        ratios = torch.log_softmax(own.logits, dim=1)
+        if initial is not None:
+            ratios = ratios - torch.log_softmax(initial.logits, dim=1)
+        ratios = ratios.masked_fill(own.logits == -torch.inf, -torch.inf)
+        q, soft = own.values[:, None] + subject.soft_temperature * ratios, own.values
+    columns = {} if q is None else {"q_value": q.gather(1, actions[:, None])[:, 0], "max_q": q.amax(dim=1)}
+    return columns if soft is None else columns | {"soft_value": soft}
 
 
 def ratio_columns(
@@ -165,6 +283,21 @@ def return_columns(
     return columns
 
 
-def _entropies(log_probs: torch.Tensor) -> torch.Tensor:
-    """Return (M,) entropies of (M, V) log-probabilities, where -inf counts as probability 0."""
-    return -torch.xlogy(log_probs.exp(), log_probs.exp()).sum(dim=1)
+def _ranks(logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Return (M,) float32 ranks of (M,) actions by (M, V) logits: 1 is the likeliest, ties share the better rank.
+
+    >>> _ranks(torch.tensor([[0.5, 2.0, 1.0]]), torch.tensor([2]))
+    tensor([2.])
+    """
+    return (logits > logits.gather(1, actions[:, None])).sum(dim=1).float() + 1
+
+
+def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:
+    """Yield the episodes in parts of about ``_LOGITS`` logits."""
+    ends = episodes.num_steps.cumsum(0)
+    start = 0
+    while start < len(episodes):
+        limit = int(ends[start] - episodes.num_steps[start]) + max(1, _LOGITS // vocab_size)
+        stop = max(start + 1, int(torch.searchsorted(ends, limit, right=True)))
+        yield episodes[start:stop]
+        start = stop

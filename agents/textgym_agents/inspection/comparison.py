@@ -9,10 +9,9 @@ import torch.nn.functional as F
 
 from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
-from textgym_agents.inspection.arguments import name_of
 from textgym_agents.inspection.inspector import inspect
 from textgym_agents.inspection.report import Report
-from textgym_agents.inspection.subject import as_policy, as_subject
+from textgym_agents.inspection.subject import as_policy, as_subject, name_of
 from textgym_agents.rollout import collect, text_env
 
 __all__ = ["compare"]

@@ -3,54 +3,40 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import textgym
-from textgym.lm import log_prob
-from textgym.tokenizers import Tokenizer
+from textgym.errors import unknown_name
+from textgym.tokenizers import Tokenizer, as_tokenizer
+from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.inspection.advantages import advantage_mc, exact_values
-from textgym_agents.inspection.arguments import (
-    Checkpoints,
-    as_episodes,
-    check_columns,
-    check_memory,
-    check_numbers,
-    check_same_width,
-    check_vocabulary,
-    env_of,
-    name_of,
-    named,
-    return_name,
-    tokenizer_of,
-)
 from textgym_agents.inspection.branches import branch_views
-from textgym_agents.inspection.columns import (
-    before_columns,
-    distribution_columns,
-    q_columns,
-    ratio_columns,
-    return_columns,
-)
+from textgym_agents.inspection.columns import biography, policy_columns, put_returns
 from textgym_agents.inspection.report import Report
-from textgym_agents.inspection.subject import StateOutputs, Subject, as_policy, as_subject
+from textgym_agents.inspection.subject import Subject, as_policy, as_subject, env_of, name_of
 from textgym_agents.inspection.table import COLUMNS, TokenTable
-from textgym_agents.losses import normalized
 from textgym_agents.policy import BasePolicy
+from textgym_agents.recording import read_episodes
+from textgym_agents.rollout import collect
 from textgym_agents.run_folder import read_metrics
 
-__all__ = ["episode_info", "inspect"]
+__all__ = ["episode_info", "episodes_of", "inspect"]
+
+Checkpoints = Mapping[str, Any] | Sequence[Any]
+"""Policies, names or folders, by name or in order."""
 
 _SHARE_OF_VALUES = 0.7
 """Share of the time for rollouts that values get; branches get the rest."""
 _FEW_TOKENS = 64
 """Largest vocabulary for which exact values are tried."""
-_LOGITS = 2**22
-"""Logits of one micro-batch: 16 MB in float32, of which a few copies are made."""
+_BYTES_PER_TOKEN = 400
+"""Memory of the columns of one token, without alternatives."""
 
 
 def inspect(
@@ -116,21 +102,19 @@ def inspect(
     >>> len(report.episodes), report.episodes[1].tokens[0].kl > 0, report.about["return"]
     (2, True, 'score')
     """
-    check_numbers(num_alternatives, branches, seconds, gamma, gae_lambda)
+    _check_numbers(num_alternatives, branches, seconds, gamma, gae_lambda)
     subject = as_subject(policy)
     env = env_of(policy, env)
     if branches and env is None:
         raise ValueError("branches needs the environment that the episodes are of: give env=...")
-    episodes = as_episodes(subject, episodes, env, seed)
-    decoder = tokenizer_of(tokenizer, env, subject)
-    check_vocabulary(episodes, subject, decoder)
-    others = named(checkpoints)
-    check_memory(episodes, num_alternatives, len(others), memory_limit)
+    episodes, decoder = episodes_of(subject, episodes, env, tokenizer, seed=seed)
+    others = _named(checkpoints)
+    _check_memory(episodes, num_alternatives, len(others), memory_limit)
     before = subject.reference if reference is None else as_subject(as_policy(reference)).outputs
 
     table = TokenTable.of(episodes, decoder)
     alternatives = min(num_alternatives, subject.vocab_size)
-    computed = _by_action(subject, before, episodes, alternatives)
+    computed = policy_columns(subject, before, episodes, alternatives)
     for name, values in computed.items():
         if name in COLUMNS:
             table.put_actions(name, values)
@@ -138,14 +122,14 @@ def inspect(
         table.add_texts(table.columns["top_ids"], decoder)
     gamma = subject.gamma if gamma is None else gamma
     gae_lambda = subject.gae_lambda if gae_lambda is None else gae_lambda
-    _put_returns(table, episodes, subject, computed, gamma=gamma, gae_lambda=gae_lambda)
+    put_returns(table, episodes, subject, computed, gamma=gamma, gae_lambda=gae_lambda)
     if others:
-        table.put_actions("biography", _biography(others.values(), episodes))
+        table.put_actions("biography", biography(others.values(), episodes))
     about = {
         "textgym": textgym.__version__,
         "policy": type(policy).__name__,
         "reference": None if before is None else "the agent's own" if reference is None else name_of(reference),
-        "return": return_name(subject, env, episodes),
+        "return": subject.return_name(env, episodes),
         "gamma": gamma,
         "gae_lambda": gae_lambda,
         "num_alternatives": alternatives,
@@ -158,133 +142,9 @@ def inspect(
     if run is not None:
         report.metrics = read_metrics(run)
     if columns is not None:
-        check_columns(table, columns)
+        _check_columns(table, columns)
         table.columns = {name: table.columns[name] for name in columns}
     return report
-
-
-# Columns
-
-
-def _by_action(
-    subject: Subject,
-    before: Callable[[Episodes, bool], StateOutputs] | None,
-    episodes: Episodes,
-    num_alternatives: int,
-) -> dict[str, torch.Tensor]:
-    """Return (A,) and (A, K) columns of all actions, computed in micro-batches of episodes.
-
-    Besides, ``V`` of the policy and ``log pi_ref`` of the reference of its KL penalty, where there are such.
-    """
-    whole: dict[str, torch.Tensor] = {}
-    start, total = 0, int(episodes.num_steps.sum())
-    for part in _micro_batches(episodes, subject.vocab_size):
-        own, actions = subject.outputs(part, False), part.actions()
-        columns = distribution_columns(own.logits, actions, num_alternatives)
-        if part.action_masks is not None:
-            columns["mask_size"] = (own.logits > -torch.inf).sum(dim=1).float()
-        reference = initial = None
-        if before is not None:
-            reference = before(part, False)
-            check_same_width(reference.logits, own.logits)
-            columns |= before_columns(own.logits, reference.logits, actions, columns.get("top_ids"))
-        if subject.penalty and subject.reference is not None:
-            if before is not subject.reference or reference is None:
-                initial = subject.reference(part, False)
-            else:
-                initial = reference
-            columns["log pi_ref"] = log_prob(initial.logits, actions)
-        if own.values is not None:
-            columns["V"] = own.values
-        columns |= _q_columns(subject, own, initial, actions)
-        # Written into one array at once: small tensors kept between the large ones would fragment the memory.
-        for name, values in columns.items():
-            if name not in whole:
-                whole[name] = torch.empty((total, *values.shape[1:]), dtype=values.dtype)
-            whole[name][start : start + len(values)] = values
-        start += len(actions)
-    return whole
-
-
-def _q_columns(
-    subject: Subject, own: StateOutputs, initial: StateOutputs | None, actions: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Return the columns of Q, if there is a Q."""
-    if subject.soft_temperature is None or own.values is None:
-        soft = {} if own.soft_values is None else {"soft_value": own.soft_values}
-        return soft if own.q is None else q_columns(own.q, actions) | soft
-    ratios = torch.log_softmax(own.logits, dim=1)
-    if initial is not None:
-        ratios = ratios - torch.log_softmax(initial.logits, dim=1)
-    ratios = ratios.masked_fill(own.logits == -torch.inf, -torch.inf)
-    q = own.values[:, None] + subject.soft_temperature * ratios
-    return q_columns(q, actions) | {"soft_value": own.values}
-
-
-def _put_returns(
-    table: TokenTable,
-    episodes: Episodes,
-    subject: Subject,
-    computed: dict[str, torch.Tensor],
-    *,
-    gamma: float,
-    gae_lambda: float | None,
-) -> None:
-    """Put the columns of returns, values and ratios."""
-    spread = episodes.spread
-    after, old = spread(computed["log_prob_after"]), episodes.log_probs
-    is_known = not bool(old[episodes.mask].isnan().any())
-    rewards = episodes.rewards
-    if subject.penalty:
-        initial = spread(computed["log pi_ref"]) if "log pi_ref" in computed else torch.zeros_like(after)
-        rewards = rewards - subject.penalty * ((old if is_known else after) - initial)
-    values: torch.Tensor | None = episodes.values
-    if not bool(episodes.values.any()):
-        values = spread(computed["V"]) if "V" in computed and bool(computed["V"].any()) else None
-    last_values = None
-    if subject.bootstraps and values is not None and bool(episodes.truncated.any()):
-        last_values = _last_values(subject, episodes)
-    # V of the Q-function that is inspected, which may have changed since it acted.
-    current = spread(computed["V"]) if "q_value" in computed and "V" in computed else values
-    columns = return_columns(
-        rewards, current, episodes.num_steps, gamma=gamma, gae_lambda=gae_lambda, last_values=last_values,
-        q_values=spread(computed["q_value"]) if "q_value" in computed else None,
-    )  # fmt: skip
-    if values is None:
-        table.columns.pop("value")
-    else:
-        table.put("value", values)
-    if is_known:
-        used = episodes.advantages
-        if used is None and (used := columns.get("gae_advantage")) is not None and subject.normalizes_advantage:
-            used = normalized(used, episodes.mask)
-        columns |= ratio_columns(after, old, subject.clip_range, used)
-    for name, column in columns.items():
-        table.put(name, column)
-
-
-def _last_values(subject: Subject, episodes: Episodes) -> torch.Tensor:
-    """Return (B,) V of the states in which the time limit cut episodes off, 0 of the others."""
-    cut = episodes.truncated.nonzero()[:, 0]
-    values = torch.zeros(len(episodes))
-    for numbers in cut.split(64):
-        part = episodes[numbers.numpy()]
-        outputs = subject.outputs(part, True).values
-        if outputs is not None:
-            values[numbers] = outputs[int(part.num_steps.sum()) :]
-    return values
-
-
-def _biography(checkpoints: Any, episodes: Episodes) -> torch.Tensor:
-    """Return (A, C) log-probabilities of the actions under C checkpoints, loaded one after the other."""
-    columns = torch.empty(int(episodes.num_steps.sum()), len(checkpoints))
-    for k, checkpoint in enumerate(checkpoints):
-        subject, start = as_subject(as_policy(checkpoint)), 0
-        for part in _micro_batches(episodes, subject.vocab_size):
-            actions = part.actions()
-            columns[start : start + len(actions), k] = log_prob(subject.outputs(part, False).logits, actions)
-            start += len(actions)
-    return columns
 
 
 def _put_rollouts(
@@ -322,15 +182,25 @@ def _put_rollouts(
         report.table.add_texts(np.array(actions, dtype=np.int64), env.tokenizer)
 
 
-def _micro_batches(episodes: Episodes, vocab_size: int) -> Iterator[Episodes]:
-    """Yield the episodes in parts of about ``_LOGITS`` logits."""
-    ends = episodes.num_steps.cumsum(0)
-    start = 0
-    while start < len(episodes):
-        limit = int(ends[start] - episodes.num_steps[start]) + max(1, _LOGITS // vocab_size)
-        stop = max(start + 1, int(torch.searchsorted(ends, limit, right=True)))
-        yield episodes[start:stop]
-        start = stop
+def episodes_of(
+    subject: Subject, episodes: Any, env: Any, tokenizer: Any = None, *, seed: int = 0
+) -> tuple[Episodes, Tokenizer]:
+    """Return the episodes that are inspected and their tokenizer, both checked against the policy's vocabulary.
+
+    Args:
+        subject: The policy.
+        episodes: As in ``inspect``.
+        env: The environment, if there is one.
+        tokenizer: As in ``inspect``.
+        seed: Seed of collecting.
+
+    Raises:
+        TypeError, ValueError: As ``inspect``.
+    """
+    found = _as_episodes(subject, episodes, env, seed)
+    decoder = _tokenizer_of(tokenizer, env, subject)
+    _check_vocabulary(found, subject, decoder)
+    return found, decoder
 
 
 _INFO = ("prompt", "completion", "score", "scores", "end_reason", "group", "update", "kl", "scorer_error", "turns")
@@ -352,3 +222,134 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_numbers(
+    num_alternatives: int, branches: int, seconds: float | None, gamma: float | None, gae_lambda: float | None
+) -> None:
+    """Raise a TypeError or ValueError if a number is out of its range."""
+    for name, count in (("num_alternatives", num_alternatives), ("branches", branches)):
+        check_count(name, count, least=0)
+    if branches == 1:
+        raise ValueError("branches must be 0 or at least 2, got 1: a standard error needs two rollouts")
+    if branches and seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds must be above 0, got {seconds!r}; branches=0 does no rollouts, None sets no limit")
+    for name, fraction in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if fraction is not None and not 0 <= fraction <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, got {fraction!r}")
+
+
+def _named(checkpoints: Checkpoints) -> dict[str, Any]:
+    """Return the checkpoints by name."""
+    if isinstance(checkpoints, Mapping):
+        return dict(checkpoints)
+    if isinstance(checkpoints, str):
+        raise TypeError(f"checkpoints must be a list or a mapping, got one text; write [{checkpoints!r}]")
+    names = [name_of(checkpoint) for checkpoint in checkpoints]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return dict(zip(names, checkpoints, strict=True))
+
+
+def _as_episodes(subject: Subject, episodes: Any, env: Any, seed: int) -> Episodes:
+    """Return episodes, read from a file or collected in a copy of the environment where they are a path or a number."""
+    if isinstance(episodes, int | np.integer) and not isinstance(episodes, bool):
+        if env is None:
+            raise ValueError(f"to collect {episodes} episodes, give the environment: env=...")
+        generator = torch.Generator(subject.policy.device).manual_seed(seed)
+        return collect(env.clone(), subject.policy, int(episodes), seed=seed, generator=generator)
+    if isinstance(episodes, str | os.PathLike):
+        return read_episodes(episodes)
+    if not isinstance(episodes, Episodes):
+        kind = type(episodes).__name__
+        raise TypeError(f"episodes must be Episodes, a file of EpisodeRecorder or a number to collect, got {kind}")
+    if len(episodes) == 0:
+        raise ValueError("episodes must hold at least 1 episode, got none")
+    return episodes
+
+
+def _tokenizer_of(tokenizer: Any, env: Any, subject: Subject) -> Tokenizer:
+    """Return the tokenizer of the episodes: the given one, the environment's or the model's."""
+    if tokenizer is not None:
+        return as_tokenizer(tokenizer, subject.vocab_size)
+    if env is not None:
+        return env.tokenizer
+    model = getattr(subject.policy, "model", None)
+    source = getattr(getattr(model, "config", None), "_name_or_path", "")
+    if not source:
+        raise ValueError("the tokenizer of the episodes is not known: give tokenizer=... or env=...")
+    return as_tokenizer(source, subject.vocab_size)
+
+
+def _check_vocabulary(episodes: Episodes, subject: Subject, tokenizer: Tokenizer) -> None:
+    """Raise a ValueError if the episodes hold ids that the policy does not have, or ids of other texts than theirs."""
+    size = min(subject.vocab_size, tokenizer.vocab_size)
+    least, most = int(episodes.ids.min()), int(episodes.ids.max())
+    if least < 0 or most >= size:
+        raise ValueError(
+            f"the episodes hold ids from {least} to {most}, the policy's vocabulary ends at {size - 1}: they were "
+            "written with another tokenizer; inspect them with a policy of that vocabulary"
+        )
+    bits, width = episodes.action_masks, -(-subject.vocab_size // 8)
+    if bits is not None and bits.shape[2] != width:
+        raise ValueError(
+            f"the episodes' action masks have {bits.shape[2]} bytes a step, a vocabulary of {subject.vocab_size} needs "
+            f"{width}: they are of another vocabulary"
+        )
+    pairs = []
+    for b, info in enumerate(episodes.infos[:8]):
+        if info.get("completion") and "turns" not in info:
+            ids = episodes.ids[b, int(episodes.prompt_lengths[b]) : int(episodes.text_lengths[b])]
+            pairs.append((info["completion"], tokenizer.decode(ids.tolist())))
+    if pairs and not any(decoded.startswith(text) or text.startswith(decoded) for text, decoded in pairs):
+        text, decoded = pairs[0]
+        raise ValueError(
+            f"the episodes are of another vocabulary: the ids of the completion {text[:40]!r} mean {decoded[:40]!r} "
+            "here; inspect them with a policy of their vocabulary, or give their tokenizer=..."
+        )
+
+
+def _check_memory(episodes: Episodes, num_alternatives: int, num_checkpoints: int, limit: int | None) -> None:
+    """Raise a MemoryError if the columns take more bytes than the limit, by default those that are available."""
+    tokens = int((episodes.text_lengths - episodes.prompt_lengths).sum())
+    needed = tokens * (_BYTES_PER_TOKEN + 32 * num_alternatives + 8 * num_checkpoints)
+    limit = _available_memory() if limit is None else limit
+    if limit is not None and needed > limit:
+        raise MemoryError(
+            f"the columns of {len(episodes):,} episodes, {tokens:,} tokens, take about {needed / 1e6:,.0f} MB, but "
+            f"{limit / 1e6:,.0f} MB are available: inspect fewer, such as episodes[:{len(episodes) * limit // needed}]"
+        )
+
+
+def _available_memory() -> int | None:
+    """Return the bytes of memory that are available, or None where the system does not say."""
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+
+
+_NEEDS = {
+    "value": "a policy with V: here it is 0 in every state, untrained or not there",
+    "td_error": "a policy with V: here it is 0 in every state, untrained or not there",
+    "gae_advantage": "a policy with V, not 0 in every state as here, and gae_lambda",
+    "q_value": "a policy with a Q-function",
+    "max_q": "a policy with a Q-function",
+    "soft_value": "a policy with a Q-function of a temperature",
+    "ratio": "episodes with the log-probabilities of the policy that acted",
+    "clipped": "an agent with a clip_range, and episodes with log-probabilities",
+    "biography": "checkpoints",
+    "top_ids": "num_alternatives above 0",
+    "top_log_probs": "num_alternatives above 0",
+}
+
+
+def _check_columns(table: TokenTable, names: Sequence[str]) -> None:
+    """Raise a ValueError if a column is not there."""
+    for name in names:
+        if name not in table.columns:
+            if name not in COLUMNS:
+                raise unknown_name("column", name, {*COLUMNS, *table.columns})
+            needs = "a reference" if name.endswith("_before") or name.startswith("kl") else "branches and env"
+            raise ValueError(f"the column {name!r} needs {_NEEDS.get(name, needs)}")

@@ -12,8 +12,7 @@ from textgym.rendering import display_token
 from textgym.tokenizers import CharTokenizer, PaddedTokenizer
 from textgym_agents.episodes import Episodes
 from textgym_agents.grpo import GRPO
-from textgym_agents.inspection.arguments import as_episodes, check_vocabulary, tokenizer_of
-from textgym_agents.inspection.inspector import episode_info
+from textgym_agents.inspection.inspector import episode_info, episodes_of
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.report import Report
 from textgym_agents.inspection.subject import as_subject
@@ -107,10 +106,8 @@ def compare_losses(
     for name, given in (("policy", policy), ("reference", reference)):
         if not isinstance(given, LMPolicy) and not (name == "reference" and given is None):
             raise TypeError(f"{name} must be an LMPolicy, got {type(given).__name__}")
-    subject = as_subject(policy)
-    decoder = tokenizer_of(tokenizer, None, subject)
-    episodes = own_episodes(as_episodes(subject, episodes, None, seed=0))
-    check_vocabulary(episodes, subject, decoder)
+    episodes, decoder = episodes_of(as_subject(policy), episodes, None, tokenizer)
+    episodes = own_episodes(episodes)
     if len(episodes) < 2:
         raise ValueError(f"compare_losses needs at least 2 scored episodes of one prompt, got {len(episodes)}")
     twin = copied(policy)

@@ -1,6 +1,7 @@
 """The policies that can be inspected, and the settings of the return that their values are of."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from textgym.envs.interface import CoreInterface
 from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
 from textgym_agents.config import CriticConfig
@@ -21,7 +23,7 @@ from textgym_agents.policy import ActionOutput, BasePolicy, LMPolicy, choose, ma
 from textgym_agents.q_policy import QPolicy, behaviour_log_probs, soft_values
 from textgym_agents.reference import ReferencePolicy
 
-__all__ = ["StateOutputs", "Subject", "as_policy", "as_subject"]
+__all__ = ["StateOutputs", "Subject", "as_policy", "as_subject", "env_of", "name_of"]
 
 
 class StateOutputs(NamedTuple):
@@ -70,9 +72,12 @@ class Subject:
         size: int = self.policy.vocab_size
         return size
 
-    @property
-    def return_name(self) -> str:
-        """The return that V is of, as ``about["return"]`` names it."""
+    def return_name(self, env: Any, episodes: Episodes) -> str:
+        """Return the return that V is of in episodes of an environment, as ``about["return"]`` names it."""
+        in_env = env is not None and env.config.kl_penalty
+        if in_env or (env is None and not math.isnan(episodes.infos[0].get("kl", math.nan))):
+            coef = f"{env.core.components.kl.coefficient.coef:.4g}" if in_env else "a coefficient"
+            return f"score minus {coef} x KL to the reference, as the environment rewards it"
         if not self.penalty:
             return "score"
         return f"score minus {self.penalty:.4g} x " + ("KL to the reference" if self.reference else "log pi")
@@ -130,6 +135,22 @@ def as_policy(model: Any) -> Any:
         if settings == set(kind.settings):
             return kind.from_pretrained(folder)
     raise ValueError(f"{folder} holds a policy of another class (settings {sorted(settings)}): load it yourself")
+
+
+def env_of(policy: Any, env: Any) -> Any:
+    """Return the unwrapped environment, by default that of the agent or SB3 algorithm; None if there is none."""
+    given = getattr(policy, "env", None) if env is None else env
+    base = getattr(given, "unwrapped", given)
+    if isinstance(base, CoreInterface):
+        return base
+    if env is not None:
+        raise TypeError(f"env must be an environment of the TextGen family, got {type(base).__name__}")
+    return None
+
+
+def name_of(model: Any) -> str:
+    """Return the name of a model in a report: that of its folder, or of its class."""
+    return Path(model).name if isinstance(model, str | Path) else type(model).__name__
 
 
 def _agent_subject(agent: Any) -> Subject:

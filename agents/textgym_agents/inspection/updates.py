@@ -17,11 +17,10 @@ from textgym_agents.dqn import DQN
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration
 from textgym_agents.grpo import GRPO
-from textgym_agents.inspection.arguments import as_episodes, check_vocabulary, env_of, return_name, tokenizer_of
-from textgym_agents.inspection.inspector import episode_info
+from textgym_agents.inspection.inspector import episode_info, episodes_of
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.report import Report
-from textgym_agents.inspection.subject import as_subject
+from textgym_agents.inspection.subject import as_subject, env_of
 from textgym_agents.inspection.table import TokenTable
 from textgym_agents.online import OnlineAgent
 from textgym_agents.policy import BasePolicy
@@ -118,10 +117,9 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
     if not isinstance(agent, Agent):
         raise TypeError(f"inspect_update takes an agent of textgym_agents, got {type(agent).__name__}")
     subject, env = as_subject(agent), env_of(agent, None)
-    decoder = tokenizer_of(tokenizer, env, subject)
     twin = _copy(agent)
-    own = own_episodes(twin.collect() if episodes is None else as_episodes(subject, episodes, env, seed=0))
-    check_vocabulary(own, subject, decoder)
+    given, decoder = episodes_of(subject, twin.collect() if episodes is None else episodes, env, tokenizer)
+    own = own_episodes(given)
     pushes = PushRecorder(twin, own)
     weights = [p.detach().clone() for p in twin.policy.parameters()]
     before = _outputs(twin, own)
@@ -157,7 +155,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
         "agent": type(agent).__name__,
         "update": agent.num_updates,
         "gradient_steps": twin.num_updates - agent.num_updates,
-        "return": return_name(subject, env, own),
+        "return": subject.return_name(env, own),
         "prediction": "central finite difference along the change of the weights",
         "change_of": "Q" if judged == "q" else "log pi",
         "correlation": {

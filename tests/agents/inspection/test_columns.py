@@ -231,7 +231,7 @@ def test_without_a_value_function_its_columns_are_absent():
 def test_parts_of_the_episodes_give_the_columns_of_all(monkeypatch):
     env, policy, episodes = written(32)
     whole = inspect(policy, episodes, env=env, reference=LMPolicy(small_lm(1)))
-    monkeypatch.setattr("textgym_agents.inspection.inspector._LOGITS", 8 * 20)  # about 20 states, 3 episodes
+    monkeypatch.setattr("textgym_agents.inspection.columns._LOGITS", 8 * 20)  # about 20 states, 3 episodes
     parts = inspect(policy, episodes, env=env, reference=LMPolicy(small_lm(1)))
     assert whole.table.columns.keys() == parts.table.columns.keys()
     for name, column in whole.table.columns.items():
