@@ -18,6 +18,8 @@ const make = (create) => (tag, ...parts) => { // make("div.row.group", { title }
   return node;
 };
 const h = make((name) => document.createElement(name)), s = make((name) => document.createElementNS(SVG, name));
+const path = (kind, d) => s("path", { class: kind, d });
+const text = (x, y, anchor, label, kind = null) => s("text", { x, y, "text-anchor": anchor, class: kind }, label);
 
 // Data
 const head = JSON.parse($("head").textContent);
@@ -79,7 +81,9 @@ const placeOf = (row) => { // episode and position of a row
   return [e, row - starts[e]];
 };
 const reason = (row) => (head.reasons ? head.reasons.values[numbers(head.reasons)[row]] : "");
-const textOf = (e) => Array.from({ length: size(e) }, (_, t) => words[tokenAt(starts[e] + t)]).join("");
+const tokensOf = (e) => Array.from(numbers(head.tokens).subarray(starts[e], starts[e + 1]));
+const wordsOf = (e) => tokensOf(e).map((token) => words[token]);
+const textOf = (e) => wordsOf(e).join("");
 const oneLine = (text) => text.replace(/\s+/g, " ").trim();
 
 // Numbers
@@ -127,6 +131,7 @@ function ticks(low, high, count = 4) {
   for (let x = Math.ceil(low / step - 1e-9) * step; x <= high + step * 1e-9; x += step) out.push(Math.abs(x) < step * 1e-9 ? 0 : x);
   return out;
 }
+const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 const scale = (low, high, from, to) => (x) => from + ((x - low) / (high - low || 1)) * (to - from);
 const widened = ([low, high]) => (low < high ? [low, high] : [low - 0.5, low + 0.5]);
 
@@ -145,8 +150,9 @@ const go = (changes) => { location.hash = address(changes); };
 const keep = (changes) => { history.replaceState(null, "", address(changes)); read(); };
 const set = (changes) => { keep(changes); draw(); };
 const open = (e, t) => go({ view: "episode", n: e, t: t === undefined ? null : t });
-const tokenLink = (e, t, label) => h("a", { href: address({ view: "episode", n: e, t }) }, label);
+const link = (changes, ...children) => h("a", { href: address(changes) }, children);
 const say = (text) => h("p.muted", text);
+const pager = (at, count, move, note) => [h("button", { disabled: at <= 0, onclick: () => move(-1) }, "← Previous"), h("small", note), h("button", { disabled: at === count - 1, onclick: () => move(1) }, "Next →")];
 const picker = (label, options, chosen, change) => h("label", label,
   h("select", { onchange: (event) => change(event.target.value) },
     options.map(([key, name]) => h("option", { value: key, selected: key === chosen }, name))));
@@ -208,23 +214,26 @@ function chips(names, chosen, choose) {
 // Run
 const METRIC_NAMES = { "rollout/ep_rew_mean": "mean return", "rollout/score_mean": "mean score", "rollout/ep_len_mean": "mean length", "train/kl_reference": "KL to the reference", "train/entropy_loss": "entropy loss", "train/explained_variance": "explained variance of V", "train/approx_kl": "approximate KL of the update", "train/clip_fraction": "clip fraction" };
 const metricName = (name) => METRIC_NAMES[name] || name.replace(/^(rollout|train|time)\//, "").replace(/_/g, " ");
+const trace = (ys, x, y) => { // a line with gaps where numbers are missing
+  let d = "", pen = "M";
+  ys.forEach((v, i) => { if (!Number.isFinite(v)) pen = "M"; else { d += `${pen}${x(i).toFixed(1)} ${y(v).toFixed(1)}`; pen = "L"; } });
+  return path("line", d);
+};
+function axes([x, x0, x1], [y, y0, y1], left, right, bottom) {
+  return [...ticks(y0, y1, 5).map((at) => [path("axis", `M${left} ${y(at)}H${right}`), text(left - 8, y(at) + 4, "end", tidy(at))]),
+    ...ticks(x0, x1, right < 488 ? 3 : 8).map((at) => [path("axis", `M${x(at)} ${bottom}v4`), text(x(at), bottom + 18, "middle", tidy(at))])];
+}
 const length = () => Math.max(0, ...Object.values(head.metrics).map((list) => list.length));
 function curve(name, xs, width, height, small) {
   const ys = head.metrics[name], left = small ? 4 : 52, bottom = height - (small ? 4 : 24);
   const [x0, x1] = widened(range(xs)), [y0, y1] = widened(range(ys.map((y) => (y === null ? NaN : y))));
   const x = scale(x0, x1, left, width - (small ? 4 : 12)), y = scale(y0, y1, bottom, small ? 4 : 14);
-  const parts = [];
-  let path = "", pen = "M";
-  ys.forEach((v, i) => { if (v === null) pen = "M"; else { path += `${pen}${x(xs[i]).toFixed(1)} ${y(v).toFixed(1)}`; pen = "L"; } });
-  if (!small) {
-    for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 12}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick)));
-    for (const tick of ticks(x0, x1, width < 500 ? 3 : 6)) parts.push(s("text", { x: x(tick), y: height - 4, "text-anchor": "middle" }, tidy(tick)));
-    for (const alarm of head.alarms) if (alarm.update) {
-      const at = x(xs[alarm.update - 1]);
-      parts.push(s("path", { class: "alarm", d: `M${at} 14V${bottom}` }), s("path", { class: "flag", d: `M${at - 5} 4h10l-5 9z` }, s("title", `${alarm.name}: ${alarm.message}`)));
-    }
+  const parts = small ? [] : axes([x, x0, x1], [y, y0, y1], left, width - 12, bottom);
+  if (!small) for (const alarm of head.alarms) if (alarm.update) {
+    const at = x(xs[alarm.update - 1]);
+    parts.push(path("alarm", `M${at} 14V${bottom}`), s("path", { class: "flag", d: `M${at - 5} 4h10l-5 9z` }, s("title", `${alarm.name}: ${alarm.message}`)));
   }
-  parts.push(s("path.line", { d: path }));
+  parts.push(trace(ys, (i) => x(xs[i]), y));
   return { parts, x, y, xs, ys, bottom };
 }
 function run(view) {
@@ -241,7 +250,7 @@ function run(view) {
   let at = Math.min(Number(state.u || xs.length), xs.length) - 1;
   const filterable = fields.has("update");
   const show = (i) => {
-    at = Math.max(0, Math.min(xs.length - 1, i));
+    at = clamp(i, 0, xs.length - 1);
     const y = plot.ys[at], known = y !== null && y !== undefined;
     cursor.setAttribute("d", `M${plot.x(xs[at])} 14V${plot.bottom}`);
     dot.setAttribute("cx", plot.x(xs[at])); dot.setAttribute("cy", known ? plot.y(y) : -9);
@@ -348,7 +357,7 @@ function episodes(view) {
     return h("div", { role: "gridcell", class: typeof found === "number" ? "num" : "" }, typeof found !== "number" ? found : name === "return" || name === "score" ? found.toFixed(3).replace("-", "−") : fmt(found));
   };
   const activate = (i, focus) => {
-    active = Math.max(0, Math.min(rows.length - 1, i));
+    active = clamp(i, 0, rows.length - 1);
     const top = active * HEIGHT;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     if (top + HEIGHT > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + HEIGHT - scroller.clientHeight;
@@ -408,12 +417,10 @@ const FAMILIES = [
 ];
 const familyOf = (name) => FAMILIES.findIndex(([, pattern]) => pattern.test(name));
 function bars(p, before) {
-  const parts = [];
-  const w = (q) => (Number.isFinite(q) ? Math.max(1, 104 * q) : 0).toFixed(1);
-  if (before === undefined || Number.isNaN(before)) parts.push(s("rect.after", { width: w(p), height: 9, y: 3.5, rx: 1 }));
-  else parts.push(s("rect.before", { width: w(before), height: 5, y: 2, rx: 1 }), s("rect.after", { width: w(p), height: 6, y: 8, rx: 1 }));
-  return s("svg", { width: 104, height: 16, "aria-hidden": "true" }, parts);
+  const bar = (kind, q, height, y) => s(`rect.${kind}`, { width: (Number.isFinite(q) ? Math.max(1, 104 * q) : 0).toFixed(1), height, y, rx: 1 });
+  return s("svg", { width: 104, height: 16, "aria-hidden": "true" }, before >= 0 ? [bar("before", before, 5, 2), bar("after", p, 6, 8)] : bar("after", p, 9, 3.5));
 }
+const alternative = (name, drawing, number, isChosen = false, title = null) => h("div", { class: isChosen ? "alt chosen" : "alt", title }, h("span", name), drawing, h("span", number));
 function card(e, t, chosen) {
   const row = starts[e] + t, out = [], token = tokenAt(row);
   out.push(h("h2", head.vocabulary[token]), h("small", `Token ${t + 1} of ${size(e)}, id ${head.ids[token]}`));
@@ -426,8 +433,7 @@ function card(e, t, chosen) {
         out.push(h("h3", "Alternatives", olds.length ? " · grey: before" : ""));
         const list = alternatives.map((id, k) => [id, Math.exp(ps[k]), olds.length ? Math.exp(olds[k]) : undefined]).filter(([id]) => !Number.isNaN(id));
         if (has("log_prob") && !list.some(([id]) => id === token)) list.push([token, Math.exp(value(has("log_prob_after") && !Number.isNaN(value("log_prob_after", row)) ? "log_prob_after" : "log_prob", row)), has("log_prob_before") ? Math.exp(value("log_prob_before", row)) : undefined]);
-        out.push(...list.map(([id, p, old]) => h("div", { class: id === token ? "alt chosen" : "alt", title: old === undefined ? "" : `before ${percent(old)}, after ${percent(p)}` },
-          h("span", head.vocabulary[id]), bars(p, old), h("span", percent(p)))));
+        out.push(...list.map(([id, p, old]) => alternative(head.vocabulary[id], bars(p, old), percent(p), id === token, old === undefined ? null : `before ${percent(old)}, after ${percent(p)}`)));
       } else if (has("top_ids") && keptStarts && !keptStarts.has(e)) out.push(say("Alternatives of this episode were left out to keep the file small."));
     }
     if (!some.length) return;
@@ -439,19 +445,18 @@ function card(e, t, chosen) {
   });
   if (reason(row)) out.push(h("h3", "Why the update pushed it"), h("p", reason(row)));
   const past = several("biography", e, t);
-  if (past.length) out.push(h("h3", { title: described(columns.get("biography")) }, "Probability under each checkpoint"), past.map((x, k) => h("div.alt", h("span", (head.about.checkpoints || "").split(", ")[k] || `${k + 1}`), bars(Math.exp(x)), h("span", percent(Math.exp(x))))));
+  if (past.length) out.push(h("h3", { title: described(columns.get("biography")) }, "Probability under each checkpoint"), past.map((x, k) => alternative((head.about.checkpoints || "").split(", ")[k] || `${k + 1}`, bars(Math.exp(x)), percent(Math.exp(x)))));
   const support = several("occlusion", e, t).map((x, i) => [x, i]).filter(([x]) => Number.isFinite(x)), ahead = support.length - t;
   if (support.length) out.push(h("h3", { title: described(columns.get("occlusion")) }, "What in the context supported it"), h("dl", support.sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, 6).flatMap(([x, i]) => [
     h("dt", i < ahead ? `prompt, token ${i + 1}` : `${head.vocabulary[tokenAt(starts[e] + i - ahead)]} (token ${i - ahead + 1})`), h("dd", fmt(x, true))])));
   const branch = head.branches.find((b) => b.episode === e && b.token === t);
   if (branch) {
-    const [low, high] = widened(range(branch.q_values.flatMap((q, k) => [q - 2 * (branch.standard_errors[k] ?? 0), q + 2 * (branch.standard_errors[k] ?? 0)])));
-    const x = scale(low, high, 4, 100);
+    const errors = branch.q_values.map((_, k) => branch.standard_errors[k] ?? 0);
+    const x = scale(...widened(range(branch.q_values.flatMap((q, k) => [q - 2 * errors[k], q + 2 * errors[k]]))), 4, 100);
     out.push(h("h3", { title: "Expected return if this token were chosen here, by rollouts, with 2 standard errors" }, "If another token had been chosen"), branch.actions.map((id, k) => {
-      const q = branch.q_values[k], se = branch.standard_errors[k] ?? 0, samples = branch.samples[k] || [];
-      return h("div.branch", h("div", { class: id === token ? "alt chosen" : "alt" }, h("span", head.vocabulary[id], " ", h("small", percent(branch.probs[k]))),
-        s("svg", { width: 104, height: 16, "aria-hidden": "true" }, s("path", { class: "whisker", d: `M${x(q - 2 * se)} 8H${x(q + 2 * se)}` }), s("circle.dot", { cx: x(q), cy: 8, r: 3.5 })),
-        h("span", { title: `Q = ${fmt(q, true)} ± ${fmt(se)}` }, fmt(q, true))), h("small", `± ${fmt(se)}`),
+      const q = branch.q_values[k], se = errors[k], samples = branch.samples[k] || [];
+      return h("div.branch", alternative([head.vocabulary[id], " ", h("small", percent(branch.probs[k]))],
+        s("svg", { width: 104, height: 16, "aria-hidden": "true" }, path("whisker", `M${x(q - 2 * se)} 8H${x(q + 2 * se)}`), s("circle.dot", { cx: x(q), cy: 8, r: 3.5 })), fmt(q, true), id === token), h("small", `± ${fmt(se)}`),
       samples.length ? h("details", h("summary", samples.length === 1 ? "one continuation" : `${samples.length} continuations`), samples.map((text) => h("p", text))) : null);
     }));
   }
@@ -469,38 +474,26 @@ function timeline(e, width, select) {
     if (diverging || low > 0) { low = Math.min(low, 0); high = Math.max(high, 0); }
     [low, high] = widened([low, high]);
     const y = scale(low, high, top + H - 8, top + 8), step = x(1) - x(0);
-    parts.push(s("text.strong", { x: 0, y: top + H / 2 }, label(name)), s("text", { x: left - 10, y: y(high) + 4, "text-anchor": "end" }, fmt(high)), s("text", { x: left - 10, y: y(low) + 4, "text-anchor": "end" }, fmt(low)),
-      s("path", { class: "axis", d: `M${left} ${y(low)}H${width - 8}` }));
-    if (low < 0 && high > 0) parts.push(s("path", { class: "zero", d: `M${left} ${y(0)}H${width - 8}` }));
-    let path = "", pen = "M";
-    for (let t = 0; t < n; t++) {
-      if (!Number.isFinite(ys[t])) { pen = "M"; continue; }
-      if (diverging && ys[t] === 0) continue;
-      if (diverging) parts.push(s("rect", { class: ys[t] < 0 ? "minus" : "plus", x: x(t) - step * 0.32, width: Math.max(1, step * 0.64), y: Math.min(y(ys[t]), y(0)), height: Math.max(0.75, Math.abs(y(ys[t]) - y(0))) }));
-      else { path += `${pen}${x(t).toFixed(1)} ${y(ys[t]).toFixed(1)}`; pen = "L"; }
-      if (Number.isFinite(around[t][0])) parts.push(s("path.whisker", { d: `M${x(t)} ${y(around[t][0])}V${y(around[t][1])}` }));
-    }
-    if (path) parts.push(s("path.line", { d: path }));
+    parts.push(text(0, top + H / 2, null, label(name), "strong"), text(left - 10, y(high) + 4, "end", fmt(high)), text(left - 10, y(low) + 4, "end", fmt(low)), path("axis", `M${left} ${y(low)}H${width - 8}`));
+    if (low < 0 && high > 0) parts.push(path("zero", `M${left} ${y(0)}H${width - 8}`));
+    ys.forEach((v, t) => {
+      if (!Number.isFinite(v) || (diverging && v === 0)) return;
+      if (diverging) parts.push(s("rect", { class: v < 0 ? "minus" : "plus", x: x(t) - step * 0.32, width: Math.max(1, step * 0.64), y: Math.min(y(v), y(0)), height: Math.max(0.75, Math.abs(y(v) - y(0))) }));
+      if (Number.isFinite(around[t][0])) parts.push(path("whisker", `M${x(t)} ${y(around[t][0])}V${y(around[t][1])}`));
+    });
+    if (!diverging) parts.push(trace(ys, x, y));
     top += H + 6;
   }
   if (top === 6) return null;
-  const at = (event) => Math.max(0, Math.min(n - 1, Math.round(((event.clientX - figure.getBoundingClientRect().left - left) / (width - 8 - left)) * n - 0.5)));
+  const at = (event) => clamp(Math.round(((event.clientX - figure.getBoundingClientRect().left - left) / (width - 8 - left)) * n - 0.5), 0, n - 1);
   const figure = s("svg", { width, height: top + 4, role: "img", "aria-label": "Columns over the positions of the tokens", onmousemove: (event) => select(at(event), false), onclick: (event) => select(at(event), true) }, cursor, parts);
   return { figure, mark: (t) => cursor.setAttribute("d", `M${x(t)} 2V${top}`) };
 }
-function tokens(e, paintWith, events) {
-  return Array.from({ length: size(e) }, (_, t) => {
-    const row = starts[e] + t, node = h("span.t", { role: "option", "aria-selected": "false", tabindex: -1, "data-t": t }, words[tokenAt(row)]);
-    if (paintWith) paintWith(node, row);
-    if (has("log_prob") && Number.isNaN(value("log_prob", row))) node.classList.add("user");
-    return events ? add(node, events(t), []) : node;
-  });
-}
 function episode(view) {
-  const list = order().list.length ? order().list : [0], e = Math.min(COUNT - 1, Math.max(0, Number(state.n ?? list[0]) | 0)), n = size(e);
+  const list = order().list.length ? order().list : [0], e = clamp(Number(state.n ?? list[0]) | 0, 0, COUNT - 1), n = size(e);
   const place = list.indexOf(e), chosen = coloured.includes(state.c) ? state.c : coloured.find((c) => range(series(c, e))[0] <= Infinity && series(c, e).some((x) => !Number.isNaN(x))) || coloured[0];
   const column = columns.get(chosen), colour = column && colouring(chosen, series(chosen, e));
-  let selected = Math.max(0, Math.min(n - 1, Number(state.t ?? 0) | 0));
+  let selected = clamp(Number(state.t ?? 0) | 0, 0, n - 1);
   const panel = h("aside.card", { "aria-label": "Token", tabindex: 0 });
   let line = null;
   const select = (t, pin, focus) => {
@@ -509,25 +502,29 @@ function episode(view) {
     panel.replaceChildren(...card(e, t, chosen).flat());
     if (line) line.mark(t);
   };
-  const nodes = tokens(e, colour ? (node, row) => colour.paint(node, value(chosen, row)) : null, (t) => ({ onmouseenter: () => select(t, false), onclick: () => select(t, true, true), onfocus: () => t !== selected && select(t, true) }));
+  const nodes = Array.from({ length: n }, (_, t) => {
+    const row = starts[e] + t, isUser = has("log_prob") && Number.isNaN(value("log_prob", row));
+    const node = h("span", { class: isUser ? "t user" : "t", role: "option", "aria-selected": "false", tabindex: -1, "data-t": t, onmouseenter: () => select(t, false), onclick: () => select(t, true, true), onfocus: () => t !== selected && select(t, true) }, words[tokenAt(row)]);
+    if (colour) colour.paint(node, value(chosen, row));
+    return node;
+  });
   const box = h("div.tokens", fields.has("prompt") ? h("span.prompt", field("prompt", e)) : null,
     h("span", { role: "listbox", "aria-label": "Tokens", "aria-orientation": "horizontal", onmouseleave: () => select(selected, false), onkeydown: (event) => {
       const t = { ArrowRight: selected + 1, ArrowLeft: selected - 1, Home: 0, End: n - 1 }[event.key];
-      if (t !== undefined) { select(Math.max(0, Math.min(n - 1, t)), true, true); event.preventDefault(); event.stopPropagation(); }
+      if (t !== undefined) { select(clamp(t, 0, n - 1), true, true); event.preventDefault(); event.stopPropagation(); }
     } }, nodes));
-  const step = (by) => { const next = list[Math.max(0, Math.min(list.length - 1, place + by))]; if (next !== undefined && next !== e) set({ n: next, t: null }) };
+  const step = (by) => { const next = list[clamp(place + by, 0, list.length - 1)]; if (next !== undefined && next !== e) set({ n: next, t: null }) };
   const facts = [...fields.keys()].filter((name) => name !== "prompt" && name !== "pair").map((name) => [name, field(name, e)]).filter(([, v]) => v !== "" && !Number.isNaN(v));
   const pair = field("pair", e), raised = alarmed.get(e);
   const left = h("div", h("ul.facts", facts.map(([name, v]) => h("li", name.replace("score/", "score of ").replace(/_/g, " "), " ", h("b", typeof v === "number" ? fmt(v) : v))),
-    raised ? h("li.warn", `alarm: ${raised.join(", ")}`) : null, VIEWS.compare.has() && pair >= 0 ? h("li", h("a", { href: address({ view: "compare", pair: e }) }, "compare before and after")) : null),
+    raised ? h("li.warn", `alarm: ${raised.join(", ")}`) : null, VIEWS.compare.has() && pair >= 0 ? h("li", link({ view: "compare", pair: e }, "compare before and after")) : null),
     column ? [chips(coloured, chosen, (c) => set({ c })), say(`${column.label}: ${described(column)}`), legend(chosen, colour, "this episode")] : null, box);
-  put(view, h("div.bar", h("h1", `Episode ${e}`), h("span.end.bar", h("button", { disabled: place <= 0, onclick: () => step(-1) }, "← Previous"),
-    h("small", place < 0 ? "" : `${place + 1} of ${list.length}${state.q ? " found" : ""}`), h("button", { disabled: place === list.length - 1, onclick: () => step(1) }, "Next →"))),
+  put(view, h("div.bar", h("h1", `Episode ${e}`), h("span.end.bar", pager(place, list.length, step, place < 0 ? "" : `${place + 1} of ${list.length}${state.q ? " found" : ""}`))),
   h("div.episode", left, panel));
   line = timeline(e, Math.max(280, left.clientWidth), (t, pin) => select(t, pin));
   if (line) left.append(h("div.timeline", line.figure), say(`Whiskers: ${head.columns.some((c) => c.name.endsWith("_low")) ? "95 % intervals" : "2 standard errors"}.`));
   if (line && ![...line.figure.querySelectorAll(".whisker")].length) left.lastChild.remove();
-  current = { move: step, column: (i) => coloured[i] && set({ c: coloured[i] }), token: (by) => select(Math.max(0, Math.min(n - 1, selected + by)), true, true) };
+  current = { move: step, column: (i) => coloured[i] && set({ c: coloured[i] }), token: (by) => select(clamp(selected + by, 0, n - 1), true, true) };
   select(selected, true);
 }
 
@@ -563,7 +560,6 @@ function compare(view) {
   const at = Math.max(0, all.findIndex(([a, b]) => String(a) === state.pair || String(b) === state.pair)), [a, b] = all[at];
   const names = coloured.filter((c) => !/^(value_mc|value_exact)/.test(c)), chosen = names.includes(state.c) ? state.c : names.includes("kl_k1") ? "kl_k1" : names[0];
   const colour = chosen && colouring(chosen, [...series(chosen, a), ...series(chosen, b)]);
-  const ids = (e) => Array.from({ length: size(e) }, (_, t) => tokenAt(starts[e] + t));
   const cell = (e, t, same) => {
     if (t === undefined) return h("span.gap");
     const row = starts[e] + t, node = h("a", { class: same ? "t same" : "t", href: address({ view: "episode", n: e, t }), title: chosen ? `${label(chosen)} ${fmt(value(chosen, row))}` : "" }, words[tokenAt(row)]);
@@ -571,15 +567,15 @@ function compare(view) {
     if (colour) colour.paint(node, value(chosen, row));
     return node;
   };
-  const move = (by) => set({ pair: all[Math.max(0, Math.min(all.length - 1, at + by))][0] });
+  const move = (by) => set({ pair: all[clamp(at + by, 0, all.length - 1)][0] });
   current = { move, column: (i) => names[i] && set({ c: names[i] }) };
   put(view, h("h1", "Before and after"), n ? h("p", "Same prompts, same random numbers. Mean return ", h("b", `${fmt(mean(numbersOf.map(([x]) => x)))} → ${fmt(mean(numbersOf.map(([, y]) => y)))}`),
     n > 1 ? `, gain ${fmt(mean(gains), true)} ± ${fmt(sd(gains) / Math.sqrt(n))} (standard error). ` : ". ", "After is better in ", h("b", `${wins} of ${n}`), ` pairs${ties ? `, ${ties} ${ties === 1 ? "is a tie" : "are ties"}` : ""}: win rate `, h("b", percent(p)), ` (95 % interval ${percent(middle - margin)} to ${percent(middle + margin)}${ties ? ", ties count half" : ""}).`) : null,
-  h("div.bar", h("button", { disabled: at === 0, onclick: () => move(-1) }, "← Previous"), h("small", `Pair ${at + 1} of ${all.length}`), h("button", { disabled: at === all.length - 1, onclick: () => move(1) }, "Next →")),
+  h("div.bar", pager(at, all.length, move, `Pair ${at + 1} of ${all.length}`)),
   chosen ? [chips(names, chosen, (c) => set({ c })), legend(chosen, colour, "this pair")] : [],
   h("p.prompt", field("prompt", a) || ""),
   h("div.pair", h("div.both.names", h("span", `before ${fmt(field("return", a))}`), h("span", `after ${fmt(field("return", b))}`)),
-    align(ids(a), ids(b)).map(([i, j, same]) => h("div.both", cell(a, i, same), cell(b, j, same)))),
+    align(tokensOf(a), tokensOf(b)).map(([i, j, same]) => h("div.both", cell(a, i, same), cell(b, j, same)))),
   say("Grey tokens are in both texts. A click opens a token."));
 }
 
@@ -591,24 +587,24 @@ function scatter(view, xName, yName, xLabel, yLabel) {
   const X = found.map((r) => xs[r]), Y = found.map((r) => ys[r]), m = mean(X), total = X.reduce((a, x) => a + (x - m) ** 2, 0);
   const errors = X.map((x, i) => x - Y[i]), off = mean(errors), explained = 1 - errors.reduce((a, d) => a + (d - off) ** 2, 0) / total;
   const every = Math.ceil(found.length / 4000), drawn = found.filter((_, i) => i % every === 0);
-  const width = Math.max(280, Math.min(680, view.clientWidth - 34)), height = Math.min(460, width * 0.75), left = 56, bottom = height - 40;
-  const [x0, x1] = widened(range(X)), [y0, y1] = widened(range(Y)), x = scale(x0, x1, left + 6, width - 14), y = scale(y0, y1, bottom - 6, 12), parts = [];
-  for (const tick of ticks(x0, x1)) parts.push(s("path", { class: "axis", d: `M${x(tick)} 12V${bottom}` }), s("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, tidy(tick)));
-  for (const tick of ticks(y0, y1)) parts.push(s("path", { class: "axis", d: `M${left} ${y(tick)}H${width - 14}` }), s("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick)));
+  const width = Math.max(280, view.clientWidth - 34), height = Math.min(460, width * 0.75), left = 56, bottom = height - 40;
+  const [x0, x1] = widened(range(X)), [y0, y1] = widened(range(Y)), x = scale(x0, x1, left + 6, width - 14), y = scale(y0, y1, bottom - 6, 12), parts = axes([x, x0, x1], [y, y0, y1], left, width - 14, bottom);
   const low = Math.max(x0, y0), high = Math.min(x1, y1);
-  if (low < high) parts.push(s("path", { class: "zero", d: `M${x(low)} ${y(low)}L${x(high)} ${y(high)}` }));
+  if (low < high) parts.push(path("zero", `M${x(low)} ${y(low)}L${x(high)} ${y(high)}`));
   const dots = drawn.map((r) => s("circle", { cx: x(xs[r]).toFixed(1), cy: y(ys[r]).toFixed(1), r: 3, "data-r": r }, s("title", `${head.vocabulary[tokenAt(r)]}: ${fmt(xs[r], true)}, ${fmt(ys[r], true)}`)));
   const figure = s("svg", { width, height, role: "img", "aria-label": `${yLabel} against ${xLabel}`, onclick: (event) => { const dot = event.target.closest("circle"); if (dot) open(...placeOf(Number(dot.dataset.r))); } },
-    parts, dots, s("text.strong", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, xLabel), s("text", { class: "strong", transform: `translate(12 ${bottom / 2}) rotate(-90)`, "text-anchor": "middle" }, yLabel));
+    parts, dots, text((left + width) / 2, height - 4, "middle", xLabel, "strong"), s("text", { class: "strong", transform: `translate(12 ${bottom / 2}) rotate(-90)`, "text-anchor": "middle" }, yLabel));
   const worst = found.map((r) => [Math.abs(xs[r] - ys[r]), r]).sort((p, q) => q[0] - p[0]).slice(0, 10);
   return h("div", h("p", "Rank correlation ", h("b", fmt(correlation(ranks(X), ranks(Y)))), ", correlation ", h("b", fmt(correlation(X, Y))), ", explained variance ", h("b", fmt(explained)), ` over ${found.length.toLocaleString("en")} tokens.`,
     every > 1 ? ` The plot shows one token in ${every}.` : ""), h("div.plot", figure), say("Dashed: both numbers are equal. A click on a token opens it."),
   h("h2", "Largest differences"), tokenTable(worst.map(([, r]) => r), [[xLabel, xName], [yLabel, yName]]));
 }
 function tokenTable(rows, shown) {
-  return h("table", h("thead", h("tr", h("th", "Token in its text"), shown.map(([text]) => h("th.num", text)), head.reasons && shown[0][1].startsWith("push") ? h("th.wide", "Why") : null)), h("tbody", rows.map((r) => {
-    const [e, t] = placeOf(r), text = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, k) => words[tokenAt(starts[e] + from + k)]).join("");
-    return h("tr", h("td.text", t > 6 ? "… " : "", text(Math.max(0, t - 6), t), tokenLink(e, t, h("mark", words[tokenAt(r)])), text(t + 1, Math.min(size(e), t + 4))), shown.map(([, name]) => h("td.num", fmt(value(name, r), columns.get(name).scale === "diverging"))), head.reasons && shown[0][1].startsWith("push") ? h("td.wide", h("small", reason(r))) : null);
+  const why = head.reasons && shown[0][1].startsWith("push");
+  return h("table", h("thead", h("tr", h("th", "Token in its text"), shown.map(([label]) => h("th.num", label)), why ? h("th.wide", "Why") : null)), h("tbody", rows.map((r) => {
+    const [e, t] = placeOf(r), part = (from, to) => wordsOf(e).slice(from, to).join("");
+    return h("tr", h("td.text", t > 6 ? "… " : "", part(Math.max(0, t - 6), t), link({ view: "episode", n: e, t }, h("mark", words[tokenAt(r)])), part(t + 1, t + 4)),
+      shown.map(([, name]) => h("td.num", fmt(value(name, r), columns.get(name).scale === "diverging"))), why ? h("td.wide", h("small", reason(r))) : null);
   })));
 }
 const TRUTHS = ["advantage_exact", "advantage_mc", "value_exact", "value_mc", "q_exact"];
@@ -635,9 +631,12 @@ function update(view) {
 
 // Alarms, About
 function alarms(view) {
-  put(view, h("h1", "Alarms"), say("Statistics of the run that left their bounds."), ...head.alarms.map((alarm) => h("section.alarmed", h("h2", alarm.name, alarm.update ? h("small", ` update ${alarm.update}`) : null),
-    h("p", alarm.message), h("p", h("b", "What to try: "), alarm.advice), alarm.episodes.filter((e) => e >= 0 && e < COUNT).length ? h("p", "Episodes: ", alarm.episodes.filter((e) => e >= 0 && e < COUNT).flatMap((e, i) => [i ? ", " : "", h("a", { href: address({ view: "episode", n: e, t: null }) }, `${e}`)])) : null,
-    (alarm.texts || []).length ? h("details", h("summary", "Texts"), alarm.texts.map((text) => h("p.text", text))) : null)));
+  put(view, h("h1", "Alarms"), say("Statistics of the run that left their bounds."), head.alarms.map((alarm) => {
+    const shown = alarm.episodes.filter((e) => e >= 0 && e < COUNT);
+    return h("section.alarmed", h("h2", alarm.name, alarm.update ? h("small", ` update ${alarm.update}`) : null), h("p", alarm.message), h("p", h("b", "What to try: "), alarm.advice),
+      shown.length ? h("p", "Episodes: ", shown.map((e, i) => [i ? ", " : "", link({ view: "episode", n: e, t: null }, e)])) : null,
+      alarm.texts.length ? h("details", h("summary", "Texts"), alarm.texts.map((text) => h("p.text", text))) : null);
+  }));
 }
 function about(view) {
   put(view, h("h1", "About this report"), h("p", `${COUNT.toLocaleString("en")} episodes, ${numbers(head.tokens).length.toLocaleString("en")} tokens. ${returns()}`), ...head.notes.map((note) => h("p", note)),
