@@ -1,4 +1,4 @@
-"""An agent on disk: tensors as safetensors, everything else as JSON. Nothing in it can execute code."""
+"""Agents and policies on disk: tensors as safetensors, everything else as JSON. Nothing in it can execute code."""
 
 import json
 import tempfile
@@ -7,21 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 __all__ = [
+    "load_heads",
     "load_optimizer",
     "load_part",
     "open_checkpoint",
+    "save_heads",
     "save_json",
     "save_optimizer",
     "save_part",
+    "saved_settings",
     "write_checkpoint",
 ]
 
 _FORMAT = 6
 """Incremented when the files of a checkpoint change their meaning."""
 _INDEX = "agent.json"
+_HEADS = "heads.safetensors"
+"""Beside the language model in the folder of a policy; its metadata are the policy's settings and variables."""
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
@@ -127,3 +134,35 @@ def load_part(part: Any, folder: Path, state: Any) -> Any:
         part.load(folder, state)
         return part
     return state
+
+
+def save_heads(policy: Any, folder: Path) -> None:
+    """Write everything of a ``BasePolicy`` but its backbone."""
+    metadata = {
+        key: json.dumps({name: getattr(policy, name) for name in names})
+        for key, names in (("settings", policy.settings), ("variables", policy.variables))
+    }
+    save_file(_heads(policy), folder / _HEADS, metadata)
+
+
+def load_heads(policy: nn.Module, folder: Path) -> None:
+    """Load the weights that ``save_heads`` wrote.
+
+    Raises:
+        ValueError: If the folder holds other heads than the policy has.
+    """
+    heads, own = load_file(folder / _HEADS), _heads(policy)
+    if own.keys() != heads.keys():
+        raise ValueError(f"{folder} holds other heads than {sorted(own)}: {sorted(heads)}")
+    policy.load_state_dict(heads, strict=False)  # the backbone is not among them
+
+
+def saved_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings and the variables of the policy of ``save_heads``."""
+    with safe_open(folder / _HEADS, "pt") as file:
+        metadata = file.metadata()
+    return json.loads(metadata["settings"]), json.loads(metadata["variables"])
+
+
+def _heads(policy: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in policy.state_dict().items() if not name.startswith("backbone.")}

@@ -1,7 +1,6 @@
 """Policies: a language model with heads, which acts token by token and evaluates whole episodes in one forward."""
 
 import copy
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -10,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
@@ -19,6 +16,7 @@ from typing_extensions import Self
 from textgym.errors import unknown_name
 from textgym.lm import log_prob, sample
 from textgym_agents.backbone import LMBackbone
+from textgym_agents.checkpoint import load_heads, save_heads, saved_settings
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import entropies
 from textgym_agents.token_stats import TokenStats, token_stats
@@ -37,7 +35,6 @@ __all__ = [
     "polyak_update",
 ]
 
-_HEADS = "heads.safetensors"
 _VALUE_FUNCTIONS = ("prefix", "linear")
 
 
@@ -215,12 +212,7 @@ class BasePolicy(nn.Module, ABC):
         everything; see ``LMBackbone.save_pretrained`` for tokenizer and adapters.
         """
         self.backbone.save_pretrained(folder)
-        heads = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
-        metadata = {
-            key: json.dumps({name: getattr(self, name) for name in names})
-            for key, names in (("settings", self.settings), ("variables", self.variables))
-        }
-        save_file(heads, Path(folder) / _HEADS, metadata)
+        save_heads(self, Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
@@ -235,18 +227,12 @@ class BasePolicy(nn.Module, ABC):
             ValueError: If the folder holds the heads of another class of policies, or those of a module that is not
                 given.
         """
-        path = Path(folder) / _HEADS
-        with safe_open(path, "pt") as file:
-            settings, variables = (json.loads(file.metadata()[name]) for name in ("settings", "variables"))
+        settings, variables = saved_settings(Path(folder))
         if settings.keys() != set(cls.settings):
             raise ValueError(f"{folder} holds another policy than {cls.__name__}: its settings are {sorted(settings)}")
         settings |= {name: kwargs.pop(name) for name in cls.settings if name in kwargs}
         policy = cls(LMBackbone.from_pretrained(folder, **kwargs), **settings)
-        heads = load_file(path)
-        own = {name for name in policy.state_dict() if not name.startswith("backbone.")}
-        if own != heads.keys():
-            raise ValueError(f"{folder} holds other heads than {sorted(own)}: {sorted(heads)}")
-        policy.load_state_dict(heads, strict=False)  # the backbone is loaded already
+        load_heads(policy, Path(folder))
         for name, value in variables.items():
             setattr(policy, name, value)
         return policy

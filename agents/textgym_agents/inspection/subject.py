@@ -1,6 +1,5 @@
 """The policies that can be inspected, and the settings of the return that their values are of."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from textgym.envs.interface import CoreInterface
 from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
+from textgym_agents.checkpoint import saved_settings
 from textgym_agents.config import CriticConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.ilql import ILQLPolicy
@@ -126,11 +125,9 @@ def as_policy(model: Any) -> Any:
         if (folder / inner).is_dir():
             folder = folder / inner
             break
-    heads = folder / "heads.safetensors"
-    if not heads.exists():
+    if not (folder / "heads.safetensors").exists():
         return LMPolicy(folder if folder.is_dir() else model)
-    with safe_open(heads, "pt") as file:
-        settings = set(json.loads(file.metadata()["settings"]))
+    settings = saved_settings(folder)[0].keys()
     for kind in (LMPolicy, QPolicy, ILQLPolicy):
         if settings == set(kind.settings):
             return kind.from_pretrained(folder)
