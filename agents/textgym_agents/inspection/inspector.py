@@ -26,7 +26,7 @@ from textgym_agents.recording import read_episodes
 from textgym_agents.rollout import collect
 from textgym_agents.run_folder import read_metrics
 
-__all__ = ["episode_info", "episodes_of", "inspect"]
+__all__ = ["episode_infos", "episodes_of", "inspect"]
 
 Checkpoints = Mapping[str, Any] | Sequence[Any]
 """Policies, names or folders, by name or in order."""
@@ -136,7 +136,7 @@ def inspect(
         "checkpoints": list(others),
         "seed": seed,
     }
-    report = Report(table, [episode_info(episodes, b, decoder) for b in range(len(episodes))], about)
+    report = Report(table, episode_infos(episodes, decoder), about)
     if branches:
         _put_rollouts(report, env, subject, episodes, num_rollouts=branches, seconds=seconds, gamma=gamma, seed=seed)
     if run is not None:
@@ -206,15 +206,18 @@ def episodes_of(
 _INFO = ("prompt", "completion", "score", "scores", "end_reason", "group", "update", "kl", "scorer_error", "turns")
 
 
-def episode_info(episodes: Episodes, b: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return ``EpisodeView.info`` of an episode."""
-    start, end = int(episodes.prompt_lengths[b]), int(episodes.text_lengths[b])
-    known = {name: _plain(episodes.infos[b][name]) for name in _INFO if name in episodes.infos[b]}
-    if "prompt" not in known:
-        known["prompt"] = tokenizer.decode(episodes.ids[b, :start].tolist())
-    if "completion" not in known:
-        known["completion"] = tokenizer.decode(episodes.ids[b, start:end].tolist())
-    return known | {"return": float(episodes.returns[b]), "truncated": bool(episodes.truncated[b])}
+def episode_infos(episodes: Episodes, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Return ``EpisodeView.info`` of each episode."""
+    returns, infos = episodes.returns, []
+    for b, info in enumerate(episodes.infos):
+        start, end = int(episodes.prompt_lengths[b]), int(episodes.text_lengths[b])
+        known = {name: _plain(info[name]) for name in _INFO if name in info}
+        if "prompt" not in known:
+            known["prompt"] = tokenizer.decode(episodes.ids[b, :start].tolist())
+        if "completion" not in known:
+            known["completion"] = tokenizer.decode(episodes.ids[b, start:end].tolist())
+        infos.append(known | {"return": float(returns[b]), "truncated": bool(episodes.truncated[b])})
+    return infos
 
 
 def _plain(value: Any) -> Any:

@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym.rendering import display_token
 from textgym.tokenizers import CharTokenizer, PaddedTokenizer
 from textgym_agents.episodes import Episodes
 from textgym_agents.grpo import GRPO
-from textgym_agents.inspection.inspector import episode_info, episodes_of
+from textgym_agents.inspection.inspector import episode_infos, episodes_of
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.report import Report
 from textgym_agents.inspection.subject import as_subject
 from textgym_agents.inspection.table import TokenTable
-from textgym_agents.inspection.updates import copied, indented, own_episodes
+from textgym_agents.inspection.updates import copied, indented, own_episodes, token_cells
 from textgym_agents.online import OnlineAgent
 from textgym_agents.policy import LMPolicy
 from textgym_agents.ppo import PPO
@@ -61,12 +60,8 @@ class LossComparison(Report):
             f"{'episode':>9} {'at':>4}  {'token':<14}" + "".join(f"{label:>10}" for label, _, _ in _AGENTS.values()),
         ]
         for row in self.most_different().tolist():
-            episode = int(np.searchsorted(self.table.offsets, row, side="right")) - 1
-            token = display_token(self.table.texts[int(self.table.ids[row])])
-            lines.append(
-                f"{episode:>9} {row - int(self.table.offsets[episode]):>4}  {token[:13]:<14}"
-                + "".join(f"{columns[f'push_{name}'][row]:>+10.2f}" for name in _AGENTS)
-            )
+            pushes = "".join(f"{columns[f'push_{name}'][row]:>+10.2f}" for name in _AGENTS)
+            lines.append(token_cells(self.table, row) + pushes)
             lines += indented(self.reasons[row])
         return "\n".join(lines)
 
@@ -134,8 +129,7 @@ def compare_losses(
     for row, (b, t) in zip(table.action_rows.tolist(), episodes.mask.nonzero().tolist(), strict=True):
         reasons[row] = explain(row, b, t)
     about = {"losses": {name: label for name, (label, _, _) in _AGENTS.items()}, "scale": scale}
-    infos = [episode_info(episodes, b, decoder) for b in range(len(episodes))]
-    return LossComparison(table, infos, about, reasons=reasons)
+    return LossComparison(table, episode_infos(episodes, decoder), about, reasons=reasons)
 
 
 def _stand_in(episodes: Episodes, vocab_size: int) -> Any:

@@ -62,8 +62,7 @@ def report_html(report: "Report") -> str:
     if report.alarms:
         rows = [f"<li><b>{_shown(a.name)}</b>: {_shown(a.message)} {_shown(a.advice)}</li>" for a in report.alarms]
         parts.append(f"<ul>{''.join(rows)}</ul>")
-    order = sorted(range(len(report.infos)), key=lambda b: -report.infos[b]["return"])
-    chosen = order if len(order) <= 2 * NUM_EPISODES else order[:NUM_EPISODES] + order[-NUM_EPISODES:]
+    chosen = report.best_and_worst(NUM_EPISODES)
     parts += [f'<div style="margin:0.5em 0">{b}: {episode_html(report.episodes[b])}</div>' for b in chosen]
     return "".join(parts)
 

@@ -210,6 +210,11 @@ class Report:
         """The episodes; their views are made on access."""
         return _Views(len(self.infos), self._episode)
 
+    def best_and_worst(self, count: int) -> list[int]:
+        """Return the numbers of the ``count`` episodes of the highest and as many of the lowest returns, sorted."""
+        order = sorted(range(len(self.infos)), key=lambda b: -self.infos[b]["return"])
+        return order if len(order) <= 2 * count else order[:count] + order[-count:]
+
     def show(self, column: str | None = None) -> None:
         """Print alarms, the best and worst episodes or the two sides of a comparison, and the most notable episode.
 

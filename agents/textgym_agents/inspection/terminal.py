@@ -117,8 +117,7 @@ def before_and_after(report: "Report") -> RenderableType:
 
 
 def _best_and_worst(report: "Report") -> RenderableType:
-    order = sorted(range(len(report.infos)), key=lambda b: -report.infos[b]["return"])
-    chosen = order if len(order) <= 2 * NUM_EPISODES else order[:NUM_EPISODES] + order[-NUM_EPISODES:]
+    chosen = report.best_and_worst(NUM_EPISODES)
     table = Table(title="best and worst episodes", title_justify="left", expand=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("return", justify="right", no_wrap=True)
@@ -128,7 +127,7 @@ def _best_and_worst(report: "Report") -> RenderableType:
         prompt = _shown(info["prompt"])
         text = Text().append(f"...{prompt[-20:]}" if len(prompt) > 20 else prompt, style="dim")
         text.append(_shown(info["completion"]))
-        is_last_best = place == NUM_EPISODES and len(chosen) < len(order)
+        is_last_best = place == NUM_EPISODES and len(chosen) < len(report.infos)
         table.add_row(str(number), f"{info['return']:+.3f}", text, end_section=is_last_best)
     return table
 

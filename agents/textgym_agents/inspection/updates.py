@@ -17,7 +17,7 @@ from textgym_agents.dqn import DQN
 from textgym_agents.episodes import Episodes
 from textgym_agents.expert_iteration import ExpertIteration
 from textgym_agents.grpo import GRPO
-from textgym_agents.inspection.inspector import episode_info, episodes_of
+from textgym_agents.inspection.inspector import episode_infos, episodes_of
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.report import Report
 from textgym_agents.inspection.subject import as_subject, env_of
@@ -29,7 +29,7 @@ from textgym_agents.reinforce import Reinforce
 from textgym_agents.returns import discounted_returns, group_statistics
 from textgym_agents.rollout import text_env
 
-__all__ = ["UpdateReport", "copied", "indented", "inspect_update", "own_episodes"]
+__all__ = ["UpdateReport", "copied", "indented", "inspect_update", "own_episodes", "token_cells"]
 
 _DISPLACEMENTS = 1e-3, 0.02
 """Range of the change of the outputs by which their derivative is measured: root mean square, in nats or units of
@@ -66,12 +66,10 @@ class UpdateReport(Report):
             heads = f"{'token':<14}{'pi':>7}{'push':>8}{'KL':>7}{'entropy':>8}{'change':>11}"
             lines += ["", f"{title}", f"{'episode':>9} {'at':>4}  {heads}"]
             for row in rows.tolist():
-                episode = int(np.searchsorted(self.table.offsets, row, side="right")) - 1
-                token = display_token(self.table.texts[int(self.table.ids[row])])
                 parts = [columns[name][row] / mean for name in ("push", "push_kl", "push_entropy")]
                 lines.append(
-                    f"{episode:>9} {row - int(self.table.offsets[episode]):>4}  {token[:13]:<14}"
-                    f"{np.exp(columns['log_prob'][row]):>7.3f}{parts[0]:>+8.2f}{parts[1]:>+7.2f}{parts[2]:>+8.2f}"
+                    f"{token_cells(self.table, row)}{np.exp(columns['log_prob'][row]):>7.3f}"
+                    f"{parts[0]:>+8.2f}{parts[1]:>+7.2f}{parts[2]:>+8.2f}"
                     f"{columns[after][row]:>+11.2e}"
                 )
                 lines += indented(self.reasons[row])
@@ -164,12 +162,11 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
             "tabular": _correlation(columns["tabular_change"], changes[judged], own.mask),
         },
     }
-    infos = [episode_info(own, b, decoder) for b in range(len(own))]
     reasons = [""] * len(table)
     explain = _explanation(twin, own, pushes)
     for row, (b, t) in zip(table.action_rows.tolist(), own.mask.nonzero().tolist(), strict=True):
         reasons[row] = explain(b, t)
-    return UpdateReport(table, infos, about, [metrics], reasons=reasons)
+    return UpdateReport(table, episode_infos(own, decoder), about, [metrics], reasons=reasons)
 
 
 def copied(policy: BasePolicy, memo: dict[int, Any] | None = None, of: Any = None) -> Any:
@@ -190,6 +187,13 @@ def _copy(agent: Agent) -> Any:
     if isinstance(twin, OnlineAgent):
         twin.env = text_env(twin.env).clone()
     return twin
+
+
+def token_cells(table: TokenTable, row: int) -> str:
+    """Return the first 30 columns of a row of a printed table: episode, position and token."""
+    episode = int(np.searchsorted(table.offsets, row, side="right")) - 1
+    token = display_token(table.texts[int(table.ids[row])])
+    return f"{episode:>9} {row - int(table.offsets[episode]):>4}  {token[:13]:<14}"
 
 
 def indented(reason: str) -> list[str]:

@@ -280,6 +280,8 @@ function run(view) {
 // Episodes: filter, order, list
 const CONDITION = /(-?)(?:"([^"]*)"|\/((?:[^/\\]|\\.)+)\/|([\w./]+?)(<=|>=|!=|<|>|=|:)(?:"([^"]*)"|(\S+))|(\S+))/g;
 const alarmed = new Map();
+const VALUES = { __proto__: null, n: (e) => e, tokens: size, text: textOf, alarm: (e) => (alarmed.get(e) || []).join(" ") }; // besides the fields
+const valueOf = (name) => VALUES[name] || ((e) => field(name, e));
 function matcher(query) { // returns a test of an episode, or throws an Error with a message
   const tests = [];
   for (const [, not, quoted, regex, name, operator, quotedValue, bare, word] of query.trim().matchAll(CONDITION)) {
@@ -290,12 +292,11 @@ function matcher(query) { // returns a test of an episode, or throws an Error wi
       test = (e) => pattern.test(field("prompt", e) || "") || pattern.test(textOf(e));
     } else if (operator) {
       const wanted = quotedValue === undefined ? bare : quotedValue;
-      const known = { tokens: (e) => size(e), n: (e) => e, alarm: (e) => (alarmed.get(e) || []).join(" ") };
-      if (!known[name] && !fields.has(name)) throw new Error(`No field “${name}”. Fields: ${[...fields.keys(), "tokens", "n", "alarm"].join(", ")}`);
-      const of = known[name] || ((e) => field(name, e)), x = Number(wanted);
+      if (!VALUES[name] && !fields.has(name)) throw new Error(`No field “${name}”. Fields: ${[...fields.keys(), ...Object.keys(VALUES)].join(", ")}`);
+      const of = valueOf(name), x = Number(wanted);
       if (/[<>]/.test(operator) && Number.isNaN(x)) throw new Error(`${name} ${operator} needs a number, got “${wanted}”`);
       const same = (v) => (typeof v === "number" ? Math.abs(v - x) <= 1e-6 * Math.abs(x) : operator === ":" ? v.toLowerCase().includes(wanted.toLowerCase()) : v === wanted);
-      test = { "<": (e) => of(e) < x, ">": (e) => of(e) > x, "<=": (e) => of(e) <= x, ">=": (e) => of(e) >= x, "!=": (e) => !same(of(e)), "=": (e) => same(of(e)), ":": (e) => same(of(e)) }[operator];
+      test = { "<": (e) => of(e) < x, ">": (e) => of(e) > x, "<=": (e) => of(e) <= x, ">=": (e) => of(e) >= x, "!=": (e) => !same(of(e)) }[operator] || ((e) => same(of(e)));
     } else {
       const part = (quoted === undefined ? word : quoted).toLowerCase();
       test = (e) => (field("prompt", e) || "").toLowerCase().includes(part) || textOf(e).toLowerCase().includes(part);
@@ -312,8 +313,7 @@ function order() { // numbers of the episodes that the filter leaves, sorted
   try { if (state.q) list = list.filter(matcher(state.q)); } catch (problem) { error = problem.message; }
   const down = (state.sort || "").startsWith("-"), name = (state.sort || "").replace(/^-/, "");
   if (name) {
-    const of = name === "n" ? (e) => e : name === "tokens" ? size : name === "text" ? textOf : (e) => field(name, e);
-    const keys = new Map(list.map((e) => [e, of(e)]));
+    const of = valueOf(name), keys = new Map(list.map((e) => [e, of(e)]));
     const less = (a, b) => { const x = keys.get(a), y = keys.get(b); return x < y ? -1 : x > y ? 1 : Number.isNaN(x) - Number.isNaN(y) || a - b; };
     list.sort(down ? (a, b) => less(b, a) : less);
   }
@@ -353,7 +353,7 @@ function episodes(view) {
       const prompt = oneLine(field("prompt", e) || "");
       return h("div", { role: "gridcell", class: "text" }, prompt && !narrow ? h("span.muted", prompt.length > 44 ? `… ${prompt.slice(-42)}` : prompt) : null, oneLine(textOf(e)));
     }
-    const found = name === "n" ? e : name === "tokens" ? size(e) : field(name, e);
+    const found = valueOf(name)(e);
     return h("div", { role: "gridcell", class: typeof found === "number" ? "num" : "" }, typeof found !== "number" ? found : name === "return" || name === "score" ? found.toFixed(3).replace("-", "−") : fmt(found));
   };
   const activate = (i, focus) => {
