@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 import warnings
 import weakref
 from os import PathLike
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
 from typing_extensions import Self
 
@@ -58,7 +58,7 @@ class EpisodeRecorder(Callback):
 
     Log-probabilities, entropies, ranks and alternatives are those of the distribution that sampled, after mask and
     temperature; the four columns from ``entropies`` on are null where ``collect`` was not given ``num_alternatives``.
-    Numbers are decimals of float32, which reading restores exactly.
+    Numbers are the shortest decimals of float32, which reading restores exactly.
 
     As a callback of ``learn`` it writes the episodes of each update to JSON lines; ``write`` takes episodes directly.
     Each write leaves complete lines on disk: a program that is killed loses the episodes of the update under way. A
@@ -106,7 +106,7 @@ class EpisodeRecorder(Callback):
 
     def write(self, episodes: Episodes) -> None:
         """Write episodes; raises a ValueError if the file is Parquet and closed."""
-        self._file.write(_rows(episodes))
+        self._file.write(_lines(episodes))
 
     def close(self) -> None:
         """Complete a Parquet file; has no effect on JSON lines or when called again."""
@@ -127,7 +127,7 @@ class EpisodeRecorder(Callback):
     def on_rollout_end(self, agent: Any, episodes: Episodes) -> None:
         """Write the episodes of an update."""
         self._update += 1
-        self._file.write(_rows(episodes, self._update))
+        self._file.write(_lines(episodes, self._update))
 
     def on_training_end(self, agent: Any) -> None:
         """Restore what the agent's rollouts record."""
@@ -161,11 +161,9 @@ class _JsonLines:
         self._path = path
         self.last_update = _prepare_to_append(path) if append else 0
 
-    def write(self, rows: list[Row]) -> None:
-        encode = json.JSONEncoder(ensure_ascii=False).encode
-        lines = "".join(encode(_with_base64_masks(row)) + "\n" for row in rows)
+    def write(self, lines: list[bytes]) -> None:
         with self._path.open("ab", buffering=0) as file:
-            append_whole(file, lines.encode())
+            append_whole(file, b"".join(lines))
 
     def close(self) -> None:
         """Do nothing: the file is complete after each write."""
@@ -195,11 +193,6 @@ def _prepare_to_append(path: Path) -> int:
     return update if isinstance(update, int) else 0
 
 
-def _with_base64_masks(row: Row) -> Row:
-    masks = row["action_masks"]
-    return row if masks is None else row | {"action_masks": base64.b64encode(masks).decode()}
-
-
 class _Parquet:
     """Writer of Parquet, a row group per write; ``close`` writes the footer, without which the file is unreadable."""
 
@@ -214,11 +207,15 @@ class _Parquet:
         self._writer = parquet.ParquetWriter(self._file, self._schema, write_page_checksum=True)
         weakref.finalize(self, _complete, self._writer, self._file)  # at the latest when the program ends
 
-    def write(self, rows: list[Row]) -> None:
+    def write(self, lines: list[bytes]) -> None:
         if self._file.closed:
             raise ValueError("this Parquet file is closed and cannot be appended to; use .jsonl or another file")
+        rows = [orjson.loads(line) for line in lines]
         for row in rows:
-            row["metadata"] = None if row["metadata"] is None else json.dumps(row["metadata"], ensure_ascii=False)
+            if row["metadata"] is not None:
+                row["metadata"] = json.dumps(row["metadata"], ensure_ascii=False)
+            if row["action_masks"] is not None:
+                row["action_masks"] = base64.b64decode(row["action_masks"])
         self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
 
     def close(self) -> None:
@@ -268,118 +265,105 @@ def _parquet_schema(arrow: Any) -> Any:
     )
 
 
-def _rows(episodes: Episodes, update: int | None = None) -> list[Row]:
-    """Return B episodes as plain Python values.
+def _lines(episodes: Episodes, update: int | None = None) -> list[bytes]:
+    """Return B episodes as lines of JSON.
 
     Args:
         episodes: B episodes.
         update: Number of the update they were collected for, if that is not in their infos.
     """
     starts, ends, steps = (x.tolist() for x in (episodes.prompt_lengths, episodes.text_lengths, episodes.num_steps))
-    ids, positions = episodes.ids.tolist(), episodes.positions.tolist()
-    floats = {name: _decimals(getattr(episodes, name)) for name in ("rewards", "log_probs", "values")}
-    unknown = episodes.log_probs.isnan().any(dim=1).tolist()
-    vocabulary, texts = episodes.vocabulary, episodes.texts
+    ids, rewards, log_probs, values = map(
+        np.ascontiguousarray, (episodes.ids, episodes.rewards, episodes.log_probs, episodes.values)
+    )
+    unknown, truncated = episodes.log_probs.isnan().any(dim=1).tolist(), episodes.truncated.tolist()
+    vocabulary, texts, masks = episodes.vocabulary, episodes.texts, episodes.action_masks
     if episodes.tokenizer is not None:
-        vocabulary, texts = fingerprint(episodes.tokenizer), _texts(episodes)
+        vocabulary, texts = fingerprint(episodes.tokenizer), _texts(episodes.ids, episodes.tokenizer)
     stats = _stats_columns(episodes.stats, steps)
-    rows = []
+    lines = []
     for b, (start, end, size) in enumerate(zip(starts, ends, steps, strict=True)):
-        info, masks = episodes.infos[b], episodes.action_masks
-        completion = ids[b][start:end]
+        info, completion = episodes.infos[b], ids[b, start:end]
         is_action = None
         if size < end - start:
-            chosen = set(positions[b][:size])
-            is_action = [column in chosen for column in range(start, end)]
-        rows.append(
-            {
-                "schema": SCHEMA,
-                "vocabulary": vocabulary,
-                "update": info.get("update", update),
-                "prompt_ids": ids[b][:start],
-                "completion_ids": completion,
-                "tokens": None if texts is None else [texts.get(i, "") for i in completion],
-                "is_action": is_action,
-                "rewards": floats["rewards"][b][:size],
-                "log_probs": None if unknown[b] else floats["log_probs"][b][:size],
-                "values": floats["values"][b][:size],
-                **{name: None if column is None else column[b] for name, column in stats.items()},
-                "truncated": bool(episodes.truncated[b]),
-                "action_masks": None if masks is None else masks[b, :size].tobytes(),
-                **{name: _plain(info.get(name)) for name in INFO_COLUMNS},
-                **_start_columns(None if episodes.starts is None else episodes.starts[b]),
-            }
-        )
-    return rows
+            is_action = np.zeros(end - start, dtype=np.bool_)
+            is_action[episodes.positions[b, :size].numpy() - start] = True
+        row = {
+            "schema": SCHEMA,
+            "vocabulary": vocabulary,
+            "update": info.get("update", update),
+            "prompt_ids": ids[b, :start],
+            "completion_ids": completion,
+            "tokens": None if texts is None else [texts.get(i, "") for i in completion.tolist()],
+            "is_action": is_action,
+            "rewards": rewards[b, :size],
+            "log_probs": None if unknown[b] else log_probs[b, :size],
+            "values": values[b, :size],
+            **stats[b],
+            "truncated": truncated[b],
+            "action_masks": None if masks is None else base64.b64encode(masks[b, :size].tobytes()).decode(),
+            **{name: info.get(name) for name in INFO_COLUMNS},
+            **_start_columns(None if episodes.starts is None else episodes.starts[b]),
+        }
+        try:
+            lines.append(_encoded(row))
+        except TypeError:  # lone surrogates
+            lines.append(_encoded(_escaped(row)))
+    return lines
 
 
-def _texts(episodes: Episodes) -> dict[int, str]:
-    """Return the text of each id in the episodes."""
-    tokenizer: Tokenizer = episodes.tokenizer  # type: ignore[assignment]
-    return {i: _plain(tokenizer.token_text(i)) for i in episodes.ids.unique().tolist()}
+def _encoded(row: Row) -> bytes:
+    """Return a line of JSON, arrays as the shortest decimals that restore them, NaN and infinities as null."""
+    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
-def _decimals(values: torch.Tensor) -> Any:
-    """Return nested lists of the shortest decimals, of up to nine digits, whose float32 are the values."""
-    exact = values.numpy()
-    doubles = exact.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        digits = 8 - np.floor(np.log10(np.abs(doubles)))
-        scale = 10.0 ** np.where(np.isfinite(digits), digits, 0)
-        rounded = np.round(doubles * scale) / scale
-        return np.where(rounded.astype(exact.dtype) == exact, rounded, doubles).tolist()
+def _texts(ids: torch.Tensor, tokenizer: Tokenizer) -> dict[int, str]:
+    """Return the text of each id."""
+    return {i: _escaped(tokenizer.token_text(i)) for i in ids.unique().tolist()}
 
 
-def _stats_columns(stats: EpisodeStats | None, steps: list[int]) -> dict[str, list[Any] | None]:
-    """Return the column of each statistic: B lists, None where an episode has no records."""
+def _stats_columns(stats: EpisodeStats | None, steps: list[int]) -> list[Row]:
+    """Return the statistics of each episode, None where it has no records."""
+    nothing: Row = dict.fromkeys(EpisodeStats._fields)
     if stats is None:
-        return dict.fromkeys(EpisodeStats._fields)
-    known = (~stats.entropies.isnan().any(dim=1)).tolist()
-    columns: dict[str, list[Any] | None] = {}
-    for name, tensor in stats._asdict().items():
-        if tensor.ndim == 3 and tensor.shape[2] == 0:
-            columns[name] = None
-            continue
-        lists = _decimals(tensor) if tensor.is_floating_point() else tensor.tolist()
-        if tensor.ndim == 3:
-            missing = -1 if name == "alternative_ids" else -math.inf
-            for b in (tensor == missing).flatten(1).any(dim=1).nonzero()[:, 0].tolist():
-                lists[b] = [[None if entry == missing else entry for entry in step] for step in lists[b]]
-        columns[name] = [values[:size] if has else None for values, size, has in zip(lists, steps, known, strict=True)]
-    return columns
+        return [nothing] * len(steps)
+    arrays = {name: np.ascontiguousarray(x) for name, x in stats._asdict().items() if 0 not in x.shape}
+    known = ~stats.entropies.isnan().any(dim=1)
+    rows = [
+        {**nothing, **{name: array[b, :size] for name, array in arrays.items()}} if has_records else nothing
+        for b, (size, has_records) in enumerate(zip(steps, known.tolist(), strict=True))
+    ]
+    is_missing = stats.alternative_ids == -1
+    for b in (is_missing.flatten(1).any(dim=1) & known).nonzero()[:, 0].tolist():
+        ids = rows[b]["alternative_ids"].tolist()
+        rows[b]["alternative_ids"] = [[None if i == -1 else i for i in step] for step in ids]
+    return rows
 
 
 def _start_columns(start: EpisodeStart | None) -> Row:
     """Return what the episode started from; references and metadata are None unless JSON can hold them exactly."""
     if start is None:
         return dict.fromkeys(("references", "metadata", "prefix_length", "rng"))
-    references, metadata = list(start.sample.references), dict(start.sample.metadata)
     return {
-        "references": _if_exact(references),
-        "metadata": _if_exact(metadata),
+        "references": _if_exact(list(start.sample.references)),
+        "metadata": _if_exact(dict(start.sample.metadata)),
         "prefix_length": start.prefix_length,
         "rng": None if start.rng_state is None else json.dumps(start.rng_state),
     }
 
 
 def _if_exact(value: Any) -> Any:
-    """Return a value as JSON holds it, or None if that is another value."""
-    if not value:
-        return value
+    """Return a value, or None if JSON does not hold it exactly; integers of more than 64 bits are not."""
     try:
-        plain = _plain(value)
-        return plain if bool(json.loads(json.dumps(plain, allow_nan=False)) == value) else None
-    except (TypeError, ValueError, RecursionError):
+        return value if orjson.loads(_encoded(value)) == value else None
+    except (TypeError, ValueError):  # ValueError: an array, which has no single truth value
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Convert numpy scalars to Python ones, NaN to None, and escape lone surrogates."""
+def _escaped(value: Any) -> Any:
+    """Return a value whose lone surrogates, which UTF-8 cannot encode, are escaped."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return {_escaped(key): _escaped(part) for key, part in value.items()}
+    return [_escaped(part) for part in value] if isinstance(value, list) else value

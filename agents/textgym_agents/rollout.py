@@ -50,10 +50,8 @@ class _EpisodeCollector:
         self.truncated = np.zeros(num_episodes, dtype=np.bool_)
         self.infos: list[dict[str, Any]] = [{}] * num_episodes
         self.starts: list[EpisodeStart | None] = [None] * num_episodes
-        self.stats: list[npt.NDArray[Any]] | None = None
-        if num_alternatives is not None:
-            columns = EpisodeStats.empty(*steps, min(num_alternatives, env.num_actions))
-            self.stats = [column.numpy() for column in columns]
+        self.num_alternatives = None if num_alternatives is None else min(num_alternatives, env.num_actions)
+        self.stats: list[tuple[npt.NDArray[Any], ...]] = []
         self.masks = None
         if env.has_invalid_actions:
             self.masks = np.zeros((*steps, -(-env.num_actions // 8)), dtype=np.uint8)
@@ -97,14 +95,13 @@ class _EpisodeCollector:
     def record_stats(
         self, indices: npt.NDArray[np.int64], stats: TokenStats, masks: npt.NDArray[np.bool_] | None
     ) -> None:
-        """Store the statistics of the step that is recorded next; arrays are of all N."""
-        assert self.stats is not None
+        """Append the statistics of the step that is recorded next; arrays are of all N."""
         episodes = self.episode[indices]
-        where = episodes, self.num_steps[episodes]
-        size = self._env.num_actions if masks is None else np.count_nonzero(masks[indices], axis=1)
+        sizes = np.full(indices.size, self._env.num_actions)
+        if masks is not None:
+            sizes = np.count_nonzero(masks[indices], axis=1)
         entropies, ranks, *alternatives = (column[indices] for column in stats)
-        for column, values in zip(self.stats, (entropies, ranks, size, *alternatives), strict=True):
-            column[where] = values
+        self.stats.append((episodes, self.num_steps[episodes], entropies, ranks, sizes, *alternatives))
 
     def end(
         self, indices: npt.NDArray[np.int64], observations: Any, truncated: npt.NDArray[np.bool_], infos: dict[str, Any]
@@ -142,10 +139,19 @@ class _EpisodeCollector:
             infos=self.infos,
             positions=torch.from_numpy(self.positions[:, :longest]),
             text_lengths=torch.from_numpy(self.text_lengths),
-            stats=None if self.stats is None else EpisodeStats(*(torch.from_numpy(c[:, :longest]) for c in self.stats)),
+            stats=self._episode_stats(longest),
             starts=self.starts,
             tokenizer=self._env.tokenizer,
         )
+
+    def _episode_stats(self, num_steps: int) -> EpisodeStats | None:
+        if self.num_alternatives is None:
+            return None
+        stats = EpisodeStats.empty(len(self.ids), num_steps, self.num_alternatives)
+        episodes, steps, *columns = (np.concatenate(parts) for parts in zip(*self.stats, strict=True))
+        for tensor, values in zip(stats, columns, strict=True):
+            tensor.numpy()[episodes, steps] = values
+        return stats
 
 
 def collect(

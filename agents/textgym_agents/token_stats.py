@@ -69,8 +69,8 @@ def token_stats(
     """Return the statistics of N tokens.
 
     Args:
-        logits: (N, V), -inf where invalid.
-        probabilities: (N, V), their softmax.
+        logits: (N, V) float32, -inf where invalid.
+        probabilities: (N, V) float32, their softmax.
         actions: (N,) int64, the tokens; they have a probability above 0.
         log_probs: (N,) float32, log-probabilities of the tokens.
         num_alternatives: K; all V tokens if it is larger.
@@ -83,13 +83,13 @@ def token_stats(
     True
     """
     chosen = logits.gather(1, actions[:, None])
-    ranks = 1 + (logits > chosen).sum(dim=1)
+    differences = logits - chosen
     # H = -log p_a - sum_v p_v (l_v - l_a), without another pass of exponentials or logarithms.
-    terms = (logits - chosen).mul_(probabilities)
-    sums = terms.sum(dim=1)
+    sums = (differences * probabilities).sum(dim=1)
     if sums.isnan().any():  # -inf times 0 at the invalid tokens
-        sums = terms.nansum(dim=1)
+        sums = (differences * probabilities).nansum(dim=1)
     entropies = (-log_probs - sums).clamp_(min=0)
+    ranks = 1 + differences.gt_(0).sum(dim=1).long()  # in float32, whose comparisons are vectorised on CPUs
     best, ids = logits.topk(min(num_alternatives, logits.shape[1]), dim=1)
     alternatives = best - chosen + log_probs[:, None]
     ids = ids.masked_fill(best == -torch.inf, -1)
