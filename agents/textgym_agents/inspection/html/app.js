@@ -131,6 +131,7 @@ function ticks(low, high, count = 4) {
   for (let x = Math.ceil(low / step - 1e-9) * step; x <= high + step * 1e-9; x += step) out.push(Math.abs(x) < step * 1e-9 ? 0 : x);
   return out;
 }
+const isNarrow = () => innerWidth < 896;
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 const scale = (low, high, from, to) => (x) => from + ((x - low) / (high - low || 1)) * (to - from);
 const widened = ([low, high]) => (low < high ? [low, high] : [low - 0.5, low + 0.5]);
@@ -192,14 +193,13 @@ function legend(name, colour, where) {
   const { low, high, kind, paint } = colour;
   const stops = [0, 1, 2, 3, 4].map((i) => {
     const box = h("i");
-    const x = skewed(name) ? low * (high / low) ** (i / 4) : low + ((high - low) * i) / 4;
-    paint(box, x);
+    paint(box, skewed(name) ? low * (high / low) ** (i / 4) : low + ((high - low) * i) / 4);
     return box;
   });
   const sign = kind === "diverging";
-  return h("div.legend", {},
+  return h("div.legend",
     h("span.scale", fmt(low, sign), h("span", { "aria-hidden": "true" }, stops), fmt(high, sign)),
-    h("span", kind === "diverging" ? "Solid underline: positive. Dashed: negative. " : "",
+    h("span", sign ? "Solid underline: positive. Dashed: negative. " : "",
       kind === "flag" ? "" : `The colours span the values of ${where}${skewed(name) ? ", on a logarithmic scale" : ""}.`));
 }
 function chips(names, chosen, choose) {
@@ -319,22 +319,17 @@ function order() { // numbers of the episodes that the filter leaves, sorted
   }
   return (memo = { key, list, error });
 }
-const groupOf = (e) => `${field("update", e) ?? ""}|${field("group", e)}`;
-let folded = new Set();
+const folded = new Set();
 function episodes(view) {
   const { list, error } = order();
-  const columnsShown = [["n", "#", "3.2rem"]];
-  for (const [name, label, width] of [["return", "return", "4rem"], ["score", "score", "4rem"], ["update", "update", "4rem"], ["group", "group", "3.6rem"], ["policy", "policy", "4.2rem"]])
-    if (fields.has(name)) columnsShown.push([name, label, width]);
-  columnsShown.push(["tokens", "tokens", "4rem"], ["text", "text", "minmax(0, 1fr)"]);
-  if (fields.has("end_reason")) columnsShown.push(["end_reason", "ended by", "9rem"]);
-  const narrow = innerWidth < 896, shown = narrow ? columnsShown.filter(([name]) => ["n", "return", "text"].includes(name)) : columnsShown;
-  const cells = shown.map(([, , width]) => width).join(" ");
+  const narrow = isNarrow(), shown = [["n", "#", "3.2rem"], ["return", "return", "4rem"], ["score", "score", "4rem"], ["update", "update", "4rem"], ["group", "group", "3.6rem"], ["policy", "policy", "4.2rem"],
+    ["tokens", "tokens", "4rem"], ["text", "text", "minmax(0, 1fr)"], ["end_reason", "ended by", "9rem"]]
+    .filter(([name]) => (VALUES[name] || fields.has(name)) && (!narrow || ["n", "return", "text"].includes(name)));
   const grouped = fields.has("group") && state.groups === "1";
   let rows = list.map((e) => ({ e }));
   if (grouped) {
     const groups = new Map();
-    for (const e of list) { const key = groupOf(e); if (!groups.has(key)) groups.set(key, []); groups.get(key).push(e); }
+    for (const e of list) { const key = `${field("update", e)}|${field("group", e)}`; groups.get(key)?.push(e) || groups.set(key, [e]); }
     rows = [...groups].flatMap(([key, members]) => [{ key, members }, ...(folded.has(key) ? [] : members.map((e) => ({ e })))]);
   }
   const input = h("input", { type: "search", value: state.q || "", placeholder: "Words, /regex/, return<0.2, update=3, policy:after …", "aria-label": "Filter episodes", "aria-describedby": "found",
@@ -342,11 +337,9 @@ function episodes(view) {
   const header = h("div.row.heads", { role: "row", "aria-rowindex": 1 }, shown.map(([name, text]) => {
     const sort = state.sort === name ? "ascending" : state.sort === `-${name}` ? "descending" : "none";
     return h("div", { role: "columnheader", "aria-sort": sort, class: name === "text" || fields.get(name)?.values ? "" : "num" },
-      h("button", { title: `Sort by ${text}`, onclick: () => { keep({ sort: sort === "descending" ? name : sort === "ascending" ? "" : `-${name}` }); draw(); } }, text + { ascending: " ↑", descending: " ↓", none: "" }[sort]));
+      h("button", { title: `Sort by ${text}`, onclick: () => set({ sort: { descending: name, ascending: "", none: `-${name}` }[sort] }) }, text + { ascending: " ↑", descending: " ↓", none: "" }[sort]));
   }));
-  const HEIGHT = 36, scroller = h("div.scroll", { role: "rowgroup" }), inner = h("div", { role: "presentation" });
-  inner.style.height = `${rows.length * HEIGHT}px`;
-  scroller.append(inner);
+  const HEIGHT = 36, inner = h("div", { role: "presentation" }), scroller = h("div.scroll", { role: "rowgroup" }, inner);
   let active = Math.max(0, rows.findIndex((row) => String(row.e) === state.n)), printing = false;
   const cell = (name, e) => {
     if (name === "text") {
@@ -371,17 +364,19 @@ function episodes(view) {
     if (row.members) { if (!folded.delete(row.key)) folded.add(row.key); draw(); moveTo(i); } else open(row.e);
   };
   function paint() {
+    const count = Math.min(rows.length, printing ? 300 : Infinity);
+    inner.style.height = `${count * HEIGHT}px`;
     const from = printing ? 0 : Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - 4);
-    const to = printing ? Math.min(rows.length, 300) : Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + 4);
+    const to = printing ? count : Math.min(count, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + 4);
     const focused = inner.contains(document.activeElement);
     inner.replaceChildren(...rows.slice(from, to).map((row, k) => {
       const i = from + k, common = { role: "row", "aria-rowindex": i + 2, tabindex: i === active ? 0 : -1, onclick: () => enter(i) };
       let node;
       if (row.members) {
         const returns = row.members.map((e) => field("return", e) ?? field("score", e)).filter((x) => x !== undefined);
-        const [update, group] = row.key.split("|");
+        const update = field("update", row.members[0]);
         node = h("div", { ...common, class: "row group", "aria-expanded": String(!folded.has(row.key)) }, h("div", { role: "gridcell" },
-          `${folded.has(row.key) ? "▸" : "▾"} ${update ? `Update ${update}, group` : "Group"} ${group}: ${row.members.length} episodes`, returns.length ? `, mean return ${fmt(mean(returns))}` : ""));
+          `${folded.has(row.key) ? "▸" : "▾"} ${update ? `Update ${update}, group` : "Group"} ${field("group", row.members[0])}: ${row.members.length} episodes`, returns.length ? `, mean return ${fmt(mean(returns))}` : ""));
       } else node = h("div", { ...common, class: "row" }, shown.map(([name]) => cell(name, row.e)));
       node.style.top = `${i * HEIGHT}px`;
       return node;
@@ -396,13 +391,13 @@ function episodes(view) {
     if (step) { activate(active + step, true); event.preventDefault(); }
     if (event.key === "Enter") { enter(active); event.preventDefault(); }
   } }, header, scroller);
-  grid.style.setProperty("--cells", cells);
+  grid.style.setProperty("--cells", shown.map(([, , width]) => width).join(" "));
   put(view, h("h1", "Episodes"),
     h("div.bar", input, h("span", { id: "found", class: error ? "warn" : "muted", role: "status" }, error || `${list.length.toLocaleString("en")} of ${COUNT.toLocaleString("en")}`),
       fields.has("group") ? h("button", { "aria-pressed": String(grouped), onclick: () => set({ groups: grouped ? "" : "1" }) }, grouped ? "Without groups" : "In groups") : null), grid);
   const moveTo = (i) => current.move(i - current.at());
-  current = { move: (step) => activate(active + step, true), at: () => active, print: (on) => { printing = on; inner.style.height = `${Math.min(rows.length, on ? 300 : 1e9) * HEIGHT}px`; paint(); } };
-  paint();
+  current = { move: (step) => activate(active + step, true), at: () => active, print: (on) => { printing = on; paint(); } };
+  paint(); // sets the height that activate scrolls in
   activate(active, false);
 }
 let current = {};
@@ -623,7 +618,7 @@ function update(view) {
   const names = terms(), chosen = names.includes(state.p) ? state.p : names[0], values = numbers(columns.get(chosen)), known = [];
   for (let r = 0; r < values.length; r++) if (Number.isFinite(values[r]) && values[r] !== 0) known.push(r);
   known.sort((a, b) => values[b] - values[a]);
-  const shown = [chosen, ...names.filter((n) => n !== chosen)].slice(0, innerWidth < 896 ? 1 : 4).map((n) => [label(n), n]);
+  const shown = [chosen, ...names.filter((n) => n !== chosen)].slice(0, isNarrow() ? 1 : 4).map((n) => [label(n), n]);
   put(view, h("h1", "What the update did"), say(`${label(chosen)}: ${described(columns.get(chosen))}.`), h("div.bar", picker("Rank by", names.map((n) => [n, label(n)]), chosen, (p) => set({ p }))),
     h("div", h("h2", "Pushed up most"), tokenTable(known.slice(0, 10).filter((r) => values[r] > 0), shown), h("h2", "Pushed down most"), tokenTable(known.slice(-10).reverse().filter((r) => values[r] < 0), shown)));
   if (has("predicted_change") && has("realized_change")) put(view, h("h2", "Predicted and realised change"), scatter(view, "predicted_change", "realized_change", label("predicted_change"), label("realized_change")));
