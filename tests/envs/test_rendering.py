@@ -13,6 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import textgym
+from textgym.envs.rendering import Rendering
 from textgym.rewards import Potential
 
 
@@ -152,12 +153,44 @@ def test_vector_environments_render_each_episode(autoreset):
 def test_ignored_invalid_actions_write_no_token_but_have_their_reward():
     envs = make("rgb_array", constraints="no_repeat_ngram", on_invalid_action="ignore", max_new_tokens=8).unwrapped
     envs.reset(seed=0)
+    envs.render()
     for action in (A, A, A, A, A, A):
         envs.step(action)
     state = envs._rendering.state(envs.core, 0)
     assert len(state.tokens) == len(state.rewards) < 6
     assert state.total_reward < 0
     assert envs.render().shape == (240, 640, 3)
+
+
+def test_steps_are_recorded_from_the_first_picture_on(monkeypatch):
+    calls, record = [], Rendering.record
+    monkeypatch.setattr(Rendering, "record", lambda *arguments: (calls.append(1), record(*arguments)))
+    env = make("rgb_array", reward=Potential(every=1)).unwrapped
+    env.reset(seed=0)
+    for action in (A, B):
+        env.step(action)
+    assert not calls
+    env.step(A)
+    for one in (env.clone(), env):
+        one.render()
+        state = one._rendering.state(one.core, 0)
+        assert state.completion == "aba"
+        assert np.isnan(state.rewards).tolist() == [True, True, False]
+        assert np.isnan(state.total_reward)
+    assert len(calls) == 2
+    env.step(A)
+    assert len(calls) == 3
+    env.reset()
+    env.step(A)
+    assert env._rendering.state(env.core, 0).total_reward == 1.0
+
+
+def test_the_only_picture_of_an_episode_shows_its_end():
+    env = make("rgb_array").unwrapped
+    play(env)
+    env.render()
+    state = env._rendering.state(env.core, 0)
+    assert (state.score, state.end_reason) == (1.5, "max_new_tokens")
 
 
 def test_pictures_of_all_interfaces():

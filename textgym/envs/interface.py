@@ -53,7 +53,9 @@ class CoreInterface:
         self.render_mode = render_mode
         if render_mode == "rgb_array":
             default_renderer()  # raises without Pillow
-        self._rendering = None if render_mode is None else Rendering(self.core)
+        # Stable-Baselines3 sets "rgb_array" everywhere: there, steps are recorded from the first picture on.
+        self._rendering = Rendering(self.core) if render_mode in ("ansi", "human") else None
+        self._last_step: tuple[Any, ...] | None = None  # arguments of Rendering.record, for the first picture
         components = self.core.components
         space = components.observation.space(components.tokenizer, components.window, components.max_new_tokens)
         return space, gym.spaces.Discrete(self.core.num_actions)
@@ -182,6 +184,7 @@ class CoreInterface:
             ValueError: If the snapshot is of another ``num_envs`` or another window.
         """
         self.core.set_state(state)
+        self._last_step = None
         if self._rendering is not None:
             self._rendering.forget()
 
@@ -209,6 +212,7 @@ class CoreInterface:
         clone._rendering = None  # which set_state would clear
         clone.set_state(self.get_state())
         clone._rendering = copy.deepcopy(self._rendering)
+        clone._last_step = self._last_step
         if self.core._log_probs is not None:  # of the next step, and not in snapshots
             clone.core.set_log_probs(self.core._log_probs.copy())
         return clone
@@ -216,6 +220,7 @@ class CoreInterface:
     def _reset(self, request: ResetRequest) -> State:
         """Reset the core, and show it."""
         state = self.core.reset(request)
+        self._last_step = None
         if self._rendering is not None:
             self._rendering.start(request.slots)
             if self.render_mode == "human":
@@ -230,13 +235,20 @@ class CoreInterface:
             rendering.record(self.core, lengths, log_probs, step)
             if self.render_mode == "human":
                 rendering.show(self.core)
+        elif self.render_mode == "rgb_array":
+            self._last_step = (lengths, log_probs, step)
         return step
 
     def _rendered(self, index: int, mode: str | None) -> Any:
         """Return one episode as text or as a picture; None in other render modes."""
         if mode not in ("ansi", "rgb_array"):
             return None
-        state = (self._rendering or Rendering(self.core)).state(self.core, index)
+        rendering = self._rendering or Rendering(self.core)
+        if self.render_mode == "rgb_array" and self._rendering is None:
+            if self._last_step is not None:
+                rendering.record(self.core, *self._last_step)
+            self._rendering, self._last_step = rendering, None
+        state = rendering.state(self.core, index)
         if mode == "rgb_array":
             return default_renderer()(state)
         return terminal_text(state, color=colors_wanted()) if self.core.lengths[index] else ""

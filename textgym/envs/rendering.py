@@ -18,6 +18,8 @@ __all__ = ["Rendering"]
 class Rendering:
     """Rewards and log-probabilities of the tokens of N episodes, and the outcomes of the last episodes.
 
+    Those of earlier steps are unknown: of the episodes that run already, the text is shown without them.
+
     Args:
         core: The episodes.
     """
@@ -26,7 +28,7 @@ class Rendering:
         n, length = core.ids.shape
         self._rewards = np.full((n, length), math.nan)
         self._log_probs = np.full((n, length), math.nan)
-        self._returns = np.full(n, math.nan)
+        self._returns = np.where(core.steps == 0, 0.0, math.nan)
         self._outcomes: list[tuple[float, str] | None] = [None] * n  # score and end reason of the last ended episode
         self._line: LiveLine | None = LiveLine()
         score_range = getattr(core.components.scorer, "score_range", None)

@@ -84,9 +84,10 @@ class TextGenEnv(CoreInterface, gym.Env[Any, np.int64]):
     the defaults; ``max_episode_steps``, which is ``max_new_tokens`` under Gymnasium's name, also in ``gym.make``; and
     ``render_mode``: with ``"ansi"``, ``render()`` returns prompt, bar and completion, in a terminal with each token
     coloured by its reward, or by its probability if the agent passes it to ``set_log_probs``; with ``"rgb_array"``
-    (needs Pillow, ``textgym[render]``) a (240, 640, 3) uint8 picture of text, budget and reward; with ``"human"``,
-    ``reset`` and ``step`` write one line, updated in place, to stdout. In all, characters that are invisible or that a
-    terminal obeys are replaced by visible ones (``textgym.rendering``).
+    (needs Pillow, ``textgym[render]``) a (240, 640, 3) uint8 picture of text, budget and reward, which are
+    recorded from the first picture on: that one shows rewards of the last step only; with ``"human"``, ``reset`` and
+    ``step`` write one line, updated in place, to stdout. In all, characters that are invisible or that a terminal obeys
+    are replaced by visible ones (``textgym.rendering``).
 
     ## References
     Ranzato et al. 2016, Sequence level training with recurrent neural networks (arXiv:1511.06732); Ramamurthy et al.
