@@ -22,7 +22,9 @@ __all__ = ["AdvantageEstimate", "advantage_mc", "check_budget", "exact_values", 
 Floats = npt.NDArray[np.float64]
 Bounds = tuple[float, float]
 
-FIRST_ROLLOUTS = 32
+FIRST_ROLLOUTS = 8
+"""Rollouts of every state in the first pass over more states than one round holds with ``EVEN_ROLLOUTS``."""
+EVEN_ROLLOUTS = 32
 """Rollouts of every state before any gets more."""
 ROLLOUTS_PER_ROUND = 4096
 _Z = 1.959963984540054
@@ -114,12 +116,13 @@ def advantage_mc(
     bootstrapping, also where the time limit truncates it. Where a simulated user replies at random, A_t contains the
     luck of its reply. ``sum_t gamma^t A_t`` of an episode is its discounted return minus V(s_0).
 
-    Every state first gets 32 rollouts; then, again and again, the rollouts of s_t and s_{t+1} are doubled, up to
-    ``num_rollouts``, where |A_t| < 2 standard errors, and |A_t| or its standard error is in the upper half of those of
-    all tokens. Rollouts are played in rounds of at most 4,096. Results are determined by ``seed`` and the number of
-    rounds: those of a run that is stopped are the first rounds of a longer one. No two rollouts share random numbers,
-    so standard errors of differences of values hold. Because a state is sampled less where |A| happens to exceed 2
-    standard errors, intervals of adaptively sampled tokens are a little too narrow.
+    Every state gets 32 rollouts, in passes of 8, 8 and 16 where one round does not hold them all, so that a small
+    budget leaves rough values of many states rather than none of some. Then, again and again, the rollouts of s_t and
+    s_{t+1} are doubled, up to ``num_rollouts``, where |A_t| < 2 standard errors, and |A_t| or its standard error is in
+    the upper half of those of all tokens. Rounds have at most 4,096 rollouts. Results are determined by ``seed`` and
+    the number of rounds: those of a run that is stopped are the first rounds of a longer one. No two rollouts share
+    random numbers, so standard errors of differences of values hold. Because a state is sampled less where |A| happens
+    to exceed 2 standard errors, intervals of adaptively sampled tokens are a little too narrow.
 
     Nothing is changed: neither environment, scorer and policy, nor any generator.
 
@@ -172,7 +175,9 @@ def advantage_mc(
         is_late = seconds is not None and time.monotonic() - started >= seconds
         return num_rounds > 0 and (is_late or num_rounds == max_rounds)
 
-    missing = np.full(len(returns), min(FIRST_ROLLOUTS, num_rollouts))
+    even = min(EVEN_ROLLOUTS, num_rollouts)
+    fits = len(returns) * even <= ROLLOUTS_PER_ROUND
+    missing = np.full(len(returns), even if fits else min(FIRST_ROLLOUTS, even))
     num_rounds = 0
     while missing.any():
         for state_of in _rounds(missing):
@@ -304,7 +309,7 @@ def _to_double(
     inside = index[:, :-1] >= 0
     size, error = np.abs(estimate.advantages), estimate.standard_errors
     matters = (size >= np.median(size[inside])) | (error >= np.median(error[inside]))
-    unclear = inside & matters & (size < 2 * error)
+    unclear = inside & ((estimate.num_rollouts < EVEN_ROLLOUTS) | (matters & (size < 2 * error)))
     chosen = np.zeros(index.shape, dtype=np.bool_)
     chosen[:, :-1] |= unclear
     chosen[:, 1:] |= unclear

@@ -134,8 +134,22 @@ def test_only_states_that_matter_and_are_unclear_get_more_rollouts(policy):
     assert (estimate.num_rollouts[unclear & ~small & episodes.mask.numpy()] == 128).all()
 
 
+def test_every_state_has_few_rollouts_before_any_has_many(policy, monkeypatch):
+    env = make_env(4)
+    episodes = played(env, policy, 8)
+    size = int(episodes.num_steps.sum())
+    monkeypatch.setattr(module, "ROLLOUTS_PER_ROUND", 8 * size)
+    for num_rounds, expected in ((1, {8}), (2, {16}), (3, {16, 32})):
+        estimate = advantage_mc(env, policy, episodes, num_rollouts=64, max_rounds=num_rounds)
+        assert set(estimate.num_rollouts[episodes.mask.numpy()].tolist()) == expected
+        assert not np.isnan(estimate.advantages).any()
+    monkeypatch.setattr(module, "ROLLOUTS_PER_ROUND", 32 * size)
+    estimate = advantage_mc(env, policy, episodes, num_rollouts=64, max_rounds=1)
+    assert (estimate.num_rollouts[episodes.mask.numpy()] == 32).all()
+
+
 def test_a_stopped_estimate_is_the_first_rounds_of_a_longer_one(policy, monkeypatch):
-    monkeypatch.setattr(module, "ROLLOUTS_PER_ROUND", 256)
+    monkeypatch.setattr(module, "ROLLOUTS_PER_ROUND", 64)
     env = make_env(4)
     episodes = played(env, policy, 6)
 
