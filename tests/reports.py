@@ -71,9 +71,11 @@ def random_report(num_episodes=40, num_tokens=19, texts=None, seed=0, num_altern
         {"rollout/ep_rew_mean": float(x), "train/kl_reference": float(x) ** 2, "time/total_timesteps": 1536.0 * (i + 1)}
         for i, x in enumerate(curve)
     ]
-    report.alarms = [
-        Alarm("kl", "KL to the reference is 1.2 nats a token, more than 1", "Raise kl_coef.", 1.2, 1.0, 12, (0, 3))
-    ]
+    for n in (0, 3):
+        infos[n]["completion"] = "".join(texts[i] for i in table.ids[table.rows(n)].tolist())
+    shown = tuple(infos[n]["completion"] for n in (0, 3))
+    message = "KL to the reference is 1.2 nats a token, more than 1"
+    report.alarms = [Alarm("kl", message, "Raise kl_coef.", 1.2, 1.0, 12, (0, 3), shown)]
     actions = tuple(int(i) for i in top[2])
     q_values = tuple(float(x) for x in rng.normal(0.3, 0.2, num_alternatives))
     report.branches = [
@@ -106,7 +108,8 @@ def hostile_report():
         info["scores"] = {text: 0.5}
     report.about |= {text: text for text in hostile}
     report.metrics = [{**row, **dict.fromkeys(hostile, 1.0)} for row in report.metrics]
-    report.alarms = [Alarm(text, text, text, 1.0, 0.0, 2, (1,)) for text in hostile]
+    report.infos[1]["completion"] = "".join(hostile)
+    report.alarms = [Alarm(text, text, text, 1.0, 0.0, 2, (1,), ("".join(hostile),)) for text in hostile]
     report.branches = [
         Branch(b.episode, b.token, b.actions, b.probs, b.q_values, b.standard_errors, (tuple(hostile),) * 5)
         for b in report.branches

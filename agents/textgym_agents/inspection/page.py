@@ -212,7 +212,7 @@ def _encode(report: Report, kept: npt.NDArray[np.int64] | None) -> tuple[dict[st
         "reasons": _strings(reasons, blob) if (reasons := getattr(report, "reasons", None)) else None,
         "kept": None if kept is None else kept.tolist(),
         "metrics": _metrics(report.metrics),
-        "alarms": [_plain(asdict(alarm)) for alarm in report.alarms],
+        "alarms": [{**_plain(asdict(alarm)), "episodes": report.alarmed(alarm)} for alarm in report.alarms],
         "branches": [
             {**_plain(asdict(branch)), "actions": [place[int(a)] for a in branch.actions]} for branch in report.branches
         ],
@@ -328,7 +328,7 @@ def _chosen(report: Report, size: int) -> npt.NDArray[np.int64]:
     These are those of alarms and branches, then of each update in turn the best, the worst and others at random.
     """
     first = dict.fromkeys(
-        [*(e for alarm in report.alarms for e in alarm.episodes), *(b.episode for b in report.branches)]
+        [*(e for alarm in report.alarms for e in report.alarmed(alarm)), *(b.episode for b in report.branches)]
     )
     rng = np.random.default_rng(0)
     updates: dict[Any, list[int]] = {}

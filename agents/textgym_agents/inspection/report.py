@@ -34,9 +34,9 @@ class Alarm:
     update: int | None = None
     """Number of the update that raised it, from 1; None if the episodes do not tell."""
     episodes: tuple[int, ...] = ()
-    """Up to five episodes of the report, or of the run, that show it best."""
+    """Up to five episodes that show it best, counted over all updates of the run."""
     texts: tuple[str, ...] = ()
-    """Their completions, where they are known."""
+    """Their completions."""
     baseline: float | None = None
     """Value at the start of the training, if the alarm compares with it."""
 
@@ -167,6 +167,7 @@ class Report:
     metrics: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each update of the run, if it is known."""
     alarms: list[Alarm] = field(default_factory=list)
+    """Alarms of the run; those of their episodes are shown that ``alarmed`` finds in the report."""
     branches: list[Branch] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike[str], *, alternatives: int | None = None, force: bool = False) -> Path:
@@ -214,6 +215,18 @@ class Report:
         """Return the numbers of the ``count`` episodes of the highest and as many of the lowest returns, sorted."""
         order = sorted(range(len(self.infos)), key=lambda b: -self.infos[b]["return"])
         return order if len(order) <= 2 * count else order[:count] + order[-count:]
+
+    def alarmed(self, alarm: Alarm) -> list[int]:
+        """Return the episodes of an alarm that are episodes of this report.
+
+        They are counted over the run, of which the report may hold a part. An episode is the report's if the one with
+        its number has its text.
+        """
+        return [
+            episode
+            for episode, text in zip(alarm.episodes, alarm.texts, strict=False)
+            if 0 <= episode < len(self.infos) and self.infos[episode].get("completion") == text
+        ]
 
     def show(self, column: str | None = None) -> None:
         """Print alarms, the best and worst episodes or the two sides of a comparison, and the most notable episode.

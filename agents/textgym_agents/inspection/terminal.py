@@ -140,7 +140,7 @@ def _alarms(report: "Report") -> RenderableType:
     for alarm in report.alarms:
         name = alarm.name if alarm.update is None else f"{alarm.name} ({alarm.update})"
         text = Text(f"{_shown(alarm.message)} {_shown(alarm.advice)}")
-        table.add_row(Text(_shown(name), style="bold"), text, ", ".join(map(str, alarm.episodes)))
+        table.add_row(Text(_shown(name), style="bold"), text, ", ".join(map(str, report.alarmed(alarm))))
     return table
 
 

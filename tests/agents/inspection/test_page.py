@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 import webbrowser
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_hostile_texts_stay_inside_the_data():
     assert not re.search("[\x00\x1b\u202e\ud800-\udfff]", html)
     head, _ = decoded(html.encode())
     assert "</script><img src=x onerror=window.hacked=1>" in head["vocabulary"]
+
+
+def test_of_an_alarm_only_episodes_are_named_that_are_the_reports():
+    report = random_report(24)
+    alarm = report.alarms[0]
+    of_another_run = replace(alarm, texts=("once more", alarm.texts[1]), episodes=(0, 3))
+    report.alarms = [alarm, of_another_run, replace(alarm, episodes=(24, 1_000)), replace(alarm, texts=())]
+    assert [report.alarmed(each) for each in report.alarms] == [[0, 3], [3], [], []]
+    head, _ = decoded(page(report))
+    assert [each["episodes"] for each in head["alarms"]] == [[0, 3], [3], [], []]
+    others = replace(report, alarms=report.alarms[2:])
+    kept = [decoded(page(each, alternatives=3))[0]["kept"] for each in (others, replace(report, alarms=[]))]
+    assert kept[0] == kept[1]
 
 
 def test_alternatives_are_kept_for_as_many_episodes_as_asked(report):

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_without_colour_marks_say_it(report, monkeypatch):
 def test_hostile_tokens_are_inert_in_a_terminal(settings):
     report = report_of([HOSTILE, HOSTILE[::-1]], [range(8), range(8)], log_prob=[-1.0] * 16)
     report.infos[0]["prompt"] = report.infos[1]["end_reason"] = "".join(HOSTILE)
-    report.alarms = [Alarm(HOSTILE[0], "".join(HOSTILE), HOSTILE[2], 1.0, 0.5, 3, (0, 1))]
+    report.alarms = [Alarm(HOSTILE[0], "".join(HOSTILE), HOSTILE[2], 1.0, 0.5, 3)]
     shown = printed(report, **settings)
     without_styles = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", without_styles)
@@ -75,8 +76,12 @@ def test_hostile_tokens_are_inert_in_a_terminal(settings):
 def test_everything_fits_80_columns():
     long = [f" word{i}" for i in range(200)]
     report = report_of([long] * 9, [np.linspace(-1, 1, 200)] * 9, log_prob=[-1.0] * 1800)
-    report.alarms = [Alarm("kl", "a sentence " * 20, "another " * 20, 1.0, 0.5, None, (0, 1, 2, 3, 4))]
+    texts = tuple(info["completion"] for info in report.infos)
+    report.alarms = [Alarm("kl", "a sentence " * 20, "another " * 20, 1.0, 0.5, None, (0, 1, 2, 3, 4), texts[:5])]
     assert max(map(len, printed(report).splitlines())) <= 80
+    assert "0, 1, 2, 3, 4" in printed(report)
+    report.alarms = [replace(report.alarms[0], texts=("of another run",) * 5)]
+    assert "0, 1, 2, 3, 4" not in printed(report)
     assert "best and worst episodes" in printed(report)
 
 

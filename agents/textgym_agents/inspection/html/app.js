@@ -626,12 +626,9 @@ function update(view) {
 
 // Alarms, About
 function alarms(view) {
-  put(view, h("h1", "Alarms"), say("Statistics of the run that left their bounds."), head.alarms.map((alarm) => {
-    const shown = alarm.episodes.filter((e) => e >= 0 && e < COUNT);
-    return h("section.alarmed", h("h2", alarm.name, alarm.update ? h("small", ` update ${alarm.update}`) : null), h("p", alarm.message), h("p", h("b", "What to try: "), alarm.advice),
-      shown.length ? h("p", "Episodes: ", shown.map((e, i) => [i ? ", " : "", link({ view: "episode", n: e, t: null }, e)])) : null,
-      alarm.texts.length ? h("details", h("summary", "Texts"), alarm.texts.map((text) => h("p.text", text))) : null);
-  }));
+  put(view, h("h1", "Alarms"), say("Statistics of the run that left their bounds."), head.alarms.map((alarm) => h("section.alarmed", h("h2", alarm.name, alarm.update ? h("small", ` update ${alarm.update}`) : null), h("p", alarm.message), h("p", h("b", "What to try: "), alarm.advice),
+    alarm.episodes.length ? h("p", "Episodes: ", alarm.episodes.map((e, i) => [i ? ", " : "", link({ view: "episode", n: e, t: null }, e)])) : null,
+    alarm.texts.length ? h("details", h("summary", "Texts"), alarm.texts.map((text) => h("p.text", text))) : null)));
 }
 function about(view) {
   put(view, h("h1", "About this report"), h("p", `${COUNT.toLocaleString("en")} episodes, ${numbers(head.tokens).length.toLocaleString("en")} tokens. ${returns()}`), ...head.notes.map((note) => h("p", note)),
