@@ -100,9 +100,7 @@ def put_returns(
     values: torch.Tensor | None = episodes.values
     if not bool(episodes.values.any()):
         values = spread(computed["V"]) if "V" in computed and bool(computed["V"].any()) else None
-    last_values = None
-    if subject.bootstraps and values is not None and bool(episodes.truncated.any()):
-        last_values = _last_values(subject, episodes)
+    last_values = None if values is None else subject.last_values(episodes)
     # V of the Q-function that is inspected, which may have changed since it acted.
     current = spread(computed["V"]) if "q_value" in computed and "V" in computed else values
     columns = return_columns(
@@ -120,18 +118,6 @@ def put_returns(
         columns |= ratio_columns(after, old, subject.clip_range, used)
     for name, column in columns.items():
         table.put(name, column)
-
-
-def _last_values(subject: Subject, episodes: Episodes) -> torch.Tensor:
-    """Return (B,) V of the states in which the time limit cut episodes off, 0 of the others."""
-    cut = episodes.truncated.nonzero()[:, 0]
-    values = torch.zeros(len(episodes))
-    for numbers in cut.split(64):
-        part = episodes[numbers.numpy()]
-        outputs = subject.outputs(part, True).values
-        if outputs is not None:
-            values[numbers] = outputs[int(part.num_steps.sum()) :]
-    return values
 
 
 def distribution_columns(logits: torch.Tensor, actions: torch.Tensor, num_alternatives: int) -> Columns:

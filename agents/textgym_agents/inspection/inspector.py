@@ -65,7 +65,9 @@ def inspect(
 
     ``value``, ``return_to_go``, ``td_error``, ``gae_advantage`` and ``advantage_mc`` are all of one return, which
     ``report.about["return"]`` names: a KL penalty that an agent subtracts from its rewards, as its V foresees it, is in
-    all of them. ``reward`` is that of the environment.
+    all of them. V of the state in which the time limit cut an episode, if the agent bootstraps with it, is in all but
+    ``advantage_mc``, as the name then says: rollouts measure what V only predicts. ``reward`` is that of the
+    environment.
 
     Args:
         policy: An ``LMPolicy``, ``QPolicy`` or ``ILQLPolicy``; an agent, of which policy, KL penalty, gamma and lambda

@@ -73,13 +73,28 @@ class Subject:
 
     def return_name(self, env: Any, episodes: Episodes) -> str:
         """Return the return that V is of in episodes of an environment, as ``about["return"]`` names it."""
+        name = "score"
         in_env = env is not None and env.config.kl_penalty
         if in_env or (env is None and not math.isnan(episodes.infos[0].get("kl", math.nan))):
             coef = f"{env.core.components.kl.coefficient.coef:.4g}" if in_env else "a coefficient"
-            return f"score minus {coef} x KL to the reference, as the environment rewards it"
-        if not self.penalty:
-            return "score"
-        return f"score minus {self.penalty:.4g} x " + ("KL to the reference" if self.reference else "log pi")
+            name += f" minus {coef} x KL to the reference, as the environment rewards it"
+        elif self.penalty:
+            name += f" minus {self.penalty:.4g} x " + ("KL to the reference" if self.reference else "log pi")
+        cuts = bool(episodes.truncated.any()) or (env is not None and env.config.time_limit == "truncated")
+        return f"{name}, plus V where the time limit cuts (not in rollouts)" if self.bootstraps and cuts else name
+
+    def last_values(self, episodes: Episodes) -> torch.Tensor | None:
+        """Return (B,) V where the time limit cut an episode off, 0 for the others; None if that V is not used."""
+        if not self.bootstraps:
+            return None
+        values = torch.zeros(len(episodes))
+        cut = episodes.truncated.nonzero()[:, 0]
+        for numbers in cut.split(64) if len(cut) else ():
+            part = episodes[numbers.numpy()]
+            outputs = self.outputs(part, True).values
+            if outputs is not None:
+                values[numbers] = outputs[int(part.num_steps.sum()) :]
+        return values
 
 
 def as_subject(model: Any) -> Subject:

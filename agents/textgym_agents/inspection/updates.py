@@ -119,6 +119,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
     given, decoder = episodes_of(subject, twin.collect() if episodes is None else episodes, env, tokenizer)
     own = own_episodes(given)
     pushes = PushRecorder(twin, own)
+    last_values = subject.last_values(own)
     weights = [p.detach().clone() for p in twin.policy.parameters()]
     before = _outputs(twin, own)
     if isinstance(twin, DQN):
@@ -145,7 +146,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
         columns |= {"predicted_q_change": predicted["q"], "realized_q_change": changes["q"]}
     if own.advantages is not None:
         columns["advantage"] = own.advantages
-    columns["return_to_go"] = _returns_to_go(twin, own)
+    columns["return_to_go"] = returns = _returns_to_go(twin, own, last_values)
     for name, values in columns.items():
         table.put(name, values)
     judged = "q" if isinstance(twin, DQN) else "log_prob"
@@ -163,7 +164,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
         },
     }
     reasons = [""] * len(table)
-    explain = _explanation(twin, own, pushes)
+    explain = _explanation(twin, own, pushes, returns)
     for row, (b, t) in zip(table.action_rows.tolist(), own.mask.nonzero().tolist(), strict=True):
         reasons[row] = explain(b, t)
     return UpdateReport(table, episode_infos(own, decoder), about, [metrics], reasons=reasons)
@@ -278,15 +279,20 @@ def _correlation(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) 
     return float(torch.corrcoef(pair)[0, 1]) if pair.shape[1] > 1 and (pair.std(dim=1) > 0).all() else float("nan")
 
 
-def _returns_to_go(agent: Any, episodes: Episodes) -> torch.Tensor:
-    """Return the (B, T) discounted returns of the rewards that the agent learns from, nothing bootstrapped."""
+def _returns_to_go(agent: Any, episodes: Episodes, last_values: torch.Tensor | None) -> torch.Tensor:
+    """Return the (B, T) discounted returns of the rewards that the agent learns from.
+
+    Those of truncated episodes end with their (B,) ``last_values``, if the agent bootstraps.
+    """
     rewards = agent.kl.penalized_rewards(episodes) if hasattr(agent, "kl") else episodes.rewards
-    return discounted_returns(rewards, episodes.num_steps, getattr(agent.config, "gamma", 1.0))
+    return discounted_returns(rewards, episodes.num_steps, getattr(agent.config, "gamma", 1.0), last_values)
 
 
-def _explanation(agent: Any, episodes: Episodes, pushes: PushRecorder) -> Callable[[int, int], str]:
+def _explanation(
+    agent: Any, episodes: Episodes, pushes: PushRecorder, returns: torch.Tensor
+) -> Callable[[int, int], str]:
     """Return a function of episode and step that gives the reason of a push in words."""
-    origin = _origin(agent, episodes, pushes)
+    origin = _origin(agent, episodes, pushes, returns)
 
     def explain(b: int, t: int) -> str:
         words = [origin(b, t)]
@@ -302,9 +308,9 @@ def _explanation(agent: Any, episodes: Episodes, pushes: PushRecorder) -> Callab
     return explain
 
 
-def _origin(agent: Any, episodes: Episodes, pushes: PushRecorder) -> Callable[[int, int], str]:
+def _origin(agent: Any, episodes: Episodes, pushes: PushRecorder, returns: torch.Tensor) -> Callable[[int, int], str]:
     """Return a function of episode and step that says where the advantage, or what it has instead, comes from."""
-    used, returns = episodes.advantages, _returns_to_go(agent, episodes)
+    used = episodes.advantages
     if isinstance(agent, GRPO):
         mean, deviation, _ = group_statistics(returns[:, 0], episodes.groups())
 

@@ -217,6 +217,12 @@ def test_a_cut_episode_is_bootstrapped_only_where_the_agent_does():
         for b, episode in enumerate(report.episodes):
             expected = float(episodes.returns[b] + last[b])
             assert episode.tokens[0].return_to_go == pytest.approx(expected, abs=1e-4)
+        assert ("plus V where the time limit cuts (not in rollouts)" in report.about["return"]) == bootstraps
+
+
+def test_the_return_without_a_time_limit_that_truncates_names_no_value_after_it():
+    agent = PPO(LMPolicy(small_lm()), make_env(), bootstrap_truncated=True, num_episodes=8, kl_coef=0.0)
+    assert inspect(agent, 4).about["return"] == "score"
 
 
 def test_without_a_value_function_its_columns_are_absent():

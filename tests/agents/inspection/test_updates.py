@@ -235,6 +235,19 @@ def test_clipped_tokens_have_no_push():
     assert (push[advantage < 0] < 0).all()
 
 
+def test_the_return_of_a_cut_episode_ends_with_the_value_where_the_agent_bootstraps():
+    env = make_env(8, time_limit="truncated")
+    for bootstraps in (True, False):
+        agent = agent_of(A2C, env=env, kl_coef=0.0, gae_lambda=1.0, bootstrap_truncated=bootstraps)
+        agent.learn(96)
+        episodes = agent.collect()
+        last = agent.policy.last_values(episodes) if bootstraps else torch.zeros(len(episodes))
+        report = inspect_update(agent, episodes)
+        returns = steps(report, "return_to_go")[:, 0]
+        torch.testing.assert_close(returns, episodes.returns + last, atol=1e-5, rtol=0, check_dtype=False)
+        assert bool(last.any()) == ("plus V" in report.about["return"]) == bootstraps
+
+
 def test_a_group_without_signal_has_no_push():
     agent = agent_of(GRPO, kl_coef=0.0)
     episodes = agent.collect()
