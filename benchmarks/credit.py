@@ -4,7 +4,9 @@
 
 The truth is A_t = r_t + V(s_{t+1}) - V(s_t) by rollouts, twice and independently; the mean of the two estimates has the
 reliability 2 r / (1 + r), r being their correlation (Spearman and Brown). Printed is the correlation of each method
-with that mean over all tokens, divided by the root of the reliability, and its standard error, by resampling episodes.
+with that mean over all tokens, divided by the root of the reliability, with a 95 % interval by resampling episodes. In
+bold are the method with the highest one and those whose 95 % interval of the difference to it, over the same resampled
+episodes, contains 0: the data do not tell them apart.
 V and GAE are those of PPO's critic, which is fitted before training too, on episodes of the initial LM. The return is
 the score everywhere.
 """
@@ -28,6 +30,7 @@ from textgym_agents.returns import generalized_advantages
 Floats = npt.NDArray[np.float64]
 SCORERS = ("sentiment", "readability", "fluency")
 NUM_TOKENS = 16
+NUM_RESAMPLES = 1_000
 UPDATES = 16
 """Updates of PPO between before and after, and of the critic alone before that."""
 
@@ -120,8 +123,11 @@ def methods(agent: PPO, env: Any, episodes: Episodes, truth: Truth) -> dict[str,
     }
 
 
-def correlation(credit: Floats, truth: Truth, mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the correlation with the truth, divided by the root of its reliability, and its standard error."""
+def correlations(credit: Floats, truth: Truth, mask: npt.NDArray[np.bool_]) -> Floats:
+    """Return (1 + NUM_RESAMPLES,) correlations with the truth, divided by the root of its reliability.
+
+    The first is that of the episodes, the others those of resampled ones, which are the same for all methods.
+    """
 
     def over(rows: npt.NDArray[np.int64]) -> float:
         x, y = credit[rows][mask[rows]], truth.advantages[rows][mask[rows]]
@@ -130,18 +136,30 @@ def correlation(credit: Floats, truth: Truth, mask: npt.NDArray[np.bool_]) -> tu
         return float(np.corrcoef(x, y)[0, 1] / np.sqrt(truth.reliability))
 
     rng = np.random.default_rng(0)
-    resampled = [over(rng.integers(len(mask), size=len(mask))) for _ in range(200)]
-    return over(np.arange(len(mask))), float(np.std(resampled))
+    resampled = [over(rng.integers(len(mask), size=len(mask))) for _ in range(NUM_RESAMPLES)]
+    return np.array([over(np.arange(len(mask))), *resampled])
 
 
-def measure(agent: PPO, env: Any, num_episodes: int, num_rollouts: int, seed: int) -> tuple[Any, dict[str, Any]]:
-    """Return the facts of a measurement, and the correlation of each method with its standard error."""
+def cells(rows: dict[str, Floats]) -> dict[str, str]:
+    """Return what the table shows of the correlations of each method."""
+    best = rows[max(rows, key=lambda name: np.nan_to_num(rows[name][0], nan=-np.inf))]
+    shown = {}
+    for name, values in rows.items():
+        low, high = np.nanquantile(values[1:], (0.025, 0.975))
+        is_among_best = np.nanquantile((best - values)[1:], 0.025) <= 0
+        mean = f"**{values[0]:.2f}**" if is_among_best else f"{values[0]:.2f}"
+        shown[name] = f"{mean} ({low:.2f} to {high:.2f})"
+    return shown
+
+
+def measure(agent: PPO, env: Any, num_episodes: int, num_rollouts: int, seed: int) -> tuple[Any, dict[str, str]]:
+    """Return the facts of a measurement, and the cell of each method."""
     episodes = collect(env, agent.policy, num_episodes, seed=seed, generator=torch.Generator().manual_seed(seed))
     truth = estimate_truth(env.unwrapped, agent.policy, episodes, num_rollouts)
     mask = episodes.mask.numpy()
-    rows = {name: correlation(credit, truth, mask) for name, credit in methods(agent, env, episodes, truth).items()}
+    rows = {name: correlations(credit, truth, mask) for name, credit in methods(agent, env, episodes, truth).items()}
     facts = float(episodes.returns.mean()), truth.reliability, float(truth.advantages[mask].std()), int(mask.sum())
-    return facts, rows
+    return facts, cells(rows)
 
 
 def train(agent: PPO, num_updates: int, *, frozen: bool) -> None:
@@ -155,7 +173,7 @@ def train(agent: PPO, num_updates: int, *, frozen: bool) -> None:
         group["lr"] = rate
 
 
-def print_table(columns: dict[str, tuple[Any, dict[str, Any]]]) -> None:
+def print_table(columns: dict[str, tuple[Any, dict[str, str]]]) -> None:
     """Print the results as a Markdown table."""
     print("| method | " + " | ".join(columns) + " |")
     print("| --- |" + " --- |" * len(columns))
@@ -166,9 +184,7 @@ def print_table(columns: dict[str, tuple[Any, dict[str, Any]]]) -> None:
         ("tokens", lambda facts: f"{facts[3]}"),
     ]
     for name in next(iter(columns.values()))[1]:
-        print(
-            f"| {name} | " + " | ".join("{:.2f} +- {:.2f}".format(*rows[name]) for _, rows in columns.values()) + " |"
-        )
+        print(f"| {name} | " + " | ".join(rows[name] for _, rows in columns.values()) + " |")
     for name, shown in lines:
         print(f"| *{name}* | " + " | ".join(shown(facts) for facts, _ in columns.values()) + " |")
 
