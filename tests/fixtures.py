@@ -2,7 +2,7 @@
 
 import contextlib
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ TOKENIZER = CharTokenizer("abcdefg")
 
 ONE_SEED_AND_TWO_SLOW = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 """Seeds of a learning test: the default run makes the first, the slow tests the others."""
+
+
+def slow_but(names: Iterable[str], *quick: str) -> list[Any]:
+    """Return the values of a parameter: the default run makes those in ``quick``, the slow tests the others."""
+    names = list(names)
+    assert set(quick) <= set(names)
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def quick_but(names: Iterable[str], *slow: str) -> list[Any]:
+    """Return the values of a parameter: the slow tests make those in ``slow``, the default run the others."""
+    return slow_but(names, *(name for name in names if name not in slow))
 
 
 def small_lm(seed: int = 0) -> GPT2LMHeadModel:

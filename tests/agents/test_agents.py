@@ -124,7 +124,7 @@ def evaluated(make, num_envs):
     return parameters(agent.learn(300, callback=evaluate))
 
 
-@pytest.mark.parametrize("name", ["Reinforce", "DQN"])
+@pytest.mark.parametrize("name", ["Reinforce", pytest.param("DQN", marks=pytest.mark.slow)])
 def test_evaluating_in_a_callback_does_not_change_the_run(name):
     def make():
         if name == "Reinforce":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from fixtures import TOKENIZER, make_env, quick_but, share_of_b, slow_but, small_lm
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
 from textgym.constraints import MinNewTokens
@@ -105,7 +105,7 @@ def test_values_of_all_states_are_those_of_dynamic_programming(name):
     check_exact(result.values, result.standard_errors, solution.values)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", slow_but(SETTINGS, "potential", "masks", "k3"))
 def test_q_values_of_all_valid_actions_are_those_of_dynamic_programming(name):
     policy, env, solution, gamma = solved(name)
     if not solution.action_masks.all():
@@ -303,7 +303,7 @@ def test_ended_episodes_are_worth_nothing_and_are_not_played(policy):
 # Policies --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", quick_but(DECODERS, "mcts", "greedy mcts"))
 def test_the_value_is_the_mean_return_of_every_kind_of_policy(policy, name):
     env = make_env(16, prompts=["cab"], max_new_tokens=3, scorer=lambda text: text.count("b") - text.count("d"))
     env.reset(seed=0)

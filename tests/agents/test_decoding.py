@@ -6,13 +6,14 @@ import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from fixtures import TOKENIZER, make_env, quick_but, share_of_b, small_lm
 from textgym import TextGenVecEnv
 from textgym.constraints import BanTokens
 from textgym_agents import LMPolicy, collect
 from textgym_agents.decoding import MCTS, BeamSearch, BestOfN, Greedy, MCTSConfig, RandomPolicy, Sampling
 
 MODES = ("SameStep", "NextStep", "Disabled")
+MODEL = small_lm()
 SMALL_SEARCH = MCTSConfig(num_simulations=8, top_k=4)
 DECODERS = {
     "random": lambda policy, env: RandomPolicy(8),
@@ -23,6 +24,8 @@ DECODERS = {
     "mcts": lambda policy, env: MCTS(policy, env, SMALL_SEARCH),
     "mcts by value": lambda policy, env: MCTS(policy, env, MCTSConfig(num_simulations=8, evaluation="value")),
 }
+ALL = quick_but(DECODERS, "mcts")
+"""A search with rollouts takes as long as all the others; one that asks the value head is in the default run."""
 PLANNERS = ("beam", "best of n", "mcts", "mcts by value")
 
 
@@ -41,15 +44,14 @@ def completions(episodes):
 
 def generated(prompt_ids, **keywords):
     """Return the completion of transformers' generate, up to EOS."""
-    model = small_lm()
     settings = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 7, "eos_token_id": 7}
-    text = model.generate(torch.tensor([prompt_ids]), **settings | keywords)[0, len(prompt_ids) :].tolist()
+    text = MODEL.generate(torch.tensor([prompt_ids]), **settings | keywords)[0, len(prompt_ids) :].tolist()
     return text[: text.index(7) + 1] if 7 in text else text
 
 
 def log_prob_of(prompt_ids, completion_ids):
     ids = torch.tensor([[*prompt_ids, *completion_ids]])
-    log_probs = small_lm()(ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+    log_probs = MODEL(ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
     return log_probs.gather(1, torch.tensor(completion_ids)[:, None]).sum().item()
 
 
@@ -153,6 +155,7 @@ def test_mcts_scores_more_than_greedy(policy, evaluation):
     assert collected(env, Greedy(policy), 8).returns.mean().item() < 0.8
 
 
+@pytest.mark.slow
 def test_mcts_with_rollouts_scores_more_than_greedy_on_longer_texts(policy):
     env = make_env()
     searched = collected(env, MCTS(policy, env), 8, deterministic=True).returns.mean().item()
@@ -185,7 +188,7 @@ def test_the_root_of_a_tree_counts_every_simulation(policy):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_decoder_runs_in_collect(policy, name, mode):
     env = make_env(mode=mode)
     episodes = collected(env, DECODERS[name](policy, env), 20)
@@ -196,14 +199,14 @@ def test_every_decoder_runs_in_collect(policy, name, mode):
         assert (episodes.log_probs[b, :steps] <= 0).all()
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_decoder_respects_masks(policy, name):
     env = make_env(constraints=[BanTokens(["b", "c", "e"])])
     episodes = collected(env, DECODERS[name](policy, env), 20)
     assert not set("bce") & set("".join(info["completion"] for info in episodes.infos))
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_same_seed_gives_the_same_texts(policy, name):
     first, second = make_env(), make_env()
     texts = [completions(collected(env, DECODERS[name](policy, env), 16)) for env in (first, second)]
@@ -275,7 +278,7 @@ def test_a_diverged_model_raises(name):
         collected(env, decoder, 8)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ALL)
 def test_sb3_evaluates_every_decoder(policy, name):
     env = TextGenVecEnv(
         4, tokenizer=TOKENIZER, prompts=["a", "cab"], scorer=share_of_b, max_new_tokens=6, max_prompt_tokens=4

@@ -167,7 +167,10 @@ def grpo(policy, env, size, **settings):
     return GRPO(policy, env, GRPOConfig(**constant, **settings))
 
 
-@pytest.mark.parametrize(("return_to_go", "size"), [(False, 2), (True, 2), (True, 3)])
+GROUPS_OF_3 = pytest.param(True, 3, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("return_to_go", "size"), [(False, 2), (True, 2), GROUPS_OF_3])
 @pytest.mark.parametrize("variant", ["rloo", "dr_grpo"])
 def test_the_expected_step_of_groups_is_the_exact_gradient(variant, return_to_go, size):
     env = make(group_size=size)
@@ -189,6 +192,7 @@ def test_the_expected_step_with_the_others_as_baseline_is_the_exact_gradient():
     np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
     size = 3
     env = make(group_size=size, reward="terminal")

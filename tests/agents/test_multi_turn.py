@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 import textgym
-from fixtures import ONE_SEED_AND_TWO_SLOW, TOKENIZER, small_lm
+from fixtures import ONE_SEED_AND_TWO_SLOW, TOKENIZER, slow_but, small_lm
 from textgym import TextGenVecEnv
 from textgym.constraints import BanTokens
 from textgym.lm import random_lm
@@ -578,7 +578,7 @@ LEARNERS = {
 
 
 @pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", slow_but(LEARNERS, "reinforce"))
 def test_it_learns_to_say_back_what_it_is_asked_for_in_each_turn(name, seed):
     agent_class, policy_class, config_class, keywords = LEARNERS[name]
     config = config_class(learning_rate=3e-3, gamma=0.9, seed=seed, **keywords)
@@ -605,7 +605,10 @@ def agents():
         (DQN, DQNConfig(batch_size=8, bootstrap_truncated=True)),
         (SoftQ, SoftQConfig(batch_size=8, single_step_coef=1.0, bootstrap_truncated=True)),
     ]
-    return [pytest.param(kind, config, id=kind.__name__) for kind, config in online]
+    return [
+        pytest.param(kind, config, id=kind.__name__, marks=() if kind in (GRPO, DQN) else pytest.mark.slow)
+        for kind, config in online
+    ]
 
 
 @pytest.mark.parametrize(("agent_class", "config"), agents())
@@ -656,7 +659,10 @@ def test_cloning_does_not_imitate_the_user():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["random", "greedy", "sampling", "beam", "best_of_n", "mcts", "mcts_value"])
+@pytest.mark.parametrize(
+    "name",
+    ["random", "greedy", "sampling", "beam", "best_of_n", pytest.param("mcts", marks=pytest.mark.slow), "mcts_value"],
+)
 def test_every_decoder_plays_dialogues(name, mode):
     env = make_env(3, mode)
     policy = lively_policy()

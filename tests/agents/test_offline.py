@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, small_lm
+from fixtures import make_env, small_lm
 from textgym_agents import BehaviourCloning, LMPolicy, collect
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
 from textgym_agents.recording import EpisodeRecorder
@@ -50,7 +50,8 @@ def mean_return(agent, deterministic, **keywords):
     )
 
 
-@pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_ilql_scores_far_more_than_the_behaviour_policy(seed):
     data = recorded(seed=seed)
     agent = ilql(data, seed).learn(60_000)
@@ -59,6 +60,7 @@ def test_ilql_scores_far_more_than_the_behaviour_policy(seed):
     assert mean_return(agent, deterministic=True) > 0.4
 
 
+@pytest.mark.slow
 def test_without_beta_ilql_writes_as_its_data_were_written():
     data = recorded()
     agent = ilql(data, beta=0.0).learn(20_000)
@@ -129,7 +131,8 @@ def test_a_saved_ilql_policy_comes_back(tmp_path):
     assert (mine.actions, mine.log_probs, mine.values) == (its.actions, its.log_probs, its.values)
 
 
-@pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_soft_q_scores_more_than_the_behaviour_policy(seed):
     data = recorded(seed=seed)
     agent = offline_soft_q(data, seed).learn(40_000)

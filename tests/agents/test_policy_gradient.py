@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, small_lm
+from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, slow_but, small_lm
 from textgym.constraints import BanTokens
 from textgym_agents import (
     A2C,
@@ -38,6 +38,10 @@ VARIANTS = {
     "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
     "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
 }  # fmt: skip
+LEARNING = slow_but(
+    [name for name in VARIANTS if name != "reinforce-none"], "reinforce-moving-average", "ppo", "grpo-epochs"
+)
+ONE_OF_EACH_AGENT = slow_but(VARIANTS, "reinforce-value", "a2c", "ppo", "grpo")
 
 
 def agent_of(name, seed=0, env=None, value_function="prefix", **settings):
@@ -52,7 +56,7 @@ def parameters(agent):
 
 
 @pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "reinforce-none"])
+@pytest.mark.parametrize("name", LEARNING)
 def test_reaches_ninety_percent_of_the_optimum_where_chance_gets_an_eighth(name, seed):
     agent = agent_of(name, seed)
     before = collect(make_env(64), agent.policy, 64, seed=9, generator=agent.generator).returns.mean()
@@ -62,6 +66,7 @@ def test_reaches_ninety_percent_of_the_optimum_where_chance_gets_an_eighth(name,
     assert after > 0.9
 
 
+@pytest.mark.slow
 def test_without_a_baseline_the_gradient_is_noisier():
     """Positive rewards raise every sampled token; a baseline removes that noise."""
     spreads = {}
@@ -79,7 +84,7 @@ def test_without_a_baseline_the_gradient_is_noisier():
     assert all(spreads[name] < 0.9 * spreads["none"] for name in spreads if name != "none")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", slow_but(VARIANTS, "reinforce-value", "grpo"))
 def test_the_same_seed_gives_the_same_parameters_and_another_does_not(name):
     first, again = agent_of(name, kl_coef=0.1).learn(600), agent_of(name, kl_coef=0.1).learn(600)
     other = agent_of(name, kl_coef=0.1)
@@ -89,7 +94,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not(name):
     assert not torch.equal(parameters(first), parameters(other))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH_AGENT)
 def test_saving_and_loading_in_the_middle_changes_nothing(name, tmp_path):
     straight = agent_of(name, kl_coef=0.1, kl_target=0.02).learn(500)
     straight.save(tmp_path / "agent")
@@ -102,7 +107,7 @@ def test_saving_and_loading_in_the_middle_changes_nothing(name, tmp_path):
     assert torch.equal(parameters(resumed), parameters(straight))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH_AGENT)
 def test_micro_batches_add_up_to_the_gradient_of_the_whole(name):
     gradients = []
     for micro_batch in (None, 5):
@@ -236,6 +241,7 @@ def test_texts_of_one_group_share_their_prompt():
         assert len(prompts) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "exact"])
 def test_every_kl_penalty_keeps_the_policy_near_the_reference(estimator):
     kls = []

@@ -422,7 +422,8 @@ def test_whole_episode_gradients_equal_those_of_single_transitions():
 
 def test_exploration_falls_linearly_over_all_calls_of_learn():
     rows = []
-    agent = dqn(exploration_initial_eps=1.0, exploration_final_eps=0.2, initial_temperature=0.5, num_episodes=8)
+    settings = {"initial_temperature": 0.5, "num_episodes": 8, "gradient_steps": 1}
+    agent = dqn(exploration_initial_eps=1.0, exploration_final_eps=0.2, **settings)
     for _ in range(2):
         agent.learn(800, callback=lambda _, metrics: rows.append(metrics))
     assert rows[0]["rollout/exploration_rate"] == 1.0
@@ -471,7 +472,8 @@ def test_other_q_functions_learn_too(settings):
     assert mean_return(agent, deterministic=True) > 0.9
 
 
-@pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_soft_q_reaches_ninety_percent_of_the_optimum_even_where_it_samples(seed):
     agent = soft_q(seed)
     assert mean_return(agent, deterministic=False) < 0.25
@@ -533,9 +535,9 @@ def test_the_same_seed_gives_the_same_parameters(make):
     ("make", "settings"),
     [
         (dqn, {"bootstrap_truncated": True, "buffer_size": 100}),
-        (dqn, {"target_update_interval": 3, "tau": 1.0}),
+        pytest.param(dqn, {"target_update_interval": 3, "tau": 1.0}, marks=pytest.mark.slow),
         (soft_q, {"single_step_coef": 1.0, "bootstrap_truncated": True, "buffer_size": 100}),
-        (soft_q, {"relative_to_start": False, "gradient_steps": 1}),
+        pytest.param(soft_q, {"relative_to_start": False, "gradient_steps": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_saving_and_loading_in_the_middle_changes_nothing(make, settings, tmp_path):

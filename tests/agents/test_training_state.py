@@ -262,7 +262,9 @@ def test_a_checkpoint_continues_with_what_the_scorer_had_learned(tmp_path):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("num_episodes", [8, 12, 5])
+@pytest.mark.parametrize(
+    "num_episodes", [8, pytest.param(12, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_checkpoint_continues_exactly_under_a_kl_penalty_of_the_environment(tmp_path, num_episodes):
     def env():  # of the embedded LM, in whose width rounding shows
         settings = {"prompts": ["Once upon a time there was", "The dog", "A sad king who"], "max_new_tokens": 12}

@@ -149,7 +149,9 @@ def test_the_calibration_follows_the_newest_returns():
     assert abs(float(error.mean())) < 0.15
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C, Reinforce])
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(PPO, marks=pytest.mark.slow), A2C, pytest.param(Reinforce, marks=pytest.mark.slow)]
+)
 def test_actor_critics_learn_what_the_text_so_far_is_worth(algorithm):
     agent = algorithm(small_lm(), make_env(64), num_episodes=256, kl_coef=0.0, learning_rate=0.0)
     explained = [agent.learn_from(agent.collect())["train/explained_variance_mc"] for _ in range(8)]

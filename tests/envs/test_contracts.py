@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 import textgym
+from fixtures import quick_but
 from textgym.actions import Subset
 from textgym.constraints import AllowTokens, MinNewTokens
 from textgym.prompts import Sample
+from textgym.registration import IDS as KEYWORDS
 from textgym.testing import check_text_env
 
 IDS = sorted(id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("textgym."))
+TASK_IDS = [env_id for env_id, keywords in KEYWORDS.items() if "task" in keywords]
 PROMPTS = ["Hello", "A cat ", "once", "The dog was "]
 CHAR = {"tokenizer": "char", "prompts": PROMPTS, "max_new_tokens": 10}
 LETTERS = [*"abcdefgh ", "<eos>"]
@@ -72,7 +75,7 @@ def test_there_are_registered_environments():
     assert "TextGen-v0" in IDS
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", quick_but(IDS, *TASK_IDS))
 def test_every_registered_environment_passes(env_id):
     check_text_env(env_id)
 

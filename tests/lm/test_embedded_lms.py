@@ -1,5 +1,6 @@
 """The language models inside the package: whole words as tokens, all other text as bytes, loading by name."""
 
+import functools
 import re
 
 import gymnasium as gym
@@ -21,8 +22,6 @@ LIBRARY = tokenizers.Tokenizer.from_file(str(embedded_lm_path("tiny") / "tokeniz
 VOCABULARY = LIBRARY.get_vocab()
 BYTES = range(1, 257)
 """Ids of the single bytes; id 0 is the end-of-text token, the ids after them are whole words and marks."""
-DOCUMENTS = [document(1, HELD_OUT_START + index) for index in range(3000)]
-PARTS = [part for text in DOCUMENTS for part in text.split(EOS)]
 WORD = re.compile(r""" ?([^\W\d_]+|'s|\d+|[.,:;!?"'-]+)""")
 MAX_MEGABYTES = {"tiny": 5, "tiny-early": 2}
 FOREIGN = {
@@ -34,6 +33,16 @@ FOREIGN = {
 }
 
 
+@functools.cache
+def parts():
+    return [part for text in documents() for part in text.split(EOS)]
+
+
+@functools.cache
+def documents():
+    return [document(1, HELD_OUT_START + index) for index in range(3000)]
+
+
 def pieces(text: str) -> list[str]:
     """Return the words and marks of a text, with the space before them, in the byte alphabet of the vocabulary."""
     return [piece for piece, _ in LIBRARY.pre_tokenizer.pre_tokenize_str(text)]
@@ -42,7 +51,7 @@ def pieces(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def known_ids() -> set[int]:
     """Return the ids that occur in the held-out documents."""
-    return {i for part in PARTS for i in LIBRARY.encode(part).ids}
+    return {i for part in parts() for i in LIBRARY.encode(part).ids}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def stories() -> list[list[int]]:
 
 
 def test_each_word_and_mark_of_held_out_documents_is_one_token():
-    for part in PARTS:
+    for part in parts():
         ids = LIBRARY.encode(part).ids
         assert [LIBRARY.id_to_token(i) for i in ids] == pieces(part)
         assert ids == TOKENIZER.encode(part)
@@ -65,7 +74,7 @@ def test_each_word_and_mark_of_held_out_documents_is_one_token():
 
 
 def test_the_only_bytes_in_held_out_documents_are_words_and_marks_of_one_character(known_ids):
-    singles = {piece for part in PARTS for piece in pieces(part) if len(piece) == 1}
+    singles = {piece for part in parts() for piece in pieces(part) if len(piece) == 1}
     assert {LIBRARY.id_to_token(i) for i in known_ids.intersection(BYTES)} == singles
 
 
@@ -157,7 +166,7 @@ def test_a_model_loads_by_name_and_with_plain_transformers(name):
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     assert len(tokenizer) == as_tokenizer(name).vocab_size == own.config.vocab_size == model.config.vocab_size
     assert tokenizer.eos_token_id == tokenizer.bos_token_id == own.config.eos_token_id == own.config.bos_token_id == 0
-    for text in (*FOREIGN.values(), DOCUMENTS[0]):
+    for text in (*FOREIGN.values(), document(1, HELD_OUT_START)):
         ids = tokenizer(text)["input_ids"]
         assert ids == as_tokenizer(name).encode(text)
         assert tokenizer.decode(ids) == text

@@ -157,6 +157,7 @@ def test_a_folder_with_code_of_its_own_is_rejected_and_the_code_does_not_run(tmp
         assert error == ""
 
 
+@pytest.mark.slow
 def test_a_known_model_with_code_beside_it_is_loaded_without_the_code(model: PreTrainedModel, tmp_path: Path) -> None:
     folder = folder_with_code(tmp_path / "own", model.config.to_dict())
     model.save_pretrained(folder)

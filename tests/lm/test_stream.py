@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -71,20 +71,34 @@ def changed(text: tuple[int, ...], kind: str, value: int) -> tuple[int, ...]:
     }[kind]
 
 
-def slow_unless_typical(name: str) -> Any:
-    """One architecture per KV-cache backend in the default run, all in the slow tests."""
-    return name if name in ("Llama", "BLOOM", "Mamba") else pytest.param(name, marks=pytest.mark.slow)
+def some_texts(max_examples: int) -> Callable[[Callable], Callable]:
+    given_texts = given(
+        steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12),
+        prompt_cache_size=st.sampled_from([0, 1, 8]),
+    )
+    too_slow = [HealthCheck.too_slow]
+    options = settings(max_examples=max_examples, deadline=None, derandomize=True, suppress_health_check=too_slow)
+    return lambda test: options(given_texts(test))
 
 
-@pytest.mark.parametrize("name", [slow_unless_typical(name) for name in SHAPES])
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12),
-    prompt_cache_size=st.sampled_from([0, 1, 8]),
-)
-def test_cached_logits_equal_uncached_ones(
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+@some_texts(40)
+def test_cached_logits_of_every_architecture_equal_uncached_ones(
     name: str, steps: list[tuple[tuple[str, int], ...]], prompt_cache_size: int
 ) -> None:
+    check_cache(name, steps, prompt_cache_size)
+
+
+@pytest.mark.parametrize("name", ["Llama", "BLOOM", "Mamba"])
+@some_texts(12)
+def test_cached_logits_of_each_backend_equal_uncached_ones(
+    name: str, steps: list[tuple[tuple[str, int], ...]], prompt_cache_size: int
+) -> None:
+    check_cache(name, steps, prompt_cache_size)
+
+
+def check_cache(name: str, steps: list[tuple[tuple[str, int], ...]], prompt_cache_size: int) -> None:
     model = model_of(name)
     stream = stream_of(model, prompt_cache_size=prompt_cache_size)
     assert stream.backend == SHAPES[name][0]

@@ -71,6 +71,7 @@ def trained(pairs):
 # Learning
 
 
+@pytest.mark.slow
 def test_it_learns_which_stories_end_well(trained, pairs):
     seen = {end for pair in pairs for end in (pair.chosen, pair.rejected)}
     unseen = [pair for pair in world_pairs(2, 300) if not {pair.chosen, pair.rejected} & seen]

@@ -485,6 +485,7 @@ def test_data_that_a_function_writes_to_descriptors_is_not_an_answer(data):
     assert np.isnan(own)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_an_unterminated_line_ends_the_process():
     program = WRITE.format(data=b"1").replace("for fd in", "while True:\n  for fd in").replace("\n    ", "\n      ")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import textgym
+from fixtures import slow_but
 from textgym.registration import IDS, TASK_KEYWORDS
 from textgym.tasks import TASKS, Task, find_task, register_task, score_bounds, task_keywords, task_page, task_prompts
 from textgym.tasks import prompts as prompts_of_tasks
@@ -49,7 +50,7 @@ def test_the_tasks_are_known():
     }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", slow_but(TASKS, "format"))
 def test_every_task_keeps_the_contract(task):
     check_task(task)
 

@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 
+from fixtures import quick_but
 from textgym.scorers import Keywords, LengthBand, Repetition, Scorer, Scores, WeightedSum, as_scorer, scorer_names
 from textgym.testing import check_scorer
 
@@ -11,10 +12,7 @@ def lengths(batch):
     return np.array([len(text) for text in batch.completions], dtype=np.float64)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "fluency" else name for name in scorer_names()],
-)
+@pytest.mark.parametrize("name", quick_but(scorer_names(), "fluency"))
 def test_every_registered_scorer_passes(name):
     check_scorer(name)
 

@@ -1,5 +1,6 @@
 """The corpus of the embedded LM: reproducible documents with the stated shares of kinds, levels and flaws."""
 
+import functools
 import hashlib
 import os
 import re
@@ -34,8 +35,16 @@ from world.translation import sentence_pair
 SEED = 3
 LEVELS = (1, 2, 3)
 NUM_DOCUMENTS = 12_000
-PLANS = [plan(SEED, index)[:2] for index in range(NUM_DOCUMENTS)]
-DOCUMENTS = [document(SEED, index) for index in range(NUM_DOCUMENTS)]
+
+
+@functools.cache
+def documents():
+    return [document(SEED, index) for index in range(NUM_DOCUMENTS)]
+
+
+@functools.cache
+def plans():
+    return [plan(SEED, index)[:2] for index in range(NUM_DOCUMENTS)]
 
 
 def test_the_corpus_never_changes_unnoticed():
@@ -56,7 +65,7 @@ def test_another_process_with_another_hash_seed_writes_the_same_documents():
             [sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8",
             env=environment,
         )  # fmt: skip
-        assert done.stdout.strip() == repr(DOCUMENTS[:40])
+        assert done.stdout.strip() == repr([document(SEED, index) for index in range(40)])
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -69,7 +78,7 @@ def test_a_chatty_helper_fails_and_makes_no_progress(level):
 
 
 def test_kinds_and_levels_have_their_shares():
-    kinds, levels = Counter(kind for kind, _ in PLANS), Counter(level for _, level in PLANS)
+    kinds, levels = Counter(kind for kind, _ in plans()), Counter(level for _, level in plans())
     for kind, share in KIND_SHARES.items():
         assert kinds[kind] / NUM_DOCUMENTS == pytest.approx(share, abs=0.02)
     for level, share in LEVEL_SHARES.items():
@@ -85,9 +94,10 @@ def test_every_table_of_flaws_sums_to_one_and_leaves_good_answers_enough():
 
 
 def documents_of(kind, level):
-    return [(i, DOCUMENTS[i]) for i in range(NUM_DOCUMENTS) if PLANS[i] == (kind, level)]
+    return [(i, documents()[i]) for i in range(NUM_DOCUMENTS) if plans()[i] == (kind, level)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_translations_have_their_format_and_share_of_good_ones(level):
     good = learner = 0
@@ -104,6 +114,7 @@ def test_translations_have_their_format_and_share_of_good_ones(level):
     assert learner / len(found) > 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_answers_in_the_corpus_have_their_shares(level):
     flaws = Counter()
@@ -120,6 +131,7 @@ def test_answers_in_the_corpus_have_their_shares(level):
     assert flaws["good"] / len(found) == pytest.approx(shares["good"], abs=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_summaries_in_the_corpus_have_their_shares(level):
     flaws = Counter()
@@ -136,6 +148,7 @@ def test_summaries_in_the_corpus_have_their_shares(level):
     assert flaws["copied"] / len(found) == pytest.approx(shares["copied"], abs=0.11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_dialogues_follow_the_script_and_have_their_share_of_good_turns(level):
     good = total = 0
@@ -156,8 +169,9 @@ def test_dialogues_follow_the_script_and_have_their_share_of_good_turns(level):
     assert good / total == pytest.approx(FLAWS["dialogue"][level]["good"], abs=0.06)
 
 
+@pytest.mark.slow
 def test_no_document_ends_with_the_end_of_text_token_or_a_space():
-    for (kind, _), text in zip(PLANS, DOCUMENTS, strict=True):
+    for (kind, _), text in zip(plans(), documents(), strict=True):
         assert not text.endswith((EOS, " ", "\n"))
         assert kind == "dialogue" or EOS not in text
         assert "  " not in text
@@ -170,5 +184,6 @@ def test_flawed_documents_are_about_as_many_as_good_ones_or_more():
 
 
 def test_corpus_documents_are_plain_values_of_seed_and_index():
-    assert [document(SEED, index) for index in range(50)] == DOCUMENTS[:50]
-    assert document(SEED + 1, 0) != DOCUMENTS[0]
+    first = [document(SEED, index) for index in range(50)]
+    assert [document(SEED, index) for index in range(50)] == first
+    assert document(SEED + 1, 0) != first[0]

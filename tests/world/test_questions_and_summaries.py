@@ -1,5 +1,6 @@
 """Questions and summaries of the world: answers are right, summaries true."""
 
+import functools
 import os
 import re
 import subprocess
@@ -17,8 +18,16 @@ from world.vocabulary import NUMBERS, deeds, spots, things, things_for, words
 
 SEED = 3
 LEVELS = (1, 2, 3)
-QUESTIONS = {level: [question(SEED, index, level) for index in range(1500)] for level in LEVELS}
-SUMMARIES = {level: [summary(SEED, index, level) for index in range(1500)] for level in LEVELS}
+
+
+@functools.cache
+def summaries(level):
+    return [summary(SEED, index, level) for index in range(1500)]
+
+
+@functools.cache
+def questions(level):
+    return [question(SEED, index, level) for index in range(1500)]
 
 
 def fingerprint(index):
@@ -36,6 +45,7 @@ def fingerprint(index):
 # Facts.
 
 
+@pytest.mark.slow
 def test_twenty_thousand_scenes_have_no_facts_in_common():
     assert len({fingerprint(index) for index in range(20_000)}) == 20_000
 
@@ -94,7 +104,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks():
         for found in environments
     ]
     assert runs[0] == runs[1]
-    assert repr(QUESTIONS[2][39]) in runs[0]
+    assert repr(questions(2)[39]) in runs[0]
 
 
 @pytest.mark.parametrize("derive", [question, summary, sentence_pair, shopping])
@@ -109,7 +119,7 @@ def test_an_unknown_level_raises(derive, level):
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_answers_occur_in_their_passage(level):
-    for asked in QUESTIONS[level]:
+    for asked in questions(level):
         assert asked.answer.lower() in asked.passage.lower()
         assert 1 <= len(asked.answer.split()) <= 5
         assert asked.answer not in asked.decoys
@@ -117,7 +127,7 @@ def test_answers_occur_in_their_passage(level):
 
 
 def test_the_number_of_sentences_follows_the_level():
-    lengths = {level: {asked.passage.count(".") for asked in QUESTIONS[level]} for level in LEVELS}
+    lengths = {level: {asked.passage.count(".") for asked in questions(level)} for level in LEVELS}
     assert lengths[1] == {1, 2}
     assert lengths[2] == {3, 4}
     assert lengths[3] <= {1, 2, 3}
@@ -125,19 +135,19 @@ def test_the_number_of_sentences_follows_the_level():
 
 def test_all_kinds_of_questions_are_asked():
     for level in (1, 2):
-        kinds = Counter(asked.kind for asked in QUESTIONS[level])
+        kinds = Counter(asked.kind for asked in questions(level))
         assert set(kinds) == {"who", "what", "where", "when", "colour", "count", "feeling"}
-        assert min(kinds.values()) > 0.05 * len(QUESTIONS[level])
-    assert set(Counter(asked.kind for asked in QUESTIONS[3])) == {"sum", "difference"}
+        assert min(kinds.values()) > 0.05 * len(questions(level))
+    assert set(Counter(asked.kind for asked in questions(3))) == {"sum", "difference"}
 
 
 def test_the_decoy_of_the_other_person_occurs_in_the_passage():
-    found = [asked.decoys[0].lower() in asked.passage.lower() for asked in QUESTIONS[2]]
+    found = [asked.decoys[0].lower() in asked.passage.lower() for asked in questions(2)]
     assert sum(found) > 0.85 * len(found)
 
 
 def test_the_sums_are_right():
-    for asked in QUESTIONS[3]:
+    for asked in questions(3):
         numbers = [int(number) for number in re.findall(r"\d+", asked.passage)]
         is_difference = re.search(r"are left|How many more", asked.question)
         expected = numbers[0] - numbers[1] if is_difference else sum(numbers)
@@ -151,7 +161,7 @@ def test_the_sums_are_right():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_summary_names_nothing_that_its_passage_lacks(level):
-    for item in SUMMARIES[level]:
+    for item in summaries(level):
         found = entities(item.summary)
         assert found.names <= item.entities.names
         assert found.places <= item.entities.places
@@ -163,7 +173,7 @@ def test_a_summary_names_nothing_that_its_passage_lacks(level):
 
 
 def test_a_summary_leaves_out_what_does_not_matter():
-    for item in SUMMARIES[3]:
+    for item in summaries(3):
         assert len(item.details) >= 2
         assert " ".join(item.sentences) == item.passage
         for detail in item.details:
@@ -172,7 +182,7 @@ def test_a_summary_leaves_out_what_does_not_matter():
 
 
 def test_passages_to_summarise_grow_with_the_level():
-    lengths = {level: {len(item.sentences) for item in SUMMARIES[level]} for level in LEVELS}
+    lengths = {level: {len(item.sentences) for item in summaries(level)} for level in LEVELS}
     assert lengths == {1: {3}, 2: {4}, 3: {5, 6}}
 
 
@@ -184,4 +194,4 @@ def test_entities_are_found_in_singular_and_plural():
 
 
 def test_questions_are_plain_values_of_seed_and_index():
-    assert astuple(question(SEED, 5, 1)) == astuple(QUESTIONS[1][5])
+    assert astuple(question(SEED, 5, 1)) == astuple(questions(1)[5])

@@ -27,7 +27,7 @@ def check_task(task: str | Task, *, num_envs: int = 2) -> None:
         AssertionError: If a check fails.
         ValueError: If a row lacks a column, or a prompt or reply does not fit the budgets.
 
-    >>> check_task("qa")
+    >>> check_task("sentiment")
     """
     task = find_task(task)
     _check_rows(task)

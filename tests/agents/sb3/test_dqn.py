@@ -364,6 +364,7 @@ def test_dqn_with_its_own_mlp_reads_features():
 # Learning ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])  # benchmarks/probe_ladder.py takes three
 def test_it_learns(seed):
     model = make(seed=seed)

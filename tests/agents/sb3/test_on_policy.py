@@ -644,7 +644,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("seed", [1])  # benchmarks/probe_ladder.py takes three
-@pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(PPO, marks=pytest.mark.slow), A2C, pytest.param(MaskablePPO, marks=pytest.mark.slow)]
+)
 def test_it_learns(algorithm, seed):
     model = make(algorithm, seed=seed, **SETTINGS[algorithm])
     test_env = make_env()
