@@ -122,7 +122,10 @@ def test_q_values_of_all_valid_actions_are_those_of_dynamic_programming(name):
     assert (np.abs(mean_advantage) <= 4 * deviation + 1e-5).all()
 
 
-@pytest.mark.parametrize("probe", ["ProbeCopy-v0", "ProbeStop-v0", "ProbeReverse-v0", "ProbeMemory-v0"])
+@pytest.mark.parametrize(
+    "probe",
+    quick_but(["ProbeCopy-v0", "ProbeStop-v0", "ProbeReverse-v0", "ProbeMemory-v0"], "ProbeStop-v0", "ProbeReverse-v0"),
+)
 def test_the_value_of_a_probe_is_the_exact_one(probe):
     env = gym.make(probe)
     env.reset(seed=0)
@@ -392,7 +395,7 @@ def test_the_seed_decides(policy):
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", quick_but(DECODERS, "mcts", "greedy mcts"))
 @pytest.mark.parametrize("interface", ["single", "SameStep", "NextStep", "Disabled", "sb3"])
 def test_environment_scorers_prompts_and_generators_stay_as_they_are(policy, interface, name):
     def make():

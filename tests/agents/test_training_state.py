@@ -79,7 +79,7 @@ def test_our_agents_tell_the_scorer_which_share_of_all_planned_tokens_is_done():
     assert max(scorer.received) < 1
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_with_a_schedule_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, parts):
     def env():
         return make_env(scorer=Schedule(share_of_b, {0.0: 0.1, 1.0: 2.0}))

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures import slow_but
 from models import build, fed_tokens, model_of
 from textgym.lm import WholeSequenceForward, random_lm
 from textgym.lm.forward import bucket_by_length
@@ -35,7 +36,7 @@ def one_by_one(model, ids, rows, columns):
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, "Llama", "Mistral", "BLOOM", "Mamba"))
 @pytest.mark.parametrize("forward_cost", [0, 5, 1000])
 @settings(max_examples=10)
 @given(sequences=SEQUENCES)

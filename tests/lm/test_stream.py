@@ -72,6 +72,7 @@ def changed(text: tuple[int, ...], kind: str, value: int) -> tuple[int, ...]:
 
 
 def some_texts(max_examples: int) -> Callable[[Callable], Callable]:
+    """Decorate a property of texts that grow, restart and are edited in the slots of a stream."""
     given_texts = given(
         steps=st.lists(st.tuples(*[events] * NUM_SLOTS), min_size=1, max_size=12),
         prompt_cache_size=st.sampled_from([0, 1, 8]),

@@ -337,8 +337,10 @@ def test_an_agent_may_change_its_masks_in_place():
     assert probe_agent(lambda probe, seed: Writes(probe), probes=["ProbeTrap-v0"]).passed
 
 
-@pytest.mark.parametrize("num_envs", [1, 8, 64, 128])
-@pytest.mark.parametrize("num_episodes", [32, 128, 512])
+@pytest.mark.parametrize(
+    "num_envs", [pytest.param(1, marks=pytest.mark.slow), 8, pytest.param(64, marks=pytest.mark.slow), 128]
+)
+@pytest.mark.parametrize("num_episodes", [32, pytest.param(128, marks=pytest.mark.slow), 512])
 def test_the_better_arm_passes_and_the_worse_fails_whatever_the_noise(num_envs, num_episodes):
     settings = {"probes": ["ProbeBandit-v0"], "num_envs": num_envs, "num_episodes": num_episodes}
     assert probe_agent(lambda probe, seed: Constant(0), **settings).passed
