@@ -33,19 +33,32 @@ def vector_env(probe: Probe, group_size: int = 1) -> gym.vector.VectorEnv:
     return gym.make_vec("TextGen-v0", num_envs=64, autoreset_mode="SameStep", **keywords)
 
 
-def ours(name: str, policy: str = "LMPolicy", group_size: int = 1, **settings: Any) -> Callable[[Probe, int], Any]:
+def ours(
+    name: str, policy: Callable[[Any], Any] | None = None, group_size: int = 1, **settings: Any
+) -> Callable[[Probe, int], Any]:
     """Return a function that makes one of textgym's agents, with its defaults except for `settings`."""
 
     def make(probe: Probe, seed: int) -> Any:
         import textgym_agents
 
         config = getattr(textgym_agents, f"{name}Config")(seed=seed, **settings)
-        lm = getattr(textgym_agents, policy)(language_model(probe, seed))
+        lm = (textgym_agents.LMPolicy if policy is None else policy)(language_model(probe, seed))
         return getattr(textgym_agents, name)(lm, vector_env(probe, group_size), config)
 
     return make
 
 
+def q_policy(model: Any) -> Any:
+    """Return a Q-function of a random model: there is no language to keep, and all tokens are plausible."""
+    from textgym_agents import QPolicy
+
+    return QPolicy(model, lm_prior=False, head_gradient=True, min_p=0.0)
+
+
+EPSILON_GREEDY = {
+    "tau": 0.1, "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05, "initial_temperature": 0.0,
+    "final_temperature": 0.0,
+}  # fmt: skip
 PG = {"learning_rate": 3e-3, "kl_coef": 0.0}
 # Agents that compare the 8 texts of a group have 8 prompts a batch. With larger steps they may settle on one letter in
 # ProbeMemory before they have seen that the prompt decides: one run in ten at 3e-3 (ExpertIteration: at 1e-3).
@@ -59,7 +72,7 @@ AGENTS: dict[str, Callable[[Probe, int], Any]] = {
     "RLOO": ours("GRPO", group_size=GROUP_SIZE, variant="rloo", learning_rate=1e-3, kl_coef=0.0),
     "Dr. GRPO": ours("GRPO", variant="dr_grpo", **GROUPS),
     "ExpertIteration": ours("ExpertIteration", group_size=GROUP_SIZE, learning_rate=5e-4),
-    "DQN": ours("DQN", policy="QPolicy"),
+    "DQN": ours("DQN", policy=q_policy, **EPSILON_GREEDY),
     "SoftQ": ours("SoftQ", learning_rate=3e-3),
 }
 

@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import textgym  # noqa: F401 (registers TextGen-v0)
 from textgym.tokenizers import CharTokenizer
+from textgym_agents import QPolicy
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -43,6 +44,18 @@ def small_lm(seed: int = 0) -> GPT2LMHeadModel:
         attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
     )  # fmt: skip
     return GPT2LMHeadModel(config).eval()
+
+
+EPSILON_GREEDY = {
+    "tau": 0.1, "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05, "initial_temperature": 0.0,
+    "final_temperature": 0.0,
+}  # fmt: skip
+"""Settings of DQN for a small vocabulary."""
+
+
+def small_q_policy(seed: int = 0, **settings: Any) -> QPolicy:
+    """Return a Q-function of the small vocabulary, where there is no language to keep: all of it is trained."""
+    return QPolicy(small_lm(seed), **{"lm_prior": False, "head_gradient": True, "min_p": 0.0} | settings)
 
 
 def share_of_b(completion: str) -> float:

@@ -39,17 +39,17 @@ class DQNConfig(OnlineAgentConfig, DiscountConfig, CriticConfig):
     """Use n-step returns in place of ``q_lambda``."""
     loss_type: Literal["huber", "squared"] = "huber"
     """Loss of the TD error."""
-    tau: float = 0.1
+    tau: float = 0.2
     """The soft update coefficient ("Polyak update", between 0 and 1); 1 for hard update."""
     target_update_interval: int = 1
     """Update the target network every ``target_update_interval`` gradient steps (in SB3, environment steps)."""
-    exploration_initial_eps: float = 1.0
+    exploration_initial_eps: float = 0.0
     """Initial value of random action probability."""
-    exploration_final_eps: float = 0.05
+    exploration_final_eps: float = 0.0
     """Final value of random action probability, from ``exploration_timesteps`` on."""
-    initial_temperature: float = 0.0
+    initial_temperature: float = 0.1
     """Initial temperature of Boltzmann exploration, in units of return; 0 takes the best token."""
-    final_temperature: float = 0.0
+    final_temperature: float = 0.1
     """Final temperature, from ``exploration_timesteps`` on."""
     exploration_timesteps: int = 4_000
     """Tokens, counted over all calls of ``learn``, over which epsilon and temperature are annealed linearly."""
@@ -80,7 +80,7 @@ class DQN(OnlineAgent):
     times draw ``batch_size`` episodes and take one step of Adam on
 
         loss = mean[huber(Q(s_t, a_t) - G_t)],  G_t = r_t + gamma [(1 - q_lambda) V(s_{t+1}) + q_lambda G_{t+1}],
-        V(s) = Q_target(s, argmax_a Q(s, a)) over the valid actions,  V = 0 after the end
+        V(s) = Q_target(s, argmax_a Q(s, a)) over the plausible actions,  V = 0 after the end
 
     (with ``lm_prior`` the argmax is that of Q + T log pi_LM; without ``double_q``, of Q_target).
 
@@ -88,9 +88,11 @@ class DQN(OnlineAgent):
     targets, without off-policy correction, and a LayerNorm before the head: without these three, the Q-values of tokens
     overestimate each other. One online and one target forward over (B, W) ids serve all T steps.
 
-    With a large vocabulary, random tokens never form a text: use ``QPolicy(..., lm_prior=True)``, temperatures and no
-    epsilon, which samples from the language model weighted by exp(Q / T). After training, ``predict`` still explores as
-    in the last rollout, unless ``deterministic``.
+    The defaults are for a large vocabulary, where random tokens never form a text: texts are sampled from the language
+    model weighted by exp(Q / T), among its plausible tokens (``QPolicy.min_p``), which also bound the argmax of the
+    targets. For a small one without a language to keep: ``QPolicy(model, lm_prior=False, min_p=0.0,
+    head_gradient=True)`` with epsilon from 1 to 0.05 and temperatures of 0. After training, ``predict`` still explores
+    as in the last rollout, unless ``deterministic``.
 
     Args:
         policy: A ``QPolicy``, or its constructor's first argument, such as ``"tiny"``.
@@ -103,7 +105,7 @@ class DQN(OnlineAgent):
 
     >>> import gymnasium, textgym
     >>> env = gymnasium.make_vec("TextGen-v0", num_envs=4, max_new_tokens=4, autoreset_mode="SameStep")
-    >>> agent = DQN(QPolicy("tiny", lm_prior=True), env, DQNConfig(num_episodes=4, initial_temperature=0.1)).learn(16)
+    >>> agent = DQN("tiny", env, num_episodes=4).learn(16)
     >>> len(agent.replay) >= 4
     True
     """

@@ -1,5 +1,6 @@
 """A language model as an action value: Q(s, a) is a head on its last hidden state, or its logits."""
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,15 +23,21 @@ class QValues(NamedTuple):
     q: torch.Tensor
     """(M, V) float32 Q(s, a), with gradients."""
     preferences: torch.Tensor
-    """(M, V) float32, whose maximum is the greedy action: Q, or Q + T log pi_LM with a prior."""
+    """(M, V) float32, whose maximum is the greedy action: Q, or Q + T log pi_LM with a prior; -inf where a token is
+    implausible."""
 
 
 class QPolicy(BasePolicy):
     """A language model that estimates Q(s, a) of every next token and acts by it.
 
-    It acts by (1 - epsilon) softmax(Q / T) + epsilon uniform over the valid tokens; T = 0 takes the largest Q. With a
-    prior the first part is pi_LM(a|s) exp(Q / T), normalised: among tokens of equal value the language model decides,
-    which keeps text fluent where the vocabulary is large.
+    It acts by (1 - epsilon) softmax(Q / T) + epsilon uniform; T = 0 takes the largest Q. With a prior the first part is
+    pi_LM(a|s) exp(Q / T), normalised: among tokens of equal value the language model decides. Only plausible tokens are
+    chosen, those of at least ``min_p`` times the probability of the model's likeliest: over a large vocabulary the
+    maximum of Q would otherwise be that of its errors in tokens that were never tried (Fujimoto et al. 2019, Off-policy
+    deep reinforcement learning without exploration, arXiv:1812.02900).
+
+    The settings of the language model have no default that suits both sources of Q: None takes the first one with a
+    head, the second one with ``q_from="logits"``.
 
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in
@@ -40,8 +47,10 @@ class QPolicy(BasePolicy):
             logits are far from any return, and fitting them to returns destroys the language model.
         dueling: Whether Q(s, a) = V(s) + A(s, a) - mean of A(s, .) over the valid actions (Wang et al. 2016,
             arXiv:1511.06581), with A from ``q_from`` and V a second head.
-        head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen.
-        lm_prior: Whether acting with a temperature weighs tokens by the language model's distribution.
+        head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen. False,
+            True.
+        lm_prior: Whether acting with a temperature weighs tokens by the language model's distribution. True, False.
+        min_p: Least probability of a plausible token, as a fraction of the likeliest token's; 0 allows all. 0.2, 0.
         **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     Attributes:
@@ -49,7 +58,8 @@ class QPolicy(BasePolicy):
         temperature: T, in units of return.
 
     Raises:
-        ValueError: If ``q_from`` is unknown, or ``"logits"`` with ``lm_prior`` or without ``head_gradient``.
+        ValueError: If ``q_from`` is unknown, ``min_p`` is not from 0 to 1, or with ``"logits"`` there is an
+            ``lm_prior``, a ``min_p``, or no ``head_gradient``.
 
     >>> import numpy as np
     >>> policy = QPolicy("tiny", q_from="logits")
@@ -59,7 +69,7 @@ class QPolicy(BasePolicy):
     (1,)
     """
 
-    settings = ("q_from", "dueling", "head_gradient", "lm_prior")
+    settings = ("q_from", "dueling", "head_gradient", "lm_prior", "min_p")
     variables = ("epsilon", "temperature")
 
     def __init__(
@@ -68,16 +78,24 @@ class QPolicy(BasePolicy):
         *,
         q_from: Literal["head", "logits"] = "head",
         dueling: bool = False,
-        head_gradient: bool = True,
-        lm_prior: bool = False,
+        head_gradient: bool | None = None,
+        lm_prior: bool | None = None,
+        min_p: float | None = None,
         **kwargs: Any,
     ) -> None:
         if q_from not in _SOURCES:
             raise unknown_name("q_from", q_from, _SOURCES)
-        if q_from == "logits" and (lm_prior or not head_gradient):
-            raise ValueError("lm_prior and head_gradient=False need q_from='head': logits as Q are the model")
+        if q_from == "logits" and (lm_prior or min_p or head_gradient is False):
+            raise ValueError("lm_prior, min_p and head_gradient=False need q_from='head': logits as Q are the model")
+        has_head = q_from == "head"
+        head_gradient = not has_head if head_gradient is None else head_gradient
+        lm_prior = has_head if lm_prior is None else lm_prior
+        min_p = 0.2 * has_head if min_p is None else float(min_p)
+        if not 0 <= min_p <= 1:
+            raise ValueError(f"min_p must be from 0 to 1, got {min_p!r}")
         super().__init__(model, **kwargs)
         self.q_from, self.dueling, self.head_gradient, self.lm_prior = q_from, dueling, head_gradient, lm_prior
+        self.min_p = min_p
         self.q_head = make_head(self.backbone, self.vocab_size) if q_from == "head" else None
         self.value_head = make_head(self.backbone, 1) if dueling else None
         if not head_gradient:
@@ -113,11 +131,13 @@ class QPolicy(BasePolicy):
             mean = torch.where(valid, q, 0.0).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
             q = apply_head(self.value_head, hidden) + q - mean
         q = q.masked_fill(~valid, -torch.inf)
-        if not self.lm_prior:
+        if not self.lm_prior and self.min_p == 0:
             return QValues(q, q)
         with torch.no_grad():
             prior = F.log_softmax(logits.masked_fill(~valid, -torch.inf), dim=-1)
-            return QValues(q, (q + self.temperature * prior).masked_fill(~valid, -torch.inf))
+            preferences = q + self.temperature * prior if self.lm_prior else q.clone()
+            least = prior.amax(dim=-1, keepdim=True) + (math.log(self.min_p) if self.min_p else -torch.inf)
+            return QValues(q, preferences.masked_fill(~valid | (prior < least), -torch.inf))
 
 
 def behaviour_log_probs(preferences: torch.Tensor, epsilon: float, temperature: float) -> torch.Tensor:

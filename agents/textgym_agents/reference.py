@@ -19,14 +19,17 @@ from textgym_agents.rollout import text_env
 
 __all__ = ["KLConfig", "ReferenceKL", "ReferencePolicy"]
 
+_DEFAULT_COEF = 0.05
+"""KL penalty coefficient where neither the agent nor the environment has one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KLConfig(AgentConfig):
     """Hyper-parameters of the KL penalty against the initial policy."""
 
-    kl_coef: float = 0.05
-    """KL penalty coefficient (per token), against the initial policy. With 0 the KL is not computed. For agents without
-    this setting there is ``kl_penalty`` of the environment; set only one of them."""
+    kl_coef: float | None = None
+    """KL penalty coefficient (per token), against the initial policy; with 0 the KL is not computed. None takes 0 if
+    the environment has a ``kl_penalty``, else its ``suggested_kl_coef``, which tasks set, else 0.05."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """Estimator of the KL. k1, the log-ratio of the chosen token, is subtracted from its reward, so that returns
     contain the KL of later tokens: it penalises the KL of whole texts. k2, k3 (Schulman 2020) and ``"exact"``, the sum
@@ -38,7 +41,8 @@ class KLConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, kl_coef=(0, math.inf))
-        AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises if they are incompatible
+        if self.kl_coef is not None:
+            AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises if they are incompatible
 
 
 class ReferencePolicy:
@@ -96,17 +100,22 @@ class ReferenceKL:
         coef: The current coefficient.
 
     Raises:
-        ValueError: If both the environment and the config have a KL penalty.
+        ValueError: If both the environment and the config have a KL penalty, or there is a target but no penalty.
     """
 
     def __init__(self, policy: LMPolicy, config: KLConfig, env: VectorEnv[Any, Any, Any]) -> None:
-        if (env_coef := text_env(env).config.kl_penalty) > 0 and config.kl_coef > 0:
+        of_env, coef = text_env(env).config, config.kl_coef
+        if of_env.kl_penalty > 0 and coef:
             raise ValueError(
-                f"the KL penalty would be applied twice: kl_penalty is {env_coef} in the environment and kl_coef "
-                f"{config.kl_coef} in the {type(config).__name__}; set one of them to 0"
+                f"the KL penalty would be applied twice: kl_penalty is {of_env.kl_penalty} in the environment and "
+                f"kl_coef {coef} in the {type(config).__name__}; set one of them to 0"
             )
+        if coef is None:
+            suggested = _DEFAULT_COEF if of_env.suggested_kl_coef is None else of_env.suggested_kl_coef
+            coef = 0.0 if of_env.kl_penalty > 0 else suggested
+        AdaptiveCoefficient(coef, config.kl_target)
         self.reference = ReferencePolicy(policy)
-        self.coef = config.kl_coef
+        self.coef: float = coef
         self._config = config
 
     def log_probs(self, episodes: Episodes) -> torch.Tensor | None:

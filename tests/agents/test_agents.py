@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import textgym_agents
-from fixtures import TOKENIZER, make_env, small_lm
+from fixtures import TOKENIZER, make_env, small_lm, small_q_policy
 from textgym_agents import (
     DQN,
     GRPO,
@@ -30,7 +30,6 @@ from textgym_agents import (
     OnlineAgent,
     OnlineAgentConfig,
     PPOConfig,
-    QPolicy,
     Reinforce,
     ReinforceConfig,
     SoftQ,
@@ -129,7 +128,7 @@ def test_evaluating_in_a_callback_does_not_change_the_run(name):
     def make():
         if name == "Reinforce":
             return agent_of(kl_coef=0.1)
-        return DQN(QPolicy(small_lm()), make_env(), DQNConfig(num_episodes=8))
+        return DQN(small_q_policy(), make_env(), DQNConfig(num_episodes=8))
 
     alone = evaluated(make, 0)
     assert torch.equal(alone, evaluated(make, 3))
@@ -179,7 +178,7 @@ def test_grpo_makes_groups_that_divide_its_episodes(num_episodes, group_size):
 
 def test_settings_as_keywords_are_those_of_a_config():
     data = collect(make_env(), LMPolicy(small_lm()), 8, seed=0)
-    assert DQN(QPolicy(small_lm()), make_env(), tau=0.5).config == DQNConfig(tau=0.5)
+    assert DQN(small_q_policy(), make_env(), tau=0.5).config == DQNConfig(tau=0.5)
     assert SoftQ(LMPolicy(small_lm()), make_env(), gradient_steps=2).config == SoftQConfig(gradient_steps=2)
     assert ILQL(ILQLPolicy(small_lm()), data, batch_size=4).config == ILQLConfig(batch_size=4)
     cloned = BehaviourCloning(LMPolicy(small_lm()), data, top_fraction=0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
 
-from fixtures import ROOT, make_env, small_lm
+from fixtures import ROOT, make_env, small_lm, small_q_policy
 from textgym_agents import (
     A2C,
     DQN,
@@ -22,7 +22,6 @@ from textgym_agents import (
     ILQLPolicy,
     LMPolicy,
     PPOConfig,
-    QPolicy,
     Reinforce,
     ReinforceConfig,
     SoftQ,
@@ -38,7 +37,7 @@ SEVERAL_STEPS = {
     "ExpertIteration": lambda: ExpertIteration(
         LMPolicy(small_lm()), make_env(), ExpertIterationConfig(num_episodes=16, batch_size=2, n_epochs=3)
     ),
-    "DQN": lambda: DQN(QPolicy(small_lm()), make_env(), DQNConfig(num_episodes=16, gradient_steps=5)),
+    "DQN": lambda: DQN(small_q_policy(), make_env(), DQNConfig(num_episodes=16, gradient_steps=5)),
     "SoftQ": lambda: SoftQ(LMPolicy(small_lm()), make_env(), SoftQConfig(num_episodes=16, gradient_steps=5)),
 }
 

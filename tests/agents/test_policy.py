@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fixtures import TOKENIZER, make_env, small_lm
+from fixtures import TOKENIZER, make_env, small_lm, small_q_policy
 from textgym.constraints import BanTokens, MinNewTokens
-from textgym_agents import LMPolicy, QPolicy, collect
+from textgym_agents import LMPolicy, collect
 
 
 @pytest.fixture
@@ -199,6 +199,6 @@ def test_keywords_of_a_backbone_are_refused_where_one_is_given():
 
 
 def test_a_policy_of_another_class_is_not_loaded(tmp_path):
-    QPolicy(small_lm()).save_pretrained(tmp_path)
+    small_q_policy().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"holds another policy than LMPolicy: its settings are .*'q_from'"):
         LMPolicy.from_pretrained(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, slow_but, small_lm
+from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, slow_but, small_lm, small_q_policy
 from textgym.constraints import BanTokens
 from textgym_agents import (
     A2C,
@@ -14,7 +14,6 @@ from textgym_agents import (
     GRPOConfig,
     LMPolicy,
     PPOConfig,
-    QPolicy,
     Reinforce,
     ReinforceConfig,
     collect,
@@ -296,7 +295,7 @@ def test_the_settings_and_the_policy_of_another_agent_are_refused():
     with pytest.raises(TypeError, match="PPO takes a PPOConfig, got A2CConfig"):
         PPO(LMPolicy(small_lm()), make_env(8), A2CConfig())
     with pytest.raises(TypeError, match=r"the kind LMPolicy, got QPolicy; .* give LMPolicy\(policy\.backbone\)"):
-        PPO(QPolicy(small_lm()), make_env(8))
+        PPO(small_q_policy(), make_env(8))
 
 
 def test_the_kl_penalty_is_not_applied_twice():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import ONE_SEED_AND_TWO_SLOW, make_env, small_lm
+from fixtures import EPSILON_GREEDY, ONE_SEED_AND_TWO_SLOW, make_env, small_lm, small_q_policy
 from textgym_agents import LMPolicy, collect
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.losses import expectile_loss, path_inconsistency, td_loss
@@ -33,7 +33,7 @@ def generator(seed=0):
 
 def q_policy(seed=0, **settings):
     """Return an exploring Q-policy with heads other than 0."""
-    policy = QPolicy(small_lm(seed), **settings)
+    policy = small_q_policy(seed, **settings)
     policy.epsilon = 0.5
     for head in (policy.q_head, policy.value_head):
         if head is not None:
@@ -46,8 +46,8 @@ def episodes_of(policy, num_episodes=6, **keywords):
 
 
 def dqn(seed=0, env=None, policy=None, **settings):
-    settings = {"num_episodes": 32, "batch_size": 32, "exploration_timesteps": 1_000} | settings
-    policy = QPolicy(small_lm(seed)) if policy is None else policy
+    settings = EPSILON_GREEDY | {"num_episodes": 32, "batch_size": 32, "exploration_timesteps": 1_000} | settings
+    policy = small_q_policy(seed) if policy is None else policy
     return DQN(policy, make_env(32) if env is None else env, DQNConfig(seed=seed, **settings))
 
 
@@ -205,7 +205,7 @@ def test_epsilon_explores_uniformly_and_greedy_choices_do_not_explore():
 
 @pytest.mark.parametrize(("settings", "temperature"), [({"q_from": "logits"}, 1.0), ({"lm_prior": True}, 0.1)])
 def test_untrained_it_is_the_language_model_itself(settings, temperature):
-    policy, lm = QPolicy(small_lm(), **settings), LMPolicy(small_lm())
+    policy, lm = small_q_policy(**settings), LMPolicy(small_lm())
     policy.temperature = temperature
     ids = np.tile([0, 1, 8], (64, 1))
     mine, its = policy.act(ids, generator=generator()), lm.act(ids, generator=generator())
@@ -214,7 +214,7 @@ def test_untrained_it_is_the_language_model_itself(settings, temperature):
 
 
 def test_the_prior_decides_between_tokens_of_equal_value():
-    policy = QPolicy(small_lm(), lm_prior=True)
+    policy = small_q_policy(lm_prior=True)
     policy.temperature = 0.1
     most_likely = int(policy.backbone.step(np.array([[0, 1, 8]]))[0].argmax())
     assert policy.act(np.array([[0, 1, 8]]), deterministic=True).actions[0] == most_likely
@@ -242,7 +242,7 @@ def test_a_diverged_model_raises(make, deterministic):
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("epsilon", [0.0, 1.0])
 def test_a_single_q_value_that_is_nan_raises(epsilon, deterministic):
-    policy = QPolicy(small_lm())
+    policy = small_q_policy()
     policy.epsilon = epsilon
     torch.nn.init.constant_(policy.q_head[1].bias[5:6], torch.nan)
     with pytest.raises(FloatingPointError, match="NaN"):
@@ -250,7 +250,7 @@ def test_a_single_q_value_that_is_nan_raises(epsilon, deterministic):
 
 
 def test_without_head_gradient_the_model_under_the_head_stays_as_it_was():
-    agent = dqn(policy=QPolicy(small_lm(), head_gradient=False)).learn(200)
+    agent = dqn(policy=small_q_policy(head_gradient=False)).learn(200)
     assert torch.equal(agent.policy.model.transformer.wte.weight, small_lm().transformer.wte.weight)
     assert agent.policy.q_head[1].weight.abs().max() > 0
     assert agent.target.model.transformer.wte.weight is agent.policy.model.transformer.wte.weight
@@ -468,7 +468,7 @@ def test_dqn_reaches_ninety_percent_of_the_optimum_where_chance_gets_an_eighth(s
 )
 def test_other_q_functions_learn_too(settings):
     config = {"initial_temperature": 0.1, "final_temperature": 0.02}
-    agent = dqn(policy=QPolicy(small_lm(), **settings), learning_rate=2e-3, n_steps=3, **config).learn(5_000)
+    agent = dqn(policy=small_q_policy(**settings), learning_rate=2e-3, n_steps=3, **config).learn(5_000)
     assert mean_return(agent, deterministic=True) > 0.9
 
 
@@ -583,7 +583,7 @@ def test_settings_out_of_range_are_refused(config_class, setting, message):
 
 def test_another_agents_config_is_refused():
     with pytest.raises(TypeError, match="DQN takes a DQNConfig, got SoftQConfig"):
-        DQN(QPolicy(small_lm()), make_env(), SoftQConfig())
+        DQN(small_q_policy(), make_env(), SoftQConfig())
 
 
 def test_a_checkpoint_of_another_agent_is_refused(tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import make_env, small_lm
-from textgym_agents import DQN, DQNConfig, LMPolicy, QPolicy, Reinforce, ReinforceConfig, env_seed
+from fixtures import make_env, small_lm, small_q_policy
+from textgym_agents import DQN, DQNConfig, LMPolicy, Reinforce, ReinforceConfig, env_seed
 
 NUM_EPISODES = 64
 CRITICAL_VALUE = 18.47
@@ -47,7 +47,7 @@ def test_over_sixty_seeds_equally_likely_prompts_are_drawn_equally_often(policy)
 def test_the_sampling_of_a_run_is_that_of_no_other_and_of_no_generator_seeded_by_hand(policy):
     env = make_env(8)
     agents = [Reinforce(policy, env, ReinforceConfig(seed=seed)) for seed in range(4)]
-    agents += [DQN(QPolicy(small_lm()), env, DQNConfig(seed=4))]
+    agents += [DQN(small_q_policy(), env, DQNConfig(seed=4))]
     by_hand = [torch.Generator().manual_seed(seed) for seed in [*range(5), *map(env_seed, range(5))]]
     draws = [torch.rand(8, generator=generator) for generator in [*(agent.generator for agent in agents), *by_hand]]
     assert len({tuple(draw.tolist()) for draw in draws}) == len(draws)

@@ -54,7 +54,7 @@ class TextGenConfig:
     """Coefficient of the per-token KL to ``reference`` that is subtracted from the reward, in reward per nat. The agent
     passes its log-probabilities to ``set_log_probs`` before each step, as the agents of textgym do, and stock SB3
     agents with the callback ``ReportLogProbs``; without them the cross-entropy is subtracted, which is the KL plus the
-    policy's entropy. Leave it at 0 for agents with a ``kl_coef`` of their own."""
+    policy's entropy. Where it is above 0, agents with a ``kl_coef`` of their own take 0 by default."""
     kl_penalty_estimator: Literal["k1", "k3"] = "k1"
     """KL estimator from the chosen token; see ``textgym.rewards.kl_penalty``."""
     kl_penalty_target: float | None = None
@@ -62,6 +62,9 @@ class TextGenConfig:
     tokens. None keeps ``kl_penalty`` fixed."""
     kl_penalty_horizon: int = 10_000
     """Horizon of the adaptation of ``kl_penalty``, in tokens of finished episodes."""
+    suggested_kl_coef: float | None = None
+    """Coefficient of the KL penalty for agents whose own ``kl_coef`` is not set; the environment does not apply it.
+    Tasks set it: 0 where the score verifies an answer, more where texts that nobody would write score too."""
     reference: Any = None
     """Language model of the KL term, by default ``model``: a name, a loaded model, which is copied, or a
     ``textgym.rewards.Reference``. Where actions are masked, it is renormalised over the valid tokens, as the policy."""
@@ -156,8 +159,11 @@ class TextGenConfig:
         for name in self.step_info:
             _choose("step_info", name, ("action_mask", "reward_vector"))
         _choose("final_info", self.final_info, FINAL_INFO)
-        if not _is_finite(self.kl_penalty) or self.kl_penalty < 0:
-            raise ValueError(f"kl_penalty must be a finite number of at least 0, got {self.kl_penalty!r}")
+        for name in ("kl_penalty", "suggested_kl_coef"):
+            coef = getattr(self, name)
+            is_open = coef is None and name == "suggested_kl_coef"
+            if not is_open and (not _is_finite(coef) or coef < 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {coef!r}")
         _choose("kl_penalty_estimator", self.kl_penalty_estimator, KL_ESTIMATORS)
         if self.kl_penalty_target is not None and self.kl_penalty == 0:
             raise ValueError("kl_penalty must be above 0 with kl_penalty_target=..., got 0")

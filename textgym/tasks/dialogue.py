@@ -79,6 +79,7 @@ register_task(
             "max_prompt_tokens": 48,
             "max_reply_tokens": 32,
             "max_new_tokens": 96,
+            "suggested_kl_coef": 0.0,
         },
         chat_keywords={"max_prompt_tokens": 128, "max_reply_tokens": 48, "max_new_tokens": 128},
         page=Page(

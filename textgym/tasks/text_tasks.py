@@ -48,7 +48,7 @@ def _story_task(
         prompt="{opening}",
         instruction=f"Continue this story with one or two sentences{instruction}: {{opening}}",
         scorer=scorer,
-        keywords={"max_prompt_tokens": 32, "max_new_tokens": max_new_tokens},
+        keywords={"max_prompt_tokens": 32, "max_new_tokens": max_new_tokens, "suggested_kl_coef": 0.03},
         chat_keywords={"max_prompt_tokens": 96, "max_new_tokens": 48},
         success_score=success_score,
     )
@@ -80,7 +80,7 @@ register_task(
         prompt="English: {source}\nFrench:",
         instruction="Translate this sentence into French. Write nothing but the translation.\n\n{source}",
         scorer=translation_scorer,
-        keywords={"max_prompt_tokens": 40, "max_new_tokens": 48},
+        keywords={"max_prompt_tokens": 40, "max_new_tokens": 48, "suggested_kl_coef": 0.0},
         chat_keywords={"max_prompt_tokens": 96},
         success_score=0.95,
         page=Page(
@@ -127,7 +127,7 @@ register_task(
         instruction="Read this and answer with one or two words or a number.\n\n{context}\n\nQuestion: {question}\n"
         "Short answer:",
         scorer=qa_scorer,
-        keywords={"max_prompt_tokens": 80, "max_new_tokens": 16},
+        keywords={"max_prompt_tokens": 80, "max_new_tokens": 16, "suggested_kl_coef": 0.0},
         chat_keywords={"max_prompt_tokens": 160},
         page=Page(
             title="Answer a question about a passage in a few words.",
@@ -173,7 +173,7 @@ register_task(
         prompt="{document}\nSummary:",
         instruction="Summarise this text in one short sentence. Write nothing but the sentence.\n\n{document}",
         scorer=summary_scorer,
-        keywords={"max_prompt_tokens": 72, "max_new_tokens": 40},
+        keywords={"max_prompt_tokens": 72, "max_new_tokens": 40, "suggested_kl_coef": 0.0},
         chat_keywords={"max_prompt_tokens": 160},
         success_score=0.9,
         page=Page(

@@ -283,7 +283,7 @@ def _sb3_subject(model: Any) -> Subject:
     lm: Any = getattr(model.policy, "lm", None)
     q_net: Any = getattr(model.policy, "q_net", None)
     if isinstance(q_net, nn.Module) and isinstance(getattr(q_net, "backbone", None), LMBackbone):
-        lm = QPolicy(q_net.backbone)
+        lm = QPolicy(q_net.backbone, lm_prior=False, head_gradient=True, min_p=0.0)
         lm.q_head, lm.epsilon = q_net.head, float(model.exploration_rate)
     policy: Any = lm if isinstance(lm, BasePolicy) else SB3Actor(model)
     outputs = _outputs_of(lm) if isinstance(lm, BasePolicy) else policy.outputs

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.logger import configure
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from fixtures import TOKENIZER, make_env, share_of_b, small_lm, small_q_policy
 from textgym import TextGenVecEnv
 from textgym.scorers import Scorer, WeightedSum
 from textgym_agents import (
@@ -21,7 +21,6 @@ from textgym_agents import (
     EpisodeRecorder,
     Episodes,
     LMPolicy,
-    QPolicy,
     Reinforce,
     RunFolder,
     read_episodes,
@@ -140,7 +139,7 @@ FAILURES = {
     "Q-learning that bootstraps from its own maximum": (
         {"max_q"},
         lambda: DQN(
-            QPolicy(small_lm()), make_env(32, scorer=ShareOfB()), num_episodes=32, learning_rate=1e-2,
+            small_q_policy(), make_env(32, scorer=ShareOfB()), num_episodes=32, learning_rate=1e-2,
             head_learning_rate=0.1, double_q=False, q_lambda=0.0, exploration_initial_eps=0.5, tau=1.0,
             target_update_interval=1,
         ),
@@ -188,7 +187,7 @@ HEALTHY = {
     "Reinforce": lambda: reinforce(env={"scorer": two_components(1.0)}, kl_coef=0.1),
     "PPO": lambda: ppo(kl_coef=0.1),
     "GRPO": lambda: grpo(share_of_b),
-    "DQN": lambda: DQN(QPolicy(small_lm()), make_env(32, scorer=ShareOfB()), num_episodes=32, gradient_steps=2),
+    "DQN": lambda: DQN(small_q_policy(), make_env(32, scorer=ShareOfB()), num_episodes=32, gradient_steps=2),
 }
 
 
@@ -374,7 +373,7 @@ def test_the_explained_variance_of_returns_is_preferred_to_that_of_the_targets()
 def test_max_q_is_unknown_without_bounds_of_the_return():
     assert max_q(Update({})) is None
     rows = []
-    agent = DQN(QPolicy(small_lm()), make_env(32), num_episodes=32, gradient_steps=1)  # a plain function has no range
+    agent = DQN(small_q_policy(), make_env(32), num_episodes=32, gradient_steps=1)  # a plain function has no range
     agent.learn(100, callback=[Alarms(None), lambda agent, metrics: rows.append(metrics)])
     assert "alarms/max_q" not in rows[0]
 

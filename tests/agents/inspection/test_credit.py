@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import TOKENIZER, make_env, small_lm
+from fixtures import TOKENIZER, make_env, small_lm, small_q_policy
 from models import model_of
 from textgym.constraints import MinNewTokens
 from textgym.errors import ScorerError
 from textgym.prompts import Sample
 from textgym.users import Reply
-from textgym_agents import LMPolicy, QPolicy, collect
+from textgym_agents import LMPolicy, collect
 from textgym_agents.inspection.credit import leave_one_out, occlusion, prefix_credit
 
 
@@ -205,7 +205,7 @@ def test_a_model_that_ignores_the_mask_raises(policy, monkeypatch):
 def test_wrong_arguments_of_occlusion_raise(policy):
     episodes = played(make_env(4), policy, 2)
     with pytest.raises(TypeError, match="needs an LMPolicy, got QPolicy"):
-        occlusion(QPolicy(small_lm()), episodes)
+        occlusion(small_q_policy(), episodes)
     for position in ((2, 0), (0, 6), (-1, 0)):
         with pytest.raises(ValueError, match=r"is not an episode and a step of 2 episodes"):
             occlusion(policy, episodes, [position])

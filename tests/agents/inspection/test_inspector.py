@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3 import PPO as SB3PPO
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from fixtures import TOKENIZER, make_env, share_of_b, small_lm, small_q_policy
 from textgym import TextGenVecEnv
 from textgym.actions import Subset
 from textgym.testing.traces import check_same
@@ -310,7 +310,7 @@ def test_clip_of_episodes_without_advantages_is_that_of_the_normalized_advantage
 
 def test_td_error_of_dqn_is_of_one_q_function():
     settings = {"initial_temperature": 0.1, "final_temperature": 0.1, "exploration_initial_eps": 0.1}
-    agent = DQN(QPolicy(small_lm()), make_env(), num_episodes=16, batch_size=16, learning_rate=1e-2, **settings)
+    agent = DQN(small_q_policy(), make_env(), num_episodes=16, batch_size=16, learning_rate=1e-2, **settings)
     episodes = agent.collect()
     agent.learn(400)
     table = inspect(agent, episodes).table

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import TOKENIZER, make_env, small_lm
-from textgym_agents import GRPO, LMPolicy, QPolicy, collect
+from fixtures import TOKENIZER, make_env, small_lm, small_q_policy
+from textgym_agents import GRPO, LMPolicy, collect
 from textgym_agents.inspection import COLUMNS, compare_losses, inspect_update
 
 LOSSES = ("reinforce", "ppo", "grpo", "dr_grpo", "dapo")
@@ -115,7 +115,7 @@ def test_bad_arguments_are_refused_with_one_message():
     policy = LMPolicy(small_lm())
     episodes = batch(policy)
     with pytest.raises(TypeError, match="policy must be an LMPolicy, got QPolicy"):
-        compare_losses(QPolicy(small_lm()), episodes)
+        compare_losses(small_q_policy(), episodes)
     with pytest.raises(TypeError, match="reference must be an LMPolicy, got str"):
         compare_losses(policy, episodes, "tiny")
     with pytest.raises(ValueError, match="tokenizer of the episodes is not known"):

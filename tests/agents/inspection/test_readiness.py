@@ -9,13 +9,13 @@ import torch
 from tokenizers import Tokenizer as LibraryTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm
+from fixtures import TOKENIZER, make_env, share_of_b, small_lm, small_q_policy
 from textgym.constraints import BanTokens
 from textgym.scorers import RunningNormalization
 from textgym.testing.traces import check_same
 from textgym.tokenizers import ChatTemplate
 from textgym.tokenizers.resolve import embedded_lm_path
-from textgym_agents import DQN, GRPO, ILQL, PPO, BehaviourCloning, LMPolicy, QPolicy, Reinforce, SoftQ
+from textgym_agents import DQN, GRPO, ILQL, PPO, BehaviourCloning, LMPolicy, Reinforce, SoftQ
 from textgym_agents.inspection import preflight
 
 EOS = TOKENIZER.eos_token_id
@@ -138,7 +138,7 @@ READY = {
     "Reinforce": lambda: agent_of(),
     "PPO": lambda: agent_of(PPO),
     "GRPO": lambda: agent_of(GRPO, group_size=4),
-    "DQN": lambda: agent_of(DQN, QPolicy(small_lm())),
+    "DQN": lambda: agent_of(DQN, small_q_policy()),
     "SoftQ": lambda: agent_of(SoftQ),
     "references": lambda: agent_of(
         prompts=[{"prompt": "ab", "references": "bad"}], constraints=BanTokens(TOKENIZER.encode("g"))
