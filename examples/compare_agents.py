@@ -30,7 +30,6 @@ from textgym_agents import (
     Agent,
     Episodes,
     LMPolicy,
-    QPolicy,
     Reinforce,
     SoftQ,
     collect,
@@ -112,20 +111,11 @@ def ours(make: Callable[[int], Agent]) -> Callable[[int, int], tuple[list[Row], 
     return lambda seed, timesteps: train(make(seed), timesteps)
 
 
-def dqn(seed: int) -> DQN:
-    """Return a DQN with the policy pi_LM exp(Q / T), which initially equals the LM."""
-    return DQN(
-        QPolicy("tiny", lm_prior=True, head_gradient=False), vector_env(64, "openings:train"),
-        seed=seed, q_lambda=1.0, gradient_steps=2, exploration_initial_eps=0.0, exploration_final_eps=0.0,
-        initial_temperature=0.1, final_temperature=0.03, exploration_timesteps=40_000,
-    )  # fmt: skip
-
-
 AGENTS: dict[str, Callable[[int, int], tuple[list[Row], Policy]]] = {
     "Reinforce": ours(lambda seed: Reinforce("tiny", vector_env(64, "openings:train"), seed=seed)),
     "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), seed=seed, n_epochs=2)),
     "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), seed=seed)),
-    "DQN": ours(dqn),
+    "DQN": ours(lambda seed: DQN("tiny", vector_env(64, "openings:train"), seed=seed)),
     "SoftQ": ours(lambda seed: SoftQ("tiny", vector_env(64, "openings:train"), seed=seed)),
     "SB3 PPO": train_sb3,
 }

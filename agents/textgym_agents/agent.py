@@ -102,15 +102,18 @@ class Agent(ABC):
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Return Adam over the language model and, if the agent has a critic, over the heads."""
         trained = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in trained if name.startswith("backbone.")], "lr": self.config.learning_rate}
-        ]
+        groups = [[p for name, p in trained if name.startswith("backbone.")]]
         if isinstance(self.config, CriticConfig):
-            heads = [p for name, p in trained if not name.startswith("backbone.")]
-            groups.append({"params": heads, "lr": self.config.head_learning_rate})
+            groups.append([p for name, p in trained if not name.startswith("backbone.")])
         # Not fused: a fused step does not advance the parameters' version counters, by which the KV cache notices
         # changed weights.
-        return torch.optim.Adam(groups)
+        rates = self._learning_rates()
+        return torch.optim.Adam([{"params": p, "lr": rate} for p, rate in zip(groups, rates, strict=True)])
+
+    def _learning_rates(self) -> list[float]:
+        """Return the initial learning rate of each group of weights."""
+        heads = [self.config.head_learning_rate] if isinstance(self.config, CriticConfig) else []
+        return [self.config.learning_rate, *heads]
 
     @abstractmethod
     def collect(self) -> Episodes:
@@ -152,7 +155,11 @@ class Agent(ABC):
                 each.on_training_start(self)
                 stack.callback(each.on_training_end, self)
             while self.num_timesteps < first + total_timesteps:
-                self.set_progress(self.num_timesteps / self.planned_timesteps)
+                progress = self.num_timesteps / self.planned_timesteps
+                self.set_progress(progress)
+                if self.config.learning_rate_schedule == "linear":
+                    for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates(), strict=True):
+                        group["lr"] = (1 - progress) * learning_rate
                 episodes = self.collect()
                 for each in callbacks:
                     each.on_rollout_end(self, episodes)

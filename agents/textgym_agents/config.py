@@ -33,6 +33,8 @@ class AgentConfig:
 
     learning_rate: float = 3e-4
     """Learning rate of Adam for the language model."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """Whether the learning rates stay as they are or fall linearly to 0 over the tokens planned by ``learn``."""
     max_grad_norm: float = 1.0
     """The maximum value for the gradient clipping."""
     micro_batch: int | None = None

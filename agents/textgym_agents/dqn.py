@@ -24,6 +24,8 @@ class DQNConfig(OnlineAgentConfig, DiscountConfig, CriticConfig):
     """Hyper-parameters of DQN; those of the Q-function, such as dueling, are keywords of ``QPolicy``."""
 
     learning_rate: float = 1e-3
+    num_episodes: int = 32
+    """Episodes to collect per update; small, since many updates matter more than exact ones."""
     gradient_steps: int = 4
     """Gradient steps after each rollout of ``num_episodes`` episodes."""
     batch_size: int = 64

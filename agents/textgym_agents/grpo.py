@@ -14,16 +14,15 @@ from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
 from textgym_agents.rollout import text_env
+from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
 
 __all__ = ["GRPO", "GRPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig):
+class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfig):
     """Hyper-parameters of GRPO."""
 
-    kl_coef: float = 0.1
-    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
     variant: Literal["grpo", "rloo", "dr_grpo", "dapo"] = "grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;
     ``"dapo"`` has the same advantages and averages over tokens; ``"rloo"`` subtracts the mean of the others and
@@ -66,15 +65,15 @@ class GRPO(OnlineAgent):
         loss = mean over texts of the mean over tokens of
                -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) - ent_coef * H(pi(.|s_t)) + kl_coef * KL_t
 
-    where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``, k3 by default. With k1 it
-    is absent; instead ``kl_coef * log[pi_old(a_t|s_t) / pi_ref(a_t|s_t)]`` is subtracted from each reward.
+    where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``. With k1, the default, it is
+    absent; instead ``kl_coef * log[pi_old(a_t|s_t) / pi_ref(a_t|s_t)]`` is subtracted from each reward.
 
-    Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300): one gradient step per batch by default, so that
-    w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et al. 2024 (Back to
-    basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding R1-Zero-like training,
-    arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, kl_coef=0.0`` are the loss and the advantages of Yu et
-    al. 2025 (DAPO, arXiv:2503.14476), whose dynamic sampling, which replaces groups of equal rewards by others, and
-    whose penalty of overlong texts are absent.
+    Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300), who use k3: one gradient step per batch by
+    default, so that w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et
+    al. 2024 (Back to basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding
+    R1-Zero-like training, arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, kl_coef=0.0`` are the loss and the
+    advantages of Yu et al. 2025 (DAPO, arXiv:2503.14476), whose dynamic sampling, which replaces groups of equal
+    rewards by others, and whose penalty of overlong texts are absent.
 
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
@@ -87,15 +86,17 @@ class GRPO(OnlineAgent):
 
     Attributes:
         kl: The KL penalty against the initial policy.
+        imitation: The past successes that are imitated with ``imitation_coef`` above 0; see ``SelfImitation``.
     """
 
     config_class = GRPOConfig
-    checkpointed = ("kl",)
+    checkpointed = ("kl", "imitation")
     config: GRPOConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
+        self.imitation = SelfImitation(self.config)
         group_size = text_env(self.env).config.group_size
         if group_size < 2 or self.config.num_episodes % group_size:
             raise ValueError(
@@ -115,11 +116,14 @@ class GRPO(OnlineAgent):
         """
         config = self.config
         episodes.reference_log_probs = self.kl.log_probs(episodes)
-        episodes.advantages = self._advantages(episodes, self.kl.penalized_rewards(episodes))
+        rewards = self.kl.penalized_rewards(episodes)
+        episodes.advantages = self._advantages(episodes, rewards)
         steps = []
         for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
             steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
-        return mean_metrics(steps) | self.kl.adapt(episodes)
+        returns = discounted_returns(rewards, episodes.num_steps, config.gamma)[:, :1].expand_as(rewards)
+        imitation = self.imitation.update(self, episodes, returns - leave_one_out(returns, episodes.groups()))
+        return mean_metrics(steps) | imitation | self.kl.adapt(episodes)
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
         """Return (B, T) advantages relative to the group."""

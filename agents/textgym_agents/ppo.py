@@ -13,16 +13,17 @@ from textgym_agents.losses import clip_metrics, clipped_surrogate_loss, normaliz
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
+from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
 from textgym_agents.value_function import ValueRegression
 
 __all__ = ["PPO", "PPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig):
+class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig, SelfImitationConfig):
     """Hyper-parameters of PPO."""
 
-    n_epochs: int = 4
+    n_epochs: int = 2
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
     """Minibatch size, in episodes. None takes all."""
@@ -80,16 +81,18 @@ class PPO(OnlineAgent):
 
     Attributes:
         kl: The KL penalty against the initial policy.
+        imitation: The past successes that are imitated with ``imitation_coef`` above 0; see ``SelfImitation``.
         critic: The past episodes that V is fitted on.
     """
 
     config_class = PPOConfig
-    checkpointed = ("kl", "critic")
+    checkpointed = ("kl", "critic", "imitation")
     config: PPOConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
+        self.imitation = SelfImitation(self.config)
         self.critic = ValueRegression(self.policy.value_head, self.config.value_buffer_size)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
@@ -117,8 +120,9 @@ class PPO(OnlineAgent):
                 break
 
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
+        imitation = self.imitation.update(self, episodes, returns - episodes.values)
         self.critic.update(episodes, returns, config.gamma)
-        return mean_metrics(steps) | value_metrics(episodes, returns) | self.kl.adapt(episodes)
+        return mean_metrics(steps) | imitation | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""

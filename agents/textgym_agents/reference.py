@@ -41,8 +41,8 @@ class KLConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, kl_coef=(0, math.inf))
-        if self.kl_coef is not None:
-            AdaptiveCoefficient(self.kl_coef, self.kl_target)  # raises if they are incompatible
+        coef = _DEFAULT_COEF if self.kl_coef is None else self.kl_coef
+        AdaptiveCoefficient(coef, self.kl_target)  # raises if they are incompatible
 
 
 class ReferencePolicy:

@@ -1,5 +1,7 @@
 """Policy-gradient agents: learning, reproducibility, exact resume, gradients of the formulas."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,8 @@ VARIANTS = {
     "rloo": (GRPO, GRPOConfig, {"variant": "rloo"}),
     "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
     "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
+    "grpo-imitation": (GRPO, GRPOConfig, {"imitation_coef": 0.5, "learning_rate_schedule": "linear"}),
+    "ppo-imitation": (PPO, PPOConfig, {"imitation_coef": 0.5, "imitation_batch_size": 16}),
 }  # fmt: skip
 LEARNING = slow_but(
     [name for name in VARIANTS if name != "reinforce-none"], "reinforce-moving-average", "ppo", "grpo-epochs"
@@ -303,8 +307,29 @@ def test_the_kl_penalty_is_not_applied_twice():
     with pytest.raises(
         ValueError, match=r"twice: kl_penalty is 0\.1 in the environment and kl_coef 0\.05 in the PPOConfig"
     ):
-        PPO(LMPolicy(small_lm()), env)
-    PPO(LMPolicy(small_lm()), env, PPOConfig(kl_coef=0.0))
+        PPO(LMPolicy(small_lm()), env, kl_coef=0.05)
+    assert PPO(LMPolicy(small_lm()), env, kl_coef=0.0).kl.coef == 0.0
+    assert PPO(LMPolicy(small_lm()), env).kl.coef == 0.0
+
+
+def test_where_the_agent_has_no_kl_coefficient_it_takes_the_one_that_the_task_suggests():
+    policy = LMPolicy("tiny")
+    assert PPO(policy, "TextGenQA-v0", num_envs=1).kl.coef == 0.0
+    assert GRPO(policy, "TextGen-v0", num_envs=4, env_kwargs={"task": "sentiment"}).kl.coef == 0.03
+    assert A2C(policy, "TextGen-v0", num_envs=1).kl.coef == 0.05  # no task
+    env_kwargs = {"task": "sentiment", "suggested_kl_coef": 0.2}
+    assert Reinforce(policy, "TextGen-v0", num_envs=1, env_kwargs=env_kwargs).kl.coef == 0.2
+    assert Reinforce(policy, "TextGen-v0", num_envs=1, env_kwargs=env_kwargs, kl_coef=0.1).kl.coef == 0.1
+
+
+def test_a_linear_learning_rate_falls_to_zero_over_the_planned_tokens():
+    rates = []
+    agent = agent_of("ppo", learning_rate_schedule="linear", num_episodes=32)
+    agent.learn(600, callback=lambda agent, _: rates.append([g["lr"] for g in agent.optimizer.param_groups]))
+    progress = torch.arange(len(rates)) / len(rates)  # all texts have 6 tokens or EOS: updates are of similar length
+    assert rates[0] == [3e-3, agent.config.head_learning_rate]
+    assert all(later[0] < earlier[0] for earlier, later in itertools.pairwise(rates))
+    torch.testing.assert_close(torch.tensor(rates)[:, 0], 3e-3 * (1 - progress).float(), atol=6e-4, rtol=0)
 
 
 def test_a_setting_that_is_not_a_number_is_named():
