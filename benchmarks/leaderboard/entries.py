@@ -12,7 +12,7 @@ import torch
 
 from textgym import TextBatch, TextGenVecEnv
 from textgym.tasks import find_task
-from textgym_agents import DQN, GRPO, PPO, LMPolicy, QPolicy, Reinforce, env_seed
+from textgym_agents import DQN, GRPO, PPO, LMPolicy, Reinforce, env_seed
 from textgym_agents.agent import Agent
 from textgym_agents.decoding import BestOfN, Greedy, RandomPolicy
 from textgym_agents.decoding.planning import Planner, Plans
@@ -31,15 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Reinforce": {**_BATCH, "group_size": 4},
     "PPO": {**_BATCH, "group_size": 4, "n_epochs": 1, "batch_size": None},
     "GRPO": {**_BATCH, "group_size": 16, "variant": "rloo"},
-    "DQN": {
-        "learning_rate": 1e-3,
-        "num_episodes": 64,
-        "group_size": 4,
-        "q_lambda": 1.0,
-        "gradient_steps": 1,
-        "initial_temperature": 0.1,
-        "final_temperature": 0.03,
-    },
+    "DQN": {"num_episodes": 32},
     "SB3 PPO": {"learning_rate": 3e-4, "kl_coef": 0.0, "n_steps": 32, "batch_size": 2048, "n_epochs": 1},
 }
 """Settings by entry, for all tasks; everything else is the agent's default.
@@ -168,15 +160,9 @@ def grpo(spec: RunSpec) -> Entry:
 
 
 def dqn(spec: RunSpec) -> Entry:
-    """Train DQN with the policy pi_LM exp(Q / T).
-
-    T is annealed during the first two thirds of the training. Epsilon is 0: uniformly random tokens make no text.
-    """
+    """Train DQN with its default policy, which samples from pi_LM exp(Q / T) among the plausible tokens."""
     env, settings = _env_and_settings(spec)
-    policy = QPolicy(spec.model, lm_prior=True, head_gradient=False)
-    settings |= {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
-    settings["exploration_timesteps"] = max(1, 2 * spec.timesteps // 3)
-    return _trained(DQN(policy, env, **settings), spec)
+    return _trained(DQN(spec.model, env, **settings), spec)
 
 
 def sb3_ppo(spec: RunSpec) -> Entry:
