@@ -64,15 +64,16 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def trained(pairs):
-    return BradleyTerry.train(pairs, PreferenceSettings(epochs=2, learning_rate=1e-3))
+def trained():
+    return BradleyTerry.train([PAIR, PAIR], PreferenceSettings(held_out=0, epochs=2))
 
 
 # Learning
 
 
 @pytest.mark.slow
-def test_it_learns_which_stories_end_well(trained, pairs):
+def test_it_learns_which_stories_end_well(pairs):
+    trained = BradleyTerry.train(pairs, PreferenceSettings(epochs=2, learning_rate=1e-3))
     seen = {end for pair in pairs for end in (pair.chosen, pair.rejected)}
     unseen = [pair for pair in world_pairs(2, 300) if not {pair.chosen, pair.rejected} & seen]
     assert trained.report.num_training == 270
@@ -83,9 +84,8 @@ def test_it_learns_which_stories_end_well(trained, pairs):
     assert accuracy(trained, unseen) >= 0.85
 
 
-def test_the_mean_reward_of_the_training_texts_is_0():
-    scorer = BradleyTerry.train([PAIR, PAIR], PreferenceSettings(held_out=0, epochs=2))
-    good, bad = scorer(TextBatch.from_texts(["good.", "bad."], ["It was "] * 2))
+def test_the_mean_reward_of_the_training_texts_is_0(trained):
+    good, bad = trained(TextBatch.from_texts(["good.", "bad."], ["It was "] * 2))
     assert good > 0 > bad
     assert good + bad == pytest.approx(0, abs=1e-5)
 
