@@ -47,7 +47,13 @@ def score(scorer, completion, prompt="", **metadata):
         Faithfulness(none=NAN),
     ],
 )
-@pytest.mark.parametrize("metadata", [{}, SOURCE | {"entities": ["Anna", "dog"], "vocabulary": "cat, happy dog, sat"}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        SOURCE | {"entities": ["Anna", "dog"], "vocabulary": "cat, happy dog, sat"},
+    ],
+)
 def test_every_scorer_follows_the_contract(scorer, metadata):
     check_scorer(scorer, metadata=metadata)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
+from fixtures import slow_but
 from textgym.batch import TextBatch
 from textgym.prompts.base import Sample
 from textgym.scorers import (
@@ -58,7 +59,7 @@ def scores(scorer, *texts, **columns):
     return scorer(TextBatch.from_texts(list(texts), **columns)).tolist()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", slow_but(ALL, *list(ALL)[::4]))
 def test_follows_the_scorer_contract(name):
     check_scorer(ALL[name])
 

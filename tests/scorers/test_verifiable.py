@@ -155,6 +155,7 @@ def test_an_expected_answer_that_cannot_be_parsed_fails_its_episode_alone(math_a
     assert "math-verify finds no expression in the expected answer '$$'" in scores.error
 
 
+@pytest.mark.slow
 def test_an_expression_that_times_out_scores_0_and_later_ones_are_scored():
     scorer = MathAnswer(time_limit=0.5)
     assert scores_for(scorer, "4", "9**9**9**9", "2 + 2") == [0.0, 1.0]
