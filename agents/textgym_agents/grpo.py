@@ -9,7 +9,12 @@ import torch
 from textgym_agents.agent import mean_metrics
 from textgym_agents.config import DiscountConfig, OnlineAgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import clip_metrics, clipped_surrogate_loss
+from textgym_agents.losses import (
+    clip_metrics,
+    clipped_surrogate_loss,
+    clipped_weight_loss,
+    sequence_surrogate_loss,
+)
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
@@ -18,16 +23,20 @@ from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
 
 __all__ = ["GRPO", "GRPOConfig"]
 
+_EQUAL = 1e-3
+"""Standard deviation of returns below which a group is said to agree."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfig):
     """Hyper-parameters of GRPO."""
 
-    variant: Literal["grpo", "rloo", "dr_grpo", "dapo"] = "grpo"
+    variant: Literal["grpo", "rloo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;
-    ``"dapo"`` has the same advantages and averages over tokens; ``"rloo"`` subtracts the mean of the others and
-    averages over tokens; ``"dr_grpo"`` subtracts the group's mean and divides the sum by the token budget, so that
-    neither the length of a text nor the spread of a group matters."""
+    ``"gspo"`` does so with one ratio for the whole text; ``"dapo"`` has the same advantages and averages over tokens;
+    ``"cispo"`` does so with clipped weights, which leave every token its gradient; ``"rloo"`` subtracts the mean of the
+    others and averages over tokens; ``"dr_grpo"`` subtracts the group's mean and divides the sum by the token budget,
+    so that neither the length of a text nor the spread of a group matters."""
     return_to_go: bool = False
     """Whether the advantage of a token uses the reward-to-go instead of the return of the whole text. The baseline is
     the group's reward-to-go at the same step, of ended texts that of their last step. Matters only with per-token
@@ -42,6 +51,10 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     """Upper clipping parameter, if it differs from ``clip_range`` (clip-higher of DAPO, which takes 0.28)."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
+    drop_equal_groups: bool = False
+    """Whether to leave out of the update the groups whose returns all but agree, with a standard deviation below 1e-3:
+    they have no gradient but that of KL and entropy, yet count in the means over texts and tokens. Where all groups
+    agree, none is left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +86,10 @@ class GRPO(OnlineAgent):
     al. 2024 (Back to basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding
     R1-Zero-like training, arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, kl_coef=0.0`` are the loss and the
     advantages of Yu et al. 2025 (DAPO, arXiv:2503.14476), whose dynamic sampling, which replaces groups of equal
-    rewards by others, and whose penalty of overlong texts are absent.
+    rewards by others, and whose penalty of overlong texts are absent (``drop_equal_groups`` only leaves them out).
+    ``"gspo"`` is Zheng et al. 2025 (Group sequence policy optimization, arXiv:2507.18071) with ``clip_range=3e-4,
+    clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025 (MiniMax-M1, arXiv:2506.13585) with ``clip_range=1.0``. They differ
+    from ``"grpo"`` and ``"dapo"`` from the second gradient step of a batch on.
 
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
@@ -118,12 +134,16 @@ class GRPO(OnlineAgent):
         episodes.reference_log_probs = self.kl.log_probs(episodes)
         rewards = self.kl.penalized_rewards(episodes)
         episodes.advantages = self._advantages(episodes, rewards)
+        _, deviation, _ = group_statistics(episodes.returns, episodes.groups())
+        is_equal = deviation < _EQUAL
+        used = episodes[(~is_equal).numpy()] if config.drop_equal_groups and not is_equal.all() else episodes
         steps = []
-        for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
+        for minibatch in self.minibatches(used, config.batch_size, config.n_epochs):
             steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma)[:, :1].expand_as(rewards)
         imitation = self.imitation.update(self, episodes, returns - leave_one_out(returns, episodes.groups()))
-        return mean_metrics(steps) | imitation | self.kl.adapt(episodes)
+        metrics = mean_metrics(steps) | {"train/equal_groups": float(is_equal.float().mean())}
+        return metrics | imitation | self.kl.adapt(episodes)
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
         """Return (B, T) advantages relative to the group."""
@@ -144,9 +164,14 @@ class GRPO(OnlineAgent):
         """Return the (B, T) loss of each step before its weight, and its terms."""
         config = self.config
         evaluation = self.policy.evaluate(episodes, entropy_gradient=config.ent_coef != 0)
-        policy_loss = clipped_surrogate_loss(
-            evaluation.log_probs, episodes.log_probs, episodes.advantages, config.clip_range, config.clip_range_high
-        )
+        terms = evaluation.log_probs, episodes.log_probs, episodes.advantages
+        limits = config.clip_range, config.clip_range_high
+        if config.variant == "gspo":
+            policy_loss = sequence_surrogate_loss(*terms, episodes.mask, *limits)
+        elif config.variant == "cispo":
+            policy_loss = clipped_weight_loss(*terms, *limits)
+        else:
+            policy_loss = clipped_surrogate_loss(*terms, *limits)
         entropy_loss = -evaluation.entropies
         loss = policy_loss + config.ent_coef * entropy_loss + self.kl.loss(episodes, evaluation)
         return loss, {
@@ -157,9 +182,9 @@ class GRPO(OnlineAgent):
 
     def _weights(self, minibatch: Episodes) -> torch.Tensor:
         """Return (B, 1) weights of the steps of each text in the loss of a minibatch."""
-        if self.config.variant == "grpo":
+        if self.config.variant in ("grpo", "gspo"):
             divisors = len(minibatch) * minibatch.num_steps[:, None]
-        elif self.config.variant in ("rloo", "dapo"):
+        elif self.config.variant in ("rloo", "dapo", "cispo"):
             divisors = minibatch.num_steps.sum().expand(len(minibatch), 1)
         else:
             divisors = torch.full((len(minibatch), 1), len(minibatch) * text_env(self.env).max_new_tokens)

@@ -15,6 +15,7 @@ from textgym_agents.returns import check_equal_shapes, lambda_returns
 __all__ = [
     "clip_metrics",
     "clipped_surrogate_loss",
+    "clipped_weight_loss",
     "entropies",
     "estimated_kl",
     "exact_kl",
@@ -24,6 +25,7 @@ __all__ = [
     "normalized",
     "path_inconsistency",
     "policy_gradient_loss",
+    "sequence_surrogate_loss",
     "td_loss",
     "value_loss",
     "value_metrics",
@@ -102,6 +104,79 @@ def clipped_surrogate_loss(
     ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
     return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def sequence_surrogate_loss(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    clip_range: float,
+    clip_range_high: float | None = None,
+) -> torch.Tensor:
+    """Compute -min(s A_t, clip(s, 1 - low, 1 + high) A_t) of each step, s being one ratio for the whole episode.
+
+    s = exp(mean over steps of log pi(a_t|s_t) - log pi_old(a_t|s_t)): a text is clipped as a whole, by the geometric
+    mean of its tokens' ratios, whose range is far narrower than theirs.
+
+    Args:
+        log_probs: (B, T) float, log pi(a_t|s_t), with gradients.
+        old_log_probs: (B, T) float, of the policy that acted.
+        advantages: (B, T) float.
+        mask: (B, T) bool, the steps taken.
+        clip_range: Clipping parameter epsilon; the paper takes 3e-4.
+        clip_range_high: Upper clipping parameter, if it differs; the paper takes 4e-4.
+
+    Returns:
+        (B, T) float.
+
+    Source: Zheng et al. 2025, Group sequence policy optimization (arXiv:2507.18071), equations 5 to 7.
+
+    >>> old = torch.zeros(1, 2)
+    >>> new = torch.log(torch.tensor([[1.5, 1 / 1.5]]))  # the ratios cancel
+    >>> sequence_surrogate_loss(new, old, old + 1, old == 0, 0.2).round(decimals=4)
+    tensor([[-1., -1.]])
+    """
+    check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask)
+    differences = torch.where(mask, log_probs - old_log_probs, 0.0)
+    ratio = (differences.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def clipped_weight_loss(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_range: float,
+    clip_range_high: float | None = None,
+) -> torch.Tensor:
+    """Compute -clip(w_t, 1 - low, 1 + high) A_t log pi(a_t|s_t) of each step, with no gradient through the weight.
+
+    w_t = pi(a_t|s_t) / pi_old(a_t|s_t). Unlike in ``clipped_surrogate_loss`` no token loses its gradient: that of a
+    token beyond the range only stops growing.
+
+    Args:
+        log_probs: (B, T) float, log pi(a_t|s_t), with gradients.
+        old_log_probs: (B, T) float, of the policy that acted.
+        advantages: (B, T) float.
+        clip_range: Clipping parameter epsilon; 1 sets no lower limit, as the paper.
+        clip_range_high: Upper clipping parameter, if it differs.
+
+    Returns:
+        (B, T) float.
+
+    Source: MiniMax 2025, MiniMax-M1 (arXiv:2506.13585), CISPO, equation 4.
+
+    >>> new = torch.log(torch.tensor([[1.5]])).requires_grad_()
+    >>> clipped_weight_loss(new, torch.zeros(1, 1), torch.ones(1, 1), 0.2).sum().backward()
+    >>> new.grad
+    tensor([[-1.2000]])
+    """
+    check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    ratio = (log_probs.detach() - old_log_probs).exp()
+    weights = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
+    return policy_gradient_loss(log_probs, weights * advantages)
 
 
 def value_loss(

@@ -38,6 +38,8 @@ VARIANTS = {
     "rloo": (GRPO, GRPOConfig, {"variant": "rloo"}),
     "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
     "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
+    "gspo": (GRPO, GRPOConfig, {"variant": "gspo", "n_epochs": 2, "clip_range": 0.05}),
+    "cispo": (GRPO, GRPOConfig, {"variant": "cispo", "n_epochs": 2, "drop_equal_groups": True}),
     "grpo-imitation": (GRPO, GRPOConfig, {"imitation_coef": 0.5, "learning_rate_schedule": "linear"}),
     "ppo-imitation": (PPO, PPOConfig, {"imitation_coef": 0.5, "imitation_batch_size": 16}),
 }  # fmt: skip
@@ -102,7 +104,7 @@ def test_saving_and_loading_in_the_middle_changes_nothing(name, tmp_path):
     straight = agent_of(name, kl_coef=0.1, kl_target=0.02).learn(500)
     straight.save(tmp_path / "agent")
     straight.learn(500)
-    resumed = type(straight).load(tmp_path / "agent", make_env(64, group_size=8 if "gr" in name or "rl" in name else 1))
+    resumed = type(straight).load(tmp_path / "agent", make_env(64, group_size=8 if VARIANTS[name][0] is GRPO else 1))
     assert resumed.num_timesteps < straight.num_timesteps
     resumed.learn(500)
     assert resumed.num_timesteps == straight.num_timesteps
@@ -198,6 +200,31 @@ def test_the_loss_of_each_variant_by_hand(variant, first, second, weights):
     # w = exp(-0.05), 1, exp(0.05): inside the clip range
     expected = -(first * np.exp(-0.05) * weights[0] + second * (1 + np.exp(0.05)) * weights[1])
     assert agent.update(episodes)["train/loss"] == pytest.approx(expected, abs=2e-4)
+
+
+def test_groups_that_agree_are_counted_and_left_out_by_choice():
+    env = make_env(8, group_size=2)
+    episodes = collect(env, LMPolicy(small_lm()), 8, seed=0, generator=torch.Generator().manual_seed(0))
+    numbers = episodes.groups().unique().tolist()
+    rewards = torch.zeros_like(episodes.rewards)
+    rewards[:, 0] = torch.tensor([float(group != numbers[0]) * b for b, group in enumerate(episodes.groups().tolist())])
+    gradients = {}
+    for drop in (False, True):
+        agent = GRPO(
+            LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, variant="rloo", drop_equal_groups=drop,
+            max_grad_norm=1e9,
+        )  # fmt: skip
+        episodes.rewards = rewards.clone()
+        assert agent.update(episodes)["train/equal_groups"] == 0.25
+        gradients[drop] = torch.cat([p.grad.flatten() for p in agent.policy.model.parameters()])
+    left = episodes.groups() != numbers[0]
+    share = float(episodes.num_steps[left].sum() / episodes.num_steps.sum())  # a mean over fewer tokens
+    torch.testing.assert_close(gradients[False], gradients[True] * share, atol=1e-6, rtol=1e-3)
+    agent = GRPO(LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, drop_equal_groups=True)
+    episodes.rewards = torch.zeros_like(rewards)
+    metrics = agent.update(episodes)
+    assert metrics["train/equal_groups"] == 1.0
+    assert metrics["train/grad_norm"] == 0.0
 
 
 def test_grpo_advantages_by_hand():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from textgym_agents.losses import (
     clip_metrics,
     clipped_surrogate_loss,
+    clipped_weight_loss,
     estimated_kl,
     exact_kl,
     explained_variance,
@@ -17,6 +18,7 @@ from textgym_agents.losses import (
     normalized,
     path_inconsistency,
     policy_gradient_loss,
+    sequence_surrogate_loss,
     td_loss,
     value_loss,
 )
@@ -160,6 +162,26 @@ def test_leave_one_out_is_the_mean_of_the_others_and_zero_alone():
     ]
 
 
+def test_one_ratio_of_a_text_is_the_geometric_mean_of_its_tokens_and_is_clipped_as_a_whole():
+    ratios = torch.tensor([[2.0, 0.5, 1.0], [1.5, 1.5, 9.0]])
+    log_probs = ratios.log().requires_grad_()
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    advantages = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
+    losses = sequence_surrogate_loss(log_probs, torch.zeros(2, 3), advantages, mask, 0.2)
+    # 1 of the first, since 2 * 0.5 * 1 = 1; 1.5 of the second, clipped to 1.2, times the advantage 2
+    torch.testing.assert_close(losses[mask], torch.tensor([-1.0, -1.0, -1.0, -2.4, -2.4]))
+    (gradient,) = torch.autograd.grad(losses[mask].sum(), log_probs)
+    # each of the 3 losses moves by a third with each log-probability; the clipped text has no gradient
+    torch.testing.assert_close(gradient, torch.tensor([[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0]]))
+
+
+def test_clipped_weights_leave_every_token_its_gradient():
+    log_probs = torch.tensor([[1.5, 0.5, 1.1]]).log().requires_grad_()
+    losses = clipped_weight_loss(log_probs, torch.zeros(1, 3), torch.tensor([[1.0, -1.0, 2.0]]), 0.2, 0.3)
+    (gradient,) = torch.autograd.grad(losses.sum(), log_probs)
+    torch.testing.assert_close(gradient, -torch.tensor([[1.3, -0.8, 2.2]]))  # -clip(w) A
+
+
 def test_clipped_surrogate_by_hand_with_its_gradient():
     log_probs = torch.log(torch.tensor([[1.5, 1.5, 0.5, 1.1]])).requires_grad_()
     advantages = torch.tensor([[1.0, -1.0, -1.0, 2.0]])
@@ -255,6 +277,8 @@ WRONG_SHAPES = {
     "policy gradient": lambda: policy_gradient_loss(BT, B),
     "clipped surrogate, advantages": lambda: clipped_surrogate_loss(BT, BT, B, 0.2),
     "clipped surrogate, old": lambda: clipped_surrogate_loss(BT, B, BT, 0.2),
+    "clipped weight, advantages": lambda: clipped_weight_loss(BT, BT, B, 0.2),
+    "sequence surrogate, mask": lambda: sequence_surrogate_loss(BT, BT, BT, B.bool(), 0.2),
     "value": lambda: value_loss(BT, B),
     "clipped value": lambda: value_loss(BT, BT, B, 0.2),
     "KL": lambda: estimated_kl("k1", BT, B),
