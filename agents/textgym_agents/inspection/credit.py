@@ -48,10 +48,11 @@ def leave_one_out(
         ScorerError: If the scorer fails on one of the texts.
         ValueError: If there is not one sample per episode.
 
-    >>> import gymnasium, textgym
+    >>> import gymnasium, textgym, torch
     >>> from textgym_agents import LMPolicy, collect
     >>> env = gymnasium.make_vec("ProbeCopy-v0", num_envs=1)
-    >>> episodes = collect(env, LMPolicy(textgym.lm.random_lm(5)), 1, seed=0)
+    >>> policy, generator = LMPolicy(textgym.lm.random_lm(5)), torch.Generator().manual_seed(0)
+    >>> episodes = collect(env, policy, 1, seed=0, generator=generator)
     >>> credit = leave_one_out(lambda text: float(len(text)), episodes, env.unwrapped.tokenizer)
     >>> credit[0, 0] == float(len(env.unwrapped.tokenizer.decode(episodes.ids[0, 3:4].tolist())))
     np.True_
