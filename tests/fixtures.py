@@ -53,9 +53,14 @@ EPSILON_GREEDY = {
 """Settings of DQN for a small vocabulary."""
 
 
+def textbook_q_policy(model: Any, **settings: Any) -> QPolicy:
+    """Return a Q-function without a language to keep: all of the model is trained, and every token is plausible."""
+    return QPolicy(model, **{"lm_prior": False, "head_gradient": True, "min_p": 0.0} | settings)
+
+
 def small_q_policy(seed: int = 0, **settings: Any) -> QPolicy:
-    """Return a Q-function of the small vocabulary, where there is no language to keep: all of it is trained."""
-    return QPolicy(small_lm(seed), **{"lm_prior": False, "head_gradient": True, "min_p": 0.0} | settings)
+    """Return a textbook Q-function of the small vocabulary."""
+    return textbook_q_policy(small_lm(seed), **settings)
 
 
 def share_of_b(completion: str) -> float:

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 import textgym
-from fixtures import ONE_SEED_AND_TWO_SLOW, TOKENIZER, slow_but, small_lm
+from fixtures import EPSILON_GREEDY, ONE_SEED_AND_TWO_SLOW, TOKENIZER, slow_but, small_lm, textbook_q_policy
 from textgym import TextGenVecEnv
 from textgym.constraints import BanTokens
 from textgym.lm import random_lm
@@ -573,7 +573,7 @@ def greedy_return(policy):
 LEARNERS = {
     "reinforce": (Reinforce, LMPolicy, ReinforceConfig, {"kl_coef": 0.0}),
     "ppo": (PPO, LMPolicy, PPOConfig, {"kl_coef": 0.0, "ent_coef": 0.01}),
-    "dqn": (DQN, QPolicy, DQNConfig, {}),
+    "dqn": (DQN, textbook_q_policy, DQNConfig, EPSILON_GREEDY | {"num_episodes": 64}),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.logger import configure
 
-from fixtures import TOKENIZER, make_env, share_of_b, small_lm, small_q_policy
+from fixtures import EPSILON_GREEDY, TOKENIZER, make_env, share_of_b, small_lm, small_q_policy
 from textgym import TextGenVecEnv
 from textgym.scorers import Scorer, WeightedSum
 from textgym_agents import (
@@ -187,7 +187,9 @@ HEALTHY = {
     "Reinforce": lambda: reinforce(env={"scorer": two_components(1.0)}, kl_coef=0.1),
     "PPO": lambda: ppo(kl_coef=0.1),
     "GRPO": lambda: grpo(share_of_b),
-    "DQN": lambda: DQN(small_q_policy(), make_env(32, scorer=ShareOfB()), num_episodes=32, gradient_steps=2),
+    "DQN": lambda: DQN(
+        small_q_policy(), make_env(32, scorer=ShareOfB()), num_episodes=32, gradient_steps=2, **EPSILON_GREEDY
+    ),
 }
 
 
