@@ -128,7 +128,7 @@ def test_saving_and_loading_behaviour_cloning_in_the_middle_changes_nothing(data
 
 
 @pytest.mark.parametrize("seed", ONE_SEED_AND_TWO_SLOW)
-@pytest.mark.parametrize(("group_size", "top_fraction"), [(1, 0.25), (8, 0.125)])
+@pytest.mark.parametrize(("group_size", "top_fraction"), [(1, 0.25), pytest.param(8, 0.125, marks=pytest.mark.slow)])
 def test_expert_iteration_reaches_ninety_percent_of_the_optimum(seed, group_size, top_fraction):
     agent = expert_of(seed, make_env(32, group_size=group_size), top_fraction=top_fraction)
     assert mean_return(agent.policy) < 0.25

@@ -105,7 +105,7 @@ def test_values_of_all_states_are_those_of_dynamic_programming(name):
     check_exact(result.values, result.standard_errors, solution.values)
 
 
-@pytest.mark.parametrize("name", slow_but(SETTINGS, "potential", "masks", "k3"))
+@pytest.mark.parametrize("name", slow_but(SETTINGS, "potential", "masks"))
 def test_q_values_of_all_valid_actions_are_those_of_dynamic_programming(name):
     policy, env, solution, gamma = solved(name)
     if not solution.action_masks.all():

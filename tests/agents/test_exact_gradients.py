@@ -192,7 +192,7 @@ def test_the_expected_step_with_the_others_as_baseline_is_the_exact_gradient():
     np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("variant", "same"), [("gspo", "grpo"), ("cispo", "dapo")])
+@pytest.mark.parametrize(("variant", "same"), [("gspo", "grpo"), pytest.param("cispo", "dapo", marks=pytest.mark.slow)])
 def test_the_expected_first_step_of_other_ratios_is_that_of_the_same_mean(variant, same):
     env = make(group_size=2)
     steps = [expected_group_step(grpo(Table(env), env, 2, variant=name), 2) for name in (variant, same)]

@@ -51,7 +51,7 @@ def mean_log_prob(model, prompt, text):
 # Fluency
 
 
-@pytest.mark.parametrize("scale", ["log_prob", "probability"])
+@pytest.mark.parametrize("scale", ["log_prob", pytest.param("probability", marks=pytest.mark.slow)])
 def test_a_small_model_fulfils_the_contract(scale):
     model = random_lm(TINY.vocab_size, window=96)
     report = check_scorer(Fluency(model, tokenizer=TINY, scale=scale), prefers=[])

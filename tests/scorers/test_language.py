@@ -218,6 +218,7 @@ def test_a_completion_can_continue_the_sentence_of_the_prompt():
     assert scores(Grammar(after_prompt=True), " ran to the the dog.", **columns) == [pytest.approx(4 / 5)]
 
 
+@pytest.mark.slow
 def test_long_text_without_spaces_needs_little_memory():
     # Without truncation, the spell checker takes a gigabyte for 2,000 different letters, and aborts on 100,000.
     code = """

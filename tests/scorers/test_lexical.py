@@ -544,6 +544,7 @@ def test_last_pieces_concatenate_to_the_text(case):
         assert texts == batch.completions
 
 
+@pytest.mark.slow
 @given(token_rows(), st.integers(0, 24))
 @settings(max_examples=200, deadline=None)
 def test_incremental_scores_equal_the_score_of_the_whole_text(case, start):

@@ -657,7 +657,7 @@ def test_a_checker_rejects_invalid_arguments(function, options, error, message):
         ValidJSON(),
         ValidJSON("first", "object"),
         JSONSchema(SCHEMA, "first", partial=True),
-        MathAnswer(),
+        pytest.param(MathAnswer(), marks=pytest.mark.slow),
         checker_of(lambda completion: len(completion) % 2),
     ],
     ids=lambda scorer: type(scorer).__name__,

@@ -55,6 +55,7 @@ def test_every_task_keeps_the_contract(task):
     check_task(task)
 
 
+@pytest.mark.slow
 def test_a_task_keeps_the_contract_with_other_keywords():
     check_text_env("TextGenDialogue-v0", num_envs=2, level=3, reward="terminal", observation="dict", max_turns=2)
 

@@ -12,6 +12,8 @@ from world.scene import build_scene
 from world.translation import PATTERNS, Writer, sentence_pair
 from world.vocabulary import adjectives, deeds, spots, things
 
+pytestmark = pytest.mark.slow  # the world is frozen: digests in the default tests tell whether it changed
+
 NADIA, ROSA, TOM, OMAR = (
     Character("Nadia", True), Character("Rosa", True), Character("Tom", False), Character("Omar", False),
 )  # fmt: skip

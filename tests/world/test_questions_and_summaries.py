@@ -16,6 +16,8 @@ from world.shopping import shopping
 from world.translation import sentence_pair
 from world.vocabulary import NUMBERS, deeds, spots, things, things_for, words
 
+pytestmark = pytest.mark.slow  # the world is frozen: digests in the default tests tell whether it changed
+
 SEED = 3
 LEVELS = (1, 2, 3)
 

@@ -20,6 +20,8 @@ from world.plots import all_plots, read_plots
 from world.realisation import phrases
 from world.scene import MEN, SURNAMES, WOMEN
 
+pytestmark = pytest.mark.slow  # the world is frozen: digests in the default tests tell whether it changed
+
 SINGULAR_OR_PLURAL = re.compile(
     r"\b(I is|I are|I has|he are|she are|they was|they is|we was|you is|he have|she have|There was footsteps|"
     r"he were late|she were late)\b"
