@@ -36,8 +36,8 @@ class QPolicy(BasePolicy):
     maximum of Q would otherwise be that of its errors in tokens that were never tried (Fujimoto et al. 2019, Off-policy
     deep reinforcement learning without exploration, arXiv:1812.02900).
 
-    The settings of the language model have no default that suits both sources of Q: None takes the first one with a
-    head, the second one with ``q_from="logits"``.
+    ``lm_prior``, ``min_p`` and ``head_gradient`` are by default True, 0.2 and False with a head, which keeps the
+    language model as it is, and False, 0 and True with ``q_from="logits"``.
 
     Args:
         model: ``"tiny"``, a Hugging Face name, a local folder, a GGUF file or a loaded model, which is trained in
@@ -47,10 +47,9 @@ class QPolicy(BasePolicy):
             logits are far from any return, and fitting them to returns destroys the language model.
         dueling: Whether Q(s, a) = V(s) + A(s, a) - mean of A(s, .) over the valid actions (Wang et al. 2016,
             arXiv:1511.06581), with A from ``q_from`` and V a second head.
-        head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen. False,
-            True.
-        lm_prior: Whether acting with a temperature weighs tokens by the language model's distribution. True, False.
-        min_p: Least probability of a plausible token, as a fraction of the likeliest token's; 0 allows all. 0.2, 0.
+        head_gradient: Whether the loss also trains the model under a head. Off, the model's weights are frozen.
+        lm_prior: Whether acting with a temperature weighs tokens by the language model's distribution.
+        min_p: Least probability of a plausible token, as a fraction of the likeliest token's; 0 allows all.
         **kwargs: Keywords of ``LMBackbone``: ``dtype``, ``device``, ``autocast``, ``trainable_layers``, ``lora``.
 
     Attributes:

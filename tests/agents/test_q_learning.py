@@ -249,6 +249,32 @@ def test_a_single_q_value_that_is_nan_raises(epsilon, deterministic):
         policy.act(np.array([[0, 1, 8]]), deterministic=deterministic)
 
 
+def test_only_tokens_that_the_language_model_finds_plausible_are_chosen_and_count_in_the_maximum():
+    model = small_lm()
+    model.transformer.wte.weight.data *= 1.4  # less uniform
+    policy = QPolicy(model, min_p=0.6)
+    torch.nn.init.normal_(policy.q_head[1].weight, std=3.0, generator=generator())
+    policy.temperature, policy.epsilon = 0.5, 0.3
+    episodes = episodes_of(policy, 64)
+    with torch.no_grad():
+        q, preferences = policy.evaluate(episodes)
+        logits, _ = policy.backbone.states(episodes.ids, *episodes.states(), episodes.prompt_lengths)
+    probabilities = logits.softmax(dim=-1)
+    is_plausible = probabilities >= 0.6 * probabilities.amax(dim=-1, keepdim=True)
+    assert 0.2 < float(is_plausible.float().mean()) < 0.9
+    assert torch.equal(preferences > -torch.inf, is_plausible)
+    assert bool(is_plausible.gather(1, episodes.actions()[:, None]).all())  # with epsilon too
+    assert not bool(is_plausible.gather(1, q.argmax(dim=-1, keepdim=True)).all())  # Q alone would take others
+    assert bool(q.isfinite().all())
+
+
+def test_min_p_is_a_fraction():
+    with pytest.raises(ValueError, match=r"min_p must be from 0 to 1, got 1\.5"):
+        QPolicy(small_lm(), min_p=1.5)
+    with pytest.raises(ValueError, match=r"min_p .* need q_from='head'"):
+        QPolicy(small_lm(), q_from="logits", min_p=0.1)
+
+
 def test_without_head_gradient_the_model_under_the_head_stays_as_it_was():
     agent = dqn(policy=small_q_policy(head_gradient=False)).learn(200)
     assert torch.equal(agent.policy.model.transformer.wte.weight, small_lm().transformer.wte.weight)
