@@ -139,9 +139,8 @@ def sequence_surrogate_loss(
     """
     check_equal_shapes(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask)
     differences = torch.where(mask, log_probs - old_log_probs, 0.0)
-    ratio = (differences.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    means = (differences.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).expand_as(differences)
+    return clipped_surrogate_loss(means, torch.zeros_like(means), advantages, clip_range, clip_range_high)
 
 
 def clipped_weight_loss(
