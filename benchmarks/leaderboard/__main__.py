@@ -24,6 +24,7 @@ except ImportError as error:
     raise ImportError(f"the leaderboard needs the extras: {install_hint('agents,sb3,scorers')}") from error
 
 import torch
+
 from entries import ENTRIES, TIMESTEPS
 from report import BASELINE, STUDENT_T, summarise, versions, write_report
 from runs import FinishedRuns, run_all, run_specs, untrained_scores

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from entries import ENTRIES, UNTRAINED
 from matplotlib.figure import Figure
 
+from entries import ENTRIES, UNTRAINED
 from textgym.tasks import find_task
 
 BASELINE = "sampled LM"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from entries import ENTRIES, NO_BEST_TURN, TIMESTEPS, Entry, RunSpec, settings_of, task_env
 
+from entries import ENTRIES, NO_BEST_TURN, TIMESTEPS, Entry, RunSpec, settings_of, task_env
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 from textgym_agents import collect, env_seed
