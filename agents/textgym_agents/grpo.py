@@ -140,8 +140,7 @@ class GRPO(OnlineAgent):
         steps = []
         for minibatch in self.minibatches(used, config.batch_size, config.n_epochs):
             steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
-        returns = discounted_returns(rewards, episodes.num_steps, config.gamma)[:, :1].expand_as(rewards)
-        imitation = self.imitation.update(self, episodes, returns - leave_one_out(returns, episodes.groups()))
+        imitation = self.imitation.update(self, episodes)
         metrics = mean_metrics(steps) | {"train/equal_groups": float(is_equal.float().mean())}
         return metrics | imitation | self.kl.adapt(episodes)
 

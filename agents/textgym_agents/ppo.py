@@ -120,7 +120,7 @@ class PPO(OnlineAgent):
                 break
 
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
-        imitation = self.imitation.update(self, episodes, returns - episodes.values)
+        imitation = self.imitation.update(self, episodes)
         self.critic.update(episodes, returns, config.gamma)
         return mean_metrics(steps) | imitation | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 

@@ -18,8 +18,7 @@ class EpisodeReplay:
     """The last ``capacity`` episodes, in arrays that grow until they are full.
 
     Rows have the width of the longest text: an episode takes 4 bytes per token, 12 per step for reward, log-probability
-    and position, 4 more for its advantage if that is known, and V / 8 if masks are recorded. Values and infos are not
-    stored.
+    and position, and V / 8 per step if masks are recorded. Values and infos are not stored.
 
     Args:
         capacity: Maximum number of episodes; new ones then replace the oldest.
@@ -43,11 +42,11 @@ class EpisodeReplay:
         """Append B episodes, in time independent of the number stored.
 
         Raises:
-            ValueError: If only the new or only the stored episodes have masks or advantages.
+            ValueError: If only the new or only the stored episodes have masks.
         """
         new = _stored(episodes[-self.capacity :] if len(episodes) > self.capacity else episodes)
         if self._arrays and new.keys() != self._arrays.keys():
-            raise ValueError("episodes with and without action masks or advantages do not fit into one replay")
+            raise ValueError("episodes with and without action masks do not fit into one replay")
         count = len(new["num_steps"])
         indices = (self._next + np.arange(count)) % self.capacity
         for name, rows in new.items():
@@ -67,15 +66,13 @@ class EpisodeReplay:
         chosen = torch.randint(self._size, (num_episodes,), generator=generator, device=generator.device)
         rows = {name: array[chosen.cpu().numpy()] for name, array in self._arrays.items()}
         width, longest = int(rows["text_lengths"].max()), int(rows["num_steps"].max())
-        columns = [name for name in ("rewards", "log_probs", "advantages") if name in rows]
-        steps = {name: torch.from_numpy(rows[name][:, :longest]) for name in columns}
+        steps = {name: torch.from_numpy(rows[name][:, :longest]) for name in ("rewards", "log_probs")}
         return Episodes(
             ids=torch.from_numpy(rows["ids"][:, :width].astype(np.int64)),
             prompt_lengths=torch.from_numpy(rows["prompt_lengths"]),
             num_steps=torch.from_numpy(rows["num_steps"]),
             rewards=steps["rewards"],
             log_probs=steps["log_probs"],
-            advantages=steps.get("advantages"),  # type: ignore[arg-type]  # None if unknown, as in Episodes
             values=torch.zeros_like(steps["rewards"]),
             truncated=torch.from_numpy(rows["truncated"]),
             action_masks=rows["action_masks"][:, :longest] if "action_masks" in rows else None,
@@ -99,9 +96,7 @@ class EpisodeReplay:
 
 def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
     """Return the arrays to store of B episodes."""
-    known = {} if episodes.action_masks is None else {"action_masks": episodes.action_masks}
-    if episodes.advantages is not None:
-        known["advantages"] = episodes.advantages.numpy()
+    masks = {} if episodes.action_masks is None else {"action_masks": episodes.action_masks}
     return {
         "ids": episodes.ids.numpy().astype(np.int32),
         "prompt_lengths": episodes.prompt_lengths.numpy(),
@@ -111,7 +106,7 @@ def _stored(episodes: Episodes) -> dict[str, npt.NDArray[np.generic]]:
         "truncated": episodes.truncated.numpy(),
         "positions": episodes.positions.numpy().astype(np.int32),
         "text_lengths": episodes.text_lengths.numpy(),
-        **known,
+        **masks,
     }
 
 

@@ -9,11 +9,11 @@ import torch
 from textgym_agents.agent import Agent
 from textgym_agents.config import AgentConfig, check_settings
 from textgym_agents.episodes import Episodes
-from textgym_agents.losses import masked_mean, policy_gradient_loss
+from textgym_agents.losses import policy_gradient_loss
 from textgym_agents.replay import EpisodeReplay
-from textgym_agents.returns import best_of_groups
+from textgym_agents.returns import best_of_groups, group_statistics
 
-__all__ = ["SelfImitation", "SelfImitationConfig"]
+__all__ = ["SelfImitation", "SelfImitationConfig", "imitation_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,34 @@ class SelfImitationConfig(AgentConfig):
         )
 
 
+def imitation_weights(returns: torch.Tensor, new_returns: torch.Tensor) -> torch.Tensor:
+    """Return max(R - mean, 0) / deviation of old returns, with mean and deviation of those of the newest batch.
+
+    Args:
+        returns: (B,) float, R of old texts.
+        new_returns: (K,) float, of what the policy writes by now.
+
+    Returns:
+        (B,) float, 0 where the new returns are all equal.
+
+    >>> imitation_weights(torch.tensor([4.0, 2.0, 1.0]), torch.tensor([1.0, 3.0]))
+    tensor([2., 0., 0.])
+    """
+    deviation = new_returns.double().std(correction=0)
+    excess = (returns - new_returns.mean()).clamp(min=0)
+    return excess / deviation.to(returns.dtype) if deviation > 0 else torch.zeros_like(returns)
+
+
 class SelfImitation:
     """A buffer of successes, and one gradient step per update that imitates some of them.
 
-    A success is the best text of its group, of episodes without groups every text, if its return exceeds the baseline.
-    The step minimises the mean of -w_t log pi(a_t|s_t), where w_t = max(A_t, 0) of the update that the text is from,
-    divided by the mean of the minibatch, so that the scale of the rewards does not matter.
+    A success is the best text of its group if it scored above the group's mean, of episodes without groups every text
+    above the mean of the batch. The step minimises the mean over steps of -w log pi(a_t|s_t) with
+    w = max(R - mean, 0) / deviation, where R is the return of the old text, mean and deviation those of the returns of
+    the newest batch: a text is imitated only as long as it is better than what the policy writes by now.
 
-    Source: Oh et al. 2018, Self-imitation learning (arXiv:1806.05635). Differences: advantages are not computed again
-    as the baseline rises, V is not trained on old texts, and of a group only the best text is kept.
+    Source: Oh et al. 2018, Self-imitation learning (arXiv:1806.05635). Differences: the mean return of the newest batch
+    stands for V(s_t), V is not trained on old texts, and of a group only the best text is kept.
 
     Attributes:
         successes: The buffer.
@@ -56,39 +75,37 @@ class SelfImitation:
         self.successes = EpisodeReplay(config.imitation_buffer_size)
         self._config = config
 
-    def update(self, agent: Agent, episodes: Episodes, advantages: torch.Tensor) -> dict[str, float]:
+    def update(self, agent: Agent, episodes: Episodes) -> dict[str, float]:
         """Keep the successes among B episodes, take a step on some of all of them, and return metrics.
-
-        Args:
-            agent: The agent, whose policy, optimizer and generator are used.
-            episodes: The episodes of the update.
-            advantages: (B, T) advantages, not normalized: returns minus a baseline.
 
         Raises:
             FloatingPointError: If the gradient is not finite; the weights are unchanged.
         """
         if self._config.imitation_coef == 0:
             return {}
+        returns = episodes.returns
         is_grouped = "group" in episodes.infos[0]
-        groups = episodes.groups() if is_grouped else torch.arange(len(episodes))
-        best = best_of_groups(episodes.returns, groups, 1e-9)  # 1 of each
-        best = best[(advantages[best, 0] > 0).numpy()]
+        best = best_of_groups(returns, episodes.groups() if is_grouped else torch.arange(len(episodes)), 1e-9)
+        means = group_statistics(returns, episodes.groups())[0]
+        best = best[(returns > means)[best].numpy()]
         if best.size:
-            kept = episodes[best]
-            kept.advantages = advantages[best].clamp(min=0.0)
-            self.successes.add(kept)
+            self.successes.add(episodes[best])
+        metrics = {"train/imitation_episodes": float(len(self.successes))}
         if not len(self.successes):
-            return {"train/imitation_episodes": 0.0}
+            return metrics
         minibatch = self.successes.sample(self._config.imitation_batch_size, agent.generator)
-        weights = self._config.imitation_coef / masked_mean(minibatch.advantages, minibatch.mask)
-        minibatch.advantages = weights * minibatch.advantages
+        weights = self._config.imitation_coef * imitation_weights(minibatch.returns, returns)
+        if not weights.any():
+            return metrics
 
         def loss(part: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return policy_gradient_loss(agent.policy.evaluate(part).log_probs, part.advantages), {}
+            log_probs = agent.policy.evaluate(part).log_probs
+            return policy_gradient_loss(log_probs, part.advantages), {}
 
-        metrics = agent.backward(minibatch, loss)
+        minibatch.advantages = weights[:, None].expand_as(minibatch.rewards)
+        metrics["train/imitation_loss"] = agent.backward(minibatch, loss)["train/loss"]
         agent.optimizer_step()
-        return {"train/imitation_loss": metrics["train/loss"], "train/imitation_episodes": float(len(self.successes))}
+        return metrics
 
     def save(self, folder: Path) -> None:
         """Write the buffer into the folder."""
