@@ -112,6 +112,14 @@ def components(scorer, *completions, **columns):
     return {name: column.tolist() for name, column in scores.components.items()}
 
 
+@pytest.mark.parametrize(("weights", "expected"), [((1.0, 0.0), [2.0, NAN]), ((0.0, 0.0), [0.0, 0.0])])
+def test_a_score_of_weight_zero_does_not_apply_alone(weights, expected):
+    tables = {"counted": Table(a=2.0, b=None), "reported": Table(a=3.0, b=4.0)}
+    scorer = WeightedSum({name: (table, weight) for (name, table), weight in zip(tables.items(), weights, strict=True)})
+    np.testing.assert_array_equal(values(scorer, *"ab"), expected)
+    np.testing.assert_array_equal(components(scorer, *"ab")["reported"], [3.0, 4.0])
+
+
 FIRST = {"a": 0.5, "b": -2.0, "c": None, "d": None}
 SECOND = {"a": 3.0, "b": 4.0, "c": 0.25, "d": None}
 

@@ -4,6 +4,7 @@ base        Task, a declaration, and the table of tasks by name
 text_tasks  story continuation, translation, question answering, summarisation
 dialogue    a shop assistant and a simulated customer
 shop        the simulated customer of the dialogue task; shop_replies parses what the assistant says
+word_pairs  fluency of translations, naturalness of the shop assistant
 words       nouns and colours of the built-in data
 keywords    environment keywords of a task
 prompts     prompt sources: a task's own data by split and level, the user's data

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.batch import TextBatch
-from textgym.scorers.base import Scorer
+from textgym.scorers import Scorer, WeightedSum
 from textgym.tasks.base import Page, Row, Task, data_file, register_task
 from textgym.tasks.shop import ShoppingGoal, customer_reply, optimal_reply, progress
+from textgym.tasks.word_pairs import WordPairs, shop_sentences
 from textgym.users import Reply, ScriptedUser
 
 __all__ = ["GoalProgress"]
@@ -41,6 +42,11 @@ class GoalProgress(Scorer):
         return np.array(scores, dtype=np.float64)
 
 
+def dialogue_scorer() -> Scorer:
+    """Return the progress towards the goal; the naturalness of the agent's turns is only reported."""
+    return WeightedSum({"goal_progress": (GoalProgress(), 1.0), "naturalness": (WordPairs(shop_sentences), 0.0)})
+
+
 def customer(row: Mapping[str, Any], agent_turns: Sequence[str]) -> Reply:
     """Return the simulated customer's reply.
 
@@ -69,7 +75,7 @@ register_task(
         instruction="You are a shop assistant. Answer each customer in one short sentence. If the customer says "
         '"Two red apples, please." you say "Here are two red apples." If you do not know how many or which colour or '
         'kind, ask. {setting} Customer: "{opening}"',
-        scorer=GoalProgress,
+        scorer=dialogue_scorer,
         expert=expert,
         keywords={
             "user": ScriptedUser(customer),
@@ -95,7 +101,8 @@ register_task(
             ),
             rewards="At the end of each turn the change of the score, which is the share of the goal that is reached "
             'minus 0.25 per mistake: the return is the final score, in [0, 1]. ``reward="terminal"`` gives all of it '
-            "at the end.",
+            'at the end. ``info["scores"]`` also has, with weight 0, ``naturalness``: the share of the pairs of '
+            "adjacent words of the agent that occur in phrases of a shop assistant; repeated sentences have none.",
             ends='Terminated with ``end_reason`` ``"success"`` or ``"failure"`` by the customer, after six turns '
             '(``"max_turns"``)',
             arguments=", and a ``user`` and ``scorer`` of your own: a function of the messages or "

@@ -24,6 +24,7 @@ from textgym.scorers import (
     WeightedSum,
 )
 from textgym.tasks.base import Page, Task, data_file, register_task
+from textgym.tasks.word_pairs import WordPairs, french_sentences
 from textgym.tasks.words import nouns
 
 # Story continuation: gym.make("TextGen-v0", task="topic") is one of five ----------------------------------------------
@@ -65,8 +66,15 @@ _story_task("format", partial(Regex, PLAIN_SENTENCES, mode="fullmatch"), ", all 
 
 
 def translation_scorer() -> Any:
-    """Return chrF with exact match; the probability of French is only reported."""
-    return WeightedSum({"chrf": (ChrF(), 0.7), "exact": (ExactMatch(), 0.3), "french": (Language("fr"), 0.0)})
+    """Return chrF with exact match; the probability of French and its fluency are only reported."""
+    return WeightedSum(
+        {
+            "chrf": (ChrF(), 0.7),
+            "exact": (ExactMatch(), 0.3),
+            "french": (Language("fr"), 0.0),
+            "fluency": (WordPairs(french_sentences), 0.0),
+        }
+    )
 
 
 register_task(
@@ -93,8 +101,9 @@ register_task(
                 "two clauses, questions, negation",
             ),
             rewards="At the last step ``0.7 chrF + 0.3 exact match`` with the reference, in [0, 1]; an exact "
-            'translation scores 1. The probability that the text is French is reported in ``info["scores"]`` with '
-            "weight 0.",
+            'translation scores 1. ``info["scores"]`` also has, with weight 0, ``french``, the probability that the '
+            "text is French, and ``fluency``, the share of its pairs of adjacent words that occur in correct French of "
+            "the training rows.",
             references="Popovic 2015, chrF: character n-gram F-score for automatic MT evaluation "
             "(aclanthology.org/W15-3049); Ranzato et al. 2016, Sequence level training with recurrent neural networks "
             "(arXiv:1511.06732).",

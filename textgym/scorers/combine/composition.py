@@ -18,7 +18,8 @@ __all__ = ["Gate", "Maximum", "Minimum", "Product", "Sequential", "WeightedSum",
 class WeightedSum(Composite):
     """The sum of ``weight * score`` over the scorers that apply; ``{name: weight}`` builds one.
 
-    NaN where none applies, as TRL sums reward functions. Range: that of the sums of some or all scores. Components are
+    NaN where none applies, as TRL sums reward functions; a scorer of weight 0 is only reported, and does not count as
+    one that applies unless all weights are 0. Range: that of the sums of some or all scores. Components are
     unweighted. Deterministic and incremental if all scorers are.
 
     Args:
@@ -43,10 +44,11 @@ class WeightedSum(Composite):
         """Return (B,) float64, the weighted sums."""
         summed = np.zeros(len(batch))
         applies = np.zeros(len(batch), dtype=np.bool_)
+        are_all_zero = not any(self.weights.values())
         for weight, scores in zip(self.weights.values(), totals, strict=True):
             present = ~np.isnan(scores)
             summed += np.where(present, weight * scores, 0.0)
-            applies |= present
+            applies |= present & (weight != 0 or are_all_zero)
         return summed if applies.all() else np.where(applies, summed, np.nan)
 
     @property
