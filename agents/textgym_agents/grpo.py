@@ -13,12 +13,14 @@ from textgym_agents.losses import (
     clip_metrics,
     clipped_surrogate_loss,
     clipped_weight_loss,
+    normalized,
     sequence_surrogate_loss,
 )
 from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
-from textgym_agents.returns import discounted_returns, group_statistics, leave_one_out
+from textgym_agents.returns import decoupled_advantages, discounted_returns, group_statistics, leave_one_out
 from textgym_agents.rollout import text_env
+from textgym_agents.score_components import component_scores, component_weights
 from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
 
 __all__ = ["GRPO", "GRPOConfig"]
@@ -41,6 +43,10 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     """Whether the advantage of a token uses the reward-to-go instead of the return of the whole text. The baseline is
     the group's reward-to-go at the same step, of ended texts that of their last step. Matters only with per-token
     rewards or a discount."""
+    normalize_components: bool = False
+    """Whether to divide each component of a weighted score by its own standard deviation in the group, before they are
+    added by their weights, and to normalize the sums over the batch (GDPO). What the return contains besides the score,
+    such as a KL penalty of estimator k1, is added undivided: ``kl_coef`` then is in deviations of a component."""
     n_epochs: int = 1
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = None
@@ -66,6 +72,12 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
             clip_range_high=(0, math.inf),
             ent_coef=(0, math.inf),
         )
+        if self.normalize_components and (self.return_to_go or self.variant in ("rloo", "dr_grpo")):
+            raise ValueError(
+                "normalize_components=True divides each component of a text's score by its deviation in the group: it "
+                "needs return_to_go=False and a variant other than 'rloo' and 'dr_grpo', which do not divide, got "
+                f"return_to_go={self.return_to_go} and variant={self.variant!r}"
+            )
 
 
 class GRPO(OnlineAgent):
@@ -91,14 +103,20 @@ class GRPO(OnlineAgent):
     clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025 (MiniMax-M1, arXiv:2506.13585) with ``clip_range=1.0``. They differ
     from ``"grpo"`` and ``"dapo"`` from the second gradient step of a batch on.
 
+    With ``normalize_components`` the advantages are those of Liu et al. 2026 (GDPO, arXiv:2601.05242): ``A = sum_k w_k
+    (S_k - mean of the group) / deviation of the group``, S_k being component k of the score and w_k its weight in the
+    environment's scorer; then A is normalized over the batch.
+
     The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
     deviation over the groups that hold y: on the MDP of two letters, EOS and three tokens that
-    ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient.
+    ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient. With
+    ``normalize_components`` f(y) is the mean of A over the batches that hold y.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have fewer than two episodes
-    or do not divide ``num_episodes``, or if it has a KL penalty too. An environment made of an id has groups of 8, or
-    of the next smaller divisor of ``num_episodes``, or one group if there is none.
+    or do not divide ``num_episodes``, if it has a KL penalty too, or if its scorer is no weighted sum with
+    ``normalize_components``. An environment made of an id has groups of 8, or of the next smaller divisor of
+    ``num_episodes``, or one group if there is none.
 
     Attributes:
         kl: The KL penalty against the initial policy.
@@ -119,6 +137,7 @@ class GRPO(OnlineAgent):
                 f"GRPO compares texts of one prompt: the environment needs a group_size of at least 2 that divides "
                 f"num_episodes={self.config.num_episodes}, got group_size={group_size}"
             )
+        self._weights_of_components = component_weights(self.env) if self.config.normalize_components else {}
 
     def _env_defaults(self) -> dict[str, Any]:
         divisors = [n for n in range(2, 9) if self.config.num_episodes % n == 0]
@@ -134,8 +153,7 @@ class GRPO(OnlineAgent):
         episodes.reference_log_probs = self.kl.log_probs(episodes)
         rewards = self.kl.penalized_rewards(episodes)
         episodes.advantages = self._advantages(episodes, rewards)
-        _, deviation, _ = group_statistics(episodes.returns, episodes.groups())
-        is_equal = deviation < _EQUAL
+        is_equal = self._is_equal(episodes)
         used = episodes[(~is_equal).numpy()] if config.drop_equal_groups and not is_equal.all() else episodes
         steps = []
         for minibatch in self.minibatches(used, config.batch_size, config.n_epochs):
@@ -156,8 +174,29 @@ class GRPO(OnlineAgent):
             returns = returns[:, :1].expand_as(returns)
         if self.config.variant == "rloo":
             return returns - leave_one_out(returns, episodes.groups())
+        if self.config.normalize_components:
+            return self._decoupled_advantages(episodes, returns)
         mean, deviation, _ = group_statistics(returns, episodes.groups())
         return (returns - mean) / (1.0 if self.config.variant == "dr_grpo" else deviation + 1e-4)
+
+    def _decoupled_advantages(self, episodes: Episodes, returns: torch.Tensor) -> torch.Tensor:
+        """Return (B, T) advantages with each component of the score normalized apart."""
+        weights = torch.tensor(list(self._weights_of_components.values()), dtype=torch.float64)
+        components = component_scores(episodes, self._weights_of_components)
+        discounts = self.config.gamma ** (episodes.num_steps - 1).double()
+        rest = returns[:, 0] - discounts * (components.nan_to_num() @ weights)
+        rest_mean, _, _ = group_statistics(rest, episodes.groups())
+        summed = decoupled_advantages(components, weights, episodes.groups()) + rest - rest_mean
+        advantages = normalized(summed, torch.ones_like(summed, dtype=torch.bool)).to(returns.dtype)
+        return advantages[:, None].expand_as(returns)
+
+    def _is_equal(self, episodes: Episodes) -> torch.Tensor:
+        """Return (B,) bool, True in groups whose returns, and components that are normalized apart, all but agree."""
+        values = [episodes.returns]
+        if self.config.normalize_components:
+            values += component_scores(episodes, self._weights_of_components).nan_to_num().unbind(dim=1)
+        deviations = [group_statistics(each, episodes.groups())[1] for each in values]
+        return torch.stack(deviations).amax(dim=0) < _EQUAL
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step before its weight, and its terms."""

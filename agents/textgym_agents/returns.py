@@ -13,6 +13,7 @@ import torch
 __all__ = [
     "best_of_groups",
     "check_equal_shapes",
+    "decoupled_advantages",
     "discounted_returns",
     "generalized_advantages",
     "group_statistics",
@@ -181,6 +182,37 @@ def best_of_groups(returns: torch.Tensor, groups: torch.Tensor, top_fraction: fl
         members = order[groups[order] == group]
         kept.append(members[: math.ceil(top_fraction * len(members))])
     return torch.cat(kept).sort().values.numpy()
+
+
+def decoupled_advantages(components: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Compute sum_k w_k (c_k - mean) / (deviation + 1e-4), with mean and deviation of component k over the group.
+
+    Each component of a score counts by its weight, whatever its spread. Divided by the deviation of their sum, one that
+    varies little in the group would hardly count, and different scores of equal sums would have equal advantages.
+
+    Args:
+        components: (B, K) float, the unweighted components; NaN where one does not apply, which then adds 0.
+        weights: (K,) float.
+        groups: (B,) int64, any numbers.
+
+    Returns:
+        (B,) float, of mean 0 in each group.
+
+    Source: Liu et al. 2026, GDPO (arXiv:2601.05242), before its normalization over the batch.
+
+    >>> components = torch.tensor([[0.0, 1.0], [0.0, 3.0], [9.0, 2.0]])
+    >>> decoupled_advantages(components, torch.tensor([1.0, 2.0]), torch.tensor([0, 0, 0])).round(decimals=2)
+    tensor([-3.1600,  1.7400,  1.4100])
+    """
+    if components.ndim != 2 or weights.shape != components.shape[1:] or groups.shape != components.shape[:1]:
+        raise ValueError(
+            f"components must be (B, K), weights (K,) and groups (B,), got {tuple(components.shape)}, "
+            f"{tuple(weights.shape)} and {tuple(groups.shape)}"
+        )
+    applies = ~components.isnan()
+    values = components.nan_to_num()
+    mean, deviation, _ = group_statistics(values, groups, applies)
+    return (torch.where(applies, (values - mean) / (deviation + 1e-4), 0.0) * weights).sum(dim=1)
 
 
 def lambda_returns(

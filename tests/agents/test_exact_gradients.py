@@ -200,25 +200,23 @@ def test_the_expected_first_step_of_other_ratios_is_that_of_the_same_mean(varian
     assert float(steps[0].abs().max()) > 1e-3
 
 
-@pytest.mark.slow
-def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
-    size = 3
-    env = make(group_size=size, reward="terminal")
-    policy = Table(env)
-    step = expected_group_step(grpo(policy, env, size), size)
-    # The score that it maximises: of each text, the mean of (R - mean) / (deviation + 1e-4) over all groups around it,
-    # divided by its length, and held constant.
+COMPONENTS = {"a": lambda text: math.sin(7 * len(text) + text.count("a")), "b": lambda text: 0.01 * text.count("b")}
+"""The second one varies little."""
+
+
+def gradient_of_own_score(policy, size, advantage):
+    """Return the gradient of E[f(y) / |y|], f(y) being the mean over all groups of ``size`` that hold the text y.
+
+    ``advantage`` maps the (size,) indices of the texts of groups, (size, M), to the (M,) advantages of the first text.
+    """
     text_scores = {}
     for prompt in np.flatnonzero(policy.solution.parents < 0):
         own = [text for text in texts_of(policy) if text[0] == prompt]
-        returns = [policy.solution.rewards[text[1], text[2]].sum() for text in own]
         probabilities = np.array([text[3] for text in own]) / policy.solution.probs[prompt]
         for i, text in enumerate(own):
             others = np.array(np.meshgrid(*[range(len(own))] * (size - 1))).reshape(size - 1, -1)
-            group = np.array(returns)[np.vstack([np.full(others.shape[1], i), others])]
-            advantages = (group[0] - group.mean(axis=0)) / (group.std(axis=0) + 1e-4)
-            key = (prompt, *text[2])
-            text_scores[key] = probabilities[others].prod(axis=0) @ advantages / len(text[2])
+            advantages = advantage(own, np.vstack([np.full(others.shape[1], i), others]))
+            text_scores[(prompt, *text[2])] = probabilities[others].prod(axis=0) @ advantages / len(text[2])
     starts = {tuple(policy.solution.ids[state]): state for state in np.flatnonzero(policy.solution.parents < 0)}
 
     def scorer(batch):
@@ -228,12 +226,63 @@ def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
             keys.append((starts[start], *ids))
         return np.array([text_scores.get(key, 0.0) for key in keys])
 
-    other = solve(make(reward="terminal", scorer=scorer), policy.logits)
-    np.testing.assert_allclose(step, other.policy_gradient(), rtol=0, atol=1e-8)
+    return solve(make(reward="terminal", scorer=scorer), policy.logits).policy_gradient()
+
+
+def of_group(values):
+    """Return (size, M) values minus the mean, divided by the deviation, of each column."""
+    return (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-4)
+
+
+@pytest.mark.slow
+def test_the_expected_step_of_grpo_is_the_gradient_of_a_score_of_its_own():
+    size = 3
+    env = make(group_size=size, reward="terminal")
+    policy = Table(env)
+
+    def advantage(texts, groups):
+        returns = np.array([policy.solution.rewards[text[1], text[2]].sum() for text in texts])
+        return of_group(returns[groups])[0]
+
+    step = expected_group_step(grpo(policy, env, size), size)
+    np.testing.assert_allclose(step, gradient_of_own_score(policy, size, advantage), rtol=0, atol=1e-8)
     # The angle to the gradient of the expected return, as documented.
     step, exact = step.numpy().ravel(), policy.solution.policy_gradient().ravel()
     angle = math.degrees(math.acos(step @ exact / np.linalg.norm(step) / np.linalg.norm(exact)))
     assert f"{angle:.1f} degrees" in GRPO.__doc__
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_with_normalized_components_it_is_that_of_another_score(size):
+    weights = {"a": 1.0, "b": 2.0}
+    scorer = {name: (COMPONENTS[name], weight) for name, weight in weights.items()}
+    env = make(group_size=size, reward="terminal", scorer=scorer)
+    policy = Table(env)
+    values = {}  # of each component, by state and last action
+    for name, component in COMPONENTS.items():
+        values[name] = solve(make(reward="terminal", scorer=component), policy.logits).rewards
+    agent = grpo(policy, env, size, normalize_components=True)
+
+    def scores(text, name):
+        return values[name][text[1][-1], text[2][-1]]
+
+    def advantage(texts, groups):
+        parts = [
+            weight * of_group(np.array([scores(text, name) for text in texts])[groups])
+            for name, weight in weights.items()
+        ]
+        summed = sum(parts)
+        return ((summed - summed.mean(axis=0)) / (summed.std(axis=0) + 1e-8))[0]  # the batch is one group
+
+    expected = torch.zeros_like(policy.table)
+    for texts, probability in groups_of(policy, size):
+        episodes = episodes_of(policy, texts)
+        for info, text in zip(episodes.infos, texts, strict=True):
+            info["scores"] = {name: scores(text, name) for name in weights}
+        expected += probability * step_of(agent, episodes)
+    wanted = gradient_of_own_score(policy, size, advantage)
+    np.testing.assert_allclose(expected, wanted, rtol=0, atol=1e-8)
+    assert np.abs(wanted).max() > 1e-2
 
 
 def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalised_return():

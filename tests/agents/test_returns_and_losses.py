@@ -23,6 +23,7 @@ from textgym_agents.losses import (
     value_loss,
 )
 from textgym_agents.returns import (
+    decoupled_advantages,
     discounted_returns,
     generalized_advantages,
     group_statistics,
@@ -173,6 +174,22 @@ def test_one_ratio_of_a_text_is_the_geometric_mean_of_its_tokens_and_is_clipped_
     (gradient,) = torch.autograd.grad(losses[mask].sum(), log_probs)
     # each of the 3 losses moves by a third with each log-probability; the clipped text has no gradient
     torch.testing.assert_close(gradient, torch.tensor([[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0]]))
+
+
+def test_each_component_is_divided_by_its_own_deviation_in_its_group():
+    nan = math.nan
+    components = torch.tensor([[0.0, 7.0], [200.0, 7.0], [1.0, nan], [3.0, 0.0], [5.0, 0.02]])
+    groups = torch.tensor([4, 4, 8, 8, 8])
+    # Group 4: -1, 1 and equal ones. Group 8: deviation sqrt(8 / 3) around 3; -1 and 1, each of deviation 0.01 + 1e-4.
+    first = 2 / math.sqrt(8 / 3)
+    expected = torch.tensor([-1.0, 1.0, -first, -0.5 / 1.01, first + 0.5 / 1.01])
+    found = decoupled_advantages(components, torch.tensor([1.0, 0.5]), groups)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+    # An eighth of the deviation: a component counts by its weight, whatever its scale.
+    scaled = decoupled_advantages(components * torch.tensor([1.0, 8.0]), torch.tensor([1.0, 0.5]), groups)
+    torch.testing.assert_close(found, scaled, atol=1e-2, rtol=0)
+    with pytest.raises(ValueError, match=r"weights \(K,\) and groups \(B,\), got \(5, 2\), \(3,\) and \(5,\)"):
+        decoupled_advantages(components, torch.ones(3), groups)
 
 
 def test_clipped_weights_leave_every_token_its_gradient():
