@@ -1,7 +1,8 @@
 """Whole episodes as arrays: token ids, and rewards, log-probabilities and values of each action."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,6 +151,20 @@ class Episodes:
             texts=self.texts,
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Episodes"]) -> "Episodes":
+        """Return the episodes of all parts, one after the other, padded to the longest.
+
+        Tokenizer, vocabulary and texts of tokens are those of the first part.
+
+        Raises:
+            ValueError: If there are no parts, or only some of them have a column, such as advantages.
+        """
+        if not parts:
+            raise ValueError("concatenate needs at least one part, got none")
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        return cls(**{name: _concatenated(name, values) for name, values in columns.items()})
+
     def groups(self) -> torch.Tensor:
         """Return (B,) int64, the group of each episode; one group where the environment has none."""
         return torch.tensor([int(info.get("group", 0)) for info in self.infos])
@@ -202,6 +217,31 @@ class Episodes:
         if len(flat) > num_steps:
             last_values[self.truncated] = flat[num_steps:].float().cpu()
         return self.spread(flat[:num_steps]), last_values
+
+
+def _concatenated(name: str, values: list[Any]) -> Any:
+    """Return one column of several episodes; what is not a column is that of the first."""
+    first = values[0]
+    if name in ("tokenizer", "vocabulary", "texts") or all(value is None for value in values):
+        return first
+    if (missing := sum(value is None for value in values)) > 0:
+        raise ValueError(f"{missing} of {len(values)} parts have no {name}: give all of them the same columns")
+    if isinstance(first, list):
+        return [entry for value in values for entry in value]
+    if isinstance(first, EpisodeStats):
+        return EpisodeStats(*(_concatenated(name, list(column)) for column in zip(*values, strict=True)))
+    if first.ndim > 1:
+        width = max(value.shape[1] for value in values)
+        values = [_widened(value, width) for value in values]
+    return np.concatenate(values) if isinstance(first, np.ndarray) else torch.cat(values)
+
+
+def _widened(values: Any, width: int) -> Any:
+    """Return (B, T, ...) values with 0 up to a larger T."""
+    missing = width - values.shape[1]
+    if isinstance(values, np.ndarray):
+        return np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)])
+    return F.pad(values, (0, 0) * (values.ndim - 2) + (0, missing))
 
 
 def default_positions(prompt_lengths: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

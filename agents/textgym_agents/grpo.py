@@ -57,10 +57,14 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     """Upper clipping parameter, if it differs from ``clip_range`` (clip-higher of DAPO, which takes 0.28)."""
     ent_coef: float = 0.0
     """Entropy coefficient for the loss calculation."""
-    drop_equal_groups: bool = False
-    """Whether to leave out of the update the groups whose returns all but agree, with a standard deviation below 1e-3:
-    they have no gradient but that of KL and entropy, yet count in the means over texts and tokens. Where all groups
-    agree, none is left out."""
+    equal_groups: Literal["keep", "drop", "redraw"] = "keep"
+    """What becomes of groups whose returns all but agree, with a standard deviation below 1e-3. They have no gradient
+    but that of KL and entropy, yet count in the means over texts and tokens. ``"drop"`` leaves them out of the update,
+    where not all groups agree; ``"redraw"`` does so too, and collects other groups in their place, whose tokens count
+    as any others (dynamic sampling of DAPO)."""
+    max_redraws: int = 4
+    """Number of times, at most, that an update collects other groups in place of those that agreed in the collection
+    before. If some still agree then, the update has fewer texts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +75,7 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
             clip_range=(0, math.inf),
             clip_range_high=(0, math.inf),
             ent_coef=(0, math.inf),
+            max_redraws=(1, math.inf),
         )
         if self.normalize_components and (self.return_to_go or self.variant in ("rloo", "dr_grpo")):
             raise ValueError(
@@ -96,12 +101,12 @@ class GRPO(OnlineAgent):
     Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300), who use k3: one gradient step per batch by
     default, so that w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et
     al. 2024 (Back to basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding
-    R1-Zero-like training, arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, kl_coef=0.0`` are the loss and the
-    advantages of Yu et al. 2025 (DAPO, arXiv:2503.14476), whose dynamic sampling, which replaces groups of equal
-    rewards by others, and whose penalty of overlong texts are absent (``drop_equal_groups`` only leaves them out).
-    ``"gspo"`` is Zheng et al. 2025 (Group sequence policy optimization, arXiv:2507.18071) with ``clip_range=3e-4,
-    clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025 (MiniMax-M1, arXiv:2506.13585) with ``clip_range=1.0``. They differ
-    from ``"grpo"`` and ``"dapo"`` from the second gradient step of a batch on.
+    R1-Zero-like training, arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, equal_groups="redraw",
+    kl_coef=0.0`` is Yu et al. 2025 (DAPO, arXiv:2503.14476) without its penalty of overlong texts; where
+    ``max_redraws`` is too small, the update has fewer texts. ``"gspo"`` is Zheng et al. 2025 (Group sequence policy
+    optimization, arXiv:2507.18071) with ``clip_range=3e-4, clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025
+    (MiniMax-M1, arXiv:2506.13585) with ``clip_range=1.0``. They differ from ``"grpo"`` and ``"dapo"`` from the second
+    gradient step of a batch on.
 
     With ``normalize_components`` the advantages are those of Liu et al. 2026 (GDPO, arXiv:2601.05242): ``A = sum_k w_k
     (S_k - mean of the group) / deviation of the group``, S_k being component k of the score and w_k its weight in the
@@ -143,6 +148,24 @@ class GRPO(OnlineAgent):
         divisors = [n for n in range(2, 9) if self.config.num_episodes % n == 0]
         return {"group_size": max(divisors, default=self.config.num_episodes)}
 
+    def collect(self) -> Episodes:
+        """Collect ``config.num_episodes`` episodes, and others in place of groups that agree with ``"redraw"``.
+
+        Returns:
+            All of them, those of groups that agree too, so that metrics describe the policy.
+        """
+        episodes = super().collect()
+        if self.config.equal_groups != "redraw":
+            return episodes
+        parts = [episodes]
+        for _ in range(self.config.max_redraws):
+            num_equal = int(self._is_equal(parts[-1]).sum())
+            if not num_equal:
+                break
+            parts.append(self._collect(num_equal))
+        self.episodes = episodes = Episodes.concatenate(parts)
+        return episodes
+
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Take the epochs on B episodes and return metrics under SB3's names.
 
@@ -154,7 +177,7 @@ class GRPO(OnlineAgent):
         rewards = self.kl.penalized_rewards(episodes)
         episodes.advantages = self._advantages(episodes, rewards)
         is_equal = self._is_equal(episodes)
-        used = episodes[(~is_equal).numpy()] if config.drop_equal_groups and not is_equal.all() else episodes
+        used = episodes if config.equal_groups == "keep" or is_equal.all() else episodes[(~is_equal).numpy()]
         steps = []
         for minibatch in self.minibatches(used, config.batch_size, config.n_epochs):
             steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
@@ -195,7 +218,8 @@ class GRPO(OnlineAgent):
         values = [episodes.returns]
         if self.config.normalize_components:
             values += component_scores(episodes, self._weights_of_components).nan_to_num().unbind(dim=1)
-        deviations = [group_statistics(each, episodes.groups())[1] for each in values]
+        scored = torch.from_numpy(episodes.scored)
+        deviations = [group_statistics(each, episodes.groups(), scored)[1] for each in values]
         return torch.stack(deviations).amax(dim=0) < _EQUAL
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -134,17 +134,22 @@ class OnlineAgent(Agent):
 
     def collect(self) -> Episodes:
         """Collect ``config.num_episodes`` episodes with the policy, and count their tokens."""
+        self.episodes = self._collect(self.config.num_episodes)
+        return self.episodes
+
+    def _collect(self, num_episodes: int) -> Episodes:
+        """Collect some episodes with the policy, and count their tokens."""
         seed = env_seed(self.config.seed) if self.num_timesteps == 0 else None
-        self.episodes = collect(
+        episodes = collect(
             self.env,
             self.policy,
-            self.config.num_episodes,
+            num_episodes,
             seed=seed,
             generator=self.generator,
             num_alternatives=self.num_alternatives,
         )
-        self.num_timesteps += int(self.episodes.num_steps.sum())
-        return self.episodes
+        self.num_timesteps += int(episodes.num_steps.sum())
+        return episodes
 
     def _env_state(self) -> dict[str, Any]:
         env = text_env(self.env)

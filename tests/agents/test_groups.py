@@ -1,4 +1,4 @@
-"""Groups of GRPO: components normalised apart."""
+"""Groups of GRPO: components normalised apart, groups that agree redrawn."""
 
 import pytest
 import torch
@@ -85,3 +85,71 @@ def test_episodes_without_components_are_refused():
 def test_components_are_normalized_only_where_the_score_of_the_text_is(settings):
     with pytest.raises(ValueError, match=r"normalize_components=True .* needs return_to_go=False and a variant other"):
         GRPOConfig(normalize_components=True, **settings)
+
+
+# Groups that agree
+
+
+def env_with_equal_groups(prompts):
+    """Return an environment in which all texts after "a" score the same."""
+
+    def scorer(prompts, completions, **_):
+        pairs = zip(prompts, completions, strict=True)
+        return [1.0 if prompt == "a" else 2 + share_of_b(text) + len(text) for prompt, text in pairs]
+
+    return make_env(8, group_size=4, prompts=prompts, scorer=scorer)
+
+
+def agent_that_redraws(prompts, num_episodes=16, **settings):
+    settings = {"kl_coef": 0.0, "equal_groups": "redraw"} | settings
+    return GRPO(LMPolicy(small_lm()), env_with_equal_groups(prompts), num_episodes=num_episodes, **settings)
+
+
+def num_without_spread(episodes):
+    equal = [episodes.returns[episodes.groups() == group].std() < 1e-3 for group in episodes.groups().unique()]
+    return sum(equal), len(equal)
+
+
+def test_groups_that_agree_are_replaced_by_others_whose_tokens_count():
+    agent = agent_that_redraws(["a", "c", "d"], num_episodes=32)
+    episodes = agent.collect()
+    num_equal, num_groups = num_without_spread(episodes)
+    assert num_equal > 0
+    assert num_groups - num_equal == 8  # the batch is full
+    assert agent.num_timesteps == int(episodes.num_steps.sum())
+    metrics = agent.learn_from(episodes)
+    assert metrics["train/equal_groups"] == pytest.approx(num_equal / num_groups)
+    assert metrics["rollout/ep_rew_mean"] == pytest.approx(float(episodes.returns.mean()))  # of all texts
+    only = episodes[(episodes.returns != 1.0).numpy()]
+    other = agent_that_redraws(["c"], num_episodes=32)
+    assert other.update(only)["train/loss"] == pytest.approx(metrics["train/loss"], abs=1e-6)
+
+
+def test_redrawing_has_an_end():
+    agent = agent_that_redraws(["a"], max_redraws=2)
+    assert len(agent.collect()) == 3 * 16
+    assert agent.learn_from(agent.episodes)["train/grad_norm"] == 0.0
+    few = agent_that_redraws(["a", "c"], max_redraws=1)
+    episodes = few.collect()
+    num_equal, num_groups = num_without_spread(episodes)
+    first, _ = num_without_spread(episodes[:16])
+    assert num_groups == 4 + first
+    assert num_equal > 0
+
+
+def test_without_groups_that_agree_nothing_is_redrawn():
+    drawn = agent_that_redraws(["c"]).collect()
+    assert len(drawn) == 16
+    assert torch.equal(drawn.ids, agent_that_redraws(["c"], equal_groups="keep").collect().ids)
+
+
+def test_a_run_that_redraws_resumes_exactly(tmp_path):
+    straight = agent_that_redraws(["a", "c"], kl_coef=0.1).learn(150)
+    straight.save(tmp_path / "agent")
+    resumed = GRPO.load(tmp_path / "agent", env_with_equal_groups(["a", "c"]))
+    for agent in (straight, resumed):
+        agent.learn(150)
+        assert len(agent.episodes) > 16
+    assert resumed.num_timesteps == straight.num_timesteps
+    for first, second in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(first, second)

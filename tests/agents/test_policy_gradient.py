@@ -39,7 +39,8 @@ VARIANTS = {
     "dr-grpo": (GRPO, GRPOConfig, {"variant": "dr_grpo"}),
     "grpo-return-to-go": (GRPO, GRPOConfig, {"return_to_go": True}),
     "gspo": (GRPO, GRPOConfig, {"variant": "gspo", "n_epochs": 2, "clip_range": 0.05}),
-    "cispo": (GRPO, GRPOConfig, {"variant": "cispo", "n_epochs": 2, "drop_equal_groups": True}),
+    "cispo": (GRPO, GRPOConfig, {"variant": "cispo", "n_epochs": 2, "equal_groups": "drop"}),
+    "grpo-redraw": (GRPO, GRPOConfig, {"equal_groups": "redraw", "max_redraws": 2}),
     "grpo-imitation": (GRPO, GRPOConfig, {"imitation_coef": 0.5, "learning_rate_schedule": "linear"}),
     "ppo-imitation": (PPO, PPOConfig, {"imitation_coef": 0.5, "imitation_batch_size": 16}),
 }  # fmt: skip
@@ -209,18 +210,18 @@ def test_groups_that_agree_are_counted_and_left_out_by_choice():
     rewards = torch.zeros_like(episodes.rewards)
     rewards[:, 0] = torch.tensor([float(group != numbers[0]) * b for b, group in enumerate(episodes.groups().tolist())])
     gradients = {}
-    for drop in (False, True):
+    for choice in ("keep", "drop"):
         agent = GRPO(
-            LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, variant="rloo", drop_equal_groups=drop,
+            LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, variant="rloo", equal_groups=choice,
             max_grad_norm=1e9,
         )  # fmt: skip
         episodes.rewards = rewards.clone()
         assert agent.update(episodes)["train/equal_groups"] == 0.25
-        gradients[drop] = torch.cat([p.grad.flatten() for p in agent.policy.model.parameters()])
+        gradients[choice] = torch.cat([p.grad.flatten() for p in agent.policy.model.parameters()])
     left = episodes.groups() != numbers[0]
     share = float(episodes.num_steps[left].sum() / episodes.num_steps.sum())  # a mean over fewer tokens
-    torch.testing.assert_close(gradients[False], gradients[True] * share, atol=1e-6, rtol=1e-3)
-    agent = GRPO(LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, drop_equal_groups=True)
+    torch.testing.assert_close(gradients["keep"], gradients["drop"] * share, atol=1e-6, rtol=1e-3)
+    agent = GRPO(LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, equal_groups="drop")
     episodes.rewards = torch.zeros_like(rewards)
     metrics = agent.update(episodes)
     assert metrics["train/equal_groups"] == 1.0

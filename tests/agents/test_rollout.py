@@ -10,6 +10,7 @@ from fixtures import make_env, small_lm
 from textgym.actions import Subset
 from textgym.constraints import BanTokens
 from textgym_agents import PPO, LMPolicy, collect
+from textgym_agents.episodes import Episodes
 
 
 class WithoutEos:
@@ -216,3 +217,32 @@ def test_episodes_are_shown_in_one_line(policy):
     episodes = sampled(make_env(), policy, 20)
     tokens, mean = int(episodes.num_steps.sum()), float(episodes.returns.mean())
     assert repr(episodes) == f"Episodes(B=20, T={episodes.rewards.shape[1]}, tokens={tokens}, mean_return={mean:.3g})"
+
+
+def test_parts_are_concatenated_to_the_whole():
+    env = make_env(8, constraints=[BanTokens(["c"])])
+    policy = LMPolicy(small_lm())
+    whole = collect(env, policy, 24, seed=0, generator=torch.Generator().manual_seed(0), num_alternatives=2)
+    order = np.argsort(whole.num_steps.numpy(), kind="stable")
+    parts = [whole[order[:5]], whole[order[5:]]]
+    short = int(parts[0].num_steps.max())
+    assert short < whole.rewards.shape[1]
+    for name in ("rewards", "log_probs", "values", "positions", "action_masks"):
+        setattr(parts[0], name, getattr(parts[0], name)[:, :short])
+    parts[0].stats = type(whole.stats)(*(column[:, :short] for column in parts[0].stats))
+    joined, expected = Episodes.concatenate(parts), whole[order]
+    for name, value in vars(expected).items():
+        found = getattr(joined, name)
+        if name == "stats":
+            assert all(torch.equal(a, b) for a, b in zip(found, value, strict=True))
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(found, value), name
+        elif isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(found, value)
+        else:
+            assert found == value, name
+    parts[0].advantages = torch.zeros(5, short)
+    with pytest.raises(ValueError, match="1 of 2 parts have no advantages"):
+        Episodes.concatenate(parts)
+    with pytest.raises(ValueError, match="at least one part, got none"):
+        Episodes.concatenate([])
