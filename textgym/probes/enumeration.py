@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from textgym.envs import TextGenConfig, TextGenVectorEnv
 from textgym.envs.interface import combine_snapshots, select_slots
-from textgym.prompts import as_prompts
+from textgym.prompts import IndexedPrompts, as_prompts
 from textgym.rewards import as_reward
 from textgym.scorers import as_scorer
 from textgym.scorers.base import FloatArray
@@ -136,8 +136,8 @@ class Simulator:
         self.prompts = as_prompts(config.prompts)
         if not (hasattr(self.prompts, "__len__") and hasattr(self.prompts, "__getitem__")):
             raise TypeError(
-                f"prompts from {type(self.prompts).__name__} cannot be enumerated; pass a list, whose entries "
-                "are equally likely"
+                f"prompts from {type(self.prompts).__name__} cannot be enumerated; pass a list or "
+                "another indexed source"
             )
         keywords = {field.name: getattr(config, field.name) for field in fields(config)} | {
             "scorer": scorer, "prompts": self.prompts, "observation": "tokens", "group_size": 1, "step_info": (),
@@ -152,11 +152,15 @@ class Simulator:
 
     def starts(self) -> _Texts:
         """Return the initial texts of all samples."""
-        num = len(self.prompts)  # type: ignore[arg-type]
-        parts = []
-        for index in _chunks(num):
+        prompts: Any = self.env.core.components.prompts  # with the training state of the environment
+        num = len(prompts)
+        weights = prompts.probabilities() if isinstance(prompts, IndexedPrompts) else None
+        weights = np.full(num, 1 / num) if weights is None else weights
+        possible, parts = np.flatnonzero(weights), []
+        for chunk in _chunks(len(possible)):
+            index = possible[chunk]
             self.env.reset(options={"index": _padded(index).tolist()})
-            parts.append(self._texts(np.arange(len(index)), np.full(len(index), 1 / num)))
+            parts.append(self._texts(np.arange(len(index)), weights[index]))
         return _joined(parts)
 
     def expand(self, texts: _Texts, log_probs: FloatArray | None) -> _Outcome:

@@ -1,4 +1,4 @@
-"""Prompt sources, the starting points of episodes: lists, files, data sets, generators and curricula."""
+"""Prompt sources, the starting points of episodes: lists, files, data sets, generators, weights and curricula."""
 
 from textgym.prompts.base import IndexedPrompts, PromptSource, Sample, as_sample
 from textgym.prompts.curriculum import Curriculum
@@ -6,6 +6,7 @@ from textgym.prompts.data import DatasetPrompts, FilePrompts, ReasoningGymPrompt
 from textgym.prompts.encoding import PromptEncoder
 from textgym.prompts.resolve import as_prompts, builtin_prompts
 from textgym.prompts.sources import GeneratorPrompts, ListPrompts, SubsetPrompts, train_eval_split
+from textgym.prompts.weighted import PrioritizedPrompts, WeightedPrompts
 
 __all__ = [
     "Curriculum",
@@ -14,11 +15,13 @@ __all__ = [
     "GeneratorPrompts",
     "IndexedPrompts",
     "ListPrompts",
+    "PrioritizedPrompts",
     "PromptEncoder",
     "PromptSource",
     "ReasoningGymPrompts",
     "Sample",
     "SubsetPrompts",
+    "WeightedPrompts",
     "as_prompts",
     "as_sample",
     "builtin_prompts",

@@ -63,9 +63,17 @@ class IndexedPrompts(PromptSource):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def probabilities(self) -> npt.NDArray[np.float64] | None:
+        """Return the (N,) probability of each sample; None, the default, where all are equally likely."""
+        return None
+
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a sample drawn uniformly."""
-        return self[int(rng.integers(len(self)))]
+        """Return a sample, drawn by ``probabilities``."""
+        probabilities = self.probabilities()
+        if probabilities is None:
+            return self[int(rng.integers(len(self)))]
+        cumulative = probabilities.cumsum()
+        return self[int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))]
 
 
 def as_sample(spec: Any, prompt_column: str = "prompt", references_column: str | None = None) -> Sample:
