@@ -1,10 +1,11 @@
 """Compare agents on the tasks, between the untrained language model and the known optimum.
 
-    python benchmarks/leaderboard [--tasks qa summary] [--agents PPO GRPO] [--seeds 3] [--out docs]
+    python benchmarks/leaderboard [--tasks qa summary] [--agents PPO GRPO] [--seeds 5] [--out docs]
 
 For each task it evaluates, on the same held-out cases: random tokens; the embedded LM greedy, sampled and as best of 8;
-the LM trained by Reinforce, PPO, GRPO, DQN and Stable-Baselines3's PPO; the optimal policy. It writes leaderboard.json,
-leaderboard.md and leaderboard.png. An interrupted leaderboard continues where it stopped.
+the LM trained by Reinforce, PPO, GRPO, DQN, SoftQ and Stable-Baselines3's PPO; the optimal policy. Trainings are also
+evaluated on the way, every 2,000 tokens, which tells the tokens that an agent needs to close 50 % and 75 % of the gap.
+It writes leaderboard.json, leaderboard.md and leaderboard.png. An interrupted leaderboard continues where it stopped.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--agents", nargs="+", choices=list(ENTRIES), default=list(ENTRIES),
         help="entries besides the sampled LM and the optimum (default: all)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, choices=range(1, len(STUDENT_T) + 2), metavar="N")
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(STUDENT_T) + 2), metavar="N")
     parser.add_argument("--timesteps", type=int, help="tokens per training (default: each task's own)")
     parser.add_argument("--held-out", type=int, default=192, help="number of held-out cases (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time (default: %(default)s)")

@@ -10,17 +10,22 @@ import numpy.typing as npt
 import stable_baselines3 as sb3
 import torch
 
+from learning_curve import NUM_CASES, LearningCurve, SB3LearningCurve
 from textgym import TextBatch, TextGenVecEnv
 from textgym.tasks import find_task
-from textgym_agents import DQN, GRPO, PPO, LMPolicy, Reinforce, env_seed
-from textgym_agents.agent import Agent
+from textgym_agents import DQN, GRPO, PPO, LMPolicy, Reinforce, SoftQ, env_seed
 from textgym_agents.decoding import BestOfN, Greedy, RandomPolicy
 from textgym_agents.decoding.planning import Planner, Plans
+from textgym_agents.online import OnlineAgent
 from textgym_agents.policy import Policy
 from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, ReportLogProbs
 
 NUM_ENVS = 64
-"""Number of training environments."""
+"""Number of training environments of Stable-Baselines3's PPO; textgym's agents choose theirs."""
+
+FIRST_CASE = 501
+"""First held-out case in the split ``"eval"``; the settings were chosen on earlier ones. As a multiple of 3 it is of
+level 1."""
 
 TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
 """Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
@@ -62,7 +67,7 @@ NO_BEST_TURN = ("sentiment",)
 
 
 def settings_of(entry: str, task: str) -> dict[str, Any]:
-    """Return the training settings of an entry on a task; empty for entries that do not train.
+    """Return the training settings of an entry on a task that differ from the agent's defaults.
 
     >>> settings_of("greedy LM", "qa")
     {}
@@ -96,6 +101,8 @@ class Entry(NamedTuple):
     """Makes the policy for an environment, which look-ahead decoders need."""
     num_timesteps: int = 0
     """Tokens that it was trained on."""
+    curve: LearningCurve | None = None
+    """Evaluations in the course of its training, if it was trained."""
 
 
 def task_env(
@@ -143,26 +150,27 @@ def optimum(spec: RunSpec) -> Entry:
 
 def reinforce(spec: RunSpec) -> Entry:
     """Train Reinforce."""
-    env, settings = _env_and_settings(spec)
-    return _trained(Reinforce(spec.model, env, **settings), spec)
+    return _trained(Reinforce, spec)
 
 
 def ppo(spec: RunSpec) -> Entry:
     """Train PPO."""
-    env, settings = _env_and_settings(spec)
-    return _trained(PPO(spec.model, env, **settings), spec)
+    return _trained(PPO, spec)
 
 
 def grpo(spec: RunSpec) -> Entry:
     """Train GRPO."""
-    env, settings = _env_and_settings(spec)
-    return _trained(GRPO(spec.model, env, **settings), spec)
+    return _trained(GRPO, spec)
 
 
 def dqn(spec: RunSpec) -> Entry:
     """Train DQN with its default policy, which samples from pi_LM exp(Q / T) among the plausible tokens."""
-    env, settings = _env_and_settings(spec)
-    return _trained(DQN(spec.model, env, **settings), spec)
+    return _trained(DQN, spec)
+
+
+def soft_q(spec: RunSpec) -> Entry:
+    """Train SoftQ."""
+    return _trained(SoftQ, spec)
 
 
 def sb3_ppo(spec: RunSpec) -> Entry:
@@ -179,28 +187,33 @@ def sb3_ppo(spec: RunSpec) -> Entry:
         gamma=1.0,
         **settings,
     )
-    model.learn(spec.timesteps, callback=ReportLogProbs())
+    curve = learning_curve(spec)
+    model.learn(spec.timesteps, callback=[ReportLogProbs(), SB3LearningCurve(curve)])
     policy = model.policy
     assert isinstance(policy, LMActorCriticPolicy)
-    return Entry(lambda env: Greedy(policy.lm), model.num_timesteps)
+    return Entry(lambda env: Greedy(policy.lm), model.num_timesteps, curve)
 
 
-def _env_and_settings(spec: RunSpec) -> tuple[gym.vector.VectorEnv[Any, Any, Any], dict[str, Any]]:
-    """Return the training environment and the agent's settings."""
+def learning_curve(spec: RunSpec) -> LearningCurve:
+    """Return a callback that evaluates on the first held-out cases of a run."""
+    cases = range(FIRST_CASE, FIRST_CASE + min(NUM_CASES, spec.num_held_out))
+    return LearningCurve(lambda: task_env(spec.task, len(cases), spec.model, "eval"), cases, spec.seed)
+
+
+def _trained(agent_class: type[OnlineAgent], spec: RunSpec) -> Entry:
+    """Train an agent in an environment that it makes itself; it is evaluated greedily."""
     env_settings, settings = _split_settings(spec)
-    return task_env(spec.task, NUM_ENVS, spec.model, **env_settings), settings
+    keywords = _task_keywords(spec.task, spec.model, "train") | env_settings
+    agent = agent_class(spec.model, "TextGen-v0", env_kwargs=keywords, **settings)
+    curve = learning_curve(spec)
+    agent.learn(spec.timesteps, callback=curve)
+    return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps, curve)
 
 
 def _split_settings(spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the environment's settings, and the agent's with the seed."""
     settings = {"seed": spec.seed, **spec.settings}
     return {name: settings.pop(name) for name in ENV_SETTINGS if name in settings}, settings
-
-
-def _trained(agent: Agent, spec: RunSpec) -> Entry:
-    """Train an agent; it is evaluated greedily."""
-    agent.learn(spec.timesteps)
-    return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps)
 
 
 UNTRAINED: Mapping[str, Callable[[RunSpec], Entry]] = {
@@ -217,10 +230,14 @@ ENTRIES: Mapping[str, Callable[[RunSpec], Entry]] = {
     "PPO": ppo,
     "GRPO": grpo,
     "DQN": dqn,
+    "SoftQ": soft_q,
     "SB3 PPO": sb3_ppo,
     "optimum": optimum,
 }
 """All entries, in the order of the tables."""
+
+TRAINED = tuple(name for name in ENTRIES if name not in UNTRAINED and name != "optimum")
+"""Names of the entries that train."""
 
 
 class OptimalPolicy(Planner):

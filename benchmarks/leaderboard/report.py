@@ -6,12 +6,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from entries import ENTRIES, UNTRAINED
+from entries import ENTRIES, TRAINED, UNTRAINED
+from learning_curve import EVERY, NUM_CASES
 from textgym.tasks import find_task
 
 BASELINE = "sampled LM"
@@ -20,7 +21,11 @@ BASELINE = "sampled LM"
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
-MEASUREMENTS = ("trained_tokens", "training_seconds", "evaluation_seconds")
+BY_RUN = ("score_by_level", "learning_curve", "trained_tokens", "training_seconds", "evaluation_seconds")
+"""Keys of a record that a summary collects over seeds, besides the score."""
+
+SHARES = {"50 %": 0.5, "75 %": 0.75}
+"""Shares of the gap to which tokens are counted."""
 
 GRAY, BLUE, GREEN = "#7f7f7f", "#1f77b4", "#2ca02c"
 
@@ -41,12 +46,32 @@ def half_width(values: Sequence[float]) -> float:
     return STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
 
 
+def tokens_to(goal: float, curve: Sequence[Sequence[float]]) -> float | None:
+    """Return the tokens of the first point ``[tokens, score]`` that reaches a score, None if none does.
+
+    >>> tokens_to(0.5, [[2000, 0.3], [4000, 0.6], [6000, 0.4]])
+    4000
+    """
+    return next((tokens for tokens, score in curve if score >= goal), None)
+
+
+def median_tokens(by_seed: Sequence[float | None]) -> float:
+    """Return the median over seeds, of which those that do not get there (None) count as infinity.
+
+    >>> median_tokens([4000, None, 2000]), median_tokens([4000, None])
+    (4000, inf)
+    """
+    return median(math.inf if tokens is None else tokens for tokens in by_seed)
+
+
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarise the records of runs by task, JSON-serialisable.
 
     Per entry: ``scores`` by seed, their ``mean``, the ``half_width`` of its 95 % interval (None for one seed),
     ``score_normalised``, which is the share of the gap between the sampled LM and the optimum that the mean closes, and
-    the costs of the runs. If no optimal policy was run, the optimum is the task's upper bound.
+    the costs of the runs. If no optimal policy was run, the optimum is the task's upper bound. Entries that train also
+    have ``tokens_to``: for each of ``SHARES``, by seed, the tokens of the first evaluation in the course of the
+    training that closed as much of the gap on its own cases, None if none did.
     """
     tasks: dict[str, Any] = {}
     for record in records:
@@ -54,10 +79,10 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = tasks.setdefault(spec["task"], {"num_held_out": spec["num_held_out"], "entries": {}})
         entry = task["entries"].setdefault(
             spec["entry"],
-            {"scores": [], "score_by_level": [], **{name: [] for name in MEASUREMENTS}, "settings": spec["settings"]},
+            {name: [] for name in ("scores", *BY_RUN)} | {"settings": spec["settings"]},
         )
         entry["scores"].append(record["score"])
-        for name in ("score_by_level", *MEASUREMENTS):
+        for name in BY_RUN:
             entry[name].append(record[name])
     for name, task in tasks.items():
         _add_statistics(name, task)
@@ -79,6 +104,24 @@ def _add_statistics(name: str, task: dict[str, Any]) -> None:
     gap = task["optimum"] - low
     for entry in entries.values():
         entry["score_normalised"] = (entry["mean"] - low) / gap if gap > 0 else None
+    _add_tokens_to(task)
+
+
+def _add_tokens_to(task: dict[str, Any]) -> None:
+    """Replace the learning curves of the entries of a task by the tokens to shares of the gap."""
+    curves = {name: entry.pop("learning_curve") for name, entry in task["entries"].items()}
+
+    def untrained(name: str, default: float) -> float:
+        """Return the mean score on the cases of the curves."""
+        return fmean(curve[0][1] for curve in curves[name]) if name in curves else default
+
+    low, high = untrained(BASELINE, math.nan), untrained("optimum", task["optimum"])
+    for name in TRAINED:
+        if name in curves:
+            task["entries"][name]["tokens_to"] = {
+                label: [tokens_to(low + share * (high - low), curve) for curve in curves[name]]
+                for label, share in SHARES.items()
+            }
 
 
 def versions() -> dict[str, str]:
@@ -118,11 +161,10 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         "",
         "![scores by task](leaderboard.png)",
         "",
+        *_sample_efficiency(tasks),
         "Tokens and seconds per training, on one core:",
         "",
         *_costs(tasks),
-        "",
-        "Settings that differ from the agents' defaults:",
         "",
         *_settings(tasks),
     ]
@@ -163,8 +205,34 @@ def _share(entry: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> 
     return f"{round(100 * entry['score_normalised'])} %"  # rounded first, so that there is no -0
 
 
+def _sample_efficiency(tasks: Mapping[str, Any]) -> list[str]:
+    """Return the table of tokens to shares of the gap, empty if no entry trained."""
+    trained = [
+        label for label in TRAINED if any("tokens_to" in task["entries"].get(label, {}) for task in tasks.values())
+    ]
+    if not trained:
+        return []
+    rows = [[label, *(_tokens(task["entries"].get(label)) for task in tasks.values())] for label in trained]
+    return [
+        f"Tokens of training until {' and '.join(SHARES)} of the gap are closed on the first {NUM_CASES} held-out "
+        f"cases, by a greedy evaluation every {EVERY:,} tokens; median over seeds, a dash if less than half get there:",
+        "",
+        f"| | {' | '.join(tasks)} |",
+        "|---" * (len(tasks) + 1) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+
+
+def _tokens(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    medians = map(median_tokens, entry["tokens_to"].values())
+    return ", ".join("-" if math.isinf(tokens) else f"{tokens:,.0f}" for tokens in medians)
+
+
 def _costs(tasks: Mapping[str, Any]) -> list[str]:
-    trained = [name for name in _present(tasks) if name not in (*UNTRAINED, "optimum")]
+    trained = [name for name in _present(tasks) if name in TRAINED]
     rows = []
     for name, task in tasks.items():
         entries = [task["entries"].get(label) for label in trained]
@@ -178,7 +246,7 @@ def _costs(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(tasks: Mapping[str, Any]) -> list[str]:
-    """Return a line per entry and set of settings."""
+    """Return a line per entry and set of settings that differ from its defaults."""
     used: dict[tuple[str, str], list[str]] = {}
     for name, task in tasks.items():
         for label, entry in task["entries"].items():
@@ -189,7 +257,9 @@ def _settings(tasks: Mapping[str, Any]) -> list[str]:
     for (label, text), names in used.items():
         where = "" if len(names) == len(tasks) else f" ({', '.join(names)})"
         lines.append(f"- {label}{where}: `{text}`")
-    return lines
+    if not lines:
+        return ["All agents have their default settings."]
+    return ["Settings that differ from the agents' defaults:", "", *lines]
 
 
 def _present(tasks: Mapping[str, Any]) -> list[str]:

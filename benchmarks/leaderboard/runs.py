@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from entries import ENTRIES, NO_BEST_TURN, TIMESTEPS, Entry, RunSpec, settings_of, task_env
+from entries import ENTRIES, FIRST_CASE, NO_BEST_TURN, TIMESTEPS, TRAINED, Entry, RunSpec, settings_of, task_env
+from learning_curve import NUM_CASES, episode_scores
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
-from textgym_agents import collect, env_seed
+from textgym_agents import env_seed
 
-FIRST_CASE = 501
-"""First held-out case in the split ``"eval"``; the settings were chosen on earlier ones. As a multiple of 3 it is of
-level 1."""
 CHUNK = 64
 """Held-out cases evaluated at a time; best-of-n holds n times as many texts."""
 
@@ -50,7 +48,7 @@ def run_specs(
             task=task,
             entry=entry,
             seed=seed,
-            timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if settings_of(entry, task) else 0,
+            timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if entry in TRAINED else 0,
             num_held_out=num_held_out,
             model=model,
             weights=weights,
@@ -66,6 +64,9 @@ def run_specs(
 def run(spec: RunSpec) -> dict[str, Any]:
     """Train and evaluate an entry; return the record: the specification as ``"job"``, scores and costs.
 
+    ``"learning_curve"`` holds ``[tokens, mean score]`` of the evaluations on the first held-out cases, whose seconds
+    are not those of the training; of an entry that does not train, its score on the same cases after 0 tokens.
+
     Raises:
         FloatingPointError: If the training diverges.
     """
@@ -75,13 +76,17 @@ def run(spec: RunSpec) -> dict[str, Any]:
     cases = range(FIRST_CASE, FIRST_CASE + spec.num_held_out)
     scores = held_out_scores(entry, spec.task, cases, model=spec.model, seed=spec.seed)
     num_levels = find_task(spec.task).num_levels
+    curve, seconds = [[0, float(scores[:NUM_CASES].mean())]], 0.0
+    if entry.curve is not None:
+        curve, seconds = entry.curve.points, entry.curve.seconds
     return {
         "job": asdict(spec),
         "score": float(scores.mean()),
         "score_by_level": {str(k + 1): float(scores[k::num_levels].mean()) for k in range(num_levels)},
+        "learning_curve": curve,
         "trained_tokens": entry.num_timesteps,
-        "training_seconds": round(trained - start, 1),
-        "evaluation_seconds": round(time.process_time() - trained, 1),
+        "training_seconds": round(trained - start - seconds, 1),
+        "evaluation_seconds": round(time.process_time() - trained + seconds, 1),
     }
 
 
@@ -103,15 +108,7 @@ def held_out_scores(
     for start in range(0, len(cases), CHUNK):
         chunk = list(cases[start : start + CHUNK])
         env = task_env(task, len(chunk), model, "eval", **keywords)
-        episodes = collect(
-            env,
-            entry.policy(env),
-            len(chunk),
-            seed=env_seed(seed) + start,
-            options={"index": chunk},
-            generator=generator,
-        )
-        scores += [info["score"] for info in episodes.infos]
+        scores += episode_scores(env, entry.policy(env), chunk, env_seed(seed) + start, generator).tolist()
     return np.array(scores)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from fixtures import ROOT
 from textgym.tasks import TASKS, find_task
@@ -19,18 +20,21 @@ from textgym_agents.decoding import RandomPolicy
 sys.path.insert(0, str(ROOT / "benchmarks" / "leaderboard"))
 from entries import (
     ENTRIES,
+    FIRST_CASE,
     NO_BEST_TURN,
     SETTINGS,
     TASK_SETTINGS,
     TIMESTEPS,
+    TRAINED,
     Entry,
     OptimalPolicy,
     RunSpec,
     settings_of,
     task_env,
 )
-from report import draw, half_width, markdown, summarise
-from runs import FinishedRuns, held_out_scores, run_all, run_specs, untrained_scores
+from learning_curve import NUM_CASES, LearningCurve
+from report import draw, half_width, markdown, median_tokens, summarise, tokens_to
+from runs import FinishedRuns, held_out_scores, run, run_all, run_specs, untrained_scores
 
 LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
 COMMAND = runpy.run_path(str(LEADERBOARD_FOLDER / "__main__.py"))
@@ -39,12 +43,13 @@ main = COMMAND["main"]
 SILENT = [].append
 
 
-def record(entry, seed, score, task="qa", **settings):
+def record(entry, seed, score, task="qa", curve=None, **settings):
     """Return a record as ``run`` does."""
     return {
         "job": {"task": task, "entry": entry, "seed": seed, "num_held_out": 3, "settings": settings},
         "score": score,
         "score_by_level": {"1": score, "2": 0.5},
+        "learning_curve": [[0, score]] if curve is None else curve,
         "trained_tokens": 100 if settings else 0,
         "training_seconds": 2.0,
         "evaluation_seconds": 1.0,
@@ -54,8 +59,9 @@ def record(entry, seed, score, task="qa", **settings):
 RECORDS = [
     record("sampled LM", 0, 0.2),
     record("sampled LM", 1, 0.4),
-    record("PPO", 0, 0.6, kl_coef=0.1),
-    record("PPO", 1, 0.7, kl_coef=0.1),
+    # The gap is 0.3 to 1: half of it is 0.65, three quarters are 0.825.
+    record("PPO", 0, 0.6, curve=[[2010, 0.6], [4020, 0.7], [6030, 0.6]], kl_coef=0.1),
+    record("PPO", 1, 0.7, curve=[[2000, 0.66], [4000, 0.9], [6000, 0.8]], kl_coef=0.1),
     record("optimum", 0, 1.0),
     record("optimum", 1, 1.0),
 ]
@@ -87,6 +93,27 @@ def test_normalised_scores_are_relative_to_the_sampled_lm_and_the_optimum():
     assert entries["optimum"]["score_normalised"] == 1
 
 
+def test_tokens_to_a_share_of_the_gap_are_those_of_the_first_evaluation_that_reaches_it():
+    entries = summarise(RECORDS)["qa"]["entries"]
+    assert entries["PPO"]["tokens_to"] == {"50 %": [4020, 2000], "75 %": [None, 4000]}
+    assert "tokens_to" not in entries["sampled LM"]
+    assert tokens_to(0.5, []) is None
+
+
+def test_the_gap_of_a_learning_curve_is_that_of_its_own_cases():
+    records = [
+        record("sampled LM", 0, 0.0, curve=[[0, 0.2]]),
+        record("optimum", 0, 1.0, curve=[[0, 0.6]]),
+        record("PPO", 0, 0.9, curve=[[2000, 0.41]]),
+    ]
+    assert summarise(records)["qa"]["entries"]["PPO"]["tokens_to"] == {"50 %": [2000], "75 %": [None]}
+
+
+def test_a_seed_that_never_reaches_a_share_counts_as_infinity():
+    assert median_tokens([6000, None, 2000]) == 6000
+    assert median_tokens([None, 2000, None]) == math.inf
+
+
 def test_a_summary_keeps_the_scores_of_each_seed_and_the_means_of_each_level():
     entry = summarise(RECORDS)["qa"]["entries"]["PPO"]
     assert entry["scores"] == [0.6, 0.7]
@@ -111,8 +138,15 @@ def test_the_table_has_means_intervals_shares_and_the_best_in_bold():
     assert "| PPO | **50 %** |" in page
     assert "| sampled LM | 0.300 ± 1.271 |" in page
     assert "| optimum | 1.000 ± 0.000 |" in page
+    assert "| PPO | 3,010, - |" in page
     assert "| qa | 100 | 2 |" in page
     assert "- PPO: `kl_coef=0.1`" in page
+
+
+def test_the_page_says_if_all_settings_are_defaults():
+    assert markdown(LEADERBOARD | {"tasks": summarise(RECORDS[:2])}).endswith(
+        "All agents have their default settings.\n"
+    )
 
 
 def test_the_page_names_the_tasks_whose_optimum_is_a_bound():
@@ -128,20 +162,20 @@ def test_the_figure_is_a_png(tmp_path):
 
 
 def test_only_entries_that_train_have_settings():
-    assert set(SETTINGS) < set(ENTRIES)
+    assert set(SETTINGS) <= set(TRAINED) < set(ENTRIES)
     assert {task for _, task in TASK_SETTINGS} <= set(TIMESTEPS) <= set(TASKS)
     assert settings_of("sampled LM", "qa") == {}
 
 
 def test_runs_are_all_tasks_entries_and_seeds_except_an_unknown_optimum():
-    specs = run_specs(["qa", "sentiment"], ["PPO", "optimum"], 2, timesteps=64)
+    specs = run_specs(["qa", "sentiment"], ["SoftQ", "optimum"], 2, timesteps=64)
     assert [(spec.task, spec.entry, spec.seed, spec.timesteps) for spec in specs] == [
-        ("qa", "PPO", 0, 64),
-        ("qa", "PPO", 1, 64),
+        ("qa", "SoftQ", 0, 64),
+        ("qa", "SoftQ", 1, 64),
         ("qa", "optimum", 0, 0),
         ("qa", "optimum", 1, 0),
-        ("sentiment", "PPO", 0, 64),
-        ("sentiment", "PPO", 1, 64),
+        ("sentiment", "SoftQ", 0, 64),
+        ("sentiment", "SoftQ", 1, 64),
     ]
     assert len({spec.weights for spec in specs}) == 1
     assert len(specs[0].weights) == 16
@@ -157,20 +191,76 @@ def test_two_entries_run_and_their_records_are_stored(tmp_path):
     assert [line[:4] for line in lines] == ["[1/2", "[2/2"]
 
 
-@pytest.mark.parametrize("entry", ["PPO", "GRPO", "DQN", "SB3 PPO"])
+@pytest.mark.parametrize("entry", TRAINED)
 def test_every_agent_trains_on_a_task_with_turns(entry):
     settings = {**settings_of(entry, "dialogue"), **SMALL[entry]}
     entry = ENTRIES[entry](RunSpec(task="dialogue", entry=entry, timesteps=1, settings=settings))
     assert entry.num_timesteps >= 1
+    assert entry.curve.points == []
     assert held_out_scores(entry, "dialogue", range(2)).shape == (2,)
 
 
 SMALL = {
+    "Reinforce": {"num_episodes": 8},
     "PPO": {"num_episodes": 8},
     "GRPO": {"num_episodes": 8, "group_size": 4},
     "DQN": {"num_episodes": 8, "batch_size": 8, "gradient_steps": 1},
+    "SoftQ": {"num_episodes": 8, "batch_size": 8, "gradient_steps": 1},
     "SB3 PPO": {"n_steps": 4, "batch_size": 256},
 }
+
+
+@pytest.mark.parametrize("entry", [entry for entry in TRAINED if entry != "SB3 PPO"])
+def test_an_agent_without_settings_has_its_defaults(entry, monkeypatch):
+    made = []
+    monkeypatch.setattr("textgym_agents.agent.Agent.learn", lambda agent, *args, **kwargs: made.append(agent))
+    ENTRIES[entry](RunSpec(task="qa", entry=entry, timesteps=1, seed=3))
+    assert made[0].config == type(made[0].config)(seed=3)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["DQN", pytest.param("GRPO", marks=pytest.mark.slow), pytest.param("SB3 PPO", marks=pytest.mark.slow)],
+)
+def test_the_evaluations_of_a_learning_curve_do_not_change_the_training(entry, monkeypatch):
+    settings = {**settings_of(entry, "qa"), **SMALL[entry]}
+    spec = RunSpec(task="qa", entry=entry, timesteps=400, num_held_out=3, settings=settings)
+    weights, curves = [], []
+    for every in (10**9, 100):
+        monkeypatch.setattr("learning_curve.EVERY", every)
+        trained = ENTRIES[entry](spec)
+        weights.append(trained.policy(None).policy.state_dict())
+        curves.append(trained.curve.points)
+    assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
+    assert curves[0] == []
+    tokens = [point[0] for point in curves[1]]
+    assert len(tokens) > 1
+    # At most one evaluation in each hundred, and only after updates.
+    assert [n // 100 for n in tokens] == sorted({n // 100 for n in tokens} - {0})
+    if entry == "SB3 PPO":  # rollouts of 4 steps in 64 environments; the last is evaluated too
+        assert tokens == [256, 512]
+
+
+def test_a_learning_curve_is_measured_on_the_first_held_out_cases_of_the_final_evaluation(monkeypatch):
+    monkeypatch.setattr("learning_curve.EVERY", 1)
+    spec = RunSpec(task="qa", entry="GRPO", timesteps=1, num_held_out=NUM_CASES + 1, settings=SMALL["GRPO"])
+    found = run(spec)
+    trained = ENTRIES["GRPO"](spec)
+    first = held_out_scores(trained, "qa", range(FIRST_CASE, FIRST_CASE + NUM_CASES))
+    assert found["learning_curve"] == trained.curve.points == [[trained.num_timesteps, pytest.approx(first.mean())]]
+    (sampled,) = run_specs(["qa"], ["sampled LM"], 1, num_held_out=3)
+    found = run(sampled)
+    assert found["learning_curve"] == [[0, found["score"]]]
+
+
+def test_the_seconds_of_a_learning_curve_are_evaluation(monkeypatch):
+    def measure(curve, policy, num_timesteps):
+        curve.seconds += 1_000
+
+    monkeypatch.setattr(LearningCurve, "measure", measure)
+    found = run(RunSpec(task="qa", entry="GRPO", timesteps=1, num_held_out=3, settings=SMALL["GRPO"]))
+    assert found["training_seconds"] < 0
+    assert found["evaluation_seconds"] >= 1_000
 
 
 def test_a_finished_run_is_reused_only_for_the_same_specification(tmp_path):
