@@ -23,7 +23,7 @@ from textgym.envs.interface import select_slots
 from textgym.lm import random_lm
 from textgym_agents import LMPolicy, branch, collect
 from textgym_agents.inspection import advantage_mc, exact_values, mean_interval
-from textgym_agents.inspection.replay import replay
+from textgym_agents.state_replay import replay
 
 PROBES = ("ProbeCopy-v0", "ProbeReverse-v0", "ProbeStop-v0", "ProbeMemory-v0", "ProbeDelay-v0")
 """Those whose samples hold no hidden metadata."""

@@ -24,8 +24,8 @@ import torch
 import textgym  # noqa: F401 (registers the environments)
 from textgym_agents import PPO, Episodes, LMPolicy, PPOConfig, branch, collect
 from textgym_agents.inspection import leave_one_out, prefix_credit, samples_of
-from textgym_agents.inspection.replay import replay
 from textgym_agents.returns import generalized_advantages
+from textgym_agents.state_replay import replay
 
 Floats = npt.NDArray[np.float64]
 SCORERS = ("sentiment", "readability", "fluency")

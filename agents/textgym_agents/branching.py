@@ -13,7 +13,7 @@ from textgym_agents.config import check_count
 from textgym_agents.decoding.base import Decoder, Simulation, look_ahead_env, text_gen_env
 from textgym_agents.policy import Policy
 
-__all__ = ["BranchValues", "EpisodeStates", "branch", "check_rollout_env", "episode_states", "play"]
+__all__ = ["BranchValues", "EpisodeStates", "Rollouts", "branch", "check_rollout_env", "episode_states", "play"]
 
 Snapshot = Mapping[str, Any]
 
@@ -41,6 +41,17 @@ class EpisodeStates(NamedTuple):
     """T + 1 snapshots for ``branch``, the state after the last action included."""
     rewards: npt.NDArray[np.float64]
     """(T,) reward of each action; shares of ``reward="redistributed"`` stay in the last one."""
+
+
+class Rollouts(NamedTuple):
+    """P rollouts of ``play``."""
+
+    returns: npt.NDArray[np.float64]
+    """(P,) return of each rollout from its state on."""
+    ids: npt.NDArray[np.int64] | None
+    """(P, L) final texts, right-padded with ``pad_token_id``; None without ``return_ids``."""
+    num_tokens: int
+    """Tokens that the policy chose in all rollouts."""
 
 
 def branch(
@@ -123,7 +134,7 @@ def branch(
     first = None if actions is None else _checked_actions(actions, running)
     shape = *(running if first is None else first).shape, num_rollouts
     state_of = np.repeat(np.arange(len(running)), math.prod(shape[1:]))
-    flat, ids = play(
+    flat, ids, _ = play(
         base,
         policy,
         snapshot,
@@ -212,8 +223,8 @@ def play(
     seed: int | Sequence[int] = 0,
     num_slots: int = 256,
     return_ids: bool = False,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
-    """Return the (P,) returns of P rollouts, and their (P, L) final texts with ``return_ids``; see ``branch``.
+) -> Rollouts:
+    """Return P rollouts from given states; see ``branch``.
 
     A slot whose rollout has ended starts the next one at once, so that all slots of the language model are used until
     no rollout is left. Rollouts of one state should be neighbours: they share the cached keys and values of its text.
@@ -244,7 +255,7 @@ def play(
     acting = policy.acting_in(simulation.env) if isinstance(policy, Decoder) else policy
     refills = acting is policy
     rollouts, discounts, running = np.zeros(size, dtype=np.int64), np.ones(size), np.zeros(size, dtype=np.bool_)
-    next_one = 0
+    next_one = num_tokens = 0
     while running.any() or next_one < waiting.size:
         given, log_probs = None, None
         if next_one < waiting.size and not running.all() and (refills or not running.any()):
@@ -258,6 +269,7 @@ def play(
             acts = running.copy()
             output = acting.act(simulation.ids, simulation.masks(), active=acts, generator=generator)
             tokens, log_probs = output.actions, output.log_probs
+            num_tokens += int(acts.sum())
         else:
             assert actions is not None
             acts, tokens = np.zeros(size, dtype=np.bool_), np.zeros(size, dtype=np.int64)
@@ -271,7 +283,7 @@ def play(
         if ids is not None:
             ids[rollouts[ended]] = simulation.ids[ended]
         running &= ~ended
-    return returns, ids
+    return Rollouts(returns, ids, num_tokens)
 
 
 def _starts(

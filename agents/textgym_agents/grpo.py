@@ -22,6 +22,7 @@ from textgym_agents.returns import decoupled_advantages, discounted_returns, gro
 from textgym_agents.rollout import text_env
 from textgym_agents.score_components import component_scores, component_weights
 from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
+from textgym_agents.token_credit import TokenCredit, TokenCreditConfig
 
 __all__ = ["GRPO", "GRPOConfig"]
 
@@ -30,7 +31,7 @@ _EQUAL = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfig):
+class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfig, TokenCreditConfig):
     """Hyper-parameters of GRPO."""
 
     variant: Literal["grpo", "rloo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
@@ -83,6 +84,13 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
                 "needs return_to_go=False and a variant other than 'rloo' and 'dr_grpo', which do not divide, got "
                 f"return_to_go={self.return_to_go} and variant={self.variant!r}"
             )
+        if self.normalize_components and self.branch_share > 0:
+            raise ValueError("branch_share above 0 needs normalize_components=False: rollouts return the whole score")
+        if self.variant == "gspo" and (self.branch_share > 0 or self.entropy_share < 1):
+            raise ValueError(
+                "variant='gspo' has one ratio for the whole text, and its tokens no advantages of their own: it needs "
+                f"entropy_share=1 and branch_share=0, got {self.entropy_share} and {self.branch_share}"
+            )
 
 
 class GRPO(OnlineAgent):
@@ -126,6 +134,8 @@ class GRPO(OnlineAgent):
     Attributes:
         kl: The KL penalty against the initial policy.
         imitation: The past successes that are imitated with ``imitation_coef`` above 0; see ``SelfImitation``.
+        credit: The options on the advantages of single tokens; see ``TokenCredit``. Advantages by rollouts are divided
+            by the deviation of the group's returns where the variant does so, and then not used in groups that agree.
     """
 
     config_class = GRPOConfig
@@ -142,6 +152,7 @@ class GRPO(OnlineAgent):
                 f"GRPO compares texts of one prompt: the environment needs a group_size of at least 2 that divides "
                 f"num_episodes={self.config.num_episodes}, got group_size={group_size}"
             )
+        self.credit = TokenCredit(self)
         self._weights_of_components = component_weights(self.env) if self.config.normalize_components else {}
 
     def _env_defaults(self) -> dict[str, Any]:
@@ -175,32 +186,48 @@ class GRPO(OnlineAgent):
         config = self.config
         episodes.reference_log_probs = self.kl.log_probs(episodes)
         rewards = self.kl.penalized_rewards(episodes)
-        episodes.advantages = self._advantages(episodes, rewards)
         is_equal = self._is_equal(episodes)
-        used = episodes if config.equal_groups == "keep" or is_equal.all() else episodes[(~is_equal).numpy()]
+        is_used = ~is_equal if config.equal_groups != "keep" and not is_equal.all() else torch.ones_like(is_equal)
+        divides = config.variant not in ("rloo", "dr_grpo")
+        branched = self.credit.branched(episodes, (is_used & ~(is_equal & divides))[:, None], config.gamma)
+        advantages = self._advantages(episodes, rewards)
+        if branched.num_tokens:
+            scale = self._scale(episodes, self._returns(episodes, rewards))
+            advantages = torch.where(branched.chosen, branched.advantages / scale, advantages)
+        episodes.advantages = self.credit.only_uncertain(episodes, advantages, is_used[:, None])
+        used = episodes if is_used.all() else episodes[is_used.numpy()]
         steps = []
         for minibatch in self.minibatches(used, config.batch_size, config.n_epochs):
             steps.append(self.backward(minibatch, self.loss, self._weights(minibatch)) | self.optimizer_step())
         imitation = self.imitation.update(self, episodes)
         metrics = mean_metrics(steps) | {"train/equal_groups": float(is_equal.float().mean())}
-        return metrics | imitation | self.kl.adapt(episodes)
+        return metrics | imitation | branched.metrics(episodes) | self.kl.adapt(episodes)
+
+    def _returns(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
+        """Return the (B, T) returns that are compared, equal at all steps of a text without ``return_to_go``."""
+        returns = discounted_returns(rewards, episodes.num_steps, self.config.gamma)
+        if not self.config.return_to_go:
+            return returns[:, :1].expand_as(returns)
+        # An ended text stays in its group with the return of its last step: a mean over the remaining texts alone
+        # would shrink late gradients, to 0 for the last text.
+        last = returns.gather(1, episodes.num_steps[:, None] - 1)
+        return torch.where(episodes.mask, returns, last)
+
+    def _scale(self, episodes: Episodes, returns: torch.Tensor) -> torch.Tensor:
+        """Return the (B, T) divisors of advantages in units of reward."""
+        if self.config.variant in ("rloo", "dr_grpo"):
+            return torch.ones_like(returns)
+        return group_statistics(returns, episodes.groups())[1] + 1e-4
 
     def _advantages(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
         """Return (B, T) advantages relative to the group."""
-        returns = discounted_returns(rewards, episodes.num_steps, self.config.gamma)
-        if self.config.return_to_go:
-            # An ended text stays in its group with the return of its last step: a mean over the remaining texts alone
-            # would shrink late gradients, to 0 for the last text.
-            last = returns.gather(1, episodes.num_steps[:, None] - 1)
-            returns = torch.where(episodes.mask, returns, last)
-        else:
-            returns = returns[:, :1].expand_as(returns)
-        if self.config.variant == "rloo":
-            return returns - leave_one_out(returns, episodes.groups())
+        returns = self._returns(episodes, rewards)
         if self.config.normalize_components:
             return self._decoupled_advantages(episodes, returns)
-        mean, deviation, _ = group_statistics(returns, episodes.groups())
-        return (returns - mean) / (1.0 if self.config.variant == "dr_grpo" else deviation + 1e-4)
+        if self.config.variant == "rloo":
+            return returns - leave_one_out(returns, episodes.groups())
+        mean, _, _ = group_statistics(returns, episodes.groups())
+        return (returns - mean) / self._scale(episodes, returns)
 
     def _decoupled_advantages(self, episodes: Episodes, returns: torch.Tensor) -> torch.Tensor:
         """Return (B, T) advantages with each component of the score normalized apart."""

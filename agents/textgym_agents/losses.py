@@ -5,6 +5,8 @@ one entry per step, over which the agent sums, so that micro-batches add up to t
 Shapes that do not fit raise a ValueError: nothing is broadcast.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -27,6 +29,7 @@ __all__ = [
     "policy_gradient_loss",
     "sequence_surrogate_loss",
     "td_loss",
+    "top_entropy_mask",
     "value_loss",
     "value_metrics",
 ]
@@ -248,6 +251,30 @@ def entropies(log_probs: torch.Tensor) -> torch.Tensor:
     tensor([0.6931])
     """
     return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(dim=-1)
+
+
+def top_entropy_mask(entropies: torch.Tensor, mask: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the steps whose entropy is among the highest ``share`` of those in the mask, ties at the end included.
+
+    Args:
+        entropies: (B, T) float, entropy of pi(.|s_t).
+        mask: (B, T) bool, the steps to choose from.
+        share: Above 0, at most 1; the number of steps is rounded up.
+
+    Returns:
+        (B, T) bool.
+
+    Source: Wang et al. 2025, Beyond the 80/20 rule (arXiv:2506.01939).
+
+    >>> top_entropy_mask(torch.tensor([[0.1, 0.9, 0.5, 7.0]]), torch.tensor([[True, True, True, False]]), 0.5)
+    tensor([[False,  True,  True, False]])
+    """
+    check_equal_shapes(entropies=entropies, mask=mask)
+    chosen = entropies[mask]
+    if not len(chosen):
+        return torch.zeros_like(mask)
+    threshold = chosen.topk(math.ceil(share * len(chosen))).values[-1]
+    return mask & (entropies >= threshold)
 
 
 def td_loss(q: torch.Tensor, targets: torch.Tensor, kind: str = "huber") -> torch.Tensor:

@@ -14,13 +14,14 @@ from textgym_agents.online import OnlineAgent
 from textgym_agents.reference import KLConfig, ReferenceKL
 from textgym_agents.returns import discounted_returns, generalized_advantages
 from textgym_agents.self_imitation import SelfImitation, SelfImitationConfig
+from textgym_agents.token_credit import TokenCredit, TokenCreditConfig
 from textgym_agents.value_function import ValueRegression
 
 __all__ = ["PPO", "PPOConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig, SelfImitationConfig):
+class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig, SelfImitationConfig, TokenCreditConfig):
     """Hyper-parameters of PPO."""
 
     n_epochs: int = 2
@@ -83,6 +84,7 @@ class PPO(OnlineAgent):
         kl: The KL penalty against the initial policy.
         imitation: The past successes that are imitated with ``imitation_coef`` above 0; see ``SelfImitation``.
         critic: The past episodes that V is fitted on.
+        credit: The options on the advantages of single tokens; see ``TokenCredit``.
     """
 
     config_class = PPOConfig
@@ -93,6 +95,7 @@ class PPO(OnlineAgent):
         super().__init__(*args, **kwargs)
         self.kl = ReferenceKL(self.policy, self.config, self.env)
         self.imitation = SelfImitation(self.config)
+        self.credit = TokenCredit(self)
         self.critic = ValueRegression(self.policy.value_head, self.config.value_buffer_size)
 
     def update(self, episodes: Episodes) -> dict[str, float]:
@@ -109,7 +112,10 @@ class PPO(OnlineAgent):
             rewards, episodes.values, episodes.num_steps, config.gamma, config.gae_lambda, last_values
         )
         episodes.value_targets = advantages + episodes.values
-        episodes.advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
+        branched = self.credit.branched(episodes, episodes.mask, config.gamma)
+        advantages = torch.where(branched.chosen, branched.advantages, advantages)
+        advantages = normalized(advantages, episodes.mask) if config.normalize_advantage else advantages
+        episodes.advantages = self.credit.only_uncertain(episodes, advantages, episodes.mask)
 
         steps = []
         for minibatch in self.minibatches(episodes, config.batch_size, config.n_epochs):
@@ -122,7 +128,8 @@ class PPO(OnlineAgent):
         returns = discounted_returns(rewards, episodes.num_steps, config.gamma, last_values)
         imitation = self.imitation.update(self, episodes)
         self.critic.update(episodes, returns, config.gamma)
-        return mean_metrics(steps) | imitation | value_metrics(episodes, returns) | self.kl.adapt(episodes)
+        metrics = mean_metrics(steps) | imitation | branched.metrics(episodes)
+        return metrics | value_metrics(episodes, returns) | self.kl.adapt(episodes)
 
     def loss(self, episodes: Episodes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the (B, T) loss of each step, and its terms."""

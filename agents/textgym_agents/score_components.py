@@ -18,19 +18,23 @@ __all__ = ["component_scores", "component_weights"]
 def component_weights(env: VectorEnv[Any, Any, Any]) -> dict[str, float]:
     """Return the weight of each component of the environment's scorer, by its name in ``info["scores"]``.
 
+    Components of weight 0, which are only reported, are left out.
+
     Raises:
-        ValueError: If the scorer is not a ``WeightedSum`` of at least two scorers, or such a sum in wrappers that keep
-            the score, such as ``Cached``.
+        ValueError: If the scorer is not a ``WeightedSum`` with at least two weights other than 0, or such a sum in
+            wrappers that keep the score, such as ``Cached``.
     """
     scorer = text_env(env).core.components.scorer
     while isinstance(scorer, Wrapper) and type(scorer).combined is Wrapper.combined:
         scorer = scorer.scorer
-    if not isinstance(scorer, WeightedSum) or len(scorer.weights) < 2:
+    weights = scorer.weights if isinstance(scorer, WeightedSum) else {}
+    weights = {name: weight for name, weight in weights.items() if weight != 0}
+    if len(weights) < 2:
         raise ValueError(
             "normalize_components needs a scorer that is a weighted sum of at least two, such as "
             f"scorer={{'sentiment': 1.0, 'repetition': 0.5}}, got {type(scorer).__name__} {scorer.name!r}"
         )
-    return dict(scorer.weights)
+    return weights
 
 
 def component_scores(episodes: Episodes, names: Iterable[str]) -> torch.Tensor:

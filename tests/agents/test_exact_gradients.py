@@ -16,7 +16,7 @@ from textgym.tokenizers import CharTokenizer
 from textgym_agents import A2C, GRPO, PPO, A2CConfig, GRPOConfig, LMPolicy, PPOConfig, Reinforce, ReinforceConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.losses import estimated_kl, exact_kl, path_inconsistency, policy_gradient_loss, value_loss
-from textgym_agents.policy import Evaluation
+from textgym_agents.policy import ActionOutput, Evaluation, choose
 from textgym_agents.returns import discounted_returns, generalized_advantages, lambda_returns, n_step_returns
 
 BUDGET = 3
@@ -45,6 +45,12 @@ class Table(LMPolicy):
     def logits(self, ids):
         return self.table[self.states.index(ids)]
 
+    def act(self, ids, action_masks=None, *, generator=None, **_):
+        """Texts that have ended are no states, and their actions are not used."""
+        rows = [self.states._by_ids.get(row.tobytes(), 0) for row in ids]
+        actions, log_probs, _ = choose(self.table.detach()[rows].float(), generator=generator)
+        return ActionOutput(actions, log_probs, np.zeros(len(ids), dtype=np.float32))
+
     def frozen_copy(self):
         return LMPolicy(self.backbone)  # a reference that no test here uses
 
@@ -53,7 +59,9 @@ class Table(LMPolicy):
         actions = torch.tensor([info["actions"] for info in episodes.infos])
         log_probs = self.table.log_softmax(-1)[states, actions] * episodes.mask
         values = torch.from_numpy(self.solution.values)[states] * episodes.mask
-        return Evaluation(log_probs, torch.zeros_like(log_probs), values, self.table[states][episodes.mask])
+        every = self.table.log_softmax(-1).detach()[states]
+        entropies = -(every.exp() * every).sum(dim=-1) * episodes.mask
+        return Evaluation(log_probs, entropies, values, self.table[states][episodes.mask])
 
 
 def texts_of(policy):
@@ -84,9 +92,14 @@ def episodes_of(policy, texts):
         np.array([row + [0] * (BUDGET - len(row)) for row in column])
         for column in zip(*((t[1], t[2]) for t in texts), strict=True)
     )
+    ids = np.zeros((len(texts), 2 + BUDGET), dtype=np.int64)
+    prompt_lengths = (solution.ids[[text[0] for text in texts]] < 3).sum(axis=1)
+    for row, (text, length) in enumerate(zip(texts, prompt_lengths, strict=True)):
+        written = [*solution.ids[text[0], :length], *text[2]]
+        ids[row, : len(written)] = written
     episodes = Episodes(
-        ids=torch.zeros(len(texts), 2 + BUDGET, dtype=torch.int64),
-        prompt_lengths=torch.full((len(texts),), 2),
+        ids=torch.from_numpy(ids),
+        prompt_lengths=torch.from_numpy(prompt_lengths),
         num_steps=num_steps,
         rewards=torch.from_numpy(solution.rewards[states, actions]) * mask,
         log_probs=torch.zeros(mask.shape, dtype=torch.float64),
@@ -139,6 +152,21 @@ def test_the_expected_step_of_single_texts_is_the_exact_gradient(agent, config, 
     np.testing.assert_allclose(expected, exact, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_with_an_entropy_share_the_step_is_that_of_the_states_of_highest_entropy(share):
+    env = make()
+    policy = Table(env)
+    settings = {"kl_coef": 0.0, "max_grad_norm": math.inf, "n_epochs": 1, "batch_size": None}
+    episodes = episodes_of(policy, texts_of(policy))
+    whole, part = (step_of(PPO(policy, env, entropy_share=s, **settings), episodes) for s in (1.0, share))
+    entropies = -(policy.solution.policy * np.log(policy.solution.policy)).sum(axis=1)
+    visited = np.array([info["states"] for info in episodes.infos])[episodes.mask.numpy()]
+    threshold = np.sort(entropies[visited])[-math.ceil(share * len(visited))]
+    expected = np.where((entropies >= threshold)[:, None], whole, 0.0)
+    np.testing.assert_allclose(part, expected, rtol=0, atol=1e-12)
+    assert 0 < (part == 0).all(dim=1).sum() < len(entropies)
+
+
 def groups_of(policy, size):
     """Yield groups of texts to one prompt, each with its probability."""
     texts = texts_of(policy)
@@ -156,6 +184,28 @@ def expected_group_step(agent, size, scale=lambda texts: 1.0):
         step = step_of(agent, episodes_of(agent.policy, texts))
         expected += probability * scale(texts) * step
     return expected
+
+
+ROLLOUTS = {"branch_rollouts": 512, "branch_budget": 10**6}
+
+
+@pytest.mark.parametrize(("share", "gamma"), [(1.0, 0.9), pytest.param(0.5, 1.0, marks=pytest.mark.slow)])
+def test_the_expected_step_with_advantages_by_rollouts_is_the_exact_gradient_within_their_error(share, gamma):
+    env = make(reward=Potential(gamma=gamma))
+    policy = Table(env, gamma)
+    constant = {"kl_coef": 0.0, "normalize_advantage": False, "max_grad_norm": math.inf, "num_episodes": 1}
+    # With lambda = 0 and the exact V the other advantages are exact.
+    settings = {"branch_share": share, "gae_lambda": 0.0, "n_epochs": 1, "batch_size": None} | ROLLOUTS
+    agent = PPO(policy, env, PPOConfig(gamma=gamma, **constant, **settings))
+    expected = torch.zeros_like(policy.table)
+    for text in texts_of(policy):
+        episodes = episodes_of(policy, [text])
+        if share == 1:
+            episodes.values += 5.0  # V is not used
+        expected += text[3] * len(text[2]) * step_of(agent, episodes)
+    exact = policy.solution.policy_gradient() / gamma ** policy.solution.steps[:, None]  # agents leave out gamma^t
+    np.testing.assert_allclose(expected, exact, rtol=0, atol=0.012)
+    assert np.abs(exact).max() > 0.1
 
 
 def mean_over_tokens_to_sum_over_texts(texts):
@@ -190,6 +240,15 @@ def test_the_expected_step_with_the_others_as_baseline_is_the_exact_gradient():
     agent = Reinforce(policy, env, ReinforceConfig(baseline="leave_one_out", **settings))
     expected = expected_group_step(agent, 2, mean_over_tokens_to_sum_over_texts)
     np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_so_is_that_of_groups_whose_advantages_are_by_rollouts():
+    env = make(group_size=2)
+    policy = Table(env)
+    agent = grpo(policy, env, 2, variant="rloo", branch_share=1.0, **ROLLOUTS | {"branch_rollouts": 32})
+    expected = expected_group_step(agent, 2, mean_over_tokens_to_sum_over_texts)
+    np.testing.assert_allclose(expected, policy.solution.policy_gradient(), rtol=0, atol=0.012)
 
 
 @pytest.mark.parametrize(("variant", "same"), [("gspo", "grpo"), pytest.param("cispo", "dapo", marks=pytest.mark.slow)])

@@ -66,7 +66,7 @@ def test_the_sum_may_be_wrapped_where_its_score_is_kept():
         agent_of(scorer=Clip(COMPONENTS, 0.0, 0.1), normalize_components=True)
 
 
-@pytest.mark.parametrize("scorer", [share_of_b, {"b": (share_of_b, 1.0)}])
+@pytest.mark.parametrize("scorer", [share_of_b, {"b": (share_of_b, 1.0), "c": (share_of_c, 0.0)}])
 def test_one_component_cannot_be_normalized_apart(scorer):
     with pytest.raises(ValueError, match="normalize_components needs a scorer that is a weighted sum of at least two"):
         agent_of(scorer=scorer, normalize_components=True)

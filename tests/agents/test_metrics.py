@@ -105,7 +105,7 @@ def test_the_documentation_names_all_metrics_and_no_other():
         ),
         Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=16)),
         ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(batch_size=16)),
-        PPO(LMPolicy(small_lm()), make_env(), num_episodes=16, imitation_coef=1.0),
+        PPO(LMPolicy(small_lm()), make_env(), num_episodes=16, imitation_coef=1.0, branch_share=0.1),
     ]
     metrics = set()
     for agent in agents:

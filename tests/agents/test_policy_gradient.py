@@ -42,6 +42,9 @@ VARIANTS = {
     "cispo": (GRPO, GRPOConfig, {"variant": "cispo", "n_epochs": 2, "equal_groups": "drop"}),
     "grpo-redraw": (GRPO, GRPOConfig, {"equal_groups": "redraw", "max_redraws": 2}),
     "grpo-imitation": (GRPO, GRPOConfig, {"imitation_coef": 0.5, "learning_rate_schedule": "linear"}),
+    "grpo-entropy-share": (GRPO, GRPOConfig, {"variant": "dapo", "entropy_share": 0.5}),
+    "grpo-branched": (GRPO, GRPOConfig, {"branch_share": 0.05, "branch_rollouts": 2, "branch_states": "entropy"}),
+    "ppo-branched": (PPO, PPOConfig, {"branch_share": 0.1, "branch_rollouts": 2}),
     "ppo-imitation": (PPO, PPOConfig, {"imitation_coef": 0.5, "imitation_batch_size": 16}),
 }  # fmt: skip
 LEARNING = slow_but(
@@ -316,6 +319,21 @@ def test_grpo_needs_groups_that_divide_the_batch(group_size):
         (A2CConfig, {"kl_target": 0.0}, "KL target must be above 0, got 0.0"),
         (A2CConfig, {"micro_batch": 0}, "micro_batch must be at least 1"),
         (ReinforceConfig, {"bootstrap_truncated": True, "baseline": "none"}, "baseline='value', got 'none'"),
+        (PPOConfig, {"entropy_share": 0.0}, "entropy_share must be above 0"),
+        (PPOConfig, {"entropy_share": 1.1}, "entropy_share must be from 0 to 1, got 1.1"),
+        (PPOConfig, {"branch_share": 0.1, "bootstrap_truncated": True}, "needs bootstrap_truncated=False"),
+        (GRPOConfig, {"branch_rollouts": 0}, "branch_rollouts must be at least 1"),
+        (GRPOConfig, {"branch_share": 0.1, "normalize_components": True}, "needs normalize_components=False"),
+        (
+            GRPOConfig,
+            {"branch_share": 0.1, "variant": "gspo"},
+            "branch_share=0, got 1.0 and 0.1",
+        ),
+        (
+            GRPOConfig,
+            {"entropy_share": 0.5, "variant": "gspo"},
+            "entropy_share=1 and branch_share=0, got 0.5",
+        ),
     ],
 )
 def test_incompatible_settings_raise(config, settings, message):

@@ -36,10 +36,10 @@ from textgym_agents.inspection.inspector import inspect
 from textgym_agents.inspection.loss_comparison import LossComparison, compare_losses
 from textgym_agents.inspection.pushes import PushRecorder
 from textgym_agents.inspection.readiness import Finding, Findings, preflight
-from textgym_agents.inspection.replay import samples_of
 from textgym_agents.inspection.report import Alarm, Branch, EpisodeView, Report, TokenView
 from textgym_agents.inspection.table import COLUMNS, Column, TokenTable
 from textgym_agents.inspection.updates import UpdateReport, inspect_update
+from textgym_agents.state_replay import samples_of
 
 __all__ = [
     "COLUMNS",

@@ -15,7 +15,7 @@ from textgym.rewards import Terminal
 from textgym_agents.branching import check_rollout_env, play
 from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
-from textgym_agents.inspection.replay import env_with_kl, replay
+from textgym_agents.state_replay import env_with_kl, replay
 
 __all__ = ["AdvantageEstimate", "advantage_mc", "check_budget", "exact_values", "mean_interval"]
 
@@ -129,14 +129,14 @@ def advantage_mc(
     Args:
         env: The environment of the episodes, of any interface of the TextGen family, wrapped or not.
         policy: A policy such as ``LMPolicy``; V and A are its own, whoever wrote the episodes.
-        episodes: B episodes, collected or read from a file; ``inspection.replay.replay`` rebuilds their states.
+        episodes: B episodes, collected or read from a file; ``state_replay.replay`` rebuilds their states.
         num_rollouts: Rollouts of a state, at most; at least 2.
         seconds: Time after which no further round starts. None sets no limit.
         max_rounds: Rounds after which no further one starts. None sets no limit.
         gamma: Discount per step, in [0, 1].
         kl_coef: Coefficient of log pi(a|s) - log pi_ref(a|s) that is subtracted from each reward, in rollouts too, as
             the agents' k1 penalty is.
-        reference: pi_ref, such as ``agent.kl.reference``; see ``inspection.replay.as_reference``.
+        reference: pi_ref, such as ``agent.kl.reference``; see ``state_replay.as_reference``.
         return_range: Least and greatest possible return of a rollout, for intervals where all rollouts agree; by
             default that of the scorer, if it has one and the reward is the score. Else those intervals are NaN.
         seed: Seed of the rollouts, at least 0.
@@ -183,9 +183,9 @@ def advantage_mc(
         for state_of in _rounds(missing):
             if out_of_budget(num_rounds):
                 return estimate(num_rounds)
-            played, _ = play(
+            played = play(
                 base, policy, states, state_of, gamma=gamma, seed=(seed, num_rounds + 1), num_slots=num_slots
-            )
+            ).returns
             for state in np.unique(state_of):
                 returns[state] = np.concatenate([returns[state], played[state_of == state]])
             num_rounds += 1

@@ -13,10 +13,10 @@ from textgym_agents.config import check_count
 from textgym_agents.decoding.base import Simulation
 from textgym_agents.episodes import Episodes
 from textgym_agents.inspection.advantages import check_budget
-from textgym_agents.inspection.replay import env_with_kl, replay
 from textgym_agents.inspection.report import Branch
 from textgym_agents.losses import entropies
 from textgym_agents.policy import BasePolicy
+from textgym_agents.state_replay import env_with_kl, replay
 
 __all__ = ["branch_views"]
 

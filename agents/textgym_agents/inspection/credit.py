@@ -38,7 +38,7 @@ def leave_one_out(
         scorer: A scorer, or what ``textgym.scorers.as_scorer`` takes.
         episodes: B episodes.
         tokenizer: Their tokenizer.
-        samples: B samples with the references and metadata that the scorer needs, see ``inspection.replay.samples_of``;
+        samples: B samples with the references and metadata that the scorer needs, see ``state_replay.samples_of``;
             by default bare prompts.
 
     Returns:

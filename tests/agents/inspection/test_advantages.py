@@ -23,7 +23,7 @@ from textgym_agents.inspection import TokenTable, inspect
 from textgym_agents.inspection import advantages as module
 from textgym_agents.inspection.advantages import advantage_mc, exact_values, mean_interval
 from textgym_agents.inspection.branches import branch_views
-from textgym_agents.inspection.replay import replay, samples_of
+from textgym_agents.state_replay import replay, samples_of
 
 SMALL_MDP = {
     "tokenizer": CharTokenizer("ab"), "prompts": ["a", "ba"], "max_prompt_tokens": 2, "max_new_tokens": 3,

@@ -103,7 +103,8 @@ def replay(env: CoreInterface, episodes: Episodes) -> Replay:
         user = _RecordedUser(episodes.infos)
         components = replace(components, dialogue=replace(components.dialogue, user=user))
     core = Core(components, size, max_reward=env.core.max_reward)
-    core.reset(ResetRequest(np.arange(size), [_start(env, episodes, b, sample) for b, sample in enumerate(samples)]))
+    starts = [_start(env, episodes, b, sample) for b, sample in enumerate(samples)]
+    core.reset(ResetRequest(np.arange(size), starts, [np.random.default_rng(b) for b in range(size)]))
     ids, positions, log_probs = (x.numpy() for x in (episodes.ids, episodes.positions, episodes.log_probs))
     if components.kl is not None and np.isnan(log_probs[episodes.mask.numpy()]).any():
         raise ValueError("the return contains a KL penalty, and these episodes have no log-probabilities of actions")
