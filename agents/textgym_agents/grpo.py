@@ -194,6 +194,7 @@ class GRPO(OnlineAgent):
         if branched.num_tokens:
             scale = self._scale(episodes, self._returns(episodes, rewards))
             advantages = torch.where(branched.chosen, branched.advantages / scale, advantages)
+        advantages = torch.where(is_used[:, None], advantages, 0.0)
         episodes.advantages = self.credit.only_uncertain(episodes, advantages, is_used[:, None])
         used = episodes if is_used.all() else episodes[is_used.numpy()]
         steps = []

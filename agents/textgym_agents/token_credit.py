@@ -82,10 +82,16 @@ class TokenCredit:
 
     Args:
         agent: The agent, whose policy, environment, generator and KL penalty are used.
+
+    Attributes:
+        last_branched: (B, T) bool, the steps of the last update whose advantage is by rollouts; None before the first.
+        last_kept: (B, T) bool, the steps of the last update that kept their advantage; None where all did.
     """
 
     def __init__(self, agent: OnlineAgent) -> None:
         self._agent: Any = agent
+        self.last_branched: torch.Tensor | None = None
+        self.last_kept: torch.Tensor | None = None
         config = agent.config
         if config.entropy_share < 1 or (config.branch_share > 0 and config.branch_states == "entropy"):
             agent.num_alternatives = 0  # rollouts record entropies
@@ -104,7 +110,7 @@ class TokenCredit:
         """
         agent, config = self._agent, self._agent.config
         shape = episodes.mask.shape
-        chosen = torch.zeros(shape, dtype=torch.bool)
+        self.last_branched = chosen = torch.zeros(shape, dtype=torch.bool)
         advantages = torch.zeros(shape)
         candidates = candidates & episodes.mask
         if config.branch_share == 0 or not candidates.any():
@@ -144,7 +150,8 @@ class TokenCredit:
         if self._agent.config.entropy_share == 1:
             return advantages
         share, steps = self._agent.config.entropy_share, included & episodes.mask
-        return torch.where(top_entropy_mask(self._entropies(episodes), steps, share), advantages, 0.0)
+        self.last_kept = top_entropy_mask(self._entropies(episodes), steps, share)
+        return torch.where(self.last_kept, advantages, 0.0)
 
     def _by_priority(self, episodes: Episodes, candidates: torch.Tensor) -> npt.NDArray[np.int64]:
         """Return the (S, 2) rows and columns of the steps to branch at, the first ones first."""

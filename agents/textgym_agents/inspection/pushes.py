@@ -58,6 +58,7 @@ class PushRecorder:
         ratio: (B, T) pi(a_t|s_t) / pi_old(a_t|s_t) in the last gradient step, NaN where a token was in none.
         clipped: (B, T) bool, True where the policy term had no gradient in some step, though the advantage is not 0.
         num_steps: Gradient steps.
+        num_buffer_steps: Those among them on episodes drawn from a buffer, whose pushes are not recorded.
 
     Raises:
         TypeError: If the agent's policy is of another class.
@@ -68,7 +69,7 @@ class PushRecorder:
         self.policy, self.kl, self.entropy = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
         self.tabular, self.ratio = torch.zeros(shape), torch.full(shape, torch.nan)
         self.clipped = torch.zeros(shape, dtype=torch.bool)
-        self.num_steps = 0
+        self.num_steps = self.num_buffer_steps = 0
         self._rows = {id(info): row for row, info in enumerate(episodes.infos)}
         self._parts: list[_Part] = []
         self._current: _Part | None = None
@@ -125,6 +126,8 @@ class PushRecorder:
 
     def _recorded_step(self) -> dict[str, float]:
         metrics = self._step()
+        is_known = any(id(info) in self._rows for part in self._parts for info in part.episodes.infos)
+        self.num_buffer_steps += not is_known
         self._commit()
         self.num_steps += 1
         return metrics

@@ -62,6 +62,8 @@ class UpdateReport(Report):
             f"push {correlation['push']:+.2f}{tabular}",
             f"Push in units of its mean size, {mean:.2g}; clipped tokens: {int(np.nansum(columns['clipped']))}",
         ]
+        if about["buffer_steps"]:
+            lines.insert(1, f"{about['buffer_steps']} of them on texts of a buffer, which no push contains")
         for title, rows in zip(("Pushed up", "Pushed down"), self.most_pushed(), strict=True):
             heads = f"{'token':<14}{'pi':>7}{'push':>8}{'KL':>7}{'entropy':>8}{'change':>11}"
             lines += ["", f"{title}", f"{'episode':>9} {'at':>4}  {heads}"]
@@ -84,8 +86,10 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
     - ``push``, ``push_policy``, ``push_kl``, ``push_entropy``: the negative derivative of the loss by log pi(a_t|s_t),
       see ``PushRecorder``; 0 for the KL penalty of estimator k1, which is in the rewards. Of DQN, whose gradient steps
       draw from the replay buffer, the derivative by Q(s_t, a_t) of the loss of these episodes, before the first step;
-      of SoftQ that of its first step, which is on these episodes;
-    - ``advantage``: A_t of the loss; ``return_to_go``: the return that it was made of, and in ``reasons``, from what;
+      of SoftQ that of its first step, which is on these episodes. Steps on texts drawn from a buffer, such as that of
+      self-imitation, are in no push; ``report.about["buffer_steps"]`` is their number;
+    - ``advantage``: A_t of the loss, 0 where it leaves a token out; ``return_to_go``: the return that it was made of,
+      and in ``reasons``, from what;
     - ``ratio``: pi(a_t|s_t) / pi_old(a_t|s_t) in the last gradient step; ``clipped``: 1 where the clipping removed the
       gradient of the policy term in some step;
     - ``tabular_change``: push times |e_a - pi(.|s_t)|^2, e_a being 1 at a_t and 0 elsewhere: the cheapest prediction of
@@ -154,6 +158,7 @@ def inspect_update(agent: Agent, episodes: Any = None, *, tokenizer: Any = None)
         "agent": type(agent).__name__,
         "update": agent.num_updates,
         "gradient_steps": twin.num_updates - agent.num_updates,
+        "buffer_steps": pushes.num_buffer_steps,
         "return": subject.return_name(env, own),
         "prediction": "central finite difference along the change of the weights",
         "change_of": "Q" if judged == "q" else "log pi",
@@ -293,11 +298,12 @@ def _explanation(
 ) -> Callable[[int, int], str]:
     """Return a function of episode and step that gives the reason of a push in words."""
     origin = _origin(agent, episodes, pushes, returns)
+    left_out = _left_out(agent, pushes)
 
     def explain(b: int, t: int) -> str:
-        words = [origin(b, t)]
+        words = [left_out(b, t) or origin(b, t)]
         if pushes.clipped[b, t]:
-            words.append(f"clipped at ratio {float(pushes.ratio[b, t]):.2f}")
+            words.append(_clip_reason(agent, episodes, pushes, b, t))
         terms = {"KL": float(pushes.kl[b, t]), "entropy": float(pushes.entropy[b, t])}
         policy = float(pushes.policy[b, t])
         for name, push in terms.items():
@@ -308,13 +314,39 @@ def _explanation(
     return explain
 
 
+def _left_out(agent: Any, pushes: PushRecorder) -> Callable[[int, int], str]:
+    """Return a function of episode and step that says why the policy term leaves a token out, if it does."""
+    drops = isinstance(agent, GRPO) and agent.config.equal_groups != "keep"
+    kept = agent.credit.last_kept if hasattr(agent, "credit") else None
+
+    def reason(b: int, t: int) -> str:
+        if drops and pushes.ratio[b, t].isnan():
+            return "left out: the returns of its group all but agree"
+        if kept is not None and not kept[b, t]:
+            return f"left out: its entropy is not among the highest {100 * agent.config.entropy_share:.3g} %"
+        return ""
+
+    return reason
+
+
+def _clip_reason(agent: Any, episodes: Episodes, pushes: PushRecorder, b: int, t: int) -> str:
+    """Return the ratio at which a token was clipped, of GSPO that of its text."""
+    if getattr(agent.config, "variant", None) != "gspo":
+        return f"clipped at ratio {float(pushes.ratio[b, t]):.2f}"
+    ratios = pushes.ratio[b, : int(episodes.num_steps[b])]
+    return f"its text clipped at ratio {float(ratios.log().mean().exp()):.4f}"
+
+
 def _origin(agent: Any, episodes: Episodes, pushes: PushRecorder, returns: torch.Tensor) -> Callable[[int, int], str]:
     """Return a function of episode and step that says where the advantage, or what it has instead, comes from."""
     used = episodes.advantages
+    by_rollouts = agent.credit.last_branched if hasattr(agent, "credit") else None
     if isinstance(agent, GRPO):
         mean, deviation, _ = group_statistics(returns[:, 0], episodes.groups())
 
         def of_group(b: int, t: int) -> str:
+            if by_rollouts is not None and by_rollouts[b, t]:
+                return f"by rollouts, in the loss {float(used[b, t]):+.2f}"
             if float(used[b, t]) == float(deviation[b]) == 0:
                 return f"no signal: all returns of the group are {float(mean[b]):.2f}"
             if agent.config.return_to_go:
@@ -349,7 +381,9 @@ def _origin(agent: Any, episodes: Episodes, pushes: PushRecorder, returns: torch
 
     def of_value(b: int, t: int) -> str:
         words = f"return to go {float(returns[b, t]):.2f}"
-        if targets is not None and (not isinstance(agent, Reinforce) or agent.config.baseline == "value"):
+        if by_rollouts is not None and by_rollouts[b, t]:
+            words += ", A by rollouts"
+        elif targets is not None and (not isinstance(agent, Reinforce) or agent.config.baseline == "value"):
             words += f", V {float(values[b, t]):.2f}, A {float(targets[b, t] - values[b, t]):+.3f}"
         return f"{words}, in the loss {float(used[b, t]):+.2f}"
 

@@ -82,6 +82,9 @@ CASES = [
     pytest.param(GRPO, {"variant": "rloo", "kl_estimator": "k3", "ent_coef": 0.1}, marks=pytest.mark.slow),
     pytest.param(GRPO, {"variant": "dr_grpo", "kl_estimator": "k1"}, marks=pytest.mark.slow),
     (GRPO, {"variant": "dapo", "kl_estimator": "exact", "clip_range_high": 0.28}),
+    (GRPO, {"variant": "gspo"}),
+    (GRPO, {"variant": "cispo", "kl_estimator": "k3", "entropy_share": 0.5}),
+    (PPO, {"n_epochs": 1, "batch_size": None, "branch_share": 0.5, "branch_rollouts": 2}),
 ]
 
 
@@ -90,6 +93,7 @@ def test_the_push_is_the_derivative_of_the_agents_own_loss_and_the_sum_of_its_te
     agent = agent_of(agent_class, **settings)
     agent.learn(50)  # away from the reference
     episodes = agent.collect()
+    episodes.log_probs += 0.05 * torch.randn(episodes.log_probs.shape, generator=torch.Generator().manual_seed(0))
     report = inspect_update(agent, episodes)
     push = steps(report, "push").nan_to_num()
     torch.testing.assert_close(push, derivative(agent, episodes), atol=1e-6, rtol=2e-4)
@@ -254,6 +258,78 @@ def test_a_group_without_signal_has_no_push():
     assert not push[silent].any()
     assert push[~silent].any()
     assert report.reasons[0] == "no signal: all returns of the group are 0.00"
+
+
+def test_a_group_that_is_dropped_is_left_out_and_changes_no_other_push():
+    agents = [agent_of(GRPO, kl_coef=0.0, equal_groups=choice) for choice in ("drop", "keep")]
+    episodes = agents[0].collect()
+    silent = episodes.groups() == episodes.groups()[0]
+    episodes.rewards[:, 0] += torch.arange(16)
+    episodes.rewards[silent] = 0.0
+    episodes.rewards[silent, 0] = torch.arange(4) * 1e-4  # all but equal
+    dropped = inspect_update(agents[0], episodes)
+    push, advantage = (steps(dropped, name)[silent] for name in ("push", "advantage"))
+    assert not push.nan_to_num().any()
+    assert not advantage.nan_to_num().any()
+    assert steps(dropped, "ratio")[silent].isnan().all()
+    assert not steps(dropped, "clipped")[silent].nan_to_num().any()
+    assert dropped.reasons[0] == "left out: the returns of its group all but agree"
+    kept = inspect_update(agents[1], episodes[(~silent).numpy()])  # as if they had not been collected
+    torch.testing.assert_close(steps(dropped, "push")[~silent], steps(kept, "push"), equal_nan=True)
+
+
+def test_only_the_tokens_of_highest_entropy_are_pushed_and_the_others_are_named():
+    agent = agent_of(PPO, kl_coef=0.0, n_epochs=1, entropy_share=0.25)
+    report = inspect_update(agent)
+    pushed = report.table.columns["push"] != 0
+    assert int(pushed.sum()) == -(-len(report.table) // 4)
+    left_out = "left out: its entropy is not among the highest 25 %"
+    assert [reason.startswith(left_out) for reason in report.reasons] == (~pushed).tolist()
+    np.testing.assert_array_equal(report.table.columns["advantage"] != 0, pushed)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(PPO, "A by rollouts, in the loss "), (GRPO, "by rollouts, in the loss ")])
+def test_advantages_by_rollouts_are_those_of_the_loss_and_named(kind, words):
+    agent = agent_of(kind, kl_coef=0.0, branch_share=0.5, branch_rollouts=2)
+    episodes = agent.collect()
+    tokens = agent.num_timesteps
+    report = inspect_update(agent, episodes)
+    assert agent.num_timesteps == tokens
+    metrics = agent.learn_from(episodes)  # the same rollouts
+    advantage = steps(report, "advantage")
+    torch.testing.assert_close(advantage.nan_to_num().float(), episodes.advantages * episodes.mask)
+    named = [words in reason for reason in report.reasons]
+    assert sum(named) == int(agent.credit.last_branched.sum()) == round(metrics["train/branched_share"] * len(named))
+    assert np.array(named)[agent.credit.last_branched[episodes.mask].numpy()].all()
+
+
+def test_of_gspo_the_ratio_of_the_text_is_named():
+    agent = agent_of(GRPO, kl_coef=0.0, variant="gspo", clip_range=0.1)
+    episodes = agent.collect()
+    episodes.log_probs[:, 0] -= 0.2 * episodes.num_steps  # the mean ratio of each text is exp(0.2)
+    report = inspect_update(agent, episodes)
+    advantage, push, clipped = (report.table.columns[name] for name in ("advantage", "push", "clipped"))
+    assert (advantage > 0).any()
+    np.testing.assert_array_equal(clipped == 1, advantage > 0)
+    assert (push[advantage > 0] == 0).all()
+    assert all(
+        ("its text clipped at ratio 1.2214" in r) == (a > 0) for r, a in zip(report.reasons, advantage, strict=True)
+    )
+
+
+def test_the_step_of_self_imitation_is_counted_and_pushes_nothing():
+    plain, imitating = (agent_of(GRPO, kl_coef=0.0, imitation_coef=coef) for coef in (0.0, 1.0))
+    episodes = plain.collect()
+    first, second = inspect_update(plain, episodes), inspect_update(imitating, episodes)
+    assert (first.about["gradient_steps"], first.about["buffer_steps"]) == (1, 0)
+    assert (second.about["gradient_steps"], second.about["buffer_steps"]) == (2, 1)
+    np.testing.assert_array_equal(first.table.columns["push"], second.table.columns["push"])
+    assert "1 of them on texts of a buffer, which no push contains" in str(second)
+    assert "of a buffer" not in str(first)
+    before = imitating.policy.evaluate(episodes).log_probs.detach()
+    imitating.learn_from(episodes)
+    change = imitating.policy.evaluate(episodes).log_probs.detach() - before
+    np.testing.assert_array_equal(second.table.columns["realized_change"], change[episodes.mask])  # it contains it
 
 
 @pytest.mark.parametrize(("variant", "depends"), [("grpo", True), ("dr_grpo", False), ("dapo", False)])
