@@ -35,8 +35,8 @@ class WordPairs(Scorer):
         corpus: Module-level function that returns the sentences; called at the first score of a process.
 
     >>> scorer = WordPairs(french_sentences)
-    >>> scorer(TextBatch.from_texts(["Le chat noir dort.", "La chat noire dort.", ""])).round(2)
-    array([1. , 0.6, 0. ])
+    >>> scorer(TextBatch.from_texts(["Tom a mangé la pomme.", "Tom a mangé le pomme.", ""])).round(2)
+    array([1.  , 0.86, 0.  ])
     """
 
     score_range = (0.0, 1.0)
