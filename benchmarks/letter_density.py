@@ -18,9 +18,9 @@ from collections.abc import Callable
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-from trl_grpo import Record, Task, ours, train_trl, without_eos
 
 from textgym.tokenizers import CharTokenizer
+from trl_grpo import Record, Task, ours, train_trl, without_eos
 
 ALPHABET = string.ascii_lowercase + " "
 PROMPT = "once upon a time "

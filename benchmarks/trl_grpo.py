@@ -86,11 +86,20 @@ class Record:
 def train_trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> list[Record]:
     """Train with TRL; return a record per update."""
     recorder = _TRLRecorder(task)
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=recorder.score,
-            args=_trl_config(task, folder),
+            args=trl_config(
+                folder,
+                num_generations=task.group_size,
+                max_completion_length=task.max_new_tokens,
+                per_device_train_batch_size=task.batch_size,
+                max_steps=task.num_steps,
+                beta=0.0,
+                learning_rate=task.learning_rate,
+                seed=task.seed,
+            ),
             # One epoch for all steps: starting another one costs time.
             train_dataset=Dataset.from_dict({"prompt": list(task.prompts) * task.num_steps}),
             processing_class=tokenizer,
@@ -101,25 +110,18 @@ def train_trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: 
     return recorder.records
 
 
-def _trl_config(task: Task, folder: str) -> TRLConfig:
-    """Return TRL's settings for plain GRPO on a CPU without optional overhead."""
+def trl_config(folder: str, **settings: Any) -> TRLConfig:
+    """Return TRL's settings for GRPO on a CPU without optional overhead, at a constant learning rate.
+
+    Args:
+        folder: ``output_dir``, in which nothing is written.
+        **settings: Further arguments of TRL's ``GRPOConfig``; what is not given is TRL's default.
+    """
     return TRLConfig(
         output_dir=folder,
-        num_generations=task.group_size,
-        max_completion_length=task.max_new_tokens,
-        per_device_train_batch_size=task.batch_size,
         gradient_accumulation_steps=1,
         steps_per_generation=1,
-        num_iterations=1,
-        max_steps=task.num_steps,
-        beta=0.0,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        learning_rate=task.learning_rate,
         lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
         use_cpu=True,
         bf16=False,  # TRL's default is True; both sides compute in float32
         gradient_checkpointing=False,  # TRL's default is True, which saves memory and costs time
@@ -130,7 +132,7 @@ def _trl_config(task: Task, folder: str) -> TRLConfig:
         report_to="none",
         disable_tqdm=True,
         log_level="error",
-        seed=task.seed,
+        **settings,
     )
 
 
@@ -163,7 +165,7 @@ class _TRLRecorder(TrainerCallback):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence warnings of transformers and TRL about intended settings."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import stable_baselines3 as sb3
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 
-from learning_curve import NUM_CASES, LearningCurve, SB3LearningCurve
+from learning_curve import LearningCurve
 from textgym import TextBatch, TextGenVecEnv
 from textgym.tasks import find_task
 from textgym_agents import DQN, GRPO, PPO, LMPolicy, Reinforce, SoftQ, env_seed
@@ -26,6 +27,11 @@ NUM_ENVS = 64
 FIRST_CASE = 501
 """First held-out case in the split ``"eval"``; the settings were chosen on earlier ones. As a multiple of 3 it is of
 level 1."""
+
+EVERY = 2_000
+"""Tokens of training between two evaluations of a learning curve."""
+NUM_CASES = 64
+"""Held-out cases of these evaluations, the first of a run."""
 
 TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
 """Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
@@ -194,10 +200,31 @@ def sb3_ppo(spec: RunSpec) -> Entry:
     return Entry(lambda env: Greedy(policy.lm), model.num_timesteps, curve)
 
 
+class SB3LearningCurve(BaseCallback):
+    """Adds the points of a Stable-Baselines3 training to a ``LearningCurve``, after its updates."""
+
+    def __init__(self, curve: LearningCurve) -> None:
+        super().__init__()
+        self._curve = curve
+
+    def _on_rollout_start(self) -> None:
+        self._measure()
+
+    def _on_training_end(self) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        policy: Any = self.model.policy
+        self._curve.measure(policy.lm, self.model.num_timesteps)
+
+    def _on_step(self) -> bool:
+        return True
+
+
 def learning_curve(spec: RunSpec) -> LearningCurve:
     """Return a callback that evaluates on the first held-out cases of a run."""
     cases = range(FIRST_CASE, FIRST_CASE + min(NUM_CASES, spec.num_held_out))
-    return LearningCurve(lambda: task_env(spec.task, len(cases), spec.model, "eval"), cases, spec.seed)
+    return LearningCurve(lambda: task_env(spec.task, len(cases), spec.model, "eval"), cases, spec.seed, every=EVERY)
 
 
 def _trained(agent_class: type[OnlineAgent], spec: RunSpec) -> Entry:

@@ -1,27 +1,23 @@
-"""Learning curves: greedy scores on held-out cases, measured in the course of a training without changing it."""
+"""Learning curves: scores on held-out cases, measured in the course of a training without changing it."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
 
 from textgym_agents import Callback, collect, env_seed
 from textgym_agents.decoding import Greedy
 from textgym_agents.policy import BasePolicy, Policy
 
-EVERY = 2_000
-"""Tokens between two evaluations."""
-NUM_CASES = 64
-"""Held-out cases of an evaluation, the first of a run."""
-
 
 class LearningCurve(Callback):
-    """A callback of ``learn`` that evaluates after the first update past each multiple of ``EVERY`` tokens.
+    """A callback of ``learn`` that evaluates after the first update past each multiple of ``every`` tokens.
 
     It acts with a copy of the policy, in an environment and with a generator of its own, so that the training is bit
     for bit the same without it.
@@ -29,57 +25,50 @@ class LearningCurve(Callback):
     Args:
         make_env: Makes the environment of the evaluations, with as many sub-environments as there are cases.
         cases: Indices into the split ``"eval"``.
-        seed: Seed of the simulated user, the same in all evaluations.
+        seed: Seed of the simulated user and of the sampling, the same in all evaluations.
+        every: Tokens between two evaluations.
+        greedy: Whether the policy decodes greedily; otherwise it samples.
 
     Attributes:
         points: ``[tokens, mean score]`` of each evaluation.
         seconds: Processor time of the evaluations.
     """
 
-    def __init__(self, make_env: Callable[[], VectorEnv[Any, Any, Any]], cases: Sequence[int], seed: int) -> None:
+    def __init__(
+        self,
+        make_env: Callable[[], VectorEnv[Any, Any, Any]],
+        cases: Sequence[int],
+        seed: int,
+        *,
+        every: int,
+        greedy: bool = True,
+    ) -> None:
         self.points: list[list[float]] = []
         self.seconds = 0.0
-        self._make_env, self._cases, self._seed = make_env, cases, seed
+        self._make_env, self._cases, self._seed, self._every, self._greedy = make_env, cases, seed, every, greedy
         self._env: VectorEnv[Any, Any, Any] | None = None
-        self._next = EVERY
+        self._next = every
 
     def on_update_end(self, agent: Any, metrics: dict[str, float]) -> None:
         """Evaluate the agent if it is time to."""
         self.measure(agent.policy, agent.num_timesteps)
 
     def measure(self, policy: BasePolicy, num_timesteps: int) -> None:
-        """Append a point if ``num_timesteps`` has passed a multiple of ``EVERY`` since the last one."""
+        """Append a point if ``num_timesteps`` has passed a multiple of ``every`` since the last one."""
         if num_timesteps < self._next:
             return
         start = time.process_time()
-        self._next = (num_timesteps // EVERY + 1) * EVERY
+        self._next = (num_timesteps // self._every + 1) * self._every
         if self._env is None:
             self._env = self._make_env()
         # A copy, since the policy's own KV cache keeps prompts for as long as its weights stay the same.
-        scores = episode_scores(self._env, Greedy(policy.frozen_copy()), self._cases, env_seed(self._seed))
+        acting: Policy = policy.frozen_copy()
+        if self._greedy:
+            acting = Greedy(acting)
+        generator = torch.Generator().manual_seed(self._seed)
+        scores = episode_scores(self._env, acting, self._cases, env_seed(self._seed), generator)
         self.points.append([num_timesteps, float(scores.mean())])
         self.seconds += time.process_time() - start
-
-
-class SB3LearningCurve(BaseCallback):
-    """Adds the points of a Stable-Baselines3 training to a ``LearningCurve``, after its updates."""
-
-    def __init__(self, curve: LearningCurve) -> None:
-        super().__init__()
-        self._curve = curve
-
-    def _on_rollout_start(self) -> None:
-        self._measure()
-
-    def _on_training_end(self) -> None:
-        self._measure()
-
-    def _measure(self) -> None:
-        policy: Any = self.model.policy
-        self._curve.measure(policy.lm, self.model.num_timesteps)
-
-    def _on_step(self) -> bool:
-        return True
 
 
 def episode_scores(
@@ -101,3 +90,21 @@ def episode_scores(
     options = {"index": list(cases)}
     episodes = collect(env, policy, len(cases), seed=seed, options=options, generator=generator)
     return np.array([info["score"] for info in episodes.infos])
+
+
+def tokens_to(goal: float, curve: Sequence[Sequence[float]]) -> float | None:
+    """Return the tokens of the first point ``[tokens, score]`` that reaches a score, None if none does.
+
+    >>> tokens_to(0.5, [[2000, 0.3], [4000, 0.6], [6000, 0.4]])
+    4000
+    """
+    return next((tokens for tokens, score in curve if score >= goal), None)
+
+
+def median_tokens(by_seed: Sequence[float | None]) -> float:
+    """Return the median over seeds, of which those that do not get there (None) count as infinity.
+
+    >>> median_tokens([4000, None, 2000]), median_tokens([4000, None])
+    (4000, inf)
+    """
+    return median(math.inf if tokens is None else tokens for tokens in by_seed)

@@ -6,13 +6,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from entries import ENTRIES, TRAINED, UNTRAINED
-from learning_curve import EVERY, NUM_CASES
+from entries import ENTRIES, EVERY, NUM_CASES, TRAINED, UNTRAINED
+from learning_curve import median_tokens, tokens_to
 from textgym.tasks import find_task
 
 BASELINE = "sampled LM"
@@ -44,24 +44,6 @@ def half_width(values: Sequence[float]) -> float:
     if len(values) == 1:
         return math.nan
     return STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
-
-
-def tokens_to(goal: float, curve: Sequence[Sequence[float]]) -> float | None:
-    """Return the tokens of the first point ``[tokens, score]`` that reaches a score, None if none does.
-
-    >>> tokens_to(0.5, [[2000, 0.3], [4000, 0.6], [6000, 0.4]])
-    4000
-    """
-    return next((tokens for tokens, score in curve if score >= goal), None)
-
-
-def median_tokens(by_seed: Sequence[float | None]) -> float:
-    """Return the median over seeds, of which those that do not get there (None) count as infinity.
-
-    >>> median_tokens([4000, None, 2000]), median_tokens([4000, None])
-    (4000, inf)
-    """
-    return median(math.inf if tokens is None else tokens for tokens in by_seed)
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

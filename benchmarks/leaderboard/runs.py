@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from entries import ENTRIES, FIRST_CASE, NO_BEST_TURN, TIMESTEPS, TRAINED, Entry, RunSpec, settings_of, task_env
-from learning_curve import NUM_CASES, episode_scores
+from entries import (
+    ENTRIES,
+    FIRST_CASE,
+    NO_BEST_TURN,
+    NUM_CASES,
+    TIMESTEPS,
+    TRAINED,
+    Entry,
+    RunSpec,
+    settings_of,
+    task_env,
+)
+from learning_curve import episode_scores
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 from textgym_agents import env_seed

@@ -22,6 +22,7 @@ from entries import (
     ENTRIES,
     FIRST_CASE,
     NO_BEST_TURN,
+    NUM_CASES,
     SETTINGS,
     TASK_SETTINGS,
     TIMESTEPS,
@@ -32,8 +33,8 @@ from entries import (
     settings_of,
     task_env,
 )
-from learning_curve import NUM_CASES, LearningCurve
-from report import draw, half_width, markdown, median_tokens, summarise, tokens_to
+from learning_curve import LearningCurve, median_tokens, tokens_to
+from report import draw, half_width, markdown, summarise
 from runs import FinishedRuns, held_out_scores, run, run_all, run_specs, untrained_scores
 
 LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
@@ -227,7 +228,7 @@ def test_the_evaluations_of_a_learning_curve_do_not_change_the_training(entry, m
     spec = RunSpec(task="qa", entry=entry, timesteps=400, num_held_out=3, settings=settings)
     weights, curves = [], []
     for every in (10**9, 100):
-        monkeypatch.setattr("learning_curve.EVERY", every)
+        monkeypatch.setattr("entries.EVERY", every)
         trained = ENTRIES[entry](spec)
         weights.append(trained.policy(None).policy.state_dict())
         curves.append(trained.curve.points)
@@ -242,7 +243,7 @@ def test_the_evaluations_of_a_learning_curve_do_not_change_the_training(entry, m
 
 
 def test_a_learning_curve_is_measured_on_the_first_held_out_cases_of_the_final_evaluation(monkeypatch):
-    monkeypatch.setattr("learning_curve.EVERY", 1)
+    monkeypatch.setattr("entries.EVERY", 1)
     spec = RunSpec(task="qa", entry="GRPO", timesteps=1, num_held_out=NUM_CASES + 1, settings=SMALL["GRPO"])
     found = run(spec)
     trained = ENTRIES["GRPO"](spec)
