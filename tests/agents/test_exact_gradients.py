@@ -54,9 +54,20 @@ class Table(LMPolicy):
     def frozen_copy(self):
         return LMPolicy(self.backbone)  # a reference that no test here uses
 
+    def states_and_actions(self, episodes):
+        if "states" in episodes.infos[0]:
+            return (torch.tensor([info[name] for info in episodes.infos]) for name in ("states", "actions"))
+        rows, columns = episodes.states()  # from a buffer, which stores no infos
+        windows = torch.full((len(rows), self.states.ids.shape[1]), 3)
+        for window, row, column in zip(windows, rows, columns, strict=True):
+            window[: column + 1] = episodes.ids[row, : column + 1]
+        states, actions = torch.zeros(2, *episodes.mask.shape, dtype=torch.int64)
+        states[episodes.mask] = torch.from_numpy(self.states.index(windows.numpy()))
+        actions[episodes.mask] = episodes.actions()
+        return states, actions
+
     def evaluate(self, episodes, *, entropy_gradient=False):
-        states = torch.tensor([info["states"] for info in episodes.infos])
-        actions = torch.tensor([info["actions"] for info in episodes.infos])
+        states, actions = self.states_and_actions(episodes)
         log_probs = self.table.log_softmax(-1)[states, actions] * episodes.mask
         values = torch.from_numpy(self.solution.values)[states] * episodes.mask
         every = self.table.log_softmax(-1).detach()[states]
@@ -342,6 +353,31 @@ def test_with_normalized_components_it_is_that_of_another_score(size):
     wanted = gradient_of_own_score(policy, size, advantage)
     np.testing.assert_allclose(expected, wanted, rtol=0, atol=1e-8)
     assert np.abs(wanted).max() > 1e-2
+
+
+def test_the_step_of_self_imitation_is_the_gradient_of_the_log_probability_of_the_better_text():
+    env = make(group_size=2)
+    policy = Table(env)
+    texts = texts_of(policy)
+    returns = [float(policy.solution.rewards[text[1], text[2]].sum()) for text in texts]
+    checked = 0
+    for text, score in zip(texts, returns, strict=True):
+        other, least = min(zip(texts, returns, strict=True), key=lambda pair: (pair[0][0] != text[0], pair[1]))
+        if score - least < 1e-3:
+            continue
+        agent = grpo(policy, env, 2, imitation_coef=0.5, imitation_batch_size=4)
+        agent.optimizer = torch.optim.SGD([policy.table], lr=1.0)
+        before, episodes = policy.table.detach().clone(), episodes_of(policy, [other, text])
+        agent.imitation.update(agent, episodes)
+        step = policy.table.detach() - before
+        with torch.no_grad():
+            policy.table.copy_(before)
+        # Of two returns the better one is one deviation above their mean. The buffer holds only its text.
+        log_prob = policy.evaluate(episodes[1:]).log_probs.sum() / len(text[2])
+        (gradient,) = torch.autograd.grad(0.5 * log_prob, policy.table)
+        torch.testing.assert_close(step, gradient, atol=1e-6, rtol=0)
+        checked += 1
+    assert checked > 20
 
 
 def test_the_expected_step_with_a_kl_reward_is_the_exact_gradient_of_the_penalised_return():
