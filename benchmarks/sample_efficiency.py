@@ -37,7 +37,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOTrainer
 
-from leaderboard.learning_curve import LearningCurve, episode_scores, median_tokens, tokens_to
+from leaderboard.learning_curve import LearningCurve, median_tokens, play, scores_of, tokens_to
 from textgym.lm import load_lm
 from textgym.scorers import as_reward_func
 from textgym.tasks import find_task, task_prompts
@@ -180,7 +180,7 @@ def untrained_score(task: str, first_case: int, num_samples: int = 5) -> float:
     """Return the mean score of the sampled LM on the cases of a curve."""
     env, policy, cases = held_out_env(task), LMPolicy("tiny"), range(first_case, first_case + NUM_CASES)
     scores = [
-        episode_scores(env, policy, cases, env_seed(seed), torch.Generator().manual_seed(seed)).mean()
+        scores_of(play(env, policy, cases, env_seed(seed), torch.Generator().manual_seed(seed))).mean()
         for seed in range(num_samples)
     ]
     return float(np.mean(scores))

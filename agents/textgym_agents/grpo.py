@@ -48,9 +48,9 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     """Whether to divide each component of a weighted score by its own standard deviation in the group, before they are
     added by their weights, and to normalize the sums over the batch (GDPO). What the return contains besides the score,
     such as a KL penalty of estimator k1, is added undivided: ``kl_coef`` then is in deviations of a component."""
-    n_epochs: int = 1
+    n_epochs: int = 4
     """Number of epochs when optimizing the surrogate loss."""
-    batch_size: int | None = None
+    batch_size: int | None = 32
     """Minibatch size, in episodes. None takes all."""
     clip_range: float = 0.2
     """Clipping parameter epsilon."""
@@ -128,7 +128,7 @@ class GRPO(OnlineAgent):
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment's groups have fewer than two episodes
     or do not divide ``num_episodes``, if it has a KL penalty too, or if its scorer is no weighted sum with
-    ``normalize_components``. An environment made of an id has groups of 8, or of the next smaller divisor of
+    ``normalize_components``. An environment made of an id has groups of 4, or of the next smaller divisor of
     ``num_episodes``, or one group if there is none.
 
     Attributes:
@@ -156,7 +156,7 @@ class GRPO(OnlineAgent):
         self._weights_of_components = component_weights(self.env) if self.config.normalize_components else {}
 
     def _env_defaults(self) -> dict[str, Any]:
-        divisors = [n for n in range(2, 9) if self.config.num_episodes % n == 0]
+        divisors = [n for n in range(2, 5) if self.config.num_episodes % n == 0]
         return {"group_size": max(divisors, default=self.config.num_episodes)}
 
     def collect(self) -> Episodes:

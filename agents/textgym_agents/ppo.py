@@ -24,7 +24,7 @@ __all__ = ["PPO", "PPOConfig"]
 class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig, SelfImitationConfig, TokenCreditConfig):
     """Hyper-parameters of PPO."""
 
-    n_epochs: int = 2
+    n_epochs: int = 4
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
     """Minibatch size, in episodes. None takes all."""

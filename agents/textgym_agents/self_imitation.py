@@ -20,7 +20,7 @@ __all__ = ["SelfImitation", "SelfImitationConfig", "imitation_weights"]
 class SelfImitationConfig(AgentConfig):
     """Hyper-parameters of self-imitation."""
 
-    imitation_coef: float = 0.0
+    imitation_coef: float = 1.0
     """Coefficient of the imitation loss, of which each update then takes a gradient step of its own; 0 imitates
     nothing."""
     imitation_batch_size: int = 64

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from learning_curve import LearningCurve
 from textgym import TextBatch, TextGenVecEnv
 from textgym.tasks import find_task
-from textgym_agents import DQN, GRPO, PPO, LMPolicy, Reinforce, SoftQ, env_seed
+from textgym_agents import DQN, GRPO, PPO, BehaviourCloning, LMPolicy, Reinforce, SoftQ, collect, env_seed
 from textgym_agents.decoding import BestOfN, Greedy, RandomPolicy
 from textgym_agents.decoding.planning import Planner, Plans
 from textgym_agents.online import OnlineAgent
@@ -23,6 +23,9 @@ from textgym_agents.sb3 import EpisodeRolloutBuffer, LMActorCriticPolicy, Report
 
 NUM_ENVS = 64
 """Number of training environments of Stable-Baselines3's PPO; textgym's agents choose theirs."""
+
+NUM_ANSWERS = 4_096
+"""Texts of the optimal policy that supervised learning draws from."""
 
 FIRST_CASE = 501
 """First held-out case in the split ``"eval"``; the settings were chosen on earlier ones. As a multiple of 3 it is of
@@ -36,49 +39,20 @@ NUM_CASES = 64
 TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
 """Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
 
-_BATCH = {"learning_rate": 3e-4, "kl_coef": 0.0, "num_episodes": 128}
-
 SETTINGS: dict[str, dict[str, Any]] = {
-    "Reinforce": {**_BATCH, "group_size": 4},
-    "PPO": {**_BATCH, "group_size": 4, "n_epochs": 1, "batch_size": None},
-    "GRPO": {**_BATCH, "group_size": 16, "variant": "rloo"},
-    "DQN": {"num_episodes": 32},
-    "SB3 PPO": {"learning_rate": 3e-4, "kl_coef": 0.0, "n_steps": 32, "batch_size": 2048, "n_epochs": 1},
+    "SB3 PPO": {"learning_rate": 3e-4, "n_steps": 16, "batch_size": 512, "n_epochs": 4},
 }
-"""Settings by entry, for all tasks; everything else is the agent's default.
-
-Batches are large and used once, because the reward of one text is noisy and damage to the language model is not undone.
-Groups of one prompt save computing it. Where the reward verifies an answer there is no KL penalty.
-"""
-
-TASK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
-    **{(agent, "translation"): {"reward": "potential"} for agent in ("Reinforce", "PPO", "SB3 PPO")},
-    **{(agent, "sentiment"): {"kl_coef": 0.03} for agent in ("Reinforce", "PPO", "GRPO")},
-    ("SB3 PPO", "sentiment"): {"kl_coef": 0.03, "n_steps": 24, "batch_size": 1536},
-    **{(agent, "qa"): {"learning_rate": 2e-4, "kl_coef": 0.01} for agent in ("Reinforce", "PPO", "SB3 PPO")},
-    ("GRPO", "qa"): {"learning_rate": 1e-4, "kl_coef": 0.02},
-}
-"""Settings by entry and task that differ from ``SETTINGS``.
-
-A translation is right or wrong word by word, so a potential-based reward, which changes no optimum, tells the words
-apart. The sentiment score is easily hacked, so a KL penalty keeps the texts readable; its texts have 24 tokens, one
-rollout of SB3's PPO. Sums in ``qa`` are unlearned at larger learning rates.
-"""
+"""Settings by entry, for all tasks; everything else, and all of textgym's own agents, is default. What differs by task
+is part of the task: its coefficient of the KL penalty, ``suggested_kl_coef``."""
 
 ENV_SETTINGS = ("group_size", "reward")
 """Settings of the training environment; the others are the agent's."""
 
+EXPERTS = ("supervised", "optimum")
+"""Entries that know the best texts."""
+
 NO_BEST_TURN = ("sentiment",)
 """Tasks without a known best text; their optimum is the upper bound of the score, 1."""
-
-
-def settings_of(entry: str, task: str) -> dict[str, Any]:
-    """Return the training settings of an entry on a task that differ from the agent's defaults.
-
-    >>> settings_of("greedy LM", "qa")
-    {}
-    """
-    return {**SETTINGS.get(entry, {}), **TASK_SETTINGS.get((entry, task), {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +71,7 @@ class RunSpec:
     weights: str | None = None
     """First 16 digits of the SHA-256 of the model's weight file; None if there is no such file."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Training settings; see ``settings_of``."""
+    """Training settings that differ from the defaults of the agent."""
 
 
 class Entry(NamedTuple):
@@ -154,6 +128,16 @@ def optimum(spec: RunSpec) -> Entry:
     return Entry(lambda env: OptimalPolicy(lm, env, spec.task))
 
 
+def supervised(spec: RunSpec) -> Entry:
+    """Train by behaviour cloning of the optimal policy, which no other entry is shown."""
+    env = task_env(spec.task, NUM_ENVS, spec.model)
+    data = collect(env, OptimalPolicy(LMPolicy(spec.model), env, spec.task), NUM_ANSWERS, seed=env_seed(spec.seed))
+    agent = BehaviourCloning(spec.model, data, **_split_settings(spec)[1])
+    curve = learning_curve(spec)
+    agent.learn(spec.timesteps, callback=curve)
+    return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps, curve)
+
+
 def reinforce(spec: RunSpec) -> Entry:
     """Train Reinforce."""
     return _trained(Reinforce, spec)
@@ -182,7 +166,7 @@ def soft_q(spec: RunSpec) -> Entry:
 def sb3_ppo(spec: RunSpec) -> Entry:
     """Train Stable-Baselines3's PPO; the KL penalty is part of the environment's reward."""
     env_settings, settings = _split_settings(spec)
-    env_settings["kl_penalty"] = settings.pop("kl_coef", 0.0)
+    env_settings["kl_penalty"] = find_task(spec.task).keywords["suggested_kl_coef"]
     settings["seed"] = env_seed(settings["seed"])
     env = TextGenVecEnv(NUM_ENVS, **_task_keywords(spec.task, spec.model, "train"), **env_settings)
     model = sb3.PPO(
@@ -253,6 +237,7 @@ UNTRAINED: Mapping[str, Callable[[RunSpec], Entry]] = {
 
 ENTRIES: Mapping[str, Callable[[RunSpec], Entry]] = {
     **UNTRAINED,
+    "supervised": supervised,
     "Reinforce": reinforce,
     "PPO": ppo,
     "GRPO": grpo,

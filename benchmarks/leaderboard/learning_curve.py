@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import VectorEnv
 
-from textgym_agents import Callback, collect, env_seed
+from textgym_agents import Callback, Episodes, collect, env_seed
 from textgym_agents.decoding import Greedy
 from textgym_agents.policy import BasePolicy, Policy
 
@@ -66,29 +66,32 @@ class LearningCurve(Callback):
         if self._greedy:
             acting = Greedy(acting)
         generator = torch.Generator().manual_seed(self._seed)
-        scores = episode_scores(self._env, acting, self._cases, env_seed(self._seed), generator)
+        scores = scores_of(play(self._env, acting, self._cases, env_seed(self._seed), generator))
         self.points.append([num_timesteps, float(scores.mean())])
         self.seconds += time.process_time() - start
 
 
-def episode_scores(
+def play(
     env: VectorEnv[Any, Any, Any],
     policy: Policy,
     cases: Sequence[int],
     seed: int,
     generator: torch.Generator | None = None,
-) -> npt.NDArray[np.float64]:
-    """Return (K,) float64 scores of one episode per case, in an environment of K sub-environments.
+) -> Episodes:
+    """Return one episode per case, in an environment of as many sub-environments.
 
     Args:
         env: The environment.
         policy: The policy.
-        cases: K indices into the environment's split.
+        cases: Indices into the environment's split.
         seed: Seed of the environment.
         generator: Random generator of the sampling.
     """
-    options = {"index": list(cases)}
-    episodes = collect(env, policy, len(cases), seed=seed, options=options, generator=generator)
+    return collect(env, policy, len(cases), seed=seed, options={"index": list(cases)}, generator=generator)
+
+
+def scores_of(episodes: Episodes) -> npt.NDArray[np.float64]:
+    """Return the (B,) float64 scores of episodes."""
     return np.array([info["score"] for info in episodes.infos])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from entries import ENTRIES, EVERY, NUM_CASES, TRAINED, UNTRAINED
+from entries import ENTRIES, EVERY, EXPERTS, NUM_CASES, TRAINED, UNTRAINED
 from learning_curve import median_tokens, tokens_to
 from textgym.tasks import find_task
 
@@ -21,7 +21,7 @@ BASELINE = "sampled LM"
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
-BY_RUN = ("score_by_level", "learning_curve", "trained_tokens", "training_seconds", "evaluation_seconds")
+BY_RUN = ("score_by_level", "perplexity", "learning_curve", "trained_tokens", "training_seconds", "evaluation_seconds")
 """Keys of a record that a summary collects over seeds, besides the score."""
 
 SHARES = {"50 %": 0.5, "75 %": 0.75}
@@ -132,8 +132,9 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         f"Mean score on the same {num_held_out} held-out cases of each task, all levels mixed, over "
         f"{leaderboard['num_seeds']} seeds, with the half-width of its 95 % interval (Student's t over seeds). All "
         f"entries start from the language model `{leaderboard['model']}`; trained ones are evaluated greedily. The "
-        'best entry except the optimum is in bold. "best of 8" chooses among eight attempts at each held-out case by '
-        f"their scores. The optimum is the score of an optimal policy{_bounds(tasks)}.",
+        'best entry is in bold. "best of 8" chooses among eight attempts at each held-out case by their scores, '
+        '"supervised" imitates the optimal policy on as many tokens as the others train on; neither is reinforcement '
+        f"learning. The optimum is the score of an optimal policy{_bounds(tasks)}.",
         "",
         *_table(tasks, _score, "mean"),
         "",
@@ -142,6 +143,10 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         *_table(tasks, _share, "score_normalised"),
         "",
         "![scores by task](leaderboard.png)",
+        "",
+        f"Perplexity of the same texts under `{leaderboard['model']}`, as a multiple of that of {BASELINE}:",
+        "",
+        *_perplexities(tasks),
         "",
         *_sample_efficiency(tasks),
         "Tokens and seconds per training, on one core:",
@@ -161,7 +166,7 @@ def _bounds(tasks: Mapping[str, Any]) -> str:
 def _table(tasks: Mapping[str, Any], cell: Callable[[Any, Any], str], key: str) -> list[str]:
     """Return a row per entry and a column per task."""
     best = {
-        name: max((n for n in task["entries"] if n != "optimum"), key=lambda n: task["entries"][n][key] or 0.0)
+        name: max((n for n in task["entries"] if n not in EXPERTS), key=lambda n: task["entries"][n][key] or 0.0)
         for name, task in tasks.items()
     }
     rows = []
@@ -185,6 +190,19 @@ def _share(entry: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> 
     if entry is None or entry["score_normalised"] is None:
         return "" if bound is None else "100 %"
     return f"{round(100 * entry['score_normalised'])} %"  # rounded first, so that there is no -0
+
+
+def _perplexities(tasks: Mapping[str, Any]) -> list[str]:
+    """Return a row per entry and a column per task."""
+    rows = []
+    for label in _present(tasks):
+        cells = []
+        for task in tasks.values():
+            entry, start = task["entries"].get(label), task["entries"].get(BASELINE)
+            known = entry is not None and start is not None
+            cells.append(f"{fmean(entry['perplexity']) / fmean(start['perplexity']):.2f} x" if known else "")
+        rows.append(f"| {label} | {' | '.join(cells)} |")
+    return [f"| | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|", *rows]
 
 
 def _sample_efficiency(tasks: Mapping[str, Any]) -> list[str]:

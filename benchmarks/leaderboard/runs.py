@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,20 +16,21 @@ import torch
 
 from entries import (
     ENTRIES,
+    EXPERTS,
     FIRST_CASE,
     NO_BEST_TURN,
     NUM_CASES,
+    SETTINGS,
     TIMESTEPS,
     TRAINED,
     Entry,
     RunSpec,
-    settings_of,
     task_env,
 )
-from learning_curve import episode_scores
+from learning_curve import play, scores_of
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
-from textgym_agents import env_seed
+from textgym_agents import Episodes, LMPolicy, env_seed
 
 CHUNK = 64
 """Held-out cases evaluated at a time; best-of-n holds n times as many texts."""
@@ -47,7 +49,7 @@ def run_specs(
 
     Args:
         tasks: Names of tasks.
-        entries: Names of entries; an unknown optimum is left out.
+        entries: Names of entries; those that need an optimal policy are left out where none is known.
         num_seeds: Runs per task and entry.
         timesteps: Tokens per training, instead of the tasks' own budgets.
         num_held_out: Number of held-out cases.
@@ -63,12 +65,12 @@ def run_specs(
             num_held_out=num_held_out,
             model=model,
             weights=weights,
-            settings=settings_of(entry, task),
+            settings=SETTINGS.get(entry, {}),
         )
         for task in tasks
         for entry in entries
         for seed in range(num_seeds)
-        if entry != "optimum" or task not in NO_BEST_TURN
+        if entry not in EXPERTS or task not in NO_BEST_TURN
     ]
 
 
@@ -85,7 +87,8 @@ def run(spec: RunSpec) -> dict[str, Any]:
     entry = ENTRIES[spec.entry](spec)
     trained = time.process_time()
     cases = range(FIRST_CASE, FIRST_CASE + spec.num_held_out)
-    scores = held_out_scores(entry, spec.task, cases, model=spec.model, seed=spec.seed)
+    held_out = held_out_episodes(entry, spec.task, cases, model=spec.model, seed=spec.seed)
+    scores = np.concatenate([scores_of(episodes) for episodes in held_out])
     num_levels = find_task(spec.task).num_levels
     curve, seconds = [[0, float(scores[:NUM_CASES].mean())]], 0.0
     if entry.curve is not None:
@@ -94,6 +97,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
         "job": asdict(spec),
         "score": float(scores.mean()),
         "score_by_level": {str(k + 1): float(scores[k::num_levels].mean()) for k in range(num_levels)},
+        "perplexity": perplexity(LMPolicy(spec.model), held_out),
         "learning_curve": curve,
         "trained_tokens": entry.num_timesteps,
         "training_seconds": round(trained - start - seconds, 1),
@@ -101,10 +105,10 @@ def run(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def held_out_scores(
+def held_out_episodes(
     entry: Entry, task: str, cases: Sequence[int], *, model: str = "tiny", seed: int = 0, **keywords: Any
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return (K,) float64 scores of one episode per held-out case.
+) -> list[Episodes]:
+    """Return one episode per held-out case, ``CHUNK`` at a time.
 
     Args:
         entry: The policy.
@@ -115,12 +119,22 @@ def held_out_scores(
         **keywords: Further keywords of the environment.
     """
     generator = torch.Generator().manual_seed(seed)
-    scores: list[float] = []
+    episodes = []
     for start in range(0, len(cases), CHUNK):
         chunk = list(cases[start : start + CHUNK])
         env = task_env(task, len(chunk), model, "eval", **keywords)
-        scores += episode_scores(env, entry.policy(env), chunk, env_seed(seed) + start, generator).tolist()
-    return np.array(scores)
+        episodes.append(play(env, entry.policy(env), chunk, env_seed(seed) + start, generator))
+    return episodes
+
+
+def perplexity(lm: LMPolicy, chunks: Iterable[Episodes]) -> float:
+    """Return the perplexity per token of the texts of episodes under a language model."""
+    total, num_tokens = 0.0, 0
+    for episodes in chunks:
+        with torch.no_grad():
+            total += float(lm.evaluate(episodes).log_probs[episodes.mask].sum())
+        num_tokens += int(episodes.num_steps.sum())
+    return math.exp(-total / num_tokens)
 
 
 def untrained_scores(
@@ -143,7 +157,8 @@ def untrained_scores(
         entry = ENTRIES["sampled LM"](RunSpec(task=task, entry="sampled LM", model=model))
         scores[task] = {}
         for level in range(1, find_task(task).num_levels + 1):
-            mean = held_out_scores(entry, task, range(num_cases), model=model, level=level).mean()
+            held_out = held_out_episodes(entry, task, range(num_cases), model=model, level=level)
+            mean = np.concatenate([scores_of(episodes) for episodes in held_out]).mean()
             scores[task][str(level)] = round(float(mean), 4)
             log(f"{task:11} level {level}  {scores[task][str(level)]:+.4f}")
     return scores

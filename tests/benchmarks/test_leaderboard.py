@@ -15,6 +15,7 @@ import torch
 from fixtures import ROOT
 from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import WordTokenizer
+from textgym_agents import LMPolicy
 from textgym_agents.decoding import RandomPolicy
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "leaderboard"))
@@ -24,18 +25,16 @@ from entries import (
     NO_BEST_TURN,
     NUM_CASES,
     SETTINGS,
-    TASK_SETTINGS,
     TIMESTEPS,
     TRAINED,
     Entry,
     OptimalPolicy,
     RunSpec,
-    settings_of,
     task_env,
 )
-from learning_curve import LearningCurve, median_tokens, tokens_to
+from learning_curve import LearningCurve, median_tokens, scores_of, tokens_to
 from report import draw, half_width, markdown, summarise
-from runs import FinishedRuns, held_out_scores, run, run_all, run_specs, untrained_scores
+from runs import CHUNK, FinishedRuns, held_out_episodes, perplexity, run, run_all, run_specs, untrained_scores
 
 LEADERBOARD_FOLDER = ROOT / "benchmarks" / "leaderboard"
 COMMAND = runpy.run_path(str(LEADERBOARD_FOLDER / "__main__.py"))
@@ -44,12 +43,17 @@ main = COMMAND["main"]
 SILENT = [].append
 
 
+def held_out_scores(entry, task, cases, **keywords):
+    return np.concatenate([scores_of(episodes) for episodes in held_out_episodes(entry, task, cases, **keywords)])
+
+
 def record(entry, seed, score, task="qa", curve=None, **settings):
     """Return a record as ``run`` does."""
     return {
         "job": {"task": task, "entry": entry, "seed": seed, "num_held_out": 3, "settings": settings},
         "score": score,
         "score_by_level": {"1": score, "2": 0.5},
+        "perplexity": 2.0 + score,
         "learning_curve": [[0, score]] if curve is None else curve,
         "trained_tokens": 100 if settings else 0,
         "training_seconds": 2.0,
@@ -164,15 +168,16 @@ def test_the_figure_is_a_png(tmp_path):
 
 def test_only_entries_that_train_have_settings():
     assert set(SETTINGS) <= set(TRAINED) < set(ENTRIES)
-    assert {task for _, task in TASK_SETTINGS} <= set(TIMESTEPS) <= set(TASKS)
-    assert settings_of("sampled LM", "qa") == {}
+    assert set(TIMESTEPS) <= set(TASKS)
 
 
 def test_runs_are_all_tasks_entries_and_seeds_except_an_unknown_optimum():
-    specs = run_specs(["qa", "sentiment"], ["SoftQ", "optimum"], 2, timesteps=64)
+    specs = run_specs(["qa", "sentiment"], ["SoftQ", "supervised", "optimum"], 2, timesteps=64)
     assert [(spec.task, spec.entry, spec.seed, spec.timesteps) for spec in specs] == [
         ("qa", "SoftQ", 0, 64),
         ("qa", "SoftQ", 1, 64),
+        ("qa", "supervised", 0, 64),
+        ("qa", "supervised", 1, 64),
         ("qa", "optimum", 0, 0),
         ("qa", "optimum", 1, 0),
         ("sentiment", "SoftQ", 0, 64),
@@ -194,7 +199,7 @@ def test_two_entries_run_and_their_records_are_stored(tmp_path):
 
 @pytest.mark.parametrize("entry", TRAINED)
 def test_every_agent_trains_on_a_task_with_turns(entry):
-    settings = {**settings_of(entry, "dialogue"), **SMALL[entry]}
+    settings = {**SETTINGS.get(entry, {}), **SMALL[entry]}
     entry = ENTRIES[entry](RunSpec(task="dialogue", entry=entry, timesteps=1, settings=settings))
     assert entry.num_timesteps >= 1
     assert entry.curve.points == []
@@ -202,6 +207,7 @@ def test_every_agent_trains_on_a_task_with_turns(entry):
 
 
 SMALL = {
+    "supervised": {"batch_size": 8},
     "Reinforce": {"num_episodes": 8},
     "PPO": {"num_episodes": 8},
     "GRPO": {"num_episodes": 8, "group_size": 4},
@@ -224,7 +230,7 @@ def test_an_agent_without_settings_has_its_defaults(entry, monkeypatch):
     ["DQN", pytest.param("GRPO", marks=pytest.mark.slow), pytest.param("SB3 PPO", marks=pytest.mark.slow)],
 )
 def test_the_evaluations_of_a_learning_curve_do_not_change_the_training(entry, monkeypatch):
-    settings = {**settings_of(entry, "qa"), **SMALL[entry]}
+    settings = {**SETTINGS.get(entry, {}), **SMALL[entry]}
     spec = RunSpec(task="qa", entry=entry, timesteps=400, num_held_out=3, settings=settings)
     weights, curves = [], []
     for every in (10**9, 100):
@@ -280,6 +286,19 @@ def test_an_invalid_file_of_runs_raises(tmp_path):
     (tmp_path / "runs.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"runs\.json is not a list of finished runs; delete it"):
         FinishedRuns(tmp_path)
+
+
+def test_perplexity_is_that_of_all_tokens_together():
+    lm = LMPolicy("tiny")
+    chunks = held_out_episodes(Entry(lambda env: lm), "qa", range(CHUNK + 2))
+    log_probs = np.concatenate([episodes.log_probs[episodes.mask].numpy() for episodes in chunks])
+    assert len(chunks) == 2
+    assert perplexity(lm, chunks) == pytest.approx(np.exp(-log_probs.mean()), rel=1e-4)
+
+
+def test_the_page_has_perplexities_relative_to_the_sampled_lm():
+    # (2.6 + 2.7) / (2.2 + 2.4)
+    assert "| PPO | 1.15 x |" in markdown(LEADERBOARD)
 
 
 def test_the_held_out_cases_do_not_depend_on_the_seed():

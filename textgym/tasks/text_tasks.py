@@ -49,7 +49,7 @@ def _story_task(
         prompt="{opening}",
         instruction=f"Continue this story with one or two sentences{instruction}: {{opening}}",
         scorer=scorer,
-        keywords={"max_prompt_tokens": 32, "max_new_tokens": max_new_tokens, "suggested_kl_coef": 0.03},
+        keywords={"max_prompt_tokens": 32, "max_new_tokens": max_new_tokens, "suggested_kl_coef": 0.015},
         chat_keywords={"max_prompt_tokens": 96, "max_new_tokens": 48},
         success_score=success_score,
     )
