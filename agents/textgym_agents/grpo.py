@@ -34,7 +34,8 @@ _EQUAL = 1e-3
 class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfig, TokenCreditConfig):
     """Hyper-parameters of GRPO."""
 
-    variant: Literal["grpo", "rloo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    learning_rate: float = 5e-4
+    variant: Literal["grpo", "rloo", "dr_grpo", "dapo", "gspo", "cispo"] = "dr_grpo"
     """``"grpo"`` divides advantages by the group's standard deviation and averages the loss within each text first;
     ``"gspo"`` does so with one ratio for the whole text; ``"dapo"`` has the same advantages and averages over tokens;
     ``"cispo"`` does so with clipped weights, which leave every token its gradient; ``"rloo"`` subtracts the mean of the
@@ -48,7 +49,7 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     """Whether to divide each component of a weighted score by its own standard deviation in the group, before they are
     added by their weights, and to normalize the sums over the batch (GDPO). What the return contains besides the score,
     such as a KL penalty of estimator k1, is added undivided: ``kl_coef`` then is in deviations of a component."""
-    n_epochs: int = 4
+    n_epochs: int = 2
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
     """Minibatch size, in episodes. None takes all."""
@@ -97,19 +98,22 @@ class GRPO(OnlineAgent):
     """Policy gradient with the group as baseline, without a value head.
 
     Per update: collect B episodes in groups of one prompt (``group_size`` of the environment); with R the return of a
-    text, A_t = (R - mean of the group) / standard deviation of the group; for each epoch and minibatch one step of Adam
-    on
+    text, A_t = R - mean of the group; for each epoch and minibatch one step of Adam on
 
-        loss = mean over texts of the mean over tokens of
+        loss = sum over texts and tokens, divided by the number of texts times their token budget, of
                -min(w_t A_t, clip(w_t, 1 - clip_range, 1 + clip_range) A_t) - ent_coef * H(pi(.|s_t)) + kl_coef * KL_t
 
     where w_t = pi(a_t|s_t) / pi_old(a_t|s_t), and KL_t is the estimate of ``kl_estimator``. With k1, the default, it is
     absent; instead ``kl_coef * log[pi_old(a_t|s_t) / pi_ref(a_t|s_t)]`` is subtracted from each reward.
 
-    Differences from Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300), who use k3: one gradient step per batch by
-    default, so that w_t = 1; texts of one group may be generated at different times. ``variant="rloo"`` is Ahmadian et
-    al. 2024 (Back to basics, arXiv:2402.14740) token by token, ``"dr_grpo"`` Liu et al. 2025 (Understanding
-    R1-Zero-like training, arXiv:2503.20783). ``variant="dapo", clip_range_high=0.28, equal_groups="redraw",
+    Then, with ``imitation_coef`` above 0, one more step imitates past texts that scored better than those of now; see
+    ``SelfImitation``.
+
+    This is ``variant="dr_grpo"`` of Liu et al. 2025 (Understanding R1-Zero-like training, arXiv:2503.20783). With
+    ``"grpo"`` A_t is divided by the standard deviation of the group, and the loss is the mean over texts of the mean
+    over tokens: Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300), who use k3, are ``variant="grpo", kl_estimator="k3",
+    imitation_coef=0.0``. Texts of one group may be generated at different times. ``"rloo"`` is Ahmadian et al. 2024
+    (Back to basics, arXiv:2402.14740) token by token. ``variant="dapo", clip_range_high=0.28, equal_groups="redraw",
     kl_coef=0.0`` is Yu et al. 2025 (DAPO, arXiv:2503.14476) without its penalty of overlong texts; where
     ``max_redraws`` is too small, the update has fewer texts. ``"gspo"`` is Zheng et al. 2025 (Group sequence policy
     optimization, arXiv:2507.18071) with ``clip_range=3e-4, clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025

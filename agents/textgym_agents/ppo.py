@@ -24,7 +24,8 @@ __all__ = ["PPO", "PPOConfig"]
 class PPOConfig(OnlineAgentConfig, DiscountConfig, ActorCriticConfig, KLConfig, SelfImitationConfig, TokenCreditConfig):
     """Hyper-parameters of PPO."""
 
-    n_epochs: int = 4
+    learning_rate: float = 5e-4
+    n_epochs: int = 2
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
     """Minibatch size, in episodes. None takes all."""
@@ -73,10 +74,13 @@ class PPO(OnlineAgent):
     ``value_function`` is ``"prefix"``; the value term of the loss then is that of the V that acted, without a gradient.
     ``train/loss`` is the mean of the loss over the gradient steps of the update.
 
-    Differences from Schulman et al. 2017 (arXiv:1707.06347): minibatches of whole episodes, since one forward serves
-    all steps of an episode; the KL penalty to the reference. Differences from Stable-Baselines3: the value loss has the
-    factor 1/2, so ``vf_coef=0.5`` weighs it half as much; advantages are normalized over all collected episodes, not
-    per minibatch; ``train/n_updates`` counts gradient steps, not epochs.
+    Then, with ``imitation_coef`` above 0, one more step imitates past texts that scored better than those of now; see
+    ``SelfImitation``. ``imitation_coef=0.0`` is plain PPO.
+
+    Differences from Schulman et al. 2017 (arXiv:1707.06347): the imitation; minibatches of whole episodes, since one
+    forward serves all steps of an episode; the KL penalty to the reference. Differences from Stable-Baselines3: the
+    value loss has the factor 1/2, so ``vf_coef=0.5`` weighs it half as much; advantages are normalized over all
+    collected episodes, not per minibatch; ``train/n_updates`` counts gradient steps, not epochs.
 
     Args and errors: see ``OnlineAgent``; besides, a ValueError if the environment has a KL penalty too.
 

@@ -360,8 +360,8 @@ def test_the_kl_penalty_is_not_applied_twice():
 
 def test_where_the_agent_has_no_kl_coefficient_it_takes_the_one_that_the_task_suggests():
     policy = LMPolicy("tiny")
-    assert PPO(policy, "TextGenQA-v0", num_envs=1).kl.coef == 0.0
-    assert GRPO(policy, "TextGen-v0", num_envs=4, env_kwargs={"task": "sentiment"}).kl.coef == 0.03
+    assert PPO(policy, "TextGenTranslation-v0", num_envs=1).kl.coef == 0.0
+    assert GRPO(policy, "TextGen-v0", num_envs=4, env_kwargs={"task": "sentiment"}).kl.coef == 0.015
     assert A2C(policy, "TextGen-v0", num_envs=1).kl.coef == 0.05  # no task
     env_kwargs = {"task": "sentiment", "suggested_kl_coef": 0.2}
     assert Reinforce(policy, "TextGen-v0", num_envs=1, env_kwargs=env_kwargs).kl.coef == 0.2

@@ -136,7 +136,7 @@ register_task(
         instruction="Read this and answer with one or two words or a number.\n\n{context}\n\nQuestion: {question}\n"
         "Short answer:",
         scorer=qa_scorer,
-        keywords={"max_prompt_tokens": 80, "max_new_tokens": 16, "suggested_kl_coef": 0.0},
+        keywords={"max_prompt_tokens": 80, "max_new_tokens": 16, "suggested_kl_coef": 0.02},
         chat_keywords={"max_prompt_tokens": 160},
         page=Page(
             title="Answer a question about a passage in a few words.",
