@@ -26,7 +26,7 @@ except ImportError as error:
 
 import torch
 
-from entries import ENTRIES, TIMESTEPS
+from entries import ABLATIONS, ENTRIES, TIMESTEPS
 from report import BASELINE, STUDENT_T, summarise, versions, write_report
 from runs import FinishedRuns, run_all, run_specs, untrained_scores
 
@@ -77,8 +77,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TIMESTEPS), default=list(TIMESTEPS))
     parser.add_argument(
-        "--agents", nargs="+", choices=list(ENTRIES), default=list(ENTRIES),
-        help="entries besides the sampled LM and the optimum (default: all)",
+        "--agents", nargs="+", choices=list(ENTRIES),
+        default=[name for name in ENTRIES if name not in ABLATIONS],
+        help="entries besides the sampled LM and the optimum (default: all but those that undo a default)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(STUDENT_T) + 2), metavar="N")
     parser.add_argument("--timesteps", type=int, help="tokens per training (default: each task's own)")

@@ -39,8 +39,27 @@ NUM_CASES = 64
 TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
 """Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "PPO, no imitation": {"imitation_coef": 0.0},
+    "PPO, large batches": {"num_episodes": 128, "n_epochs": 1, "batch_size": None},
+    "PPO, linear V": {"policy_kwargs": {"value_function": "linear"}},
+    "GRPO, no imitation": {"imitation_coef": 0.0},
+    "GRPO, large batches": {"num_episodes": 128, "n_epochs": 1, "batch_size": None},
+    "GRPO, divided by deviation": {"variant": "grpo"},
+    "DQN, no prior": {"policy_kwargs": {"lm_prior": False}},
+    "DQN, all tokens": {"policy_kwargs": {"min_p": 0.0}},
+    "DQN, slow target": {"tau": 0.02},
+    "DQN, one gradient step": {"gradient_steps": 1},
+    "DQN, epsilon-greedy": {
+        "initial_temperature": 0.0, "final_temperature": 0.0,
+        "exploration_initial_eps": 0.2, "exploration_final_eps": 0.05,
+    },
+}  # fmt: skip
+"""Settings of an agent, which is named first, that undo one of its defaults. By default not shown."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "SB3 PPO": {"learning_rate": 3e-4, "n_steps": 16, "batch_size": 512, "n_epochs": 4},
+    **ABLATIONS,
 }
 """Settings by entry, for all tasks; everything else, and all of textgym's own agents, is default. What differs by task
 is part of the task: its coefficient of the KL penalty, ``suggested_kl_coef``."""
@@ -215,7 +234,9 @@ def _trained(agent_class: type[OnlineAgent], spec: RunSpec) -> Entry:
     """Train an agent in an environment that it makes itself; it is evaluated greedily."""
     env_settings, settings = _split_settings(spec)
     keywords = _task_keywords(spec.task, spec.model, "train") | env_settings
-    agent = agent_class(spec.model, "TextGen-v0", env_kwargs=keywords, **settings)
+    policy_kwargs = settings.pop("policy_kwargs", {})
+    policy = agent_class.policy_class(spec.model, **policy_kwargs) if policy_kwargs else spec.model
+    agent = agent_class(policy, "TextGen-v0", env_kwargs=keywords, **settings)
     curve = learning_curve(spec)
     agent.learn(spec.timesteps, callback=curve)
     return Entry(lambda env: Greedy(agent.policy), agent.num_timesteps, curve)
@@ -235,15 +256,16 @@ UNTRAINED: Mapping[str, Callable[[RunSpec], Entry]] = {
 }
 """Entries that do not train."""
 
+_AGENTS = {"PPO": ppo, "GRPO": grpo, "DQN": dqn}
+
 ENTRIES: Mapping[str, Callable[[RunSpec], Entry]] = {
     **UNTRAINED,
     "supervised": supervised,
     "Reinforce": reinforce,
-    "PPO": ppo,
-    "GRPO": grpo,
-    "DQN": dqn,
+    **_AGENTS,
     "SoftQ": soft_q,
     "SB3 PPO": sb3_ppo,
+    **{name: _AGENTS[name.split(",")[0]] for name in ABLATIONS},
     "optimum": optimum,
 }
 """All entries, in the order of the tables."""

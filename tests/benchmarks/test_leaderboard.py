@@ -20,6 +20,7 @@ from textgym_agents.decoding import RandomPolicy
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "leaderboard"))
 from entries import (
+    ABLATIONS,
     ENTRIES,
     FIRST_CASE,
     NO_BEST_TURN,
@@ -197,7 +198,10 @@ def test_two_entries_run_and_their_records_are_stored(tmp_path):
     assert [line[:4] for line in lines] == ["[1/2", "[2/2"]
 
 
-@pytest.mark.parametrize("entry", TRAINED)
+AGENTS = [entry for entry in TRAINED if entry not in ABLATIONS]
+
+
+@pytest.mark.parametrize("entry", AGENTS)
 def test_every_agent_trains_on_a_task_with_turns(entry):
     settings = {**SETTINGS.get(entry, {}), **SMALL[entry]}
     entry = ENTRIES[entry](RunSpec(task="dialogue", entry=entry, timesteps=1, settings=settings))
@@ -218,11 +222,19 @@ SMALL = {
 
 
 @pytest.mark.parametrize("entry", [entry for entry in TRAINED if entry != "SB3 PPO"])
-def test_an_agent_without_settings_has_its_defaults(entry, monkeypatch):
+def test_an_agent_has_its_defaults_but_for_the_settings_of_its_entry(entry, monkeypatch):
     made = []
     monkeypatch.setattr("textgym_agents.agent.Agent.learn", lambda agent, *args, **kwargs: made.append(agent))
-    ENTRIES[entry](RunSpec(task="qa", entry=entry, timesteps=1, seed=3))
-    assert made[0].config == type(made[0].config)(seed=3)
+    (spec,) = run_specs(["qa"], [entry], 1)
+    ENTRIES[entry](replace(spec, timesteps=1, seed=3))
+    settings = dict(ABLATIONS.get(entry, {}))
+    policy_kwargs = settings.pop("policy_kwargs", {})
+    agent = made[0]
+    assert type(agent).__name__ == entry.split(",")[0] or entry == "supervised"
+    assert agent.config == type(agent.config)(seed=3, **settings)
+    for name, value in policy_kwargs.items():
+        assert getattr(agent.policy, name) == value
+        assert getattr(agent.policy_class("tiny"), name) != value
 
 
 @pytest.mark.parametrize(
