@@ -144,11 +144,11 @@ def test_without_groups_that_agree_nothing_is_redrawn():
 
 
 def test_a_run_that_redraws_resumes_exactly(tmp_path):
-    straight = agent_that_redraws(["a", "c"], kl_coef=0.1).learn(150)
+    straight = agent_that_redraws(["a", "c"], kl_coef=0.1).learn(100)
     straight.save(tmp_path / "agent")
     resumed = GRPO.load(tmp_path / "agent", env_with_equal_groups(["a", "c"]))
     for agent in (straight, resumed):
-        agent.learn(150)
+        agent.learn(100)
         assert len(agent.episodes) > 16
     assert resumed.num_timesteps == straight.num_timesteps
     for first, second in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):
