@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from entries import ENTRIES, EVERY, EXPERTS, NUM_CASES, TRAINED, UNTRAINED
 from learning_curve import median_tokens, tokens_to
+from textgym.rendering import display_text
 from textgym.tasks import find_task
 
 BASELINE = "sampled LM"
@@ -64,6 +65,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {name: [] for name in ("scores", *BY_RUN)} | {"settings": spec["settings"]},
         )
         entry["scores"].append(record["score"])
+        entry.setdefault("samples", record["samples"])  # of the first seed
         for name in BY_RUN:
             entry[name].append(record[name])
     for name, task in tasks.items():
@@ -154,6 +156,12 @@ def markdown(leaderboard: Mapping[str, Any]) -> str:
         *_costs(tasks),
         "",
         *_settings(tasks),
+        "",
+        "## Texts",
+        "",
+        "The first held-out cases of each task, by the first seed of each entry, with their scores:",
+        "",
+        *_samples(tasks),
     ]
     return "\n".join(lines) + "\n"
 
@@ -229,6 +237,21 @@ def _tokens(entry: Mapping[str, Any] | None) -> str:
         return ""
     medians = map(median_tokens, entry["tokens_to"].values())
     return ", ".join("-" if math.isinf(tokens) else f"{tokens:,.0f}" for tokens in medians)
+
+
+def _samples(tasks: Mapping[str, Any]) -> list[str]:
+    """Return a heading per task, and per held-out case its prompt and the texts of the entries."""
+    lines = []
+    for name, task in tasks.items():
+        lines += [f"### {name}", ""]
+        samples = {label: task["entries"][label]["samples"] for label in _present(tasks) if label in task["entries"]}
+        for case, first in enumerate(next(iter(samples.values()))):
+            lines += ["```text", display_text(first["prompt"])]
+            for label, texts in samples.items():
+                head, *others = display_text(texts[case]["text"]).splitlines() or [""]
+                lines += [f"{label:>10} {texts[case]['score']:5.2f}  {head}", *(f"{'':18}{line}" for line in others)]
+            lines += ["```", ""]
+    return lines[:-1]
 
 
 def _costs(tasks: Mapping[str, Any]) -> list[str]:

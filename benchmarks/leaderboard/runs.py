@@ -32,6 +32,9 @@ from textgym.tasks import TASKS, find_task
 from textgym.tokenizers import EMBEDDED_LMS, embedded_lm_path
 from textgym_agents import Episodes, LMPolicy, env_seed
 
+NUM_SAMPLES = 6
+"""Texts that a record keeps, those of the first held-out cases."""
+
 CHUNK = 64
 """Held-out cases evaluated at a time; best-of-n holds n times as many texts."""
 
@@ -79,6 +82,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
 
     ``"learning_curve"`` holds ``[tokens, mean score]`` of the evaluations on the first held-out cases, whose seconds
     are not those of the training; of an entry that does not train, its score on the same cases after 0 tokens.
+    ``"samples"`` are the texts of the first cases.
 
     Raises:
         FloatingPointError: If the training diverges.
@@ -98,6 +102,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
         "score": float(scores.mean()),
         "score_by_level": {str(k + 1): float(scores[k::num_levels].mean()) for k in range(num_levels)},
         "perplexity": perplexity(LMPolicy(spec.model), held_out),
+        "samples": [sample_of(info) for info in held_out[0].infos[:NUM_SAMPLES]],
         "learning_curve": curve,
         "trained_tokens": entry.num_timesteps,
         "training_seconds": round(trained - start - seconds, 1),
@@ -125,6 +130,14 @@ def held_out_episodes(
         env = task_env(task, len(chunk), model, "eval", **keywords)
         episodes.append(play(env, entry.policy(env), chunk, env_seed(seed) + start, generator))
     return episodes
+
+
+def sample_of(info: dict[str, Any]) -> dict[str, Any]:
+    """Return prompt, text and score of an episode; the text of a dialogue has a line per turn."""
+    text = info["completion"].strip()
+    if "turns" in info:
+        text = "\n".join(f"{turn['role']}: {turn['content'].strip()}" for turn in info["turns"])
+    return {"prompt": info["prompt"], "text": text, "score": round(info["score"], 3)}
 
 
 def perplexity(lm: LMPolicy, chunks: Iterable[Episodes]) -> float:

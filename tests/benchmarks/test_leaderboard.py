@@ -55,6 +55,7 @@ def record(entry, seed, score, task="qa", curve=None, **settings):
         "score": score,
         "score_by_level": {"1": score, "2": 0.5},
         "perplexity": 2.0 + score,
+        "samples": [{"prompt": "What?", "text": f"{entry}, {seed}\nsays\x1b this", "score": score}],
         "learning_curve": [[0, score]] if curve is None else curve,
         "trained_tokens": 100 if settings else 0,
         "training_seconds": 2.0,
@@ -150,9 +151,8 @@ def test_the_table_has_means_intervals_shares_and_the_best_in_bold():
 
 
 def test_the_page_says_if_all_settings_are_defaults():
-    assert markdown(LEADERBOARD | {"tasks": summarise(RECORDS[:2])}).endswith(
-        "All agents have their default settings.\n"
-    )
+    page = markdown(LEADERBOARD | {"tasks": summarise(RECORDS[:2])})
+    assert "\nAll agents have their default settings.\n" in page
 
 
 def test_the_page_names_the_tasks_whose_optimum_is_a_bound():
@@ -306,6 +306,12 @@ def test_perplexity_is_that_of_all_tokens_together():
     log_probs = np.concatenate([episodes.log_probs[episodes.mask].numpy() for episodes in chunks])
     assert len(chunks) == 2
     assert perplexity(lm, chunks) == pytest.approx(np.exp(-log_probs.mean()), rel=1e-4)
+
+
+def test_the_page_has_the_texts_of_the_first_seed_without_control_characters():
+    page = markdown(LEADERBOARD)
+    assert "       PPO  0.60  PPO, 0\n                  says␛ this" in page
+    assert "PPO, 1" not in page
 
 
 def test_the_page_has_perplexities_relative_to_the_sampled_lm():
