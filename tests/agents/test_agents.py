@@ -167,7 +167,7 @@ def test_by_default_there_are_as_many_environments_as_episodes_up_to_64(num_epis
     assert agent.env.num_envs == num_envs
 
 
-@pytest.mark.parametrize(("num_episodes", "group_size"), [(64, 8), (12, 6), (9, 3), (13, 13)])
+@pytest.mark.parametrize(("num_episodes", "group_size"), [(64, 4), (12, 4), (9, 3), (13, 13)])
 def test_grpo_makes_groups_that_divide_its_episodes(num_episodes, group_size):
     env_kwargs = {"tokenizer": TOKENIZER, "prompts": ["a"]}
     agent = GRPO(LMPolicy(small_lm()), "TextGen-v0", env_kwargs=env_kwargs, num_episodes=num_episodes)
@@ -327,7 +327,7 @@ def test_a_loss_that_trains_a_head_needs_the_config_of_a_critic():
 
 def test_gradients_that_another_agent_left_in_a_shared_policy_do_not_count():
     policy = LMPolicy(small_lm(), value_function="linear")
-    PPO(policy, make_env(), num_episodes=8).learn(1)
+    PPO(policy, make_env(), num_episodes=8, imitation_coef=0.0).learn(1)
     assert policy.value_head.weight.grad is not None
     second = GRPO(policy, make_env(group_size=4), num_episodes=8)
     second.learn(1)
@@ -353,8 +353,8 @@ def test_agents_without_a_trained_head_refuse_settings_of_a_critic(config, setti
 def test_only_agents_with_a_critic_train_the_heads():
     grpo = GRPO(LMPolicy(small_lm()), make_env(group_size=8), GRPOConfig(num_episodes=8))
     ppo = PPO(LMPolicy(small_lm()), make_env(), num_episodes=8, head_learning_rate=0.5)
-    assert [group["lr"] for group in grpo.optimizer.param_groups] == [3e-4]
-    assert [group["lr"] for group in ppo.optimizer.param_groups] == [3e-4, 0.5]
+    assert [group["lr"] for group in grpo.optimizer.param_groups] == [5e-4]
+    assert [group["lr"] for group in ppo.optimizer.param_groups] == [5e-4, 0.5]
     assert ppo.optimizer.param_groups[1]["params"] == list(ppo.policy.value_head.parameters())
 
 

@@ -38,6 +38,10 @@ def agent_of(agent_class, lr=3e-3, policy=None, group_size=4, env=None, **settin
             "exploration_initial_eps": 0.1,
             "batch_size": 16,
         } | settings
+    if agent_class is PPO:
+        settings = {"imitation_coef": 0.0} | settings
+    if agent_class is GRPO:
+        settings = {"variant": "grpo", "n_epochs": 1, "batch_size": None, "imitation_coef": 0.0} | settings
     return agent_class(policy, env, num_episodes=16, learning_rate=lr, **settings)
 
 
@@ -338,7 +342,8 @@ def test_the_step_of_self_imitation_is_counted_and_pushes_nothing():
 @pytest.mark.parametrize(("variant", "depends"), [("grpo", True), ("dr_grpo", False), ("dapo", False)])
 def test_the_push_per_token_shrinks_with_the_length_in_grpo_only(variant, depends):
     env = make_env(2, group_size=2)
-    agent = GRPO(LMPolicy(small_lm()), env, num_episodes=2, kl_coef=0.0, variant=variant)
+    settings = {"variant": variant, "n_epochs": 1, "imitation_coef": 0.0}
+    agent = GRPO(LMPolicy(small_lm()), env, num_episodes=2, kl_coef=0.0, **settings)
     episodes = collect(env, agent.policy, 2, seed=0, generator=agent.generator)
     episodes.num_steps = torch.tensor([1, 2])
     episodes.rewards = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
