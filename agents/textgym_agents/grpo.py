@@ -47,8 +47,9 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
     rewards or a discount."""
     normalize_components: bool = False
     """Whether to divide each component of a weighted score by its own standard deviation in the group, before they are
-    added by their weights, and to normalize the sums over the batch (GDPO). What the return contains besides the score,
-    such as a KL penalty of estimator k1, is added undivided: ``kl_coef`` then is in deviations of a component."""
+    added by their weights, and to normalize the sums over the batch (GDPO). These advantages replace those of the
+    variant. What the return contains besides the score, such as a KL penalty of estimator k1, is added undivided:
+    ``kl_coef`` then is in deviations of a component."""
     n_epochs: int = 2
     """Number of epochs when optimizing the surrogate loss."""
     batch_size: int | None = 32
@@ -79,11 +80,9 @@ class GRPOConfig(OnlineAgentConfig, DiscountConfig, KLConfig, SelfImitationConfi
             ent_coef=(0, math.inf),
             max_redraws=(1, math.inf),
         )
-        if self.normalize_components and (self.return_to_go or self.variant in ("rloo", "dr_grpo")):
+        if self.normalize_components and self.return_to_go:
             raise ValueError(
-                "normalize_components=True divides each component of a text's score by its deviation in the group: it "
-                "needs return_to_go=False and a variant other than 'rloo' and 'dr_grpo', which do not divide, got "
-                f"return_to_go={self.return_to_go} and variant={self.variant!r}"
+                "normalize_components=True compares the scores of whole texts: it needs return_to_go=False"
             )
         if self.normalize_components and self.branch_share > 0:
             raise ValueError("branch_share above 0 needs normalize_components=False: rollouts return the whole score")

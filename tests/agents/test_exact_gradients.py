@@ -143,7 +143,7 @@ SINGLE = {
     "a2c, lambda 0": (A2C, A2CConfig, {"gae_lambda": 0.0}),
     "a2c, lambda 0.5": (A2C, A2CConfig, {"gae_lambda": 0.5}),
     "a2c, lambda 1": (A2C, A2CConfig, {"gae_lambda": 1.0}),
-    "ppo, first step": (PPO, PPOConfig, {"n_epochs": 1, "batch_size": None}),
+    "ppo, first step": (PPO, PPOConfig, {"n_epochs": 1, "batch_size": None, "imitation_coef": 0.0}),
 }
 
 
@@ -167,7 +167,7 @@ def test_the_expected_step_of_single_texts_is_the_exact_gradient(agent, config, 
 def test_with_an_entropy_share_the_step_is_that_of_the_states_of_highest_entropy(share):
     env = make()
     policy = Table(env)
-    settings = {"kl_coef": 0.0, "max_grad_norm": math.inf, "n_epochs": 1, "batch_size": None}
+    settings = {"kl_coef": 0.0, "max_grad_norm": math.inf, "n_epochs": 1, "batch_size": None, "imitation_coef": 0.0}
     episodes = episodes_of(policy, texts_of(policy))
     whole, part = (step_of(PPO(policy, env, entropy_share=s, **settings), episodes) for s in (1.0, share))
     entropies = -(policy.solution.policy * np.log(policy.solution.policy)).sum(axis=1)
@@ -207,6 +207,7 @@ def test_the_expected_step_with_advantages_by_rollouts_is_the_exact_gradient_wit
     constant = {"kl_coef": 0.0, "normalize_advantage": False, "max_grad_norm": math.inf, "num_episodes": 1}
     # With lambda = 0 and the exact V the other advantages are exact.
     settings = {"branch_share": share, "gae_lambda": 0.0, "n_epochs": 1, "batch_size": None} | ROLLOUTS
+    settings["imitation_coef"] = 0.0
     agent = PPO(policy, env, PPOConfig(gamma=gamma, **constant, **settings))
     expected = torch.zeros_like(policy.table)
     for text in texts_of(policy):
@@ -224,8 +225,11 @@ def mean_over_tokens_to_sum_over_texts(texts):
 
 
 def grpo(policy, env, size, **settings):
-    constant = {"kl_coef": 0.0, "max_grad_norm": math.inf, "num_episodes": size}
-    return GRPO(policy, env, GRPOConfig(**constant, **settings))
+    constant = {
+        "variant": "grpo", "kl_coef": 0.0, "max_grad_norm": math.inf, "num_episodes": size, "n_epochs": 1,
+        "batch_size": None, "imitation_coef": 0.0,
+    }  # fmt: skip
+    return GRPO(policy, env, GRPOConfig(**constant | settings))
 
 
 GROUPS_OF_3 = pytest.param(True, 3, marks=pytest.mark.slow)

@@ -12,7 +12,8 @@ from textgym_agents.losses import masked_mean
 
 def agent_of(kind=PPO, env=None, **settings):
     env = make_env(8, group_size=4, max_new_tokens=3) if env is None else env
-    return kind(LMPolicy(small_lm()), env, **{"num_episodes": 16, "kl_coef": 0.0, "branch_budget": 10**6} | settings)
+    settings = {"num_episodes": 16, "kl_coef": 0.0, "imitation_coef": 0.0, "branch_budget": 10**6} | settings
+    return kind(LMPolicy(small_lm()), env, **settings)
 
 
 def branched(agent, episodes, gamma=1.0):
@@ -126,7 +127,7 @@ def test_grpo_divides_the_advantages_by_rollouts_as_the_others(variant, divides)
 
 def test_groups_that_agree_get_no_advantages_by_rollouts_where_the_deviation_divides():
     env = make_env(8, group_size=4, max_new_tokens=3, prompts=["a", "b"])
-    agent = agent_of(GRPO, env, branch_share=1.0, branch_rollouts=2, num_episodes=32)
+    agent = agent_of(GRPO, env, variant="grpo", branch_share=1.0, branch_rollouts=2, num_episodes=32)
     episodes = agent.collect()
     equal = [episodes.returns[episodes.groups() == group].std() < 1e-3 for group in episodes.groups().tolist()]
     equal = torch.tensor(equal)

@@ -27,12 +27,13 @@ from textgym_agents.rollout import make_env
 
 __all__ = ["LossComparison", "compare_losses"]
 
+_ONE_STEP: dict[str, Any] = {"n_epochs": 1, "batch_size": None, "imitation_coef": 0.0}
 _AGENTS: dict[str, tuple[str, type[OnlineAgent], dict[str, Any]]] = {
     "reinforce": ("REINFORCE", Reinforce, {}),
-    "ppo": ("PPO", PPO, {"n_epochs": 1, "batch_size": None}),
-    "grpo": ("GRPO", GRPO, {}),
-    "dr_grpo": ("Dr. GRPO", GRPO, {"variant": "dr_grpo", "kl_coef": 0.0}),
-    "dapo": ("DAPO", GRPO, {"variant": "dapo", "clip_range_high": 0.28, "kl_coef": 0.0}),
+    "ppo": ("PPO", PPO, _ONE_STEP),
+    "grpo": ("GRPO", GRPO, _ONE_STEP | {"variant": "grpo"}),
+    "dr_grpo": ("Dr. GRPO", GRPO, _ONE_STEP | {"variant": "dr_grpo", "kl_coef": 0.0}),
+    "dapo": ("DAPO", GRPO, _ONE_STEP | {"variant": "dapo", "clip_range_high": 0.28, "kl_coef": 0.0}),
 }
 """Label, class and settings by the name of the loss; the KL penalties are those of the papers, none in the last two."""
 
@@ -76,11 +77,12 @@ def compare_losses(
 ) -> LossComparison:
     """Return what the first gradient step of five algorithms on the same episodes does to each token.
 
-    ``Reinforce`` with V as baseline, ``PPO``, ``GRPO``, its variant ``"dr_grpo"``, and ``"dapo"`` with
-    ``clip_range_high=0.28``, with their default settings otherwise, compute the gradient by their own ``update``. The
-    columns ``push_reinforce``, ``push_ppo``, ``push_grpo``, ``push_dr_grpo`` and ``push_dapo`` hold
-    ``-dL / d log pi(a_t|s_t)``, see ``PushRecorder``, divided by its mean absolute value over the tokens, which
-    ``report.about["scale"]`` holds: the size of a loss does not matter to Adam, its distribution over the tokens does.
+    ``Reinforce`` with V as baseline, ``PPO``, and the variants ``"grpo"``, ``"dr_grpo"`` and ``"dapo"`` of ``GRPO``,
+    the last one with ``clip_range_high=0.28``, compute the gradient of all episodes by their own ``update``, with their
+    default settings otherwise and without self-imitation. The columns ``push_reinforce``, ``push_ppo``, ``push_grpo``,
+    ``push_dr_grpo`` and ``push_dapo`` hold ``-dL / d log pi(a_t|s_t)``, see ``PushRecorder``, divided by its mean
+    absolute value over the tokens, which ``report.about["scale"]`` holds: the size of a loss does not matter to Adam,
+    its distribution over the tokens does.
 
     The losses clip only if ``policy`` is not the one that collected the episodes any more.
 

@@ -10,6 +10,7 @@ from fixtures import TOKENIZER, make_env, small_lm, small_q_policy
 from textgym_agents import GRPO, LMPolicy, collect
 from textgym_agents.inspection import COLUMNS, compare_losses, inspect_update
 
+ONE_STEP = {"n_epochs": 1, "batch_size": None, "imitation_coef": 0.0}
 LOSSES = ("reinforce", "ppo", "grpo", "dr_grpo", "dapo")
 
 
@@ -29,7 +30,7 @@ def test_a_column_is_the_push_of_that_agents_update_in_units_of_its_mean(variant
     policy = LMPolicy(small_lm())
     episodes = batch(policy)
     _, pushes = compared(policy, episodes)
-    agent = GRPO(policy, make_env(8, group_size=4), num_episodes=16, kl_coef=0.0, variant=variant)
+    agent = GRPO(policy, make_env(8, group_size=4), num_episodes=16, kl_coef=0.0, variant=variant, **ONE_STEP)
     expected = inspect_update(agent, episodes).table.columns["push"]
     np.testing.assert_allclose(pushes[variant], expected / np.abs(expected).mean(), rtol=1e-4, atol=1e-6)
     assert np.abs(pushes[variant]).mean() == pytest.approx(1, rel=1e-5)
