@@ -77,17 +77,21 @@ def test_groups_cost_no_more_than_independent_episodes():
     assert sum(fed) == P - 1 + NUM_EPISODES * T
 
 
+PLAIN = {"n_epochs": 2, "batch_size": 8, "imitation_coef": 0.0}
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings", "num_forwards", "passes"),
     [
         (Reinforce, {"kl_coef": 0.0}, 1, 1),
         (Reinforce, {}, 1 + 1, 1 + 1),  # the reference's forward, and the policy's
         (A2C, {}, 1 + 1, 1 + 1),
-        (PPO, {"kl_coef": 0.0, "n_epochs": 2, "batch_size": 8}, 2 * 2, 2),
-        (PPO, {"n_epochs": 2, "batch_size": 8}, 1 + 2 * 2, 1 + 2),
-        (PPO, {"n_epochs": 2, "batch_size": 8, "micro_batch": 4}, 4 + 2 * 4, 1 + 2),
-        (GRPO, {"kl_coef": 0.0}, 1, 1),
-        (GRPO, {}, 1 + 1, 1 + 1),
+        (PPO, PLAIN | {"kl_coef": 0.0}, 2 * 2, 2),
+        (PPO, PLAIN, 1 + 2 * 2, 1 + 2),
+        (PPO, PLAIN | {"micro_batch": 4}, 4 + 2 * 4, 1 + 2),
+        (PPO, PLAIN | {"imitation_coef": 1.0, "imitation_batch_size": NUM_EPISODES}, 1 + 2 * 2 + 1, 1 + 2 + 1),
+        (GRPO, PLAIN | {"kl_coef": 0.0}, 2 * 2, 2),
+        (GRPO, PLAIN, 1 + 2 * 2, 1 + 2),
         (DQN, {"gradient_steps": 2, "batch_size": NUM_EPISODES}, 2 * 2, 2 * 2),  # online and target network
         (SoftQ, {"gradient_steps": 2, "batch_size": NUM_EPISODES}, 2 * 2, 2 * 2),  # policy and reference
     ],
