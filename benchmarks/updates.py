@@ -94,9 +94,9 @@ def main() -> None:
     print(f"Reinforce update without KL penalty   {update_ratio(0.0, num_rounds):.2f} x bare (at most 1.15)")
     print(f"Reinforce update with KL penalty      {update_ratio(0.1, num_rounds):.2f} x bare (at most 1.15)")
     settings: dict[str, Any] = {"kl_coef": 0.0, "learning_rate": 1e-6}
-    ppo = PPO("tiny", make_env(1), PPOConfig(n_epochs=4, **settings))
+    ppo = PPO("tiny", make_env(1), PPOConfig(n_epochs=4, imitation_coef=0.0, **settings))
     print(f"PPO iteration, 4 epochs               {iteration_ratio(ppo, num_rounds):.2f} x bare (at most 1.2)")
-    grpo = GRPO("tiny", make_env(8), GRPOConfig(**settings))
+    grpo = GRPO("tiny", make_env(8), GRPOConfig(n_epochs=1, batch_size=None, imitation_coef=0.0, **settings))
     print(f"GRPO iteration, 8 groups of 8         {iteration_ratio(grpo, num_rounds):.2f} x bare (at most 1.2)")
 
 

@@ -113,8 +113,8 @@ def ours(make: Callable[[int], Agent]) -> Callable[[int, int], tuple[list[Row], 
 
 AGENTS: dict[str, Callable[[int, int], tuple[list[Row], Policy]]] = {
     "Reinforce": ours(lambda seed: Reinforce("tiny", vector_env(64, "openings:train"), seed=seed)),
-    "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), seed=seed, n_epochs=2)),
-    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 8), seed=seed)),
+    "PPO": ours(lambda seed: PPO("tiny", vector_env(64, "openings:train"), seed=seed)),
+    "GRPO": ours(lambda seed: GRPO("tiny", vector_env(64, "openings:train", 4), seed=seed)),
     "DQN": ours(lambda seed: DQN("tiny", vector_env(64, "openings:train"), seed=seed)),
     "SoftQ": ours(lambda seed: SoftQ("tiny", vector_env(64, "openings:train"), seed=seed)),
     "SB3 PPO": train_sb3,
