@@ -17,7 +17,6 @@ from textgym_agents import (
     DQNConfig,
     ExpertIteration,
     ExpertIterationConfig,
-    GRPOConfig,
     ILQLConfig,
     ILQLPolicy,
     LMPolicy,
@@ -29,11 +28,10 @@ from textgym_agents import (
 )
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
+STEPS = {"num_episodes": 16, "batch_size": 4, "n_epochs": 3, "imitation_coef": 0.0}
 SEVERAL_STEPS = {
-    "PPO": lambda: PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, batch_size=4, n_epochs=3)),
-    "GRPO": lambda: GRPO(
-        LMPolicy(small_lm()), make_env(group_size=4), GRPOConfig(num_episodes=16, batch_size=4, n_epochs=3)
-    ),
+    "PPO": lambda: PPO(LMPolicy(small_lm()), make_env(), **STEPS),
+    "GRPO": lambda: GRPO(LMPolicy(small_lm()), make_env(group_size=4), **STEPS),
     "ExpertIteration": lambda: ExpertIteration(
         LMPolicy(small_lm()), make_env(), ExpertIterationConfig(num_episodes=16, batch_size=2, n_epochs=3)
     ),
@@ -61,10 +59,11 @@ def test_metrics_are_means_over_all_gradient_steps_of_the_update(name):
 
 
 def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
-    agent = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=2, batch_size=None))
+    settings = {"num_episodes": 16, "batch_size": None, "imitation_coef": 0.0}
+    agent = PPO(LMPolicy(small_lm()), make_env(), n_epochs=2, **settings)
     episodes = agent.collect()
     metrics = agent.update(episodes)
-    first = PPO(LMPolicy(small_lm()), make_env(), PPOConfig(num_episodes=16, n_epochs=1, batch_size=None))
+    first = PPO(LMPolicy(small_lm()), make_env(), n_epochs=1, **settings)
     assert first.update(first.collect())["train/approx_kl"] == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():  # after the first step
         log_ratios = first.policy.evaluate(episodes).log_probs - episodes.log_probs
@@ -73,8 +72,8 @@ def test_approx_kl_is_the_mean_over_minibatches_of_which_the_first_is_zero():
 
 
 def test_the_target_kl_is_looked_at_before_the_step_of_every_minibatch():
-    settings = PPOConfig(num_episodes=16, batch_size=4, n_epochs=4, learning_rate=1e-2, target_kl=1e-4, kl_coef=0)
-    agent = PPO(LMPolicy(small_lm()), make_env(), settings)
+    settings = {"batch_size": 4, "n_epochs": 4, "learning_rate": 1e-2, "target_kl": 1e-4}
+    agent = PPO(LMPolicy(small_lm()), make_env(), num_episodes=16, kl_coef=0.0, imitation_coef=0.0, **settings)
     metrics = update(agent)
     assert agent.num_updates == 1  # the second minibatch stops, which is of the first epoch
     assert metrics["train/approx_kl"] > 1.5e-4 / 2

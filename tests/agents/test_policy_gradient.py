@@ -21,6 +21,7 @@ from textgym_agents import (
     collect,
 )
 
+ONE_STEP = {"n_epochs": 1, "batch_size": None, "imitation_coef": 0.0}
 VARIANTS = {
     "reinforce-value": (Reinforce, ReinforceConfig, {}),
     "reinforce-leave-one-out": (
@@ -55,7 +56,8 @@ ONE_OF_EACH_AGENT = slow_but(VARIANTS, "reinforce-value", "a2c", "ppo", "grpo")
 
 def agent_of(name, seed=0, env=None, value_function="prefix", **settings):
     agent, config, own = VARIANTS[name]
-    settings = {"learning_rate": 3e-3, "kl_coef": 0.0, "seed": 1000 * seed} | own | settings
+    plain = {PPO: {"imitation_coef": 0.0}, GRPO: {"variant": "grpo", **ONE_STEP}}.get(agent, {})
+    settings = {"learning_rate": 3e-3, "kl_coef": 0.0, "seed": 1000 * seed} | plain | own | settings
     env = make_env(64, group_size=8 if agent is GRPO else 1) if env is None else env
     return agent(LMPolicy(small_lm(seed), value_function=value_function), env, config(**settings))
 
@@ -196,7 +198,7 @@ def test_the_reference_too_reads_a_micro_batch_at_a_time():
 )
 def test_the_loss_of_each_variant_by_hand(variant, first, second, weights):
     env = make_env(2, group_size=2)
-    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=2, kl_coef=0.0, variant=variant))
+    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=2, kl_coef=0.0, variant=variant, **ONE_STEP))
     episodes = collect(env, agent.policy, 2, seed=0, generator=agent.generator)
     episodes.num_steps = torch.tensor([1, 2])
     episodes.rewards = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
@@ -216,7 +218,7 @@ def test_groups_that_agree_are_counted_and_left_out_by_choice():
     for choice in ("keep", "drop"):
         agent = GRPO(
             LMPolicy(small_lm()), env, num_episodes=8, kl_coef=0.0, variant="rloo", equal_groups=choice,
-            max_grad_norm=1e9,
+            max_grad_norm=1e9, **ONE_STEP,
         )  # fmt: skip
         episodes.rewards = rewards.clone()
         assert agent.update(episodes)["train/equal_groups"] == 0.25
@@ -233,7 +235,7 @@ def test_groups_that_agree_are_counted_and_left_out_by_choice():
 
 def test_grpo_advantages_by_hand():
     env = make_env(4, group_size=2)
-    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=4, kl_coef=0.0))
+    agent = GRPO(LMPolicy(small_lm()), env, GRPOConfig(num_episodes=4, kl_coef=0.0, variant="grpo"))
     episodes = collect(env, agent.policy, 4, seed=0, generator=agent.generator)
     first, second, third, fourth = episodes.groups().tolist()
     assert first == second != third == fourth

@@ -8,7 +8,7 @@ from textgym_agents import GRPO, PPO, LMPolicy, collect
 
 
 def agent_of(kind=GRPO, group_size=4, **settings):
-    settings = {"num_episodes": 16, "kl_coef": 0.0, "imitation_coef": 1.0} | settings
+    settings = {"num_episodes": 16, "kl_coef": 0.0, "n_epochs": 1, "batch_size": None, "imitation_coef": 1.0} | settings
     return kind(LMPolicy(small_lm()), make_env(16, group_size=group_size), **settings)
 
 
