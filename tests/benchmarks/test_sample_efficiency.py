@@ -26,7 +26,9 @@ def trained(monkeypatch):
 
     def train(run, curve, goal):
         runs.append(run)
-        slope = {3e-4: 0.5, 1e-3: 0.8, 1e-4: 0.1}[run.learning_rate] * {16: 2.0, 64: 0.5}.get(run.batch_size, 1.0)
+        slope = {1e-3: 0.8, 5e-4: 0.5, 3e-4: 0.5, 2.5e-4: 0.1, 1e-4: 0.1}[run.learning_rate] * {16: 2.0, 64: 0.5}.get(
+            run.batch_size, 1.0
+        )
         for tokens in range(500, run.budget + 500, 500):
             curve.points.append([tokens, slope * tokens / 10_000])
             if is_reached(goal, curve.points):
