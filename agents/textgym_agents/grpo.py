@@ -113,9 +113,9 @@ class GRPO(OnlineAgent):
     over tokens: Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300), who use k3, are ``variant="grpo", kl_estimator="k3",
     imitation_coef=0.0``. Texts of one group may be generated at different times. ``"rloo"`` is Ahmadian et al. 2024
     (Back to basics, arXiv:2402.14740) token by token. ``variant="dapo", clip_range_high=0.28, equal_groups="redraw",
-    kl_coef=0.0`` is Yu et al. 2025 (DAPO, arXiv:2503.14476) without its penalty of overlong texts; where
-    ``max_redraws`` is too small, the update has fewer texts. ``"gspo"`` is Zheng et al. 2025 (Group sequence policy
-    optimization, arXiv:2507.18071) with ``clip_range=3e-4, clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025
+    kl_coef=0.0, imitation_coef=0.0`` is Yu et al. 2025 (DAPO, arXiv:2503.14476) without its penalty of overlong texts;
+    where ``max_redraws`` is too small, the update has fewer texts. ``"gspo"`` is Zheng et al. 2025 (Group sequence
+    policy optimization, arXiv:2507.18071) with ``clip_range=3e-4, clip_range_high=4e-4``; ``"cispo"`` MiniMax 2025
     (MiniMax-M1, arXiv:2506.13585) with ``clip_range=1.0``. They differ from ``"grpo"`` and ``"dapo"`` from the second
     gradient step of a batch on.
 
@@ -123,7 +123,8 @@ class GRPO(OnlineAgent):
     (S_k - mean of the group) / deviation of the group``, S_k being component k of the score and w_k its weight in the
     environment's scorer; then A is normalized over the batch.
 
-    The expected steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy gradient up to a constant.
+    Without imitation, the expected first steps of ``"rloo"``, summed over tokens, and of ``"dr_grpo"`` are the policy
+    gradient up to a constant.
     That of ``"grpo"`` is the gradient of E[f(y) / |y|] with f held constant, f(y) being the mean of (R(y) - mean) /
     deviation over the groups that hold y: on the MDP of two letters, EOS and three tokens that
     ``tests/agents/test_exact_gradients.py`` enumerates, in groups of three, it is 15.6 degrees off the gradient. With
