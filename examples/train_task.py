@@ -2,8 +2,8 @@
 
     python examples/train_task.py dialogue [--timesteps N] [--seed 0]
 
-The tasks are dialogue, qa, summary and translation. Held-out samples are completed before and after training and
-printed one above the other.
+The tasks are dialogue, qa, summary, translation, and quality, which trains the weaker LM `tiny-early`. Held-out samples
+are completed before and after training and printed one above the other.
 """
 
 import argparse
@@ -16,11 +16,13 @@ import torch
 
 import textgym
 from textgym.rendering import display_text
+from textgym.tasks import find_task
 from textgym_agents import GRPO, Episodes, LMPolicy, collect
 
 TASKS: dict[str, dict[str, Any]] = {
     "dialogue": {"id": "TextGenDialogue-v0", "timesteps": 20_000},
     "qa": {"id": "TextGenQA-v0", "timesteps": 30_000},
+    "quality": {"id": "TextGenQuality-v0", "timesteps": 65_000},
     "summary": {"id": "TextGenSummary-v0", "timesteps": 20_000},
     "translation": {"id": "TextGenTranslation-v0", "timesteps": 60_000},
 }
@@ -67,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(1)  # fastest for a model this small
 
     task = TASKS[args.task]
-    agent = GRPO("tiny", task["id"], seed=args.seed)
+    agent = GRPO(find_task(args.task).model, task["id"], seed=args.seed)
     before = evaluate(task["id"], agent.policy)
     start = time.perf_counter()
     agent.learn(args.timesteps or task["timesteps"], progress_bar=True)

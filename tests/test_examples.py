@@ -42,7 +42,7 @@ def test_example_runs(example, tmp_path):
     assert run(str(ROOT / "examples" / example), *arguments).strip()
 
 
-@pytest.mark.parametrize("task", ["dialogue", "qa", "summary", "translation"])
+@pytest.mark.parametrize("task", ["dialogue", "qa", "quality", "summary", "translation"])
 def test_train_task_shows_held_out_samples_before_and_after(task):
     printed = run(str(ROOT / "examples/train_task.py"), task, "--timesteps", "500")
     assert "before" in printed

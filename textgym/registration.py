@@ -21,6 +21,7 @@ IDS: dict[str, dict[str, Any]] = {
     "TextGenTranslation-v0": {"task": "translation"},
     "TextGenQA-v0": {"task": "qa"},
     "TextGenSummary-v0": {"task": "summary"},
+    "TextGenQuality-v0": {"task": "quality"},
     "ProbeConstant-v0": {"probe": "ProbeConstant-v0"},
     "ProbeBandit-v0": {"probe": "ProbeBandit-v0"},
     "ProbePrompt-v0": {"probe": "ProbePrompt-v0"},

@@ -13,12 +13,17 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from textgym.batch import TextBatch
 from textgym.prompts.sources import prompt_hash
+from textgym.scorers import Consistency, Repetition
+from textgym.scorers.text import sentences
+from textgym.scorers.text import words as words_of
 from textgym.tasks import TASKS
 from textgym.tasks.base import data_file, fill_template
 from textgym.tasks.shop import customer_opening
@@ -34,6 +39,14 @@ NUM_TRIES = 32
 """Rows that are tried for one of the split whose prompt is new; then a prompt may occur twice."""
 STRIDE = 2**20
 """Distance of their indices."""
+
+NUM_CONTINUED = {1: range(18, 31), 2: range(34, 47), 3: range(50, 63)}
+"""Words of a continuation, by level."""
+_is_disputed = re.compile(
+    r"\b(?:Sam|clockmaker|heart beat|far away|back room|little one|hot pot|out of the window|school bag|school yard"
+    r"|tall boy|letter box|thief|pocket knife|good friends|bad news|good news|had had|hid|woke|tore|dug)\b"
+).search
+"""Finds phrases of the world that Harper takes for mistakes."""
 
 Row = dict[str, Any]
 
@@ -68,12 +81,34 @@ def customer(seed: int, index: int, level: int) -> Row:
     return {"setting": goal.setting, "opening": customer_opening(goal), "goal": asdict(goal)}
 
 
+def continued(seed: int, index: int, level: int) -> Row:
+    """Return the beginning of a story and the rest of it, in which the checkers of ``quality`` find nothing."""
+    for attempt in itertools.count():
+        for row in _parts(story(seed, index + attempt * NUM_TRIES * STRIDE), level):
+            batch = TextBatch.from_texts([f" {row['continuation']}"], [row["opening"]])
+            is_consistent, is_repeated = Consistency()(batch)[0] == 1, Repetition(4, after_prompt=True)(batch)[0] > 0
+            if is_consistent and not is_repeated and not _is_disputed(row["continuation"]):
+                return row
+    raise AssertionError("the loop above has no end")
+
+
+def _parts(text: str, level: int) -> Iterator[Row]:
+    """Yield the ways to cut a story between two sentences, outside of direct speech."""
+    found = sentences(text)
+    for i in range(1, len(found)):
+        opening, rest = " ".join(found[:i]), " ".join(found[i:])
+        is_cut_between = opening.count('"') % 2 == 0 and rest.lstrip('"')[0].isupper()
+        if len(words_of(rest)) in NUM_CONTINUED[level] and is_cut_between:
+            yield {"opening": opening, "continuation": rest}
+
+
 SOURCES: dict[str, tuple[Callable[[int, int, int], Row], str]] = {
     "story": (opening, "sentiment"),
     "translation": (translation, "translation"),
     "qa": (qa, "qa"),
     "summary": (summarised, "summary"),
     "dialogue": (customer, "dialogue"),
+    "quality": (continued, "quality"),
 }
 """By the files' name: the rows, as a pure function of seed, index and level, and a task that reads them."""
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = run_all(specs, FinishedRuns(args.work), args.processes, log=lambda line: print(line, flush=True))
     leaderboard = {
         "command": f"{COMMAND} {shlex.join(arguments)}".strip(),
-        "model": args.model,
+        "model": ", ".join(dict.fromkeys(spec.model for spec in specs)),
         "weights": specs[0].weights,
         "num_seeds": args.seeds,
         "versions": versions(),
@@ -75,7 +75,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", nargs="+", choices=list(TIMESTEPS), default=list(TIMESTEPS))
+    parser.add_argument(
+        "--tasks", nargs="+", choices=list(TIMESTEPS), default=[name for name in TIMESTEPS if name != "quality"],
+        help="default: all but quality, which starts from another model",
+    )  # fmt: skip
     parser.add_argument(
         "--agents", nargs="+", choices=list(ENTRIES),
         default=[name for name in ENTRIES if name not in ABLATIONS],
@@ -85,7 +88,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--timesteps", type=int, help="tokens per training (default: each task's own)")
     parser.add_argument("--held-out", type=int, default=192, help="number of held-out cases (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time (default: %(default)s)")
-    parser.add_argument("--model", default="tiny", help="language model to start from (default: %(default)s)")
+    parser.add_argument("--model", help="language model to start from (default: each task's own)")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/leaderboard"),
         help="folder of finished runs, which are reused (default: %(default)s)",

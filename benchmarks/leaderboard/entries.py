@@ -36,7 +36,14 @@ EVERY = 2_000
 NUM_CASES = 64
 """Held-out cases of these evaluations, the first of a run."""
 
-TIMESTEPS = {"sentiment": 30_000, "dialogue": 20_000, "translation": 60_000, "qa": 30_000, "summary": 20_000}
+TIMESTEPS = {
+    "sentiment": 30_000,
+    "dialogue": 20_000,
+    "translation": 60_000,
+    "qa": 30_000,
+    "summary": 20_000,
+    "quality": 65_000,
+}
 """Tokens per training, the same for all agents of a task; tasks with longer answers have larger budgets."""
 
 ABLATIONS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def run_specs(
     *,
     timesteps: int | None = None,
     num_held_out: int = 192,
-    model: str = "tiny",
+    model: str | None = None,
 ) -> list[RunSpec]:
     """Return the runs of a leaderboard, task by task.
 
@@ -56,9 +57,8 @@ def run_specs(
         num_seeds: Runs per task and entry.
         timesteps: Tokens per training, instead of the tasks' own budgets.
         num_held_out: Number of held-out cases.
-        model: Language model that all entries start from.
+        model: Language model that all entries start from; by default each task's own.
     """
-    weights = _weights_digest(model)
     return [
         RunSpec(
             task=task,
@@ -66,11 +66,12 @@ def run_specs(
             seed=seed,
             timesteps=(TIMESTEPS[task] if timesteps is None else timesteps) if entry in TRAINED else 0,
             num_held_out=num_held_out,
-            model=model,
-            weights=weights,
+            model=start,
+            weights=_weights_digest(start),
             settings=SETTINGS.get(entry, {}),
         )
         for task in tasks
+        for start in (find_task(task).model if model is None else model,)
         for entry in entries
         for seed in range(num_seeds)
         if entry not in EXPERTS or task not in NO_BEST_TURN
@@ -154,7 +155,7 @@ def untrained_scores(
     tasks: Iterable[str] = TASKS,
     *,
     num_cases: int = 1000,
-    model: str = "tiny",
+    model: str | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
     """Return ``{task: {level: mean score}}`` of the sampled LM, rounded to four digits.
@@ -162,15 +163,16 @@ def untrained_scores(
     Args:
         tasks: Names of tasks, by default all.
         num_cases: Held-out cases of each level, at most 1000.
-        model: The language model.
+        model: The language model; by default each task's own.
         log: Called with a line per task and level.
     """
     scores: dict[str, dict[str, float]] = {}
     for task in tasks:
-        entry = ENTRIES["sampled LM"](RunSpec(task=task, entry="sampled LM", model=model))
+        start = find_task(task).model if model is None else model
+        entry = ENTRIES["sampled LM"](RunSpec(task=task, entry="sampled LM", model=start))
         scores[task] = {}
         for level in range(1, find_task(task).num_levels + 1):
-            held_out = held_out_episodes(entry, task, range(num_cases), model=model, level=level)
+            held_out = held_out_episodes(entry, task, range(num_cases), model=start, level=level)
             mean = np.concatenate([scores_of(episodes) for episodes in held_out]).mean()
             scores[task][str(level)] = round(float(mean), 4)
             log(f"{task:11} level {level}  {scores[task][str(level)]:+.4f}")
@@ -252,6 +254,7 @@ def _records(specs: Sequence[RunSpec], num_processes: int) -> Iterator[dict[str,
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+@cache
 def _weights_digest(model: str) -> str | None:
     folder = embedded_lm_path(model) if model in EMBEDDED_LMS else Path(model)
     path = folder / "model.safetensors"

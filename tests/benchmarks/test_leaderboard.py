@@ -188,6 +188,13 @@ def test_runs_are_all_tasks_entries_and_seeds_except_an_unknown_optimum():
     assert len(specs[0].weights) == 16
 
 
+def test_a_task_starts_from_its_own_model_unless_another_is_given():
+    own, given = (run_specs(["qa", "quality"], ["sampled LM"], 1, model=model) for model in (None, "tiny"))
+    assert [spec.model for spec in own] == ["tiny", "tiny-early"]
+    assert own[0].weights != own[1].weights
+    assert [spec.model for spec in given] == ["tiny", "tiny"]
+
+
 def test_two_entries_run_and_their_records_are_stored(tmp_path):
     specs = run_specs(["sentiment"], ["random", "Reinforce"], 1, timesteps=256, num_held_out=5)
     lines = []

@@ -114,7 +114,7 @@ def test_a_vocabulary_padded_to_other_logits_is_the_same_vocabulary():
         ["The dog ran home."], ["It was late. "], tokenizer=as_tokenizer("tiny", TINY.vocab_size + 50)
     )
     own = TextBatch.from_texts(["The dog ran home."], ["It was late. "], tokenizer=TINY)
-    assert scorer._has_own_ids(wide)
+    assert scorer.reads_ids(wide)
     np.testing.assert_allclose(scorer(wide), scorer(own), rtol=1e-5)
 
 

@@ -235,7 +235,7 @@ def test_one_row_cannot_be_split():
     check_raises("fewer than two distinct prompts cannot be split", data=ROWS[:1], split="eval")
 
 
-@pytest.mark.parametrize("name", ["sentiment", "dialogue", "translation", "qa", "summary"])
+@pytest.mark.parametrize("name", ["sentiment", "dialogue", "translation", "qa", "summary", "quality"])
 def test_the_documented_columns_are_enough(name):
     row = dict.fromkeys(TASKS[name].columns, "A short text.")
     assert textgym.TextGenEnv(task=name, data=[row]).reset(seed=0)

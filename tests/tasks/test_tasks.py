@@ -44,7 +44,7 @@ def samples(task, level, split, count):
 
 
 def test_the_tasks_are_known():
-    assert set(TASKS) == {*STORIES, "dialogue", "translation", "qa", "summary"}
+    assert set(TASKS) == {*STORIES, "dialogue", "translation", "qa", "summary", "quality"}
     assert {task.id: {"task": task.name} for task in TASKS.values() if task.id} == {
         env_id: IDS[env_id] for env_id in TASK_IDS
     }

@@ -12,7 +12,7 @@ page        documentation page of a task
 data        rows of the tasks, written by tools/write_task_data.py
 """
 
-from textgym.tasks import dialogue, text_tasks
+from textgym.tasks import dialogue, quality, text_tasks
 from textgym.tasks.base import TASKS, Page, Row, Task, find_task, register_task
 from textgym.tasks.keywords import score_bounds, task_keywords
 from textgym.tasks.page import task_page
@@ -25,6 +25,7 @@ __all__ = [
     "Task",
     "dialogue",
     "find_task",
+    "quality",
     "register_task",
     "score_bounds",
     "task_keywords",

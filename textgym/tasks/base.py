@@ -82,6 +82,8 @@ class Task:
     """Least score of a successful episode, used by ``level="auto"``."""
     optimum: float = 1.0
     """Greatest possible score."""
+    model: str = "tiny"
+    """The embedded LM that the task is meant to train; its mean score is 0 of ``score_normalised``."""
     page: Page = Page()
     """Texts of the documentation page; see ``textgym.describe``."""
 

@@ -66,7 +66,8 @@ def task_keywords(
             ours["prompts"] = data_prompts(data, columns or {}, to_sample, split)
         else:
             ours["prompts"] = _task_prompts(task, to_sample, split or "train", level)
-    if data is None and not _OTHER_SCORES & {name for name in keywords if (name, keywords[name]) != ("model", "tiny")}:
+    embedded = (("model", "tiny"), ("model", task.model))
+    if data is None and not _OTHER_SCORES & {name for name in keywords if (name, keywords[name]) not in embedded}:
         ours["score_bounds"] = score_bounds(task)
     return ours | keywords
 
@@ -109,7 +110,7 @@ def _check_source(has_prompts: bool, **given: Any) -> None:
 
 
 def score_bounds(task: Task) -> dict[int, tuple[float, float]] | None:
-    """Return level -> (mean score of the untrained embedded LM, optimum), or None if the former was not measured."""
+    """Return level -> (mean score of the untrained ``task.model``, optimum), or None if the former was not measured."""
     levels = _untrained_scores().get(task.name)
     return None if levels is None else {int(level): (score, task.optimum) for level, score in levels.items()}
 

@@ -46,7 +46,7 @@ def task_page(task: Task) -> str:
             "As in ``TextGenEnv``"
             + (": ``is_action`` marks the agent's tokens, ``turns`` lists the turns by role" if has_user else "")
             + (
-                ", and ``score_normalised``: 0 is the mean score of the untrained embedded LM, 1 the optimum."
+                f', and ``score_normalised``: 0 is the mean score of the untrained ``"{task.model}"``, 1 the optimum.'
                 if score_bounds(task) is not None
                 else "."
             )

@@ -102,15 +102,22 @@ class Fluency(Scorer):
         """Return (B,) float64."""
         return self.value(self.begin(batch), batch)
 
+    def token_log_probs(self, batch: TextBatch) -> list[FloatArray]:
+        """Return B arrays, ``log p(token | all before it)`` in nats of each token that the score counts.
+
+        If ``reads_ids(batch)``, they are those of the completion, up to the last position of the model.
+        """
+        return self._lm.token_log_probs(self._lm.tokenize(batch, self.reads_ids(batch)))
+
     def begin(self, batch: TextBatch) -> list[State]:
         """Return B sums and counts, from whole-sequence forward passes."""
-        texts = self._lm.tokenize(batch, self._has_own_ids(batch))
+        texts = self._lm.tokenize(batch, self.reads_ids(batch))
         sums = self._lm.log_probs(texts).tolist()
         return [(total, len(text.completion)) for total, text in zip(sums, texts, strict=True)]
 
     def advance(self, states: Sequence[State], batch: TextBatch) -> list[State]:
         """Return B sums and counts, one token later."""
-        if not self._has_own_ids(batch):
+        if not self.reads_ids(batch):
             return self.begin(batch)
         texts = self._lm.tokenize(batch, own_ids=True)
         advanced = list(states)
@@ -134,7 +141,8 @@ class Fluency(Scorer):
         means = np.minimum(means, 0.0)
         return means if self.scale == "log_prob" else np.exp(means)
 
-    def _has_own_ids(self, batch: TextBatch) -> bool:
+    def reads_ids(self, batch: TextBatch) -> bool:
+        """Return whether the ids of the batch mean the same tokens to the model, which then is given them."""
         if self._compared is None or self._compared[0] is not batch.tokenizer:
             self._compared = (batch.tokenizer, self._lm.has_vocabulary_of(batch.tokenizer))
         return self._compared[1]

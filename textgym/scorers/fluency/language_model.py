@@ -113,10 +113,14 @@ class LanguageModel:
             raise ValueError("the prompt is empty, and the model's tokenizer has neither BOS nor EOS to replace it")
         return [start]
 
-    @torch.no_grad()
     def log_probs(self, texts: Sequence[LMText]) -> npt.NDArray[np.float64]:
         """Return (B,) float64, the sum of log p(token | all before it) in nats over each completion."""
-        sums = np.zeros(len(texts))
+        return np.array([found.sum() for found in self.token_log_probs(texts)], dtype=np.float64)
+
+    @torch.no_grad()
+    def token_log_probs(self, texts: Sequence[LMText]) -> list[npt.NDArray[np.float64]]:
+        """Return B arrays, log p(token | all before it) in nats of each token of the completion."""
+        found: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(texts)
         limit = max(1, _MAX_LOGITS // self.tokenizer.vocab_size)
         chunk: list[int] = []
         num_states = 0
@@ -124,25 +128,26 @@ class LanguageModel:
             if not text.completion:
                 continue
             if chunk and num_states + len(text.completion) > limit:
-                sums[chunk] = self._sums([texts[j] for j in chunk])
+                self._fill(found, texts, chunk)
                 chunk, num_states = [], 0
             chunk.append(i)
             num_states += len(text.completion)
         if chunk:
-            sums[chunk] = self._sums([texts[j] for j in chunk])
-        return sums
+            self._fill(found, texts, chunk)
+        return found
 
-    def _sums(self, texts: Sequence[LMText]) -> npt.NDArray[np.float64]:
-        ids = torch.from_numpy(_padded([text.context + text.completion for text in texts]))
-        sizes = [len(text.completion) for text in texts]
-        rows = np.repeat(np.arange(len(texts)), sizes)
-        columns = np.concatenate([len(text.context) - 1 + np.arange(len(text.completion)) for text in texts])
+    def _fill(self, found: list[npt.NDArray[np.float64]], texts: Sequence[LMText], chunk: Sequence[int]) -> None:
+        """Set the entries of ``found`` of some texts, from one forward pass."""
+        part = [texts[i] for i in chunk]
+        ids = torch.from_numpy(_padded([text.context + text.completion for text in part]))
+        sizes = [len(text.completion) for text in part]
+        rows = np.repeat(np.arange(len(part)), sizes)
+        columns = np.concatenate([len(text.context) - 1 + np.arange(len(text.completion)) for text in part])
         targets = ids[rows, columns + 1]
-        prompt_lengths = torch.tensor([len(text.context) for text in texts])
+        prompt_lengths = torch.tensor([len(text.context) for text in part])
         logits, _ = self._whole(ids, torch.from_numpy(rows), torch.from_numpy(columns), prompt_lengths)
-        return np.bincount(rows, weights=_token_log_probs(logits, targets), minlength=len(texts)).astype(
-            np.float64, copy=False
-        )
+        for i, values in zip(chunk, np.split(_token_log_probs(logits, targets), np.cumsum(sizes)[:-1]), strict=True):
+            found[i] = values
 
 
 class TokenStream:
