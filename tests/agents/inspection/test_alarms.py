@@ -232,7 +232,7 @@ def test_alarms_are_passed_on_once_and_can_stop_the_training():
     seen = []
     agent = grpo(lambda text: 0.5).learn(5_000, callback=Alarms(seen.append, stop=True))
     assert [alarm.name for alarm in seen] == ["flat_groups"]
-    assert agent.num_updates == 3
+    assert agent.num_updates == 3 * agent.config.n_epochs
     seen.clear()
     grpo(lambda text: 0.5).learn(1_500, callback=Alarms(seen.append))
     assert len(seen) == 1
