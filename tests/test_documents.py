@@ -9,7 +9,8 @@ from fixtures import ROOT
 AGENTS = ROOT / "agents"
 LINK = re.compile(r"(?P<names>`\w+`(?: and `\w+`)?)[^|`]* in \[(?P<file>[\w/]+\.py)\]\((?P<path>[^)]+)\)")
 PAGES = [
-    "README.md", "agents/README.md", "docs/architecture.md", "docs/credit.md", "docs/leaderboard.md", "docs/scorers.md",
+    "README.md", "agents/README.md", "docs/architecture.md", "docs/credit.md", "docs/leaderboard.md", "docs/metrics.md",
+    "docs/scorers.md",
 ]  # fmt: skip
 
 

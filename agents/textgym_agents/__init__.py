@@ -11,6 +11,8 @@ agent, online, offline         base classes: learn, predict, gradient steps, che
 config, callbacks, checkpoint  hyper-parameters, hooks of ``learn``, files of an agent
 reinforce, a2c, ppo, grpo, expert_iteration, dqn, soft_q, behaviour_cloning, ilql   one algorithm each
 recording, reading, run_folder files of episodes and runs
+checkpointing, interrupts      checkpoints every k updates, Ctrl-C between updates
+evaluation, intervals          evaluation on held-out prompts while training, confidence intervals
 sample_texts                   texts of a training, printed and for TensorBoard
 decoding                       policies without learning: random, greedy, sampling, beam, best of n, tree search
 sb3                            the same policies for stock Stable-Baselines3
@@ -27,9 +29,11 @@ from textgym_agents.backbone import LMBackbone
 from textgym_agents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from textgym_agents.branching import BranchValues, EpisodeStates, branch, episode_states
 from textgym_agents.callbacks import Callback
+from textgym_agents.checkpointing import Checkpoint
 from textgym_agents.config import AgentConfig, CriticConfig, DiscountConfig, OfflineAgentConfig, OnlineAgentConfig
 from textgym_agents.dqn import DQN, DQNConfig
 from textgym_agents.episodes import Episodes
+from textgym_agents.evaluation import Evaluate, EvaluationConfig, pass_at_k
 from textgym_agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from textgym_agents.grpo import GRPO, GRPOConfig
 from textgym_agents.ilql import ILQL, ILQLConfig, ILQLPolicy
@@ -62,12 +66,15 @@ __all__ = [
     "BehaviourCloningConfig",
     "BranchValues",
     "Callback",
+    "Checkpoint",
     "CriticConfig",
     "DQNConfig",
     "DiscountConfig",
     "EpisodeRecorder",
     "EpisodeStates",
     "Episodes",
+    "Evaluate",
+    "EvaluationConfig",
     "ExpertIteration",
     "ExpertIterationConfig",
     "FittedValueFunction",
@@ -97,6 +104,7 @@ __all__ = [
     "collect",
     "env_seed",
     "episode_states",
+    "pass_at_k",
     "read_episodes",
 ]
 

@@ -20,8 +20,9 @@ from torch import nn
 from tqdm import tqdm
 from typing_extensions import Self
 
-from textgym_agents.callbacks import as_callbacks
+from textgym_agents.callbacks import Callback, as_callbacks
 from textgym_agents.checkpoint import (
+    find_checkpoint,
     load_optimizer,
     load_part,
     open_checkpoint,
@@ -31,6 +32,7 @@ from textgym_agents.checkpoint import (
 )
 from textgym_agents.config import AgentConfig, CriticConfig, check_count
 from textgym_agents.episodes import Episodes
+from textgym_agents.interrupts import defer_interrupts
 from textgym_agents.policy import BasePolicy, LMPolicy
 from textgym_agents.returns import check_equal_shapes
 from textgym_agents.rollout import token_window
@@ -55,6 +57,9 @@ class Agent(ABC):
         episodes: Episodes of the last update, for callbacks such as ``EpisodeRecorder``.
         num_alternatives: What rollouts record of the distribution of each token; see ``collect``. Callbacks such as
             ``EpisodeRecorder`` set it; None records nothing.
+        callbacks: Those of the current ``learn``; empty outside of it.
+        is_in_update: Whether ``learn`` is collecting or updating, so that a checkpoint would not resume exactly; it
+            stays True if that raised an exception.
     """
 
     config_class: ClassVar[type[AgentConfig]]
@@ -98,6 +103,9 @@ class Agent(ABC):
         self.num_updates = 0
         self.episodes: Episodes | None = None
         self.num_alternatives: int | None = None
+        self.is_in_update = False
+        self.callbacks: list[Callback] = []
+        self._callback_states: list[tuple[str, dict[str, Any]]] = []  # of callbacks that are not among these
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Return Adam over the language model and, if the agent has a critic, over the heads."""
@@ -134,6 +142,9 @@ class Agent(ABC):
         it. To resume an interrupted run exactly, call ``agent.learn(agent.planned_timesteps - agent.num_timesteps)``,
         or several such parts, while that is above 0.
 
+        In the main thread Ctrl-C takes effect after the update, when the callbacks have been called; a second one takes
+        effect at once. That holds where Python's own handler of SIGINT is installed; another one is left alone.
+
         Args:
             total_timesteps: Tokens, over all episodes.
             callback: A function ``f(agent, metrics)``, called after each update, which stops the training by returning
@@ -143,11 +154,15 @@ class Agent(ABC):
         Raises:
             ValueError: If ``total_timesteps`` is less than 1.
             TypeError: If ``total_timesteps`` is not an integer, or ``callback`` is something else.
+            KeyboardInterrupt: After Ctrl-C; see above.
         """
         callbacks, total_timesteps = as_callbacks(callback), check_count("total_timesteps", total_timesteps)
+        self._use_callbacks(callbacks)
         self.planned_timesteps = max(self.planned_timesteps, self.num_timesteps + total_timesteps)
         start, first = time.perf_counter(), self.num_timesteps
         with ExitStack() as stack:
+            stack.callback(self._use_callbacks, [])
+            interrupts = stack.enter_context(defer_interrupts())
             bar = stack.enter_context(
                 tqdm(total=total_timesteps, disable=not progress_bar, unit="tok", unit_scale=True)
             )
@@ -160,10 +175,12 @@ class Agent(ABC):
                 if self.config.learning_rate_schedule == "linear":
                     for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates(), strict=True):
                         group["lr"] = (1 - progress) * learning_rate
+                self.is_in_update = True
                 episodes = self.collect()
                 for each in callbacks:
                     each.on_rollout_end(self, episodes)
                 metrics = self.learn_from(episodes)
+                self.is_in_update = False
                 elapsed = time.perf_counter() - start
                 metrics |= {
                     "time/total_timesteps": self.num_timesteps,
@@ -174,9 +191,31 @@ class Agent(ABC):
                 bar.set_postfix_str(_summary(metrics), refresh=False)
                 bar.update(min(self.num_timesteps - first, total_timesteps) - bar.n)
                 answers = [each.on_update_end(self, metrics) for each in callbacks]
+                for each in callbacks:
+                    each.on_update_complete(self, metrics)
+                interrupts.raise_pending(
+                    f"{self.num_timesteps:,} of {self.planned_timesteps:,} tokens are done; to go on, call "
+                    "agent.learn(agent.planned_timesteps - agent.num_timesteps)"
+                )
                 if any(isinstance(answer, bool | np.bool_) and not answer for answer in answers):
                     break
         return self
+
+    def _use_callbacks(self, callbacks: list[Callback]) -> None:
+        """Keep the states of the callbacks so far, and give those that were loaded to new ones of the same class."""
+        self._callback_states = self._states_of_callbacks()
+        self.callbacks = callbacks
+        for each in callbacks:
+            for index, (name, state) in enumerate(self._callback_states):
+                if name == type(each).__name__:
+                    each.set_state(state)
+                    del self._callback_states[index]
+                    break
+
+    def _states_of_callbacks(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return class name and state of the callbacks that have a state."""
+        states = [(type(each).__name__, each.get_state()) for each in self.callbacks]
+        return self._callback_states + [(name, state) for name, state in states if state is not None]
 
     def learn_from(self, episodes: Episodes) -> dict[str, float]:
         """Update on episodes and return all metrics."""
@@ -302,6 +341,7 @@ class Agent(ABC):
                 "planned_timesteps": self.planned_timesteps,
                 "generators": [each.get_state().tolist() for each in (self.generator, self._prediction_generator)],
                 "state": {name: save_part(getattr(self, name), folder / name) for name in self.checkpointed},
+                "callbacks": self._states_of_callbacks(),
                 "env": self._env_state(),
             }
 
@@ -318,7 +358,7 @@ class Agent(ABC):
         **keywords: Any,
     ) -> Self:
         """Load a checkpoint, with ``source`` as the constructor's second argument: the environment or the data."""
-        path = Path(path)
+        path = find_checkpoint(Path(path))
         content = open_checkpoint(path, cls.__name__)
         policy = cls.policy_class.from_pretrained(path / "policy", dtype="auto", device=device, **(modules or {}))
         trained = set(content["trained"])
@@ -333,6 +373,7 @@ class Agent(ABC):
             generator.set_state(torch.tensor(state, dtype=torch.uint8))
         for name in cls.checkpointed:
             setattr(agent, name, load_part(getattr(agent, name), path / name, content["state"][name]))
+        agent._callback_states = [(name, state) for name, state in content["callbacks"]]
         agent._set_env_state(content["env"])
         return agent
 

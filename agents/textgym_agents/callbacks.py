@@ -1,12 +1,16 @@
-"""Callbacks of ``learn``."""
+"""Callbacks of ``learn``, and the schedule of those that act every k updates or tokens."""
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
+from textgym.errors import unknown_name
+from textgym_agents.config import check_count
 from textgym_agents.episodes import Episodes
 
-__all__ = ["Callback", "as_callbacks"]
+__all__ = ["Callback", "Schedule", "Unit", "as_callbacks"]
+
+Unit = Literal["updates", "tokens"]
 
 
 class Callback:
@@ -29,11 +33,70 @@ class Callback:
     def on_update_end(self, agent: Any, metrics: dict[str, float]) -> bool | None:
         """Called after each update with its metrics; returning False stops the training."""
 
+    def on_update_complete(self, agent: Any, metrics: dict[str, float]) -> None:
+        """Called once ``on_update_end`` of all callbacks has returned, to write metrics or save the agent.
+
+        The metrics then hold what the other callbacks added, and the states of these are those after the update.
+        """
+
     def on_training_end(self, agent: Any) -> None:
         """Called when ``learn`` ends, also by an exception or Ctrl-C, if ``on_training_start`` returned.
 
         A list of callbacks is called in reverse order; an exception in one does not prevent the others.
         """
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Return what checkpoints have to hold to resume exactly, JSON-serialisable; by default None, for nothing."""
+        return None
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore a state from ``get_state``, before ``on_training_start`` of the first ``learn`` of a loaded agent."""
+        raise NotImplementedError(f"{type(self).__name__} returns a state and has no set_state")
+
+
+class Schedule:
+    """Whether something is due that is done every k updates or tokens.
+
+    In updates it is due after each k-th; in tokens after the first update at or past each multiple of k.
+
+    Args:
+        every: k. None is never due.
+        unit: Of ``every``.
+
+    Attributes:
+        position: Updates or tokens so far; None before the first training.
+
+    Raises:
+        ValueError: If ``every`` is less than 1, or ``unit`` is unknown.
+        TypeError: If ``every`` is not an integer.
+    """
+
+    def __init__(self, every: int | None, unit: Unit = "updates") -> None:
+        if unit not in get_args(Unit):
+            raise unknown_name("unit", unit, get_args(Unit))
+        self.every, self.unit = None if every is None else check_count("every", every), unit
+        self.position: int | None = None
+
+    def start(self, agent: Any) -> None:
+        """Begin to count, if that has not been done."""
+        if self.position is None:
+            self.position = agent.num_timesteps if self.unit == "tokens" else 0
+
+    def advance(self, agent: Any) -> bool:
+        """Count an update and return whether it is due; call it once after each update."""
+        assert self.position is not None, "call start in on_training_start"
+        before = self.position
+        self.position = agent.num_timesteps if self.unit == "tokens" else before + 1
+        return self.every is not None and self.position // self.every > before // self.every
+
+    def get_state(self) -> dict[str, Any]:
+        """Return unit and position."""
+        return {"unit": self.unit, "position": self.position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the position, if the unit is the same."""
+        if state["unit"] == self.unit:
+            self.position = state["position"]
 
 
 _HOOKS = {

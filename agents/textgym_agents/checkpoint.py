@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 __all__ = [
+    "find_checkpoint",
     "load_heads",
     "load_optimizer",
     "load_part",
+    "numbered_checkpoints",
     "open_checkpoint",
     "save_heads",
     "save_json",
@@ -24,7 +26,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_FORMAT = 6
+_FORMAT = 7
 """Incremented when the files of a checkpoint change their meaning."""
 _INDEX = "agent.json"
 _HEADS = "heads.safetensors"
@@ -63,6 +65,21 @@ def write_checkpoint(path: Path, write: Callable[[Path], dict[str, Any]]) -> Non
             if old.exists():
                 old.rename(path)
             raise
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in the folder of a ``Checkpoint``, named by their number of tokens, oldest first."""
+    return sorted(index.parent for index in folder.glob(f"[0-9]*/{_INDEX}") if index.parent.name.isdigit())
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the newest checkpoint in the folder of a ``Checkpoint`` or ``RunFolder``; any other path unchanged."""
+    if (path / _INDEX).exists():
+        return path
+    for folder in (path, path / "checkpoints"):
+        if found := numbered_checkpoints(folder):
+            return found[-1]
+    return path
 
 
 def open_checkpoint(path: Path, algorithm: str) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
@@ -176,7 +176,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         if value not in get_args(hint):
             raise unknown_name(name, value, get_args(hint))
         return value
-    kinds = get_args(hint) or (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if value is None and NoneType in kinds:
         return value
     or_none = " or None" if NoneType in kinds else ""

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from textgym import TextGenConfig
 from textgym_agents.agent import Agent
-from textgym_agents.checkpoint import open_checkpoint
+from textgym_agents.checkpoint import find_checkpoint, open_checkpoint
 from textgym_agents.config import AgentConfig, OnlineAgentConfig, check_count
 from textgym_agents.episodes import Episodes
 from textgym_agents.rollout import check_fit, check_observations, collect, env_seed, make_env, text_env
@@ -92,7 +92,7 @@ class OnlineAgent(Agent):
         """Resume from a folder that ``save`` wrote.
 
         Args:
-            path: The folder.
+            path: The folder; or that of a ``Checkpoint`` or ``RunFolder``, whose newest checkpoint is loaded.
             env: The environment, configured as it was, or an id.
             num_envs: As in the constructor, by default as saved.
             env_kwargs: As in the constructor; ``model`` and ``group_size`` are by default as saved.
@@ -107,7 +107,7 @@ class OnlineAgent(Agent):
         if env is None:
             raise TypeError(f"{cls.__name__}.load(path, env) needs the env too, which no checkpoint holds")
         if isinstance(env, str):
-            saved = open_checkpoint(Path(path), cls.__name__)["env"]
+            saved = open_checkpoint(find_checkpoint(Path(path)), cls.__name__)["env"]
             num_envs = saved["num_envs"] if num_envs is None else num_envs
             env_kwargs = saved["env_kwargs"] | (env_kwargs or {})
         modules = {} if value_function is None else {"value_function": value_function}

@@ -1,4 +1,4 @@
-"""Folder of a training run: settings, metrics, learning curve, checkpoint."""
+"""Folder of a training run: settings, metrics, learning curve, checkpoints."""
 
 import csv
 import io
@@ -17,8 +17,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from textgym_agents.callbacks import Callback
+from textgym_agents.callbacks import Callback, Unit
 from textgym_agents.checkpoint import save_json
+from textgym_agents.checkpointing import Checkpoint
 from textgym_agents.recording import append_whole
 
 __all__ = ["RunFolder", "read_metrics"]
@@ -31,17 +32,21 @@ class RunFolder(Callback):
     | --- | --- |
     | ``config.json`` | the algorithm, its settings, and ``config`` |
     | ``metrics.csv``, ``events.out.tfevents.*`` | metrics of each update, as CSV and for TensorBoard |
+    | ``checkpoints/`` | those of a ``Checkpoint``: the agent's ``load`` takes this folder, or that of the run |
     | ``lm/`` | the language model as a plain Hugging Face folder |
-    | ``agent/`` | the checkpoint for the agent's ``load`` |
     | ``learning_curve.png`` | mean score and KL to the reference against tokens |
 
-    The last three are written when training ends, also by an exception or Ctrl-C. Another ``learn`` with the same
-    ``RunFolder`` continues the folder. If a log cannot be written, for example because the disk is full, training
-    continues after one warning; ``metrics.csv`` is completed at the next success, TensorBoard events end.
+    The last three are written when training ends, also by an exception or Ctrl-C; checkpoints before too, with
+    ``every``. Metrics that other callbacks add are logged, in whatever order they are listed. Another ``learn`` with
+    the same ``RunFolder`` continues the folder. If a log cannot be written, for example because the disk is full,
+    training continues after one warning; ``metrics.csv`` is completed at the next success, TensorBoard events end.
 
     Args:
         path: The folder; created when training starts.
         config: Additional JSON-serialisable content of ``config.json``, such as the environment's keywords.
+        every: Updates or tokens from one checkpoint to the next; see ``Checkpoint``, also for the rest.
+        unit: ``"updates"`` or ``"tokens"``.
+        keep: Number of checkpoints that are kept.
 
     Attributes:
         rows: The metrics of each update so far.
@@ -49,14 +54,25 @@ class RunFolder(Callback):
     Raises:
         FileExistsError: If the folder already contains a run.
         TypeError: If ``config`` is not JSON-serialisable.
+        ValueError: If ``every`` or ``keep`` is below 1, or ``unit`` is unknown.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        config: dict[str, Any] | None = None,
+        *,
+        every: int | None = None,
+        unit: Unit = "updates",
+        keep: int = 1,
+    ) -> None:
         self.path, self.config = Path(path), config or {}
         if any((self.path / name).exists() for name in ("config.json", "metrics.csv")):
             raise FileExistsError(f"{self.path} already contains a run; choose another folder or delete it")
         json.dumps(self.config)  # raises if it is not serialisable
         self.rows: list[dict[str, float]] = []
+        self._num_logged = 0
+        self._checkpoint = Checkpoint(self.path / "checkpoints", every, unit=unit, keep=keep)
         self._columns: list[str] = []  # of metrics.csv; empty while the file is incomplete
         self._tensorboard: SummaryWriter | None = None
         self._has_warned = False
@@ -67,22 +83,41 @@ class RunFolder(Callback):
         settings = {"algorithm": type(agent).__name__, "settings": asdict(agent.config)}
         save_json(self.path / "config.json", self.config | settings)
         self._tensorboard = SummaryWriter(str(self.path))
+        self._checkpoint.on_training_start(agent)
 
     def on_update_end(self, agent: Any, metrics: dict[str, float]) -> None:
-        """Log the metrics of one update; a new metric becomes a new column."""
+        """Add the metrics of one update to ``rows``."""
         self.rows.append(metrics)
+
+    def on_update_complete(self, agent: Any, metrics: dict[str, float]) -> None:
+        """Log the metrics of the update, a new metric as a new column, and save the agent if it is time to."""
+        self._log()
+        self._checkpoint.on_update_complete(agent, metrics)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the schedule of checkpoints."""
+        return self._checkpoint.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the state of the schedule of checkpoints."""
+        self._checkpoint.set_state(state)
+
+    def _log(self) -> None:
+        self._num_logged = len(self.rows)
         self._attempt(self._write_csv)
         if self._tensorboard is not None and not self._attempt(self._write_events):
             self._tensorboard = None
 
     def on_training_end(self, agent: Any) -> None:
         """Save the agent and the language model and close the logs; an error in one does not skip the others."""
+        if self._num_logged < len(self.rows):  # a callback raised an exception
+            self._log()
         with ExitStack() as last_in_first_out:
             last_in_first_out.callback(self._attempt, lambda: self.plot(self.path / "learning_curve.png"))
             if self._tensorboard is not None:
                 last_in_first_out.callback(self._attempt, self._tensorboard.close)
             last_in_first_out.callback(lambda: agent.policy.merged().save_pretrained(self.path / "lm"))
-            last_in_first_out.callback(agent.save, self.path / "agent")
+            last_in_first_out.callback(self._checkpoint.on_training_end, agent)
 
     def plot(self, path: str | Path) -> None:
         """Draw mean score and KL to the reference against tokens."""

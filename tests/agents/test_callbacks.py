@@ -1,6 +1,7 @@
 """Callbacks of learn: when hooks are called, accepted types, errors before training starts."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from stable_baselines3.common.callbacks import EveryNTimesteps, StopTrainingOnMa
 
 from fixtures import make_env, small_lm
 from textgym_agents import BehaviourCloning, BehaviourCloningConfig, Callback, LMPolicy, Reinforce, ReinforceConfig
+from textgym_agents.inspection import inspect_update
 
 
 def agent_of(**settings):
@@ -71,6 +73,27 @@ def test_an_object_with_some_of_the_hooks_is_enough():
     callback = Ends()
     agent_of().learn(1, callback=callback)
     assert callback.ended
+
+
+def test_an_update_is_complete_when_all_callbacks_have_added_their_metrics():
+    class Completes(Callback):
+        def on_update_complete(self, agent, metrics):
+            assert metrics["theirs"] == agent.num_updates
+            self.num_complete = agent.num_updates
+
+    callback = Completes()
+    agent = agent_of().learn(100, callback=[callback, lambda agent, metrics: metrics.update(theirs=agent.num_updates)])
+    assert callback.num_complete == agent.num_updates > 1
+
+
+def test_an_update_is_inspected_in_a_callback_beside_others_that_cannot_be_copied():
+    class Holds(Callback):
+        def __init__(self):
+            self.own = threading.Lock()  # which copy.deepcopy refuses
+
+    reports = []
+    agent_of().learn(1, [Holds(), lambda agent, _: reports.append(inspect_update(agent, agent.episodes))])
+    assert len(reports) == 1
 
 
 @pytest.mark.parametrize("answer", [False, np.False_])

@@ -24,7 +24,7 @@ def test_a_checkpoint_of_another_agent_is_refused(saved):
 def test_a_checkpoint_of_another_version_is_refused(saved):
     index = json.loads((saved / "agent.json").read_text())
     (saved / "agent.json").write_text(json.dumps(index | {"format": 1}))
-    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 6"):
+    with pytest.raises(ValueError, match="has checkpoint format 1, this version of textgym reads format 7"):
         PPO.load(saved, make_env(8))
 
 

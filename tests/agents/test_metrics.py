@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
 
-from fixtures import ROOT, make_env, small_lm, small_q_policy
+from fixtures import ROOT, make_env, share_of_b, small_lm, small_q_policy
+from textgym.scorers import Scorer
 from textgym_agents import (
     A2C,
     DQN,
@@ -14,18 +16,23 @@ from textgym_agents import (
     ILQL,
     PPO,
     A2CConfig,
+    Agent,
+    BehaviourCloning,
     DQNConfig,
+    Evaluate,
     ExpertIteration,
     ExpertIterationConfig,
     ILQLConfig,
     ILQLPolicy,
     LMPolicy,
+    OfflineSoftQ,
     PPOConfig,
     Reinforce,
     ReinforceConfig,
     SoftQ,
     SoftQConfig,
 )
+from textgym_agents.inspection import Alarms
 from textgym_agents.returns import discounted_returns, generalized_advantages
 
 STEPS = {"num_episodes": 16, "batch_size": 4, "n_epochs": 3, "imitation_coef": 0.0}
@@ -94,30 +101,56 @@ def test_the_explained_variance_is_that_of_sb3_and_the_other_does_not_hide_that_
     assert metrics["train/explained_variance_mc"] < 0 < 0.25 < metrics["train/explained_variance"]
 
 
-def test_the_documentation_names_all_metrics_and_no_other():
+class Ranged(Scorer):
+    """The share of the letter b, with the range that statistics of Q need."""
+
+    score_range = (0.0, 1.0)
+
+    def __call__(self, batch):
+        return np.array([share_of_b(text) for text in batch.completions])
+
+
+def test_the_documentation_has_a_row_for_every_metric_and_no_other():
     data = SEVERAL_STEPS["PPO"]().collect()
+    held_out = make_env(scorer=Ranged())
+    settings = {"samples_per_prompt": 2, "deterministic": False, "success_score": 0.5, "pass_at": (2,)}
+    failing = {"scorer": {"one": (len, 1.0), "two": (fails_once(), 1.0)}, "on_scorer_error": "invalid"}
     agents = [make() for make in SEVERAL_STEPS.values()]
     agents += [
-        A2C(
-            LMPolicy(small_lm()),
-            make_env(scorer={"one": (len, 1.0), "two": (fails_once(), 1.0)}, on_scorer_error="invalid"),
-        ),
+        A2C(LMPolicy(small_lm()), make_env(**failing)),
+        DQN(small_q_policy(), make_env(scorer=Ranged()), num_episodes=16),
         Reinforce(LMPolicy(small_lm()), make_env(), ReinforceConfig(num_episodes=16)),
+        Reinforce(LMPolicy(small_lm()), make_env(), num_episodes=16, baseline="value"),
+        BehaviourCloning(LMPolicy(small_lm()), data, batch_size=16),
+        OfflineSoftQ(LMPolicy(small_lm()), data, batch_size=16),
         ILQL(ILQLPolicy(small_lm()), data, ILQLConfig(batch_size=16)),
         PPO(LMPolicy(small_lm()), make_env(), num_episodes=16, imitation_coef=1.0, branch_share=0.1),
+        GRPO(LMPolicy(small_lm()), make_env(group_size=4), num_episodes=16, entropy_share=0.5, equal_groups="drop"),
     ]
+    assert {type(agent) for agent in agents} == set(concrete(Agent))
     metrics = set()
     for agent in agents:
-        agent.learn(1, callback=lambda _, row: metrics.update(row))
-    documented = set()
-    readme = (ROOT / "agents" / "README.md").read_text(encoding="utf-8")
-    for line in re.findall(r"^\| `((?:rollout|train|time)/[^|]+)` \|", readme, re.MULTILINE):
-        names = line.split("`, `")
-        group = names[0].split("/")[0]
-        documented |= {name if name.startswith(group + "/") else f"{group}/{name}" for name in names}
-    parts = {name for name in metrics if name.startswith("rollout/score/")}
-    assert parts == {"rollout/score/one", "rollout/score/two"}
-    assert documented - {"rollout/score/<component>"} == metrics - parts
+        callbacks = [Evaluate(held_out, 1, num_episodes=6, **settings), Alarms(None)]
+        agent.learn(1, callback=[*callbacks, lambda _, row: metrics.update(row)])
+    failing = Evaluate(make_env(**{**failing, "scorer": fails_once()}), 1)
+    metrics |= failing.evaluate(LMPolicy(small_lm())).keys()
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([a-z]+/[^`]+)` \|", page, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    families = {r"rollout/score/.+": "rollout/score/<component>", r"eval/pass_at_\d+": "eval/pass_at_<k>"}
+    for pattern, family in families.items():
+        members = {name for name in metrics if re.fullmatch(pattern, name)}
+        assert members
+        metrics = metrics - members | {family}
+    assert set(documented) == metrics
+
+
+def concrete(base):
+    """Yield the agents of the package."""
+    for each in base.__subclasses__():
+        if each.__module__.startswith("textgym_agents.") and "config_class" in vars(each):
+            yield each
+        yield from concrete(each)
 
 
 def fails_once():

@@ -33,7 +33,7 @@ def test_a_run_folder_contains_settings_logs_and_checkpoints(tmp_path):
     assert list(run.path.glob("events.out.tfevents.*"))
     lm = AutoModelForCausalLM.from_pretrained(run.path / "lm")
     assert torch.equal(lm.transformer.wte.weight, agent.policy.model.transformer.wte.weight)
-    assert Reinforce.load(run.path / "agent", make_env(32)).num_timesteps == agent.num_timesteps
+    assert Reinforce.load(run.path, make_env(32)).num_timesteps == agent.num_timesteps
 
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
@@ -47,7 +47,7 @@ def test_a_run_that_ends_with_an_exception_is_saved(tmp_path, stop):
     with pytest.raises(stop):
         agent.learn(1_000, callback=[run, fail])
     assert len(pandas.read_csv(tmp_path / "metrics.csv")) == 2
-    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 2
+    assert Reinforce.load(tmp_path, make_env(32)).num_updates == 2
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
 
 
@@ -55,7 +55,7 @@ def test_a_failure_to_save_the_language_model_skips_nothing_else(tmp_path):
     (tmp_path / "lm").touch()  # where a folder is needed
     with pytest.raises(NotADirectoryError, match="lm"):
         make_agent().learn(50, callback=RunFolder(tmp_path))
-    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 1
+    assert Reinforce.load(tmp_path, make_env(32)).num_updates == 1
     assert (tmp_path / "learning_curve.png").exists()
 
 
@@ -63,7 +63,7 @@ def test_a_second_training_continues_the_folder(tmp_path):
     run = RunFolder(tmp_path)
     agent = make_agent().learn(50, callback=run).learn(50, callback=run)
     assert len(pandas.read_csv(tmp_path / "metrics.csv")) == agent.num_updates == 2
-    assert Reinforce.load(tmp_path / "agent", make_env(32)).num_updates == 2
+    assert Reinforce.load(tmp_path, make_env(32)).num_updates == 2
 
 
 def test_a_run_folder_is_not_overwritten(tmp_path):
@@ -87,13 +87,15 @@ def test_a_config_that_is_not_serialisable_raises_before_the_folder_exists(tmp_p
 
 def test_new_metrics_become_columns(tmp_path):
     run = RunFolder(tmp_path)
-    run.on_training_start(make_agent())
+    agent = make_agent()
+    run.on_training_start(agent)
     for metrics in (
         update(1, **{"train/loss": 2.0}),
         update(2, **{"train/loss": 1.0, "rollout/scorer_failures": 3.0}),
         update(3, **{"train/loss": 0.5}),
     ):
-        run.on_update_end(None, metrics)
+        run.on_update_end(agent, metrics)
+        run.on_update_complete(agent, metrics)
     table = pandas.read_csv(tmp_path / "metrics.csv")
     assert table["train/loss"].tolist() == [2.0, 1.0, 0.5]
     assert table["rollout/scorer_failures"].isna().tolist() == [True, False, True]
@@ -132,6 +134,7 @@ def test_a_full_disk_ends_neither_the_training_nor_the_run(tmp_path):
     assert len(caught) == 1
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
     run.on_update_end(agent, run.rows[-1])
+    run.on_update_complete(agent, run.rows[-1])
     assert len(pandas.read_csv(tmp_path / "metrics.csv")) == agent.num_updates + 1
 
 
@@ -141,4 +144,4 @@ def test_model_and_agent_are_saved_before_a_learning_curve_that_fails(tmp_path):
     with pytest.warns(UserWarning, match=r"is incomplete.*No space left"):
         make_agent().learn(50, callback=run)
     AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
-    Reinforce.load(tmp_path / "agent", make_env(32))
+    Reinforce.load(tmp_path, make_env(32))

@@ -26,7 +26,6 @@ from textgym_agents.inspection.advantages import (
     AdvantageEstimate,
     advantage_mc,
     exact_values,
-    mean_interval,
 )
 from textgym_agents.inspection.alarms import RULES, Alarms, Rule, find_alarms
 from textgym_agents.inspection.branches import branch_views
@@ -39,6 +38,7 @@ from textgym_agents.inspection.readiness import Finding, Findings, preflight
 from textgym_agents.inspection.report import Alarm, Branch, EpisodeView, Report, TokenView
 from textgym_agents.inspection.table import COLUMNS, Column, TokenTable
 from textgym_agents.inspection.updates import UpdateReport, inspect_update
+from textgym_agents.intervals import mean_interval
 from textgym_agents.state_replay import samples_of
 
 __all__ = [

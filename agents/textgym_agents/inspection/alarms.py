@@ -196,7 +196,7 @@ class Alarms(Callback):
     mean over the first 10 % of its updates as the baseline. An alarm is evidence to look at, with the episodes that
     raised it, not a prediction; each is raised at most once.
 
-    The statistics are added to the metrics as ``alarms/<name>``: listed before a ``RunFolder``, as in
+    The statistics are added to the metrics as ``alarms/<name>``: with a ``RunFolder``, as in
     ``callback=[Alarms(), RunFolder(path)]``, they are logged too, and ``find_alarms(path)`` needs no episodes.
 
     KL and perplexity are those under the reference of the agent, or under the policy at the start of the training. With

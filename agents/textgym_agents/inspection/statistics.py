@@ -41,7 +41,7 @@ _CUT_OFF = ("max_new_tokens", "invalid_action")
 """End reasons of texts that did not end by themselves."""
 _LEAST_RUN = 4
 """Tokens of a run that counts as copied."""
-_MAY_BE_NAN = ("train/explained_variance", "rollout/score", "alarms/")
+_MAY_BE_NAN = ("train/explained_variance", "rollout/score", "alarms/", "eval/")
 """Beginnings of metrics that are NaN where they are undefined: the return is constant, every scorer failed."""
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from textgym.envs.interface import CoreInterface
 from textgym_agents.agent import Agent
 from textgym_agents.backbone import LMBackbone
-from textgym_agents.checkpoint import saved_settings
+from textgym_agents.checkpoint import find_checkpoint, saved_settings
 from textgym_agents.config import CriticConfig
 from textgym_agents.episodes import Episodes
 from textgym_agents.ilql import ILQLPolicy
@@ -136,10 +136,8 @@ def as_policy(model: Any) -> Any:
     if not isinstance(model, str | Path):
         return as_subject(model).policy if _is_sb3(model) or isinstance(model, SB3Actor) else LMPolicy(model)
     folder = Path(model)
-    for inner in ("agent/policy", "policy"):
-        if (folder / inner).is_dir():
-            folder = folder / inner
-            break
+    if (policy := find_checkpoint(folder) / "policy").is_dir():
+        folder = policy
     if not (folder / "heads.safetensors").exists():
         return LMPolicy(folder if folder.is_dir() else model)
     settings = saved_settings(folder)[0].keys()

@@ -185,7 +185,7 @@ def copied(policy: BasePolicy, memo: dict[int, Any] | None = None, of: Any = Non
 
 def _copy(agent: Agent) -> Any:
     """Return an independent copy of an agent, which shares only what no update changes."""
-    shared = [getattr(agent, name) for name in ("env", "data", "episodes") if hasattr(agent, name)]
+    shared = [getattr(agent, name) for name in ("env", "data", "episodes", "callbacks") if hasattr(agent, name)]
     try:
         twin = copied(agent.policy, {id(each): each for each in shared}, agent)
     except TypeError as error:

@@ -21,8 +21,9 @@ from textgym_agents import PPO, EpisodeRecorder, LMPolicy, collect, read_episode
 from textgym_agents.decoding import RandomPolicy
 from textgym_agents.inspection import TokenTable, inspect
 from textgym_agents.inspection import advantages as module
-from textgym_agents.inspection.advantages import advantage_mc, exact_values, mean_interval
+from textgym_agents.inspection.advantages import advantage_mc, exact_values
 from textgym_agents.inspection.branches import branch_views
+from textgym_agents.intervals import mean_interval
 from textgym_agents.state_replay import replay, samples_of
 
 SMALL_MDP = {
