@@ -215,5 +215,6 @@ def test_the_early_model_needs_no_other_tokenizer():
 
 def test_the_zero_of_the_normalised_score_is_that_of_the_early_model():
     assert TASK.model == "tiny-early"
+    assert sorted(score_bounds(TASK)) == [1, 2, 3]
     assert task_keywords("quality", model="tiny-early")["score_bounds"] == score_bounds(TASK)
     assert "score_bounds" not in task_keywords("qa", model="tiny-early")
