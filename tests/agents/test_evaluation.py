@@ -219,7 +219,7 @@ def test_training_stops_at_the_target_or_when_patience_is_exhausted():
     assert reinforce().learn(10_000, callback=flat).num_updates == 4  # the first is the best
 
 
-@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("is_first", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_resumed_training_goes_on_with_schedule_results_and_best_value(tmp_path, is_first):
     def callbacks(folder):
         evaluate = Evaluate(held_out_env(scorer=Ranged()), 3, best=tmp_path / folder / "best", patience=50)
