@@ -38,7 +38,11 @@ from textgym_agents import (
 )
 from textgym_agents.decoding import MCTSConfig
 
-CONFIGS = [getattr(textgym_agents, name) for name in textgym_agents.__all__ if name.endswith("Config")]
+CONFIGS = [
+    config
+    for config in (getattr(textgym_agents, name) for name in textgym_agents.__all__ if name.endswith("Config"))
+    if issubclass(config, AgentConfig)
+]
 
 
 def agent_of(**settings):

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from textgym.rewards import Redistributed
 from textgym.tasks.base import Task
 from textgym.tasks.keywords import score_bounds
 from textgym.tasks.prompts import task_prompts
@@ -17,7 +18,7 @@ def task_page(task: Task) -> str:
     Answer a question about a passage in a few words.
     """
     page, budgets = task.page, dict(task.keywords)
-    has_user = "user" in budgets
+    has_user, redistributes = "user" in budgets, isinstance(budgets.get("reward"), Redistributed)
     spans = ["max_prompt_tokens", "max_new_tokens", *(["max_turns", "max_reply_tokens"] if has_user else [])]
     window = "L"
     if budgets.keys() >= set(spans):
@@ -45,6 +46,7 @@ def task_page(task: Task) -> str:
         "Information": [
             "As in ``TextGenEnv``"
             + (": ``is_action`` marks the agent's tokens, ``turns`` lists the turns by role" if has_user else "")
+            + (": ``token_rewards`` spreads the score over the tokens" if redistributes else "")
             + (
                 f', and ``score_normalised``: 0 is the mean score of the untrained ``"{task.model}"``, 1 the optimum.'
                 if score_bounds(task) is not None

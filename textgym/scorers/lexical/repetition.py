@@ -55,7 +55,7 @@ class Repetition(Scorer):
         return np.array([self._share(list(_ngrams(units, self.n)), seen) for units, seen in pairs], dtype=np.float64)
 
     def _share(self, found: list[NGram], earlier: set[NGram]) -> float:
-        return 1 - len(set(found) - earlier) / len(found) if found else 0.0
+        return (len(found) - len(set(found) - earlier)) / len(found) if found else 0.0
 
 
 def _ngrams(units: list[str], n: int) -> Iterator[NGram]:
