@@ -2,10 +2,14 @@
 
     python benchmarks/leaderboard [--tasks qa summary] [--agents PPO GRPO] [--seeds 5] [--out docs]
 
-For each task it evaluates, on the same held-out cases: random tokens; the embedded LM greedy, sampled and as best of 8;
-the LM trained by Reinforce, PPO, GRPO, DQN, SoftQ and Stable-Baselines3's PPO; the optimal policy. Trainings are also
-evaluated on the way, every 2,000 tokens, which tells the tokens that an agent needs to close 50 % and 75 % of the gap.
-It writes leaderboard.json, leaderboard.md and leaderboard.png. An interrupted leaderboard continues where it stopped.
+For each task it evaluates, on the same held-out cases: random tokens; the embedded LM greedy, sampled and as best of
+8; the LM trained by behaviour cloning of the optimal policy ("supervised"), Reinforce, PPO, GRPO, DQN, SoftQ and
+Stable-Baselines3's PPO; the optimal policy. Trainings are also evaluated on the way, every 2,000 tokens, which tells
+the tokens that an agent needs to close 50 % and 75 % of the gap. It writes leaderboard.json, leaderboard.md and
+leaderboard.png. An interrupted leaderboard continues where it stopped.
+
+The runs behind docs/leaderboard.md are in benchmarks/leaderboard/finished: with ``--work`` that folder, only new
+entries and seeds are run. A stored run does not say which code made it: delete those of an agent that has changed.
 """
 
 import argparse

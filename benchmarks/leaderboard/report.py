@@ -207,8 +207,8 @@ def _perplexities(tasks: Mapping[str, Any]) -> list[str]:
         cells = []
         for task in tasks.values():
             entry, start = task["entries"].get(label), task["entries"].get(BASELINE)
-            known = entry is not None and start is not None
-            cells.append(f"{fmean(entry['perplexity']) / fmean(start['perplexity']):.2f} x" if known else "")
+            ratio = fmean(entry["perplexity"]) / fmean(start["perplexity"]) if entry and start else math.nan
+            cells.append("" if math.isnan(ratio) else f"{ratio:.2f} x" if ratio < 100 else f"{ratio:.0e} x")
         rows.append(f"| {label} | {' | '.join(cells)} |")
     return [f"| | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|", *rows]
 
