@@ -24,7 +24,7 @@ class SelfImitationConfig(AgentConfig):
     """Coefficient of the imitation loss, of which each update then takes a gradient step of its own; 0 imitates
     nothing."""
     imitation_batch_size: int = 64
-    """Minibatch size of the imitation, in episodes."""
+    """Minibatch size of the imitation, in episodes; at most as many as the update has."""
     imitation_buffer_size: int = 2_048
     """Size of the buffer of successes, in episodes."""
 
@@ -93,7 +93,7 @@ class SelfImitation:
         metrics = {"train/imitation_episodes": float(len(self.successes))}
         if not len(self.successes):
             return metrics
-        minibatch = self.successes.sample(self._config.imitation_batch_size, agent.generator)
+        minibatch = self.successes.sample(min(self._config.imitation_batch_size, len(episodes)), agent.generator)
         weights = self._config.imitation_coef * imitation_weights(minibatch.returns, returns)
         if not weights.any():
             return metrics

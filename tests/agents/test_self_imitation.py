@@ -74,3 +74,12 @@ def test_without_a_coefficient_nothing_is_kept_and_no_step_is_taken():
     assert len(agent.imitation.successes) == 0
     assert agent.num_updates == 1
     assert not any("imitation" in name for name in metrics)
+
+
+def test_no_more_texts_are_imitated_than_the_update_has():
+    agent = agent_of()
+    drawn = []
+    sample = agent.imitation.successes.sample
+    agent.imitation.successes.sample = lambda size, generator: drawn.append(size) or sample(size, generator)
+    agent.update(episodes_of(agent))
+    assert drawn == [16]
