@@ -17,13 +17,31 @@ __all__ = [
     "DiscountConfig",
     "OfflineAgentConfig",
     "OnlineAgentConfig",
+    "Settings",
     "check_count",
     "check_settings",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig:
+class Settings:
+    """Base of dataclasses of settings.
+
+    Raises:
+        TypeError: If a setting is unknown.
+    """
+
+    def __new__(cls, **settings: Any) -> Self:
+        """Refuse unknown settings and suggest the nearest known name, which a dataclass does not."""
+        names = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in names:
+                raise TypeError(f"{cls.__name__}: {unknown_name('setting', name, names)}")
+        return super().__new__(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(Settings):
     """Hyper-parameters of every agent.
 
     Raises:
@@ -42,14 +60,6 @@ class AgentConfig:
     None takes the minibatch at once."""
     seed: int = 0
     """Seed of the sampling and, through ``env_seed``, of the environment."""
-
-    def __new__(cls, **settings: Any) -> Self:
-        """Refuse unknown settings and suggest the nearest known name, which a dataclass does not."""
-        names = [field.name for field in fields(cls)]
-        for name in settings:
-            if name not in names:
-                raise TypeError(f"{cls.__name__}: {unknown_name('setting', name, names)}")
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_settings(

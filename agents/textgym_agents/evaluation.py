@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import VectorEnv
-from typing_extensions import Self
 
 from textgym.errors import unknown_name
 from textgym.prompts import IndexedPrompts
 from textgym_agents.callbacks import Callback, Schedule, Unit
-from textgym_agents.config import check_count, check_settings
+from textgym_agents.config import Settings, check_count, check_settings
 from textgym_agents.intervals import Bounds, mean_interval
 from textgym_agents.policy import Policy
 from textgym_agents.rollout import check_final_info, check_observations, collect, env_seed, text_env
@@ -29,7 +28,7 @@ _NUM_PROMPTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
     """Settings of ``Evaluate``.
 
     Raises:
@@ -58,14 +57,6 @@ class EvaluationConfig:
     """Number of evaluations without a new best value after which training stops."""
     seed: int = 0
     """Seed of the sampling, of drawn prompts and of a simulated user, the same in every evaluation."""
-
-    def __new__(cls, **settings: Any) -> Self:
-        """Refuse unknown settings and suggest the nearest known name, which a dataclass does not."""
-        names = [field.name for field in fields(cls)]
-        for name in settings:
-            if name not in names:
-                raise TypeError(f"{cls.__name__}: {unknown_name('setting', name, names)}")
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_settings(

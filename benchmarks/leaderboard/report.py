@@ -215,9 +215,7 @@ def _perplexities(tasks: Mapping[str, Any]) -> list[str]:
 
 def _sample_efficiency(tasks: Mapping[str, Any]) -> list[str]:
     """Return the table of tokens to shares of the gap, empty if no entry trained."""
-    trained = [
-        label for label in TRAINED if any("tokens_to" in task["entries"].get(label, {}) for task in tasks.values())
-    ]
+    trained = [label for label in _present(tasks) if label in TRAINED]
     if not trained:
         return []
     rows = [[label, *(_tokens(task["entries"].get(label)) for task in tasks.values())] for label in trained]
